@@ -1,0 +1,160 @@
+"""Every error of the product, under one root.
+
+Each class knows its ``reason`` (the dead-letter header and the metric label, a closed set) and
+whether trying again can help (``retriable``). Messages are one line, name what the operator or
+the producer should do, and quote ids, never whole payloads.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HearbackError(Exception):
+    """Root of all errors raised on purpose; the command line prints it as one line, exit code 1."""
+
+    reason: ClassVar[str] = "error"
+    retriable: ClassVar[bool] = False
+
+
+class ConfigError(HearbackError):
+    """A setting, a policy file or a command's arguments cannot be used."""
+
+    reason = "config"
+
+
+class ModelError(HearbackError):
+    """A model folder is missing, damaged, or does not fit the data or the state."""
+
+    reason = "model"
+
+
+class StateError(HearbackError):
+    """A stored value or a data folder cannot be read, or belongs to something else."""
+
+    reason = "state"
+
+
+class LogError(HearbackError):
+    """A log file is missing or cannot be opened."""
+
+    reason = "log"
+
+
+class BrokerError(HearbackError):
+    """The Kafka broker cannot be reached or refuses."""
+
+    reason = "broker"
+    retriable = True
+
+
+class MisroutedProducerError(HearbackError):
+    """Most keys of a partition sit where murmur2 would not put them: a producer must be fixed."""
+
+    reason = "misrouted_producer"
+
+
+class EventError(HearbackError):
+    """One input record cannot be used: it becomes a dead letter and the stream goes on."""
+
+    reason = "malformed"
+
+
+class TooLargeError(EventError):
+    """The message is larger than the limit (256 KiB)."""
+
+    reason = "too_large"
+
+
+class UnknownTypeError(EventError):
+    """The ``type`` is missing, unknown, or does not belong into this topic."""
+
+    reason = "unknown_type"
+
+
+class UnknownActionError(EventError):
+    """The ``action`` is not in the label policy."""
+
+    reason = "unknown_action"
+
+
+class InvalidIdError(EventError):
+    """An id is missing, not a string, empty, or longer than 256 characters."""
+
+    reason = "invalid_id"
+
+
+class InvalidTimeError(EventError):
+    """``event_time_ms`` is missing, negative or absurd."""
+
+    reason = "invalid_time"
+
+
+class InvalidFeaturesError(EventError):
+    """A feature block is missing, has the wrong size, an unknown name or a non-finite number."""
+
+    reason = "invalid_features"
+
+
+class NoScoreError(EventError):
+    """There is no global model and the application carries no ``global_score``."""
+
+    reason = "no_global_score"
+
+
+class MisroutedError(EventError):
+    """The key is not the event's id, or the partition is not the key's murmur2 partition."""
+
+    reason = "misrouted"
+
+
+class ConflictError(EventError):
+    """An event with this id was read before with other content; the first stays."""
+
+    reason = "conflict"
+
+
+class MismatchError(EventError):
+    """The engagement names another member than its application."""
+
+    reason = "mismatch"
+
+
+class UnmatchedError(EventError):
+    """No application came for this engagement within ``orphan_ttl``."""
+
+    reason = "unmatched"
+
+
+class TimeJumpError(EventError):
+    """The event lies further ahead than ``--max-jump`` and nothing followed it there."""
+
+    reason = "time_jump"
+
+
+class PoisonError(EventError):
+    """Processing this record raised an unexpected error; the record was set aside."""
+
+    reason = "poison"
+
+
+DEAD_LETTER_REASONS: frozenset[str] = frozenset(
+    cls.reason
+    for cls in (
+        EventError,
+        TooLargeError,
+        UnknownTypeError,
+        UnknownActionError,
+        InvalidIdError,
+        InvalidTimeError,
+        InvalidFeaturesError,
+        NoScoreError,
+        MisroutedError,
+        ConflictError,
+        MismatchError,
+        UnmatchedError,
+        TimeJumpError,
+        PoisonError,
+    )
+)
+"""The closed set of ``reason`` values in dead letters and in the metric's label."""
