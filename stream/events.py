@@ -86,6 +86,28 @@ class Watermark(msgspec.Struct, frozen=True):
     idle: bool
 
 
+class Source(msgspec.Struct, frozen=True, array_like=True):
+    """Where a record was read, and its bytes as received (at most the first 64 KiB).
+
+    ``topic`` is a log's file name, and ``offset`` its line, where no broker is involved.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    size: int
+    raw: bytes
+    key: bytes | None = None
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A record that could not be used, and why (``reason``: a class of :mod:`stream.errors`)."""
+
+    reason: str
+    message: str
+    source: Source
+
+
 Event = Application | Engagement | JobEvent | Clock
 
 

@@ -1,0 +1,194 @@
+"""Settings that decide what is learned: the label policy and the two effects (spec §3 and §4).
+
+Read from a TOML file with ``[labels]``, ``[effects.per_member]`` and ``[effects.per_job]``; every
+key is optional, an unknown key is an error. Durations are written ``"14d"``, ``"1h"``.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from stream.errors import ConfigError
+from stream.units import parse_duration_ms
+
+DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
+
+
+class LabelPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """What counts as an answer and how long one waits. Durations in milliseconds."""
+
+    positive_actions: frozenset[str] = frozenset(
+        {"view_profile", "message", "shortlist", "interview", "offer", "hire"}
+    )
+    negative_actions: frozenset[str] = frozenset({"reject", "archive", "skip"})
+    neutral_actions: frozenset[str] = frozenset({"note", "forward"})
+    window_ms: int = 14 * DAY_MS
+    later_response: bool = True
+    min_age_ms: int = 0
+    job_closed: bool = True
+    allowed_lateness_ms: int = HOUR_MS
+    orphan_ttl_ms: int = DAY_MS
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other."""
+        for one, other in (
+            ("positive_actions", "negative_actions"),
+            ("positive_actions", "neutral_actions"),
+            ("negative_actions", "neutral_actions"),
+        ):
+            both = getattr(self, one) & getattr(self, other)
+            if both:
+                raise ConfigError(
+                    f"[labels] {', '.join(sorted(both))} is in {one} and in {other}: keep one"
+                )
+        if not self.positive_actions:
+            raise ConfigError("[labels] positive_actions is empty: nothing could be positive")
+        if self.window_ms <= 0:
+            raise ConfigError("[labels] window must be longer than zero")
+        if self.orphan_ttl_ms < self.allowed_lateness_ms:
+            raise ConfigError(
+                "[labels] orphan_ttl is shorter than allowed_lateness: an engagement could expire"
+                " before its application may arrive"
+            )
+        if self.min_age_ms > self.window_ms:
+            raise ConfigError("[labels] min_age is longer than window: turn later_response off")
+
+
+class EffectSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of one random effect. ``half_life_ms`` None: nothing is forgotten."""
+
+    prior_precision: float = 3.0
+    half_life_ms: int | None = 30 * DAY_MS
+    capacity: int = 128
+    open_limit: int = 1024
+    coupled: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse settings outside the range that the solver was proven on."""
+        if not 1e-6 <= self.prior_precision <= 1e6:
+            raise ConfigError("prior_precision must lie between 1e-6 and 1e6")
+        if self.half_life_ms is not None and self.half_life_ms <= 0:
+            raise ConfigError('half_life must be longer than zero, or "off"')
+        if self.capacity < 1 or self.open_limit < 1:
+            raise ConfigError("capacity and open_limit must be at least 1")
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it."""
+
+    labels: LabelPolicy = LabelPolicy()
+    per_member: EffectSettings = EffectSettings()
+    per_job: EffectSettings = EffectSettings()
+
+
+class _LabelsFile(msgspec.Struct, forbid_unknown_fields=True):
+    positive_actions: list[str] | None = None
+    negative_actions: list[str] | None = None
+    neutral_actions: list[str] | None = None
+    window: str | None = None
+    later_response: bool | Literal["on", "off"] | None = None
+    min_age: str | None = None
+    job_closed: bool | Literal["on", "off"] | None = None
+    allowed_lateness: str | None = None
+    orphan_ttl: str | None = None
+
+
+class _EffectFile(msgspec.Struct, forbid_unknown_fields=True):
+    prior_precision: float | None = None
+    half_life: str | None = None
+    capacity: int | None = None
+    open_limit: int | None = None
+    coupled: bool | None = None
+
+
+class _EffectsFile(msgspec.Struct, forbid_unknown_fields=True):
+    per_member: _EffectFile = msgspec.field(default_factory=_EffectFile)
+    per_job: _EffectFile = msgspec.field(default_factory=_EffectFile)
+
+
+class _PolicyFile(msgspec.Struct, forbid_unknown_fields=True):
+    labels: _LabelsFile = msgspec.field(default_factory=_LabelsFile)
+    effects: _EffectsFile = msgspec.field(default_factory=_EffectsFile)
+
+
+def parse_policy(text: str) -> Policy:
+    """TOML text → policy; ConfigError names the key and what it accepts."""
+    try:
+        found = msgspec.convert(tomllib.loads(text), _PolicyFile)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not TOML: {error}") from None
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error)) from None
+    labels = found.labels
+    return Policy(
+        labels=LabelPolicy(
+            **_given(
+                positive_actions=_actions(labels.positive_actions),
+                negative_actions=_actions(labels.negative_actions),
+                neutral_actions=_actions(labels.neutral_actions),
+                window_ms=_duration("window", labels.window),
+                later_response=_switch(labels.later_response),
+                min_age_ms=_duration("min_age", labels.min_age),
+                job_closed=_switch(labels.job_closed),
+                allowed_lateness_ms=_duration("allowed_lateness", labels.allowed_lateness),
+                orphan_ttl_ms=_duration("orphan_ttl", labels.orphan_ttl),
+            )
+        ),
+        per_member=_effect(found.effects.per_member),
+        per_job=_effect(found.effects.per_job),
+    )
+
+
+def load_policy(path: Path | None) -> Policy:
+    """Policy from a file; the defaults without one."""
+    if path is None:
+        return Policy()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"policy {path}: {error}") from None
+    try:
+        return parse_policy(text)
+    except ConfigError as error:
+        raise ConfigError(f"policy {path}: {error}") from None
+
+
+def _effect(found: _EffectFile) -> EffectSettings:
+    settings = EffectSettings(
+        **_given(
+            prior_precision=found.prior_precision,
+            capacity=found.capacity,
+            open_limit=found.open_limit,
+            coupled=found.coupled,
+        )
+    )
+    if found.half_life is None:
+        return settings
+    half_life = None if found.half_life == "off" else _duration("half_life", found.half_life)
+    return msgspec.structs.replace(settings, half_life_ms=half_life)
+
+
+def _given(**values: object) -> dict[str, object]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _actions(names: list[str] | None) -> frozenset[str] | None:
+    return None if names is None else frozenset(names)
+
+
+def _duration(key: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return parse_duration_ms(text)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from None
+
+
+def _switch(value: bool | str | None) -> bool | None:
+    return {"on": True, "off": False}.get(value) if isinstance(value, str) else value

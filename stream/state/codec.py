@@ -1,0 +1,132 @@
+"""Stored values ↔ bytes.
+
+Every value is one version byte followed by MessagePack of a struct as an array. New fields go to
+the end, with a default, so that values written before them are still read; a change that this
+cannot express takes a new version, and old versions are read for ever. What cannot be read raises
+:class:`~stream.errors.StateError`; a value is never half-used.
+
+=======  =========================================================================
+version  layout
+=======  =========================================================================
+1        MessagePack arrays: ``Facts`` / ``Marker`` / ``Waiting`` (tagged by their
+         first element), ``EngagementFact``, ``JobEventFact``, ``Deadline``,
+         ``Posterior``, ``PartitionState``
+=======  =========================================================================
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from stream.errors import StateError
+from stream.labels.facts import (
+    ApplicationRecord,
+    Deadline,
+    EngagementFact,
+    Facts,
+    JobEventFact,
+    Marker,
+    Waiting,
+)
+from stream.labels.watermark import Channels
+from stream.updaters.posterior import Posterior
+
+VERSION = 1
+_PREFIX = bytes([VERSION])
+_T = TypeVar("_T")
+
+
+class PartitionState(msgspec.Struct, array_like=True, kw_only=True):
+    """What a partition remembers besides values.
+
+    ``positions`` is the next offset to read of each input topic, ``channels`` the watermarks.
+    """
+
+    model_version: str
+    partitions: int
+    positions: dict[str, int]
+    channels: Channels
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_APPLICATION = msgspec.msgpack.Decoder(Facts | Marker | Waiting)
+_ENGAGEMENT = msgspec.msgpack.Decoder(EngagementFact)
+_JOB_EVENT = msgspec.msgpack.Decoder(JobEventFact)
+_DEADLINE = msgspec.msgpack.Decoder(Deadline)
+_POSTERIOR = msgspec.msgpack.Decoder(Posterior)
+_PARTITION = msgspec.msgpack.Decoder(PartitionState)
+
+
+def encode_application(record: ApplicationRecord) -> bytes:
+    """Application record → bytes."""
+    return _PREFIX + _encode(record)
+
+
+def decode_application(value: bytes) -> ApplicationRecord:
+    """Bytes → application record."""
+    return _decode(_APPLICATION, value)
+
+
+def encode_engagement(fact: EngagementFact) -> bytes:
+    """Engagement fact → bytes."""
+    return _PREFIX + _encode(fact)
+
+
+def decode_engagement(value: bytes) -> EngagementFact:
+    """Bytes → engagement fact."""
+    return _decode(_ENGAGEMENT, value)
+
+
+def encode_job_event(fact: JobEventFact) -> bytes:
+    """Job event fact → bytes."""
+    return _PREFIX + _encode(fact)
+
+
+def decode_job_event(value: bytes) -> JobEventFact:
+    """Bytes → job event fact."""
+    return _decode(_JOB_EVENT, value)
+
+
+def encode_deadline(deadline: Deadline) -> bytes:
+    """Deadline → bytes."""
+    return _PREFIX + _encode(deadline)
+
+
+def decode_deadline(value: bytes) -> Deadline:
+    """Bytes → deadline."""
+    return _decode(_DEADLINE, value)
+
+
+def encode_posterior(posterior: Posterior) -> bytes:
+    """Entity posterior → bytes."""
+    return _PREFIX + _encode(posterior)
+
+
+def decode_posterior(value: bytes) -> Posterior:
+    """Bytes → entity posterior."""
+    return _decode(_POSTERIOR, value)
+
+
+def encode_partition(state: PartitionState) -> bytes:
+    """Partition state → bytes."""
+    return _PREFIX + _encode(state)
+
+
+def decode_partition(value: bytes) -> PartitionState:
+    """Bytes → partition state."""
+    return _decode(_PARTITION, value)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[_T], value: bytes) -> _T:
+    if value[:1] != _PREFIX:
+        found = value[0] if value else "nothing"
+        raise StateError(
+            f"a stored value has format version {found}, this release reads {VERSION}:"
+            " use the release that wrote it, or start from an empty folder"
+        )
+    try:
+        return decoder.decode(memoryview(value)[1:])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StateError(f"a stored value is damaged: {error}") from None

@@ -1,0 +1,109 @@
+"""Keys of the store and their order.
+
+A key is one family byte, then fields. Ids inside a key are length-prefixed (2 bytes, big-endian)
+unless they end it; times are 8 bytes, big-endian, so that byte order is time order.
+
+======  =====================================  ==========================================
+family  fields                                 value
+======  =====================================  ==========================================
+``a``   job, application                       application record (facts, marker, waiting)
+``c``   job, t, job event                      empty: closings by time
+``d``   deadline, kind, hash                   deadline
+``e``   job, engagement                        engagement fact
+``j``   job, job event                         job event fact
+``n``   effect, entity                         posterior
+``p``   job, A, application                    empty: pending applications by time
+``r``   job, t, A'                             empty: responses by time
+``s``   name                                   the partition's own state (format, channels, …)
+``x``   job, application, engagement           empty: engagements by application
+======  =====================================  ==========================================
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+_SHORT = Struct(">H")
+_TIME = Struct(">Q")
+MAX_TIME = (1 << 63) - 1
+ORDERED_FAMILIES = frozenset(b"cdnprx")
+"""Families that are scanned by range; the others are only ever read key by key."""
+
+
+def sized(text: str) -> bytes:
+    """Length-prefixed UTF-8 of an id inside a key."""
+    raw = text.encode()
+    return _SHORT.pack(len(raw)) + raw
+
+
+def time_bytes(time_ms: int) -> bytes:
+    """A time inside a key; below zero counts as zero, where no event is."""
+    return _TIME.pack(min(max(time_ms, 0), MAX_TIME))
+
+
+def time_at(key: bytes, offset: int) -> int:
+    """Read a time back out of a key."""
+    (time_ms,) = _TIME.unpack_from(key, offset)
+    return int(time_ms)
+
+
+def application(job_id: str, application_id: str) -> bytes:
+    """Key of an application record."""
+    return b"a" + sized(job_id) + application_id.encode()
+
+
+def engagement(job_id: str, engagement_id: str) -> bytes:
+    """Key of an engagement fact."""
+    return b"e" + sized(job_id) + engagement_id.encode()
+
+
+def engagements_of(job_id: str, application_id: str) -> bytes:
+    """Prefix of the engagements of an application."""
+    return b"x" + sized(job_id) + sized(application_id)
+
+
+def job_event(job_id: str, job_event_id: str) -> bytes:
+    """Key of a job event fact."""
+    return b"j" + sized(job_id) + job_event_id.encode()
+
+
+def pending(job_id: str) -> bytes:
+    """Prefix of a job's pending applications."""
+    return b"p" + sized(job_id)
+
+
+def responses(job_id: str) -> bytes:
+    """Prefix of a job's responses."""
+    return b"r" + sized(job_id)
+
+
+def closings(job_id: str) -> bytes:
+    """Prefix of a job's closings."""
+    return b"c" + sized(job_id)
+
+
+def posterior(effect: str, entity_id: str) -> bytes:
+    """Key of an entity's posterior."""
+    return b"n" + sized(effect) + entity_id.encode()
+
+
+def posteriors(effect: str) -> bytes:
+    """Prefix of an effect's posteriors."""
+    return b"n" + sized(effect)
+
+
+def entity_of(key: bytes) -> str:
+    """Entity id of a posterior's key."""
+    (size,) = _SHORT.unpack_from(key, 1)
+    return key[3 + size :].decode()
+
+
+def own(name: str) -> bytes:
+    """Key of a piece of the partition's own state."""
+    return b"s" + name.encode()
+
+
+def after(prefix: bytes) -> bytes:
+    """Smallest key above every key that starts with the prefix (prefixes never end in 0xff…)."""
+    trimmed = prefix.rstrip(b"\xff")
+    return trimmed[:-1] + bytes([trimmed[-1] + 1])

@@ -1,0 +1,168 @@
+"""The store of one partition: an ordered map of bytes that is written in batches.
+
+:class:`MemoryStore` is for tests and short replays, :class:`RocksStore` for everything else.
+Nothing is written but by :meth:`Store.write`, all of a batch or nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from rocksdict import (
+    AccessType,
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    Options,
+    Rdict,
+    ReadOptions,
+    WriteBatch,
+)
+from sortedcontainers import SortedDict
+
+from stream.errors import StateError
+
+Writes = Mapping[bytes, bytes | None]
+"""Key → value; None deletes."""
+
+
+class Store(Protocol):
+    """An ordered map of bytes."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """Value of a key."""
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Values of several keys, in their order."""
+
+    def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Entries with first ≤ key < end, in key order."""
+
+    def write(self, writes: Writes) -> None:
+        """Apply all writes at once."""
+
+    def close(self) -> None:
+        """Release what is held; the store cannot be used afterwards."""
+
+
+class MemoryStore:
+    """A store that lives and dies with the process."""
+
+    def __init__(self) -> None:
+        self._map: SortedDict[bytes, bytes] = SortedDict()
+
+    def get(self, key: bytes) -> bytes | None:
+        """Value of a key."""
+        return self._map.get(key)
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Values of several keys, in their order."""
+        return [self._map.get(key) for key in keys]
+
+    def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Entries with first ≤ key < end, in key order."""
+        for key in self._map.irange(first, end, inclusive=(True, False)):
+            yield key, self._map[key]
+
+    def write(self, writes: Writes) -> None:
+        """Apply all writes at once."""
+        for key, value in writes.items():
+            if value is None:
+                self._map.pop(key, None)
+            else:
+                self._map[key] = value
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class RocksStore:
+    """A store in a RocksDB folder.
+
+    Args:
+        path: the folder; made when it is not there.
+        cache_bytes: size of the block cache.
+        read_only: open beside a folder that is at rest, changing nothing.
+
+    Raises:
+        StateError: the folder is in use, damaged, or not RocksDB.
+
+    """
+
+    def __init__(
+        self, path: Path, *, cache_bytes: int = 32 << 20, read_only: bool = False
+    ) -> None:
+        if read_only and not (path / "CURRENT").exists():
+            raise StateError(f"{path} holds no state")
+        options = _options(cache_bytes)
+        try:
+            if not read_only:
+                path.mkdir(parents=True, exist_ok=True)
+            # A reopened database keeps its cache and bloom options only when they are passed for
+            # the column family too.
+            self._db = Rdict(
+                str(path),
+                options,
+                column_families={"default": options},
+                access_type=AccessType.read_only() if read_only else AccessType.read_write(),
+            )
+        except Exception as error:
+            # rocksdict raises bare Exception with RocksDB's status text.
+            if not isinstance(error, OSError) and type(error) is not Exception:
+                raise
+            reason = str(error)
+            if "lock" in reason.lower():
+                raise StateError(f"{path} is in use by another process") from None
+            raise StateError(f"{path} cannot be opened: {reason}") from None
+
+    def get(self, key: bytes) -> bytes | None:
+        """Value of a key."""
+        found: bytes | None = self._db.get(key)
+        return found
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Values of several keys, in their order."""
+        found: list[bytes | None] = self._db.get(list(keys))
+        return found
+
+    def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Entries with first ≤ key < end, in key order."""
+        options = ReadOptions()
+        options.set_iterate_upper_bound(end)
+        iterator = self._db.iter(options)
+        iterator.seek(first)
+        while iterator.valid():
+            yield iterator.key(), iterator.value()
+            iterator.next()
+
+    def write(self, writes: Writes) -> None:
+        """Apply all writes at once."""
+        batch = WriteBatch(raw_mode=True)
+        for key, value in writes.items():
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        self._db.write(batch)
+
+    def close(self) -> None:
+        """Release the folder."""
+        self._db.close()
+
+
+def _options(cache_bytes: int) -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_write_buffer_size(16 << 20)
+    options.set_max_write_buffer_number(3)
+    options.set_max_background_jobs(2)
+    options.set_keep_log_file_num(2)
+    options.set_compression_type(DBCompressionType.lz4())
+    table = BlockBasedOptions()
+    table.set_block_cache(Cache(cache_bytes))
+    table.set_bloom_filter(10.0, False)
+    table.set_cache_index_and_filter_blocks(True)
+    options.set_block_based_table_factory(table)
+    return options

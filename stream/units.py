@@ -1,0 +1,151 @@
+"""Times, durations and speeds as people write them, and back.
+
+Used by the command line, the policy file and messages. Inside the product a time is a whole number
+of milliseconds since 1970 (UTC) and a duration a whole number of milliseconds; only this module
+knows other spellings. Everything that cannot be read is a :class:`~stream.errors.ConfigError` whose
+one line says what is accepted.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Final
+
+from stream.errors import ConfigError
+
+MS_PER_UNIT: Final[dict[str, int]] = {
+    "ms": 1,
+    "s": 1_000,
+    "m": 60_000,
+    "h": 3_600_000,
+    "d": 86_400_000,
+    "w": 604_800_000,
+}
+"""Milliseconds in one of each unit that a duration may be written in."""
+
+MAX_DURATION_MS: Final = 36_525 * MS_PER_UNIT["d"]
+"""The longest duration that is accepted, a hundred years: far beyond use, far from overflow."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# Nothing beyond the year 9999 can be written as ISO 8601, so no milliseconds beyond it either.
+_MAX_TIME_MS: Final = 253_402_300_799_999
+_DURATION: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*(ms|s|m|h|d|w)")
+_MILLISECONDS: Final = re.compile(r"[0-9]{1,18}")
+_SPEED: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*[xX]?")
+
+
+def parse_time_ms(text: str) -> int:
+    """Read a point in time, in milliseconds since 1970.
+
+    Args:
+        text: ISO 8601 (``2024-01-01``, ``2024-01-01T12:00:00Z``, ``2024-01-01 12:00+02:00``; UTC
+            where it names no offset; fractions below a millisecond are cut off), or whole
+            milliseconds since 1970 (only digits).
+
+    Raises:
+        ConfigError: it is neither, or it lies before 1970.
+
+    """
+    stripped = text.strip()
+    if _MILLISECONDS.fullmatch(stripped):
+        milliseconds = int(stripped)
+    else:
+        try:
+            moment = datetime.fromisoformat(stripped)
+        except ValueError:
+            raise ConfigError(_time_message(text)) from None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        milliseconds = (moment - _EPOCH) // timedelta(milliseconds=1)
+    if not 0 <= milliseconds <= _MAX_TIME_MS:
+        raise ConfigError(_time_message(text))
+    return milliseconds
+
+
+def parse_duration_ms(text: str) -> int:
+    """Read a duration, in milliseconds: ``500ms``, ``30s``, ``15m``, ``1h``, ``14d``, ``2w``.
+
+    Fractions are accepted where they come to whole milliseconds (``1.5h``), and so is ``0``.
+
+    Raises:
+        ConfigError: it has no unit, is negative, longer than a hundred years, or not a duration.
+
+    """
+    stripped = text.strip()
+    if stripped == "0":
+        return 0
+    match = _DURATION.fullmatch(stripped)
+    if match is None:
+        raise ConfigError(_duration_message(text))
+    exact = Decimal(match[1]) * MS_PER_UNIT[match[2]]
+    if exact != int(exact) or exact > MAX_DURATION_MS:
+        raise ConfigError(_duration_message(text))
+    return int(exact)
+
+
+def parse_speed(text: str) -> float:
+    """Read how many times faster than the wall clock to play: ``60x``, ``1.5`` or ``max``.
+
+    Returns:
+        A positive number; infinity for ``max`` (as fast as possible).
+
+    Raises:
+        ConfigError: it is neither ``max`` nor a positive number.
+
+    """
+    stripped = text.strip()
+    if stripped == "max":
+        return math.inf
+    match = _SPEED.fullmatch(stripped)
+    speed = float(match[1]) if match else 0.0
+    if speed <= 0.0:
+        raise ConfigError(
+            f"speed {_quote(text)} cannot be read: give a positive number such as 60x, or max"
+        )
+    return speed
+
+
+def format_time(ms: int) -> str:
+    """Write a time as ISO 8601 in UTC, with milliseconds only where there are some.
+
+    :func:`parse_time_ms` reads it back exactly. A time that no calendar holds is written as digits.
+    """
+    try:
+        moment = _EPOCH + timedelta(milliseconds=ms)
+    except OverflowError:
+        return str(ms)
+    precision = "milliseconds" if ms % 1_000 else "seconds"
+    return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
+
+
+def format_duration(ms: int) -> str:
+    """Write a duration as a whole number of the largest unit that gives one (``14d``, not ``2w``).
+
+    :func:`parse_duration_ms` reads it back exactly (where it is not negative).
+    """
+    if ms == 0:
+        return "0s"
+    # Weeks are read but never written: every setting and text of the product speaks of days.
+    unit = next(unit for unit in ("d", "h", "m", "s", "ms") if ms % MS_PER_UNIT[unit] == 0)
+    return f"{ms // MS_PER_UNIT[unit]}{unit}"
+
+
+def _quote(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:40] + "…")
+
+
+def _time_message(text: str) -> str:
+    return (
+        f"time {_quote(text)} cannot be read: give ISO 8601 such as 2024-01-31T12:00:00Z "
+        "(UTC unless it says otherwise) or milliseconds since 1970"
+    )
+
+
+def _duration_message(text: str) -> str:
+    return (
+        f"duration {_quote(text)} cannot be read: give a whole number of milliseconds up to a "
+        "hundred years with its unit, one of ms, s, m, h, d, w, such as 14d or 1h"
+    )

@@ -1,0 +1,186 @@
+"""One effect: a posterior per entity, refitted lazily.
+
+An entity with new labels is refitted when it is next needed (to score an application) or at the
+flush. So labels that come together cost one refit, and a score always sees every label learned
+before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.events import Coefficients, Label
+from stream.features import vector
+from stream.labels.ladder import BY_NAME
+from stream.policy import EffectSettings
+from stream.updaters import newton
+from stream.updaters.posterior import Example, Posterior
+
+EffectName = Literal["per_member", "per_job"]
+
+
+class PosteriorBook(Protocol):
+    """Where the posteriors of one effect are kept."""
+
+    def load(self, entity_id: str) -> Posterior | None:
+        """Return the posterior of an entity; None when it never learned."""
+
+    def save(self, entity_id: str, posterior: Posterior) -> None:
+        """Replace the posterior of an entity."""
+
+
+class Effect:
+    """The posteriors of one effect's entities, and what they say.
+
+    Args:
+        name: ``per_member`` or ``per_job``.
+        size: d, the number of features.
+        settings: prior, forgetting and limits.
+        model_version: version of the frozen global model, carried into the coefficients.
+        book: where posteriors are kept.
+        tolerance: of the Newton steps; tests of equality use a smaller one.
+
+    """
+
+    def __init__(
+        self,
+        name: EffectName,
+        size: int,
+        settings: EffectSettings,
+        model_version: str,
+        book: PosteriorBook,
+        tolerance: float = newton.TOLERANCE,
+    ) -> None:
+        self.name: EffectName = name
+        self.refits = 0
+        self.newton_steps = 0
+        self._size = size
+        self._settings = settings
+        self._model_version = model_version
+        self._book = book
+        self._tolerance = tolerance
+        self._live: dict[str, Posterior | None] = {}
+        self._stale: set[str] = set()  # entities with labels that their mode has not seen
+        self._changed: dict[str, None] = {}  # entities to be saved, in order of their first label
+
+    def score(self, entity_id: str, z: bytes) -> float:
+        """z'θ in log-odds, having seen every label learned so far; 0 for an unknown entity."""
+        posterior = self._get(entity_id)
+        if posterior is None:
+            return 0.0
+        if entity_id in self._stale:
+            self._refit(entity_id, posterior)
+        return float(vector(z) @ np.frombuffer(posterior.mode))
+
+    def learn(self, label: Label) -> None:
+        """Take a label in; a repeat or one that stands lower than what is known does nothing."""
+        entity_id, example = self._example(label)
+        posterior = self._get(entity_id)
+        if posterior is None:
+            posterior = Posterior(bytes(8 * self._size), example.time_ms, [])
+            self._live[entity_id] = posterior
+        if posterior.learn(example, self._settings.capacity, self._settings.open_limit):
+            self._stale.add(entity_id)
+            self._changed[entity_id] = None
+
+    def flush(self) -> list[str]:
+        """Refit what is stale, save what changed; return the changed entities in order."""
+        changed = list(self._changed)
+        for entity_id in changed:
+            posterior = self._live[entity_id]
+            if posterior is not None:
+                if entity_id in self._stale:
+                    self._refit(entity_id, posterior)
+                self._book.save(entity_id, posterior)
+        self.discard()
+        return changed
+
+    def discard(self) -> None:
+        """Forget what was learned since the last flush."""
+        self._live.clear()
+        self._stale.clear()
+        self._changed.clear()
+
+    def coefficients(self, entity_id: str) -> Coefficients | None:
+        """Mode and marginal variances of an entity as saved; None when it never learned."""
+        posterior = self._book.load(entity_id)
+        return None if posterior is None else self.describe(entity_id, posterior)
+
+    def describe(self, entity_id: str, posterior: Posterior) -> Coefficients:
+        """Coefficients message of a posterior."""
+        Z, _, w, o = self._columns(posterior)
+        mode = np.frombuffer(posterior.mode)
+        variance = newton.variances(Z, w, o, self._settings.prior_precision, mode)
+        return Coefficients(
+            effect=self.name,
+            entity_id=entity_id,
+            model_version=self._model_version,
+            mean=mode.tolist(),
+            variance=variance.tolist(),
+            examples=posterior.examples,
+            event_time_ms=posterior.time_ms,
+        )
+
+    def _get(self, entity_id: str) -> Posterior | None:
+        if entity_id not in self._live:
+            self._live[entity_id] = self._book.load(entity_id)
+        return self._live[entity_id]
+
+    def _example(self, label: Label) -> tuple[str, Example]:
+        """Return the label as this effect's entity sees it."""
+        offset = label.global_score
+        if self.name == "per_member":
+            entity_id, z, other = label.member_id, label.per_member, label.job_score
+            # Applications are numbered per job: the length keeps (job, id) pairs apart.
+            identity = f"{len(label.job_id)}:{label.job_id}{label.application_id}"
+        else:
+            entity_id, z, other = label.job_id, label.per_job, label.member_score
+            identity = label.application_id
+        if self._settings.coupled:
+            offset += other
+        return entity_id, Example(
+            label.application_time_ms,
+            identity,
+            BY_NAME[label.kind],
+            label.final,
+            label.weight,
+            offset,
+            z,
+        )
+
+    def _refit(self, entity_id: str, posterior: Posterior) -> None:
+        Z, y, w, o = self._columns(posterior)
+        theta = np.frombuffer(posterior.mode).copy()
+        steps = newton.fit(
+            Z, y, w, o, self._settings.prior_precision, theta, self._tolerance
+        )
+        posterior.mode = theta.tobytes()
+        self._stale.discard(entity_id)
+        self.refits += 1
+        self.newton_steps += abs(steps)
+
+    def _columns(
+        self, posterior: Posterior
+    ) -> tuple[
+        NDArray[np.float32], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]
+    ]:
+        """Z (n, d), y, aged w, o (n,) of the kept examples."""
+        kept = posterior.kept
+        packed = b"".join([example.z for example in kept])
+        Z = np.frombuffer(packed, dtype=np.float32).reshape(len(kept), self._size)
+        y = np.array([example.target for example in kept], dtype=np.float64)
+        w = np.array([example.weight for example in kept], dtype=np.float64)
+        o = np.array([example.offset for example in kept], dtype=np.float64)
+        half_life_ms = self._settings.half_life_ms
+        if half_life_ms is not None:
+            age_ms = posterior.time_ms - np.array(
+                [example.time_ms for example in kept], dtype=np.float64
+            )
+            w *= np.exp2(-age_ms / half_life_ms)
+        return Z, y, w, o
+
+

@@ -1,0 +1,1 @@
+"""The Faust worker: record-batch transport, assignment of partitions, start and stop."""
