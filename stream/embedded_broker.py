@@ -17,6 +17,7 @@ from stream.errors import BrokerError, ConfigError
 
 _RD_KAFKA_PRODUCER = 0  # rd_kafka_type_t
 _RD_KAFKA_CONF_OK = 0  # rd_kafka_conf_res_t
+_JOIN_DELAY_MS = 200  # a new consumer group waits for more members; 3 s unless set
 _ERROR_SIZE = 512  # bytes for librdkafka's error texts, as in its own examples
 
 
@@ -50,6 +51,7 @@ class EmbeddedBroker:
         if not self._cluster:
             self.close()
             raise BrokerError("the embedded broker cannot start: no port on 127.0.0.1?")
+        self._lib.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, _JOIN_DELAY_MS)
         address: bytes = self._lib.rd_kafka_mock_cluster_bootstraps(self._cluster)
         self.bootstrap_servers: str = address.decode()
         """Where clients connect: ``127.0.0.1:port``."""
@@ -131,6 +133,7 @@ def _librdkafka() -> ctypes.CDLL:
         "rd_kafka_mock_cluster_new": (handle, [handle, ctypes.c_int]),
         "rd_kafka_mock_cluster_bootstraps": (text, [handle]),
         "rd_kafka_mock_cluster_destroy": (None, [handle]),
+        "rd_kafka_mock_group_initial_rebalance_delay_ms": (None, [handle, ctypes.c_int32]),
         "rd_kafka_mock_topic_create": (ctypes.c_int, [handle, text, ctypes.c_int, ctypes.c_int]),
     }
     try:

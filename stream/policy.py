@@ -34,6 +34,10 @@ class LabelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     allowed_lateness_ms: int = HOUR_MS
     orphan_ttl_ms: int = DAY_MS
 
+    def past_everything_ms(self, largest_ms: int) -> int:
+        """Return a watermark that closes every window and every wait, given the largest time."""
+        return largest_ms + max(self.window_ms, self.orphan_ttl_ms) + 1
+
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
         for one, other in (

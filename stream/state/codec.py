@@ -10,7 +10,7 @@ version  layout
 =======  =========================================================================
 1        MessagePack arrays: ``Facts`` / ``Marker`` / ``Waiting`` (tagged by their
          first element), ``EngagementFact``, ``JobEventFact``, ``Deadline``,
-         ``Posterior``, ``PartitionState``
+         ``Posterior``
 =======  =========================================================================
 """
 
@@ -30,24 +30,11 @@ from stream.labels.facts import (
     Marker,
     Waiting,
 )
-from stream.labels.watermark import Channels
 from stream.updaters.posterior import Posterior
 
 VERSION = 1
 _PREFIX = bytes([VERSION])
 _T = TypeVar("_T")
-
-
-class PartitionState(msgspec.Struct, array_like=True, kw_only=True):
-    """What a partition remembers besides values.
-
-    ``positions`` is the next offset to read of each input topic, ``channels`` the watermarks.
-    """
-
-    model_version: str
-    partitions: int
-    positions: dict[str, int]
-    channels: Channels
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -56,7 +43,6 @@ _ENGAGEMENT = msgspec.msgpack.Decoder(EngagementFact)
 _JOB_EVENT = msgspec.msgpack.Decoder(JobEventFact)
 _DEADLINE = msgspec.msgpack.Decoder(Deadline)
 _POSTERIOR = msgspec.msgpack.Decoder(Posterior)
-_PARTITION = msgspec.msgpack.Decoder(PartitionState)
 
 
 def encode_application(record: ApplicationRecord) -> bytes:
@@ -107,16 +93,6 @@ def encode_posterior(posterior: Posterior) -> bytes:
 def decode_posterior(value: bytes) -> Posterior:
     """Bytes → entity posterior."""
     return _decode(_POSTERIOR, value)
-
-
-def encode_partition(state: PartitionState) -> bytes:
-    """Partition state → bytes."""
-    return _PREFIX + _encode(state)
-
-
-def decode_partition(value: bytes) -> PartitionState:
-    """Bytes → partition state."""
-    return _decode(_PARTITION, value)
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[_T], value: bytes) -> _T:

@@ -83,7 +83,12 @@ class Effect:
         if posterior is None:
             posterior = Posterior(bytes(8 * self._size), example.time_ms, [])
             self._live[entity_id] = posterior
-        if posterior.learn(example, self._settings.capacity, self._settings.open_limit):
+        if posterior.learn(
+            example,
+            correction=label.previous is not None,
+            capacity=self._settings.capacity,
+            open_limit=self._settings.open_limit,
+        ):
             self._stale.add(entity_id)
             self._changed[entity_id] = None
 

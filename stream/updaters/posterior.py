@@ -54,14 +54,20 @@ class Posterior(msgspec.Struct, array_like=True):
         """Applications learned so far."""
         return len(self.kept) + self.retired
 
-    def learn(self, example: Example, capacity: int, open_limit: int) -> bool:
+    def learn(
+        self, example: Example, *, correction: bool, capacity: int, open_limit: int
+    ) -> bool:
         """Add an example, or replace the one with its id by a label that stands higher.
 
-        Over ``capacity`` final or ``open_limit`` provisional examples, the oldest of that sort is
-        dropped. Returns whether anything changed: a label that does not climb is a repeat.
+        ``correction`` says that the application had a label before: when it is not kept it was
+        dropped, and is not counted twice. Over ``capacity`` final or ``open_limit`` provisional
+        examples, the oldest of that sort is dropped. Returns whether anything changed: a label
+        that does not climb is a repeat.
         """
         at = self._find(example)
         if at is None:
+            if correction and self.retired:
+                self.retired -= 1
             bisect.insort(self.kept, example, key=_order)
             self.time_ms = max(self.time_ms, example.time_ms)
         elif example.rung <= self.kept[at].rung:

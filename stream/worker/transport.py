@@ -24,27 +24,42 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, cast
+from importlib import metadata
+from typing import Any, ClassVar, NamedTuple, TypeAlias, cast
 
 import aiokafka
-import faust
 import msgspec
-from aiokafka.consumer import fetcher as aiokafka_fetcher
-from aiokafka.consumer import subscription_state as aiokafka_state
-from aiokafka.errors import ConsumerStoppedError, KafkaError, OffsetOutOfRangeError
+from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
+from aiokafka.consumer.subscription_state import SubscriptionState, TopicPartitionState
+from aiokafka.errors import (
+    CommitFailedError,
+    ConsumerStoppedError,
+    IllegalStateError,
+    KafkaError,
+    OffsetOutOfRangeError,
+)
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from faust import App
 from faust.serializers.schemas import Schema
-from faust.tables import recovery as faust_recovery
 from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import aiokafka as faust_driver
-from faust.types import TP, ConsumerMessage, Message
+from faust.types import TP, AppT, ConsumerMessage, Message
+from faust.types.transports import ConsumerT, ProducerT
+from mode import Service, ServiceT
+from mode.threads import QueueServiceThread, ServiceThread
 
 from stream.errors import ConfigError, StateError
 
 _log = logging.getLogger(__name__)
 
+Untyped: TypeAlias = Any
+"""An object of aiokafka, which has no types."""
+
 FETCH_WAIT_S = 1.0
-"""The longest that one call into the consumer's thread waits for records."""
+"""The longest that one call into the consumer's thread waits for records, in seconds."""
+
+COMMIT_WAIT_S = 10.0
+"""The longest that a commit may take, in seconds: aiokafka itself tries for ever."""
 
 
 class Record(NamedTuple):
@@ -80,21 +95,481 @@ class RecordBatch(msgspec.Struct, frozen=True):
         )
 
 
-class BatchSchema(Schema):  # type: ignore[misc]  # Faust's base is generic over Any
-    """The schema of a topic whose messages are batches already: nothing is decoded."""
+class BatchSchema(Schema[Any, Any]):
+    """The schema of topics whose messages are batches already: nothing is decoded."""
 
     def compile(
         self,
-        app: faust.types.AppT,
+        app: AppT,
         *,
         on_key_decode_error: object = None,
         on_value_decode_error: object = None,
         default_propagate: bool = False,
     ) -> Callable[..., Any]:
-        """Return the function that turns a message into an event; Faust calls this per topic."""
+        """Return the function by which Faust turns a message of the topic into an event."""
+        del on_key_decode_error, on_value_decode_error, default_propagate  # nothing can go wrong
         create_event = app.create_event
 
-        async def decode(message: Message, *, propagate: bool = False) -> Any:
+        async def decode(message: Message, **_: bool) -> Any:
             return create_event(message.key, message.value, message.headers, message)
 
         return decode
+
+
+class BatchConsumerThread(faust_driver.AIOKafkaConsumerThread):
+    """The thread in which aiokafka runs: fetches batches, commits positions."""
+
+    _consumer: Untyped
+
+    def _create_worker_consumer(
+        self, transport: faust_driver.Transport
+    ) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust has no settings for these three; aiokafka reads them when it starts.
+        consumer._isolation_level = "read_committed"
+        consumer._auto_offset_reset = "none"
+        consumer._fetch_max_wait_ms = cast("BatchTransport", transport).fetch_max_wait_ms
+        return consumer
+
+    async def fetch(self) -> list[RecordBatch]:
+        """Return one batch for each partition that has something, or nothing after a while."""
+        batches: list[RecordBatch] = await self.call_thread(self._fetch, self._ensure_consumer())
+        return batches
+
+    async def _fetch(self, consumer: Untyped) -> list[RecordBatch]:
+        owner = cast("BatchConsumer", self.consumer)
+        fetcher = consumer._fetcher
+        subscriptions = fetcher._subscriptions
+        deadline = time.monotonic() + FETCH_WAIT_S
+        with subscriptions.fetch_context():
+            while owner.flow_active:
+                if consumer._closed or fetcher._closed:
+                    raise ConsumerStoppedError
+                # Asked anew in every round: a buffer may have emptied in the meantime.
+                wanted = owner.fetchable()
+                if wanted and not subscriptions.reassignment_in_progress:
+                    batches = _take(fetcher, wanted, consumer._max_poll_records)
+                    if batches:
+                        return batches
+                waiter = fetcher._create_fetch_waiter()
+                done, _ = await asyncio.wait(
+                    {waiter}, timeout=max(0.0, deadline - time.monotonic())
+                )
+                if not done:
+                    waiter.cancel()
+                    break
+                waiter.result()  # raises what the group's coordination could not get over
+        return []
+
+    def wake(self) -> None:
+        """Let a waiting fetch look again at what it may take; callable from any thread."""
+        self.thread_loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        if self._consumer is not None and self._consumer._fetcher is not None:
+            fetcher = self._consumer._fetcher
+            for waiter in fetcher._fetch_waiters:
+                fetcher._notify(waiter)
+
+    async def committed(self, partitions: Iterable[TP]) -> dict[TP, int | None]:
+        """Return the group's committed offset of each partition, None where there is none."""
+        committed: dict[TP, int | None] = await self.call_thread(
+            self._committed, self._ensure_consumer(), tuple(partitions)
+        )
+        return committed
+
+    async def _committed(
+        self, consumer: Untyped, partitions: tuple[TP, ...]
+    ) -> dict[TP, int | None]:
+        offsets = await asyncio.gather(
+            *(consumer.committed(_for_aiokafka(tp)) for tp in partitions)
+        )
+        return dict(zip(partitions, offsets, strict=True))
+
+    def high_watermark(self, tp: TP) -> int | None:
+        """Return the partition's end as the newest answer of the broker told it."""
+        assigned = self._ensure_consumer()._subscription.subscription
+        state = assigned and assigned.assignment and assigned.assignment.state_value(tp)
+        return cast("int | None", state.highwater) if state else None
+
+    async def subscribe(self, topics: Iterable[str]) -> None:
+        """Subscribe, unless it is so already.
+
+        Faust subscribes anew 45 s after it lost a partition, to the same topics, which would make
+        the whole group rebalance again.
+        """
+        wanted = set(topics)
+        consumer: Untyped = self._ensure_consumer()
+        if consumer.subscription() != wanted:
+            await super().subscribe(wanted)
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        """Commit; a failure is no reason to stop, since positions are kept with the state too."""
+        commit = {_for_aiokafka(tp): OffsetAndMetadata(end, "") for tp, end in offsets.items()}
+        consumer: Untyped = self._ensure_consumer()
+        try:
+            await asyncio.wait_for(consumer.commit(commit), COMMIT_WAIT_S)
+        except (CommitFailedError, IllegalStateError):
+            return False  # the group has rebalanced: the partitions may be another worker's
+        except (KafkaError, TimeoutError) as error:
+            _log.warning("offsets could not be committed, trying again later: %r", error)
+            return False
+        return True
+
+    def on_crash(self, msg: str, *fmt: Any, **kwargs: Any) -> None:
+        """Say nothing: the worker prints the one line, mode would print a traceback too."""
+
+
+class BatchConsumer(faust_driver.Consumer):
+    """The consumer as Faust sees it, and the positions of the partitions that it owns.
+
+    A partition's *position* is where its next batch has to begin. It is set after every
+    assignment, moves to the end of each acknowledged batch, and is what is committed.
+    """
+
+    _thread: BatchConsumerThread
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._position: dict[TP, int] = {}
+        self._committed: dict[TP, int | None] = {}
+        self._open: dict[TP, RecordBatch] = {}
+        self._starts: dict[TP, int] = {}
+        self._settling = True  # from the start of a rebalance to the end of perform_seek
+        self.assigned = False
+        """Whether the newest rebalance has got as far as an assignment."""
+        super().__init__(*args, **kwargs)
+
+    def _new_consumer_thread(self) -> BatchConsumerThread:
+        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    # Positions, for the worker
+
+    async def seek_to(self, positions: Mapping[TP, int]) -> None:
+        """Continue these partitions from there; a batch that is being handled is given up.
+
+        While a rebalance is under way (between revoked and the end of assigned) the positions are
+        kept for its end, in place of the group's committed offsets.
+        """
+        if self._settling:
+            self._starts.update(positions)
+            return
+        for tp, position in positions.items():
+            self._open.pop(tp, None)
+            self._position[tp] = position
+        try:
+            await self.seek_wait(positions)
+        except IllegalStateError:
+            _log.info("not assigned any more, not sought: %s", sorted(positions))
+
+    async def admit(self, batch: RecordBatch) -> RecordBatch | None:
+        """Return the part of the batch that continues its partition, None if there is no such.
+
+        A batch from before a seek, or of an older generation, does not begin at the position. What
+        overlaps is cut off; after a gap the partition is sought back.
+        """
+        tp = TP(batch.topic, batch.partition)
+        position = self._position.get(tp)
+        if self._settling or position is None or batch.end <= position:
+            return None
+        if batch.begin > position:
+            _log.info("%s-%d: back from %d to %d", *tp, batch.begin, position)
+            await self.seek_to({tp: position})
+            return None
+        if batch.begin < position:
+            batch = batch.since(position)
+        self._open[tp] = batch
+        return batch
+
+    def acknowledge(self, batch: RecordBatch) -> None:
+        """Move the position to the end of an admitted batch, unless it was sought meanwhile."""
+        tp = TP(batch.topic, batch.partition)
+        if self._open.get(tp) is batch:
+            del self._open[tp]
+            self._position[tp] = batch.end
+
+    def positions(self) -> dict[TP, int]:
+        """Return where each owned partition stands."""
+        return dict(self._position)
+
+    def high_watermark(self, tp: TP) -> int | None:
+        """Return the partition's end as last told by the broker, None if not owned or not yet."""
+        return self._thread.high_watermark(tp)
+
+    async def confirm(self) -> bool:
+        """Commit all positions again: True proves that the group still counts on this worker."""
+        return await self._commit_positions(self.positions())
+
+    # What Faust calls
+
+    def fetchable(self) -> frozenset[TP]:
+        """Return the partitions to fetch from now; empty means none. Called from the thread."""
+        active = frozenset(self._active_partitions or ())
+        if not self._settling:
+            return active
+        return frozenset(tp for tp in active if self._is_changelog_tp(tp))
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """Fetch from a partition again, at once, when its buffer has room."""
+        super().on_buffer_drop(tp)
+        self._thread.wake()
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        """Fetch from these partitions again, at once."""
+        super().resume_partitions(tps)
+        self._thread.wake()
+
+    def stop_flow(self) -> None:
+        """End a waiting fetch when a rebalance or the end of the worker begins."""
+        super().stop_flow()
+        self._thread.wake()
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Let Faust finish the batches in flight and commit, then forget all positions."""
+        self.assigned = False
+        await super().on_partitions_revoked(revoked)
+        self._settling = True
+        for of_partition in (self._position, self._committed, self._open, self._starts):
+            of_partition.clear()
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Note that a rebalance has come to its assignment; Faust's recovery does the rest."""
+        self.assigned = True
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def perform_seek(self) -> None:
+        """Seek all inputs to where the state says, else to the committed offset, else the start.
+
+        The end of a rebalance. Changelogs are left alone: Faust's recovery has placed them.
+        """
+        if not self.assigned:
+            return  # the next rebalance has begun already
+        inputs = {tp for tp in self.assignment() if not self._is_changelog_tp(tp)}
+        committed = await self._thread.committed(inputs)
+        begin = {tp: offset for tp, offset in committed.items() if offset is not None}
+        begin |= {tp: start for tp, start in self._starts.items() if tp in inputs}
+        new = inputs - begin.keys()
+        if new:
+            begin |= await self.earliest_offsets(*new)
+        await self.seek_wait(begin)
+        self._position = dict(begin)
+        self._committed = committed
+        self._open.clear()
+        self._starts.clear()
+        self._settling = False
+
+    async def _drain_messages(self, fetcher: ServiceT) -> None:
+        """Hand fetched batches to Faust's streams, until consumer or fetcher stops."""
+        try:
+            while not (self.should_stop or cast("Service", fetcher).should_stop):
+                if not self.flow_active:
+                    await self.can_resume_flow.wait()
+                generation = self.app.consumer_generation_id
+                for batch in await self._thread.fetch():
+                    if not self.flow_active or generation != self.app.consumer_generation_id:
+                        break  # a rebalance seeks all partitions
+                    message = _message(batch, generation)
+                    # A full buffer must not hold up a rebalance.
+                    await self.wait_first(self.callback(message), self.suspend_flow.wait())
+        except (ConsumerStoppedError, asyncio.CancelledError):
+            if not self.app.should_stop:
+                raise
+        except OffsetOutOfRangeError as error:
+            raise await self._lost(error) from error
+
+    async def _lost(self, error: OffsetOutOfRangeError) -> StateError:
+        tp, position = next(iter(error.args[0].items()))
+        first = (await self.earliest_offsets(tp))[tp]
+        end = (await self.highwaters(tp))[tp]
+        return StateError(
+            f"{tp.topic}-{tp.partition}: position {position} is not in the topic, which keeps "
+            f"{first} to {end}: records are missing, or the topic was made anew; "
+            "start over with an empty data folder and another application id"
+        )
+
+    async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Commit the positions that moved; Faust's own lists of acknowledged offsets are unused."""
+        del topics, start_new_transaction  # all positions; Faust's transactions are not used
+        self._acked.clear()
+        self._acked_index.clear()
+        return await self._commit_positions(
+            {tp: at for tp, at in self._position.items() if self._committed.get(tp) != at}
+        )
+
+    async def _commit_positions(self, positions: dict[TP, int]) -> bool:
+        # After a crash the thread may be gone, and would not answer.
+        if not positions or self.crashed or not await self._commit(positions):
+            return False
+        self.app.tables.on_commit(positions)
+        for tp in positions.keys() & self._position.keys():
+            self._committed[tp] = positions[tp]
+        return True
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Do nothing: Faust's check for stalls counts messages; the worker's metrics tell it."""
+
+
+class BatchTransport(faust_driver.Transport):
+    """The driver to set as ``app.transport``."""
+
+    Consumer: ClassVar[type[ConsumerT]] = BatchConsumer
+    Producer: ClassVar[type[ProducerT]] = faust_driver.Producer
+
+    fetch_max_wait_ms: int = 100
+    """How long the broker may hold a fetch without records; it delays the other partitions'."""
+
+
+def install_transport(app: App, *, fetch_max_wait_ms: int) -> None:
+    """Check Faust's internals and make the app use record batches; before it starts."""
+    check_faust_internals()
+    transport = BatchTransport(app.conf.broker_consumer, app)
+    transport.fetch_max_wait_ms = fetch_max_wait_ms
+    app.transport = transport
+
+
+def _take(fetcher: Untyped, wanted: frozenset[TP], max_records: int) -> list[RecordBatch]:
+    """Take at most one batch of each wanted partition from what aiokafka has fetched.
+
+    Fetcher.fetched_records, but with positions, with empty batches, and with an empty set of
+    partitions meaning none.
+    """
+    batches: list[RecordBatch] = []
+    for tp in list(fetcher._records):
+        if tp not in wanted:
+            if not fetcher._subscriptions.is_assigned(tp):
+                del fetcher._records[tp]
+            continue
+        fetched: Untyped = fetcher._records[tp]
+        if not isinstance(fetcher._records[tp], FetchResult):
+            if batches:
+                break  # raised by the next call
+            del fetcher._records[tp]
+            fetcher._notify(fetcher._wait_consume_future)
+            fetched.check_raise()
+            continue
+        if fetched.has_more() and fetched.check_assignment(tp):
+            state = fetched._assignment.state_value(tp)
+            begin = state.position
+            # Straight to our record: aiokafka's own has eleven fields.
+            fetched._partition_records._consumer_record = _record
+            records = tuple(fetched.getall(max_records))
+            if state.position > begin:
+                batches.append(
+                    RecordBatch(
+                        tp.topic, tp.partition, begin, state.position, state.highwater, records
+                    )
+                )
+        if not fetched.has_more():
+            del fetcher._records[tp]
+            fetcher._notify(fetcher._wait_consume_future)
+    return batches
+
+
+def _record(_: TopicPartition, record: Any) -> Record:
+    return Record(record.offset, record.key, record.value)
+
+
+def _message(batch: RecordBatch, generation: int) -> ConsumerMessage:
+    """Wrap a batch into the message that Faust delivers."""
+    return ConsumerMessage(
+        batch.topic,
+        batch.partition,
+        batch.end - 1,
+        timestamp=0.0,
+        timestamp_type=0,
+        headers=None,
+        key=None,
+        value=cast("bytes", batch),  # BatchSchema passes it on as it is
+        checksum=None,
+        serialized_key_size=0,
+        serialized_value_size=0,
+        tp=TP(batch.topic, batch.partition),
+        generation_id=generation,
+    )
+
+
+def _for_aiokafka(tp: TP) -> TopicPartition:
+    return TopicPartition(tp.topic, tp.partition)
+
+
+_METHODS: tuple[tuple[type, str, str], ...] = (
+    (Schema, "compile", "self app on_key_decode_error on_value_decode_error default_propagate"),
+    (faust_driver.AIOKafkaConsumerThread, "_create_worker_consumer", "self transport"),
+    (faust_driver.AIOKafkaConsumerThread, "_ensure_consumer", "self"),
+    (faust_driver.AIOKafkaConsumerThread, "_commit", "self offsets"),
+    (faust_driver.AIOKafkaConsumerThread, "commit", "self offsets"),
+    (faust_driver.AIOKafkaConsumerThread, "subscribe", "self topics"),
+    (faust_driver.AIOKafkaConsumerThread, "seek_wait", "self partitions"),
+    (faust_driver.Consumer, "_new_consumer_thread", "self"),
+    (faust_consumer.ThreadDelegateConsumer, "_commit", "self offsets"),
+    (faust_consumer.Consumer, "_drain_messages", "self fetcher"),
+    (faust_consumer.Consumer, "perform_seek", "self"),
+    (faust_consumer.Consumer, "force_commit", "self topics start_new_transaction"),
+    (faust_consumer.Consumer, "commit", "self topics start_new_transaction"),
+    (faust_consumer.Consumer, "wait_empty", "self"),
+    (faust_consumer.Consumer, "on_partitions_revoked", "self revoked"),
+    (faust_consumer.Consumer, "on_partitions_assigned", "self assigned generation_id"),
+    (faust_consumer.Consumer, "on_buffer_full", "self tp"),
+    (faust_consumer.Consumer, "on_buffer_drop", "self tp"),
+    (faust_consumer.Consumer, "resume_partitions", "self tps"),
+    (faust_consumer.Consumer, "stop_flow", "self"),
+    (faust_consumer.Consumer, "verify_event_path", "self now tp"),
+    (faust_consumer.Consumer, "_is_changelog_tp", "self tp"),
+    (faust_consumer.Fetcher, "_fetcher", ""),
+    (QueueServiceThread, "call_thread", "self fun args kwargs"),
+    (ServiceThread, "on_crash", "self msg fmt kwargs"),
+    (Fetcher, "_create_fetch_waiter", "self"),
+    (Fetcher, "_notify", "self future"),
+    (FetchResult, "check_assignment", "self tp"),
+    (FetchResult, "getall", "self max_records"),
+    (FetchResult, "has_more", "self"),
+    (PartitionRecords, "_consumer_record", "self tp record"),
+    (SubscriptionState, "is_assigned", "self tp"),
+    (SubscriptionState, "fetch_context", "self"),
+    (aiokafka.AIOKafkaConsumer, "committed", "self partition"),
+    (aiokafka.AIOKafkaConsumer, "commit", "self offsets"),
+)
+"""What is overridden or called: class, name, parameters; no parameters means that it exists."""
+
+_ATTRIBUTES: tuple[tuple[type, str], ...] = (
+    (faust_consumer.Consumer, "_acked _acked_index app callback"),
+    (faust_consumer.ThreadDelegateConsumer, "_thread"),
+    (faust_consumer.ConsumerThread, "consumer transport"),
+    (ServiceThread, "thread_loop"),
+    (
+        aiokafka.AIOKafkaConsumer,
+        "_isolation_level _auto_offset_reset _fetch_max_wait_ms _max_poll_records _fetcher "
+        "_subscription _closed",
+    ),
+    (Fetcher, "_records _subscriptions _fetch_waiters _wait_consume_future _closed"),
+    (FetchResult, "_partition_records _assignment"),
+    (TopicPartitionState, "highwater _position"),
+)
+"""What is read or set on instances: class, names that its ``__init__`` assigns."""
+
+
+def check_faust_internals() -> None:
+    """Check that what this module leans on is there in the installed Faust and aiokafka.
+
+    Raises:
+        ConfigError: something is missing or takes other parameters; the message names it.
+
+    """
+    for owner, name, parameters in _METHODS:
+        found = getattr(owner, name, None)
+        if found is None:
+            raise _changed(owner, name, "is not there")
+        if parameters and tuple(inspect.signature(found).parameters) != tuple(parameters.split()):
+            raise _changed(owner, name, f"takes {inspect.signature(found)}, not ({parameters})")
+    for owner, names in _ATTRIBUTES:
+        assigned = owner.__init__.__code__.co_names  # type: ignore[misc]  # the class's own
+        for name in names.split():
+            if name not in assigned:
+                raise _changed(owner, name, "is not assigned by __init__")
+
+
+def _changed(owner: type, name: str, how: str) -> ConfigError:
+    have = ", ".join(f"{dist} {metadata.version(dist)}" for dist in ("faust-streaming", "aiokafka"))
+    return ConfigError(
+        f"hearback cannot work with the installed {have}: {owner.__module__}.{owner.__qualname__}."
+        f"{name} {how}; install the versions that hearback asks for"
+    )

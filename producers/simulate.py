@@ -1,0 +1,576 @@
+"""A seeded marketplace whose truth is known: what ``hearback simulate`` writes.
+
+Pure: a function of :class:`SimulationSettings`. The model is GLMix's own, so that a learner can be
+held against the truth (Zhang et al., KDD 2016, equation 1): whether member m's application to job j
+is ever answered within two weeks is a coin with
+
+    logit p = x_global·β + z_member·θ_m + z_job·θ_j,    θ_m ~ N(0, I/λ_member), θ_j ~ N(0, I/λ_job)
+
+where z_member describes the job (and the pair) and z_job the member (and the pair), each with a
+constant 1 first. Around that coin: members search in bursts; jobs open and close; recruiters answer
+late, many applicants in one sitting, decline some, take some of that back, and write notes. The
+stream comes in arrival order: some events arrive late, some twice.
+
+Days are drawn one at a time and events are kept only until they arrive, so memory does not grow
+with the length of the log. Shapes: n applications of one day, M members, J jobs, d as in settings.
+The same settings give the same bytes (with the same version of NumPy, whose draws they are).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.errors import ConfigError
+
+_Floats = NDArray[np.float64]
+_Ints = NDArray[np.int64]
+
+MINUTE_MS: Final = 60_000
+HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 86_400_000
+
+START_MS: Final = 1_704_067_200_000
+"""2024-01-01T00:00:00Z: fixed and past, so that a log can be closed two weeks after its end."""
+
+ACTIONS: Final = (
+    "view_profile", "message", "shortlist", "interview", "offer", "hire",  # answered
+    "reject", "archive", "skip",  # declined
+    "note", "forward",  # neither
+)  # fmt: skip
+"""All actions that appear, in the terms of the default label policy."""
+
+(
+    _VIEW,
+    _MESSAGE,
+    _SHORTLIST,
+    _INTERVIEW,
+    _OFFER,
+    _HIRE,
+    _REJECT,
+    _ARCHIVE,
+    _SKIP,
+    _NOTE,
+    _FORWARD,
+) = range(len(ACTIONS))
+_CHANNELS: Final = ("job_applicants", "search", "recommended")
+_TITLES: Final = ("analyst", "engineer", "designer", "nurse", "driver", "accountant", "teacher")
+_SKILLS: Final = ("python", "sql", "excel", "writing", "sales", "welding", "java", "care", "cad")
+
+# The latest first answer, after its application: inside the default window of 14 days.
+_LATEST_ANSWER_MS: Final = 14 * DAY_MS - 2 * HOUR_MS
+_BURST_GOES_ON = 0.7  # a member who searched yesterday searches today
+_SEARCHING = 0.15  # of the members, on an average day
+_WEEKDAY: Final = (1.2, 1.25, 1.2, 1.1, 0.95, 0.6, 0.7)  # Monday to Sunday
+
+_EVENT: Final = np.dtype(
+    [
+        ("arrival_ms", "i8"),
+        ("kind", "i1"),
+        ("number", "i8"),
+        ("time_ms", "i8"),
+        ("application", "i8"),
+        ("member", "i8"),
+        ("job", "i8"),
+        ("action", "i1"),
+        ("channel", "i1"),
+    ]
+)
+_APPLICATION, _ENGAGEMENT, _JOB_EVENT = range(3)
+
+
+class SimulationSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What to simulate. Shares lie between 0 and 1.
+
+    ``days`` is how long members apply; answers follow for some weeks more. ``d_*`` are the sizes of
+    the feature blocks, their constant included. ``global_sd`` is the standard deviation of the
+    global score, ``precision_*`` the λ of each random effect (3 is the product's own prior).
+    ``answer_rate`` is the share of applications that are answered, ``reject_share`` that of the
+    others which are declined in so many words, ``correction_share`` that of the answered which were
+    declined first. ``max_lateness_ms`` bounds how much later than its time an event arrives.
+    """
+
+    seed: int = 1
+    members: int = 2_000
+    jobs: int = 400
+    days: int = 30
+    start_ms: int = START_MS
+    applications_per_member: float = 20.0
+    d_global: int = 8
+    d_member: int = 4
+    d_job: int = 4
+    global_sd: float = 0.9
+    precision_member: float = 3.0
+    precision_job: float = 3.0
+    answer_rate: float = 0.3
+    reject_share: float = 0.3
+    correction_share: float = 0.08
+    note_share: float = 0.08
+    close_share: float = 0.8
+    out_of_order_share: float = 0.1
+    max_lateness_ms: int = 50 * MINUTE_MS
+    repeat_share: float = 0.01
+    channel_share: float = 0.7
+    terms_share: float = 0.5
+    named_features: bool = False
+    global_score: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense, in one line."""
+        for name in ("members", "jobs", "days", "d_global", "d_member", "d_job"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1")
+        for name in ("global_sd", "precision_member", "precision_job", "applications_per_member"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{name} must be a positive number")
+        for name in self.__struct_fields__:
+            if name.endswith("_share") and not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must lie between 0 and 1")
+        if not 0.001 <= self.answer_rate <= 0.999:
+            raise ConfigError("answer_rate must lie between 0.001 and 0.999")
+        if self.seed < 0:
+            raise ConfigError("seed must not be negative")
+        if not 0 <= self.start_ms <= 4_102_444_800_000 or self.days > 36_525:
+            raise ConfigError("the marketplace must start between 1970 and 2100, for 100 years")
+        if not MINUTE_MS <= self.max_lateness_ms < HOUR_MS:
+            raise ConfigError("max_lateness must be at least 1m and shorter than 1h")
+        if self.applications_per_member > self.jobs / 2:
+            raise ConfigError(
+                f"{self.jobs} jobs are too few for {self.applications_per_member:g} applications "
+                "per member, who applies to a job only once: give at least twice as many jobs"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """The coefficients that decided: ``beta`` (d_global,), the effects (M, d_member), (J, d_job).
+
+    Entity k's row is row k, its id :func:`member_id` or :func:`job_id`. ``feature_names`` has the
+    names of each block in order: ``global``, ``per_member``, ``per_job``.
+    """
+
+    settings: SimulationSettings
+    feature_names: dict[str, list[str]]
+    beta: _Floats
+    per_member: _Floats
+    per_job: _Floats
+
+    def to_json(self) -> bytes:
+        """Write it as one JSON object, coefficients by entity id."""
+        document = {
+            "settings": self.settings,
+            "feature_names": self.feature_names,
+            "global": self.beta.tolist(),
+            "per_member": dict(
+                zip(
+                    map(member_id, range(len(self.per_member))),
+                    self.per_member.tolist(),
+                    strict=True,
+                )
+            ),
+            "per_job": dict(
+                zip(map(job_id, range(len(self.per_job))), self.per_job.tolist(), strict=True)
+            ),
+        }
+        return msgspec.json.encode(document) + b"\n"
+
+
+def member_id(number: int) -> str:
+    """Name a member: ``m000123``."""
+    return f"m{number:06d}"
+
+
+def job_id(number: int) -> str:
+    """Name a job: ``j00042``."""
+    return f"j{number:05d}"
+
+
+def draw_truth(settings: SimulationSettings) -> Truth:
+    """Draw the true coefficients; :func:`simulate` decides by the same ones."""
+    rng = _generator(settings, 0)
+    beta = rng.standard_normal(settings.d_global)
+    if settings.d_global > 1:
+        beta[1:] *= settings.global_sd / np.linalg.norm(beta[1:])
+    beta[0] = _intercept(settings)
+    per_member = rng.standard_normal((settings.members, settings.d_member))
+    per_job = rng.standard_normal((settings.jobs, settings.d_job))
+    member_names = [f"job_{k}" for k in range(1, settings.d_member)]
+    job_names = [f"member_{k}" for k in range(1, settings.d_job)]
+    own, shared = _global_columns(settings)
+    both = member_names + job_names
+    return Truth(
+        settings,
+        {
+            "global": [
+                "intercept",
+                *(both[k] for k in shared),
+                *(f"pair_{k + 1}" for k in range(own)),
+            ],
+            "per_member": ["intercept", *member_names],
+            "per_job": ["intercept", *job_names],
+        },
+        # What is written is what decides: rounded once, here.
+        beta.round(6),
+        (per_member / math.sqrt(settings.precision_member)).round(6),
+        (per_job / math.sqrt(settings.precision_job)).round(6),
+    )
+
+
+def simulate(settings: SimulationSettings) -> Iterator[bytes]:
+    """Give the log's lines (JSON, without line ends) in arrival order."""
+    market = _Market(settings)
+    arriving: dict[int, list[NDArray[np.void]]] = {}
+    texts: list[bytes] = []  # of the applications that may still arrive, from number `base` on
+    base = 0
+    counts: list[int] = []  # applications of each day
+    day = 0
+    while day < settings.days or arriving:
+        if day < settings.days:
+            lines, events = market.draw_day(day)
+            texts += lines
+            counts.append(len(lines))
+            for arrival_day, part in _by_arrival_day(events, settings.start_ms):
+                arriving.setdefault(arrival_day, []).append(part)
+        today = arriving.pop(day, None)
+        if today:
+            for event in _in_order(np.concatenate(today)):
+                yield texts[event[2] - base] if event[1] == _APPLICATION else _line(event)
+        if 4 <= day < len(counts) + 4:  # a repeat comes after less than three days
+            del texts[: counts[day - 4]]
+            base += counts[day - 4]
+        day += 1
+
+
+class _ApplicationLine(msgspec.Struct, tag="application", tag_field="type", omit_defaults=True):
+    application_id: str
+    member_id: str
+    job_id: str
+    event_time_ms: int
+    features: dict[str, object]
+    global_score: float | None = None
+    channel: str | None = None
+    terms: dict[str, list[str]] | None = None
+
+
+class _EngagementLine(msgspec.Struct, tag="engagement", tag_field="type", omit_defaults=True):
+    engagement_id: str
+    application_id: str
+    member_id: str
+    job_id: str
+    event_time_ms: int
+    action: str
+    channel: str | None = None
+
+
+class _JobLine(msgspec.Struct, tag="job", tag_field="type"):
+    job_event_id: str
+    job_id: str
+    event_time_ms: int
+    action: str
+
+
+_Event = tuple[int, int, int, int, int, int, int, int, int]
+
+
+class _Market:
+    """Members, jobs and recruiters, and who applies and answers on each day."""
+
+    def __init__(self, settings: SimulationSettings) -> None:
+        self.settings = settings
+        self.truth = draw_truth(settings)
+        self.rng = _generator(settings, 2)
+        self.applications_so_far = 0
+        self._engagements_so_far = 0
+        self._applied = np.empty(0, dtype=np.int64)  # member · J + job, of jobs still open, sorted
+        rng = _generator(settings, 1)
+        members, jobs = settings.members, settings.jobs
+        self._job_traits = rng.standard_normal((jobs, settings.d_member - 1))
+        self._member_traits = rng.standard_normal((members, settings.d_job - 1))
+        # Members: how eager, whether searching now.
+        self._eagerness = rng.gamma(3.0, 1.0, members)
+        self._searching = rng.random(members) < _SEARCHING
+        self._terms = rng.random(members) < settings.terms_share
+        # Jobs: live for about two weeks, or as long as it takes for three to be open at any time.
+        typical_ms = max(14.0, 3.0 * settings.days / jobs) * DAY_MS
+        life_ms = typical_ms * np.clip(rng.lognormal(0.0, 0.5, jobs), 0.25, 3.0)
+        span_ms = settings.days * DAY_MS + typical_ms
+        opening = (np.arange(jobs) + rng.random(jobs)) / jobs * span_ms - typical_ms
+        self._opened = settings.start_ms + opening.astype(np.int64)
+        self._closed = self._opened + life_ms.astype(np.int64)
+        self._says_closed = rng.random(jobs) < settings.close_share
+        self._popularity = rng.lognormal(0.0, 0.5, jobs)
+        # Recruiters sit down to their applicants every so often.
+        self._sitting_every = rng.uniform(6 * HOUR_MS, 24 * HOUR_MS, jobs).astype(np.int64)
+        self._sitting_at = (rng.random(jobs) * self._sitting_every).astype(np.int64)
+
+    def draw_day(self, day: int) -> tuple[list[bytes], NDArray[np.void]]:
+        """Draw all that has its cause on this day.
+
+        Returns:
+            The lines of the day's applications, and its events of dtype ``_EVENT``, repeats too.
+
+        """
+        applications, jobs_closed = self._draw_applications(day), self._job_events(day)
+        lines, answer_chance = self._describe(applications)
+        engagements = self._draw_engagements(applications, answer_chance)
+        events = np.concatenate([applications, engagements, jobs_closed])
+        return lines, self._on_its_way(events)
+
+    def _draw_applications(self, day: int) -> NDArray[np.void]:
+        settings, rng = self.settings, self.rng
+        begin = settings.start_ms + day * DAY_MS
+        chance = rng.random(settings.members)
+        starts = _SEARCHING * (1 - _BURST_GOES_ON) / (1 - _SEARCHING)
+        self._searching = chance < np.where(self._searching, _BURST_GOES_ON, starts)
+        eagerness = np.where(self._searching, self._eagerness, 0.0)
+        open_jobs = np.flatnonzero((self._opened < begin + DAY_MS) & (self._closed > begin))
+        weekday = (begin // DAY_MS + 3) % 7  # 1970-01-01 was a Thursday
+        mean = settings.members * settings.applications_per_member / settings.days
+        wanted = int(rng.poisson(mean * _WEEKDAY[weekday]))
+        if not wanted or not len(open_jobs) or not self._searching.any():
+            return np.empty(0, dtype=_EVENT)
+        # More are drawn than wanted: a member applies to a job once, and only while it is open.
+        n = wanted + wanted // 2 + 16
+        member = _choose(rng, eagerness, n)
+        job = open_jobs[_choose(rng, self._popularity[open_jobs], n)]
+        sat_down = np.clip(rng.normal(15.0, 4.0, settings.members), 5.0, 21.0) * HOUR_MS
+        minutes = np.minimum(rng.exponential(25.0, n), 150.0)
+        time_ms = begin + (sat_down[member] + minutes * MINUTE_MS).astype(np.int64)
+        pair = member * settings.jobs + job
+        fits = (self._opened[job] <= time_ms) & (time_ms < self._closed[job])
+        fits &= ~np.isin(pair, self._applied)
+        _, first = np.unique(pair, return_index=True)
+        once = np.zeros(n, dtype=bool)
+        once[first] = True
+        chosen = np.flatnonzero(fits & once)[:wanted]
+        chosen = chosen[np.argsort(time_ms[chosen], kind="stable")]
+        still_open = self._applied[self._closed[self._applied % settings.jobs] > begin]
+        self._applied = np.sort(np.concatenate([still_open, pair[chosen]]))
+        events = np.zeros(len(chosen), dtype=_EVENT)
+        events["kind"] = _APPLICATION
+        events["number"] = self.applications_so_far + np.arange(len(chosen))
+        events["application"] = events["number"]
+        events["time_ms"] = time_ms[chosen]
+        events["member"] = member[chosen]
+        events["job"] = job[chosen]
+        events["channel"] = self._draw_channels(len(chosen))
+        self.applications_so_far += len(chosen)
+        return events
+
+    def _describe(self, events: NDArray[np.void]) -> tuple[list[bytes], _Floats]:
+        """Draw the features; return the lines (n) and the chances of being answered (n,)."""
+        settings, rng, truth = self.settings, self.rng, self.truth
+        n = len(events)
+        member, job = events["member"], events["job"]
+        half = math.sqrt(0.5)  # half of each feature is the entity's, half the pair's
+        ones = np.ones((n, 1))
+        of_job = half * (self._job_traits[job] + rng.standard_normal((n, settings.d_member - 1)))
+        of_member = half * (
+            self._member_traits[member] + rng.standard_normal((n, settings.d_job - 1))
+        )
+        own, shared = _global_columns(settings)
+        both = np.hstack([of_job, of_member])
+        of_pair = rng.standard_normal((n, own))
+        # What is sent is what decides: rounded once, here.
+        z_member = np.hstack([ones, of_job]).round(4)
+        z_job = np.hstack([ones, of_member]).round(4)
+        x = np.hstack([ones, both[:, shared], of_pair]).round(4)
+        fixed = (x @ truth.beta).round(6)
+        logit = fixed + np.einsum("nd,nd->n", z_member, truth.per_member[member])
+        logit += np.einsum("nd,nd->n", z_job, truth.per_job[job])
+        blocks = zip(x.tolist(), z_member.tolist(), z_job.tolist(), strict=True)
+        names = tuple(truth.feature_names.values())
+        encode = msgspec.json.Encoder().encode
+        lines = []
+        for event, (*vectors,), score in zip(events.tolist(), blocks, fixed.tolist(), strict=True):
+            _, _, number, time_ms, _, m, j, _, channel = event
+            features: list[object] = vectors
+            if settings.named_features:
+                features = [
+                    dict(zip(*one, strict=True)) for one in zip(names, vectors, strict=True)
+                ]
+            line = _ApplicationLine(
+                f"a{number:07d}",
+                member_id(m),
+                job_id(j),
+                time_ms,
+                dict(zip(("global", "per_member", "per_job"), features, strict=True)),
+                score if settings.global_score else None,
+                _CHANNELS[channel - 1] if channel else None,
+                _terms(m) if self._terms[m] else None,
+            )
+            lines.append(encode(line))
+        return lines, 1.0 / (1.0 + np.exp(-logit))
+
+    def _draw_engagements(self, events: NDArray[np.void], chance: _Floats) -> NDArray[np.void]:
+        """Draw all that recruiters will ever do about these applications."""
+        settings, rng = self.settings, self.rng
+        n = len(events)
+        applied = events["time_ms"]
+        answered = rng.random(n) < chance
+        declined = ~answered & (rng.random(n) < settings.reject_share)
+        corrected = answered & (rng.random(n) < settings.correction_share)
+        noted = rng.random(n) < settings.note_share
+        first = self._sitting(events, self._draw_delays(n))
+        note = self._sitting(events, self._draw_delays(n))
+        # A correction comes within three days of the decline, and still counts.
+        second = first + rng.integers(HOUR_MS, 3 * DAY_MS, n)
+        second = np.minimum(second, applied + _LATEST_ANSWER_MS + 2 * HOUR_MS - 1)
+        # What follows an answer may take longer than anyone waits for a label.
+        later = np.where(corrected, second, first) + (rng.exponential(2.0, n) * DAY_MS).astype(
+            np.int64
+        )
+        latest = later + DAY_MS + (rng.exponential(4.0, n) * DAY_MS).astype(np.int64)
+        goes_on = answered & (rng.random(n) < 0.5)
+        ends_well = goes_on & (rng.random(n) < 0.3)
+        decline = _pick(rng, n, (_REJECT, _ARCHIVE, _SKIP), (0.6, 0.25, 0.15))
+        answer = _pick(rng, n, (_VIEW, _MESSAGE, _SHORTLIST), (0.5, 0.3, 0.2))
+        parts = [
+            (declined | corrected, first, decline),
+            (corrected, second, np.full(n, _MESSAGE)),
+            (answered & ~corrected, first, answer),
+            (goes_on, later, _pick(rng, n, (_MESSAGE, _INTERVIEW), (0.6, 0.4))),
+            (ends_well, latest, _pick(rng, n, (_OFFER, _HIRE), (0.6, 0.4))),
+            (noted, note, _pick(rng, n, (_NOTE, _FORWARD), (0.8, 0.2))),
+        ]
+        engagements = np.concatenate([events[mask] for mask, _, _ in parts])
+        engagements["kind"] = _ENGAGEMENT
+        engagements["time_ms"] = np.concatenate([time[mask] for mask, time, _ in parts])
+        engagements["action"] = np.concatenate([action[mask] for mask, _, action in parts])
+        engagements["channel"] = self._draw_channels(len(engagements))
+        engagements = engagements[np.argsort(engagements["time_ms"], kind="stable")]
+        engagements["number"] = self._engagements_so_far + np.arange(len(engagements))
+        self._engagements_so_far += len(engagements)
+        return engagements
+
+    def _draw_delays(self, n: int) -> _Ints:
+        """Draw how long recruiters take, (n,): with the sittings, a third within a day."""
+        rng = self.rng
+        soon = rng.exponential(5.0, n) * HOUR_MS
+        late = (0.5 + 12.5 * rng.beta(1.0, 2.0, n)) * DAY_MS
+        delay = np.where(rng.random(n) < 0.42, soon, late).astype(np.int64)
+        return np.clip(delay, MINUTE_MS, _LATEST_ANSWER_MS)
+
+    def _sitting(self, events: NDArray[np.void], delay: _Ints) -> _Ints:
+        """Move answers to the recruiter's next sitting, where that is not too late, (n,)."""
+        ready, job = events["time_ms"] + delay, events["job"]
+        every, phase = self._sitting_every[job], self._sitting_at[job]
+        sits = phase - (phase - ready) // every * every  # the next multiple, rounded up
+        sits += self.rng.integers(0, 30 * MINUTE_MS, len(events))
+        return np.where(sits - events["time_ms"] <= _LATEST_ANSWER_MS, sits, ready)
+
+    def _job_events(self, day: int) -> NDArray[np.void]:
+        begin = self.settings.start_ms + day * DAY_MS
+        today = self._says_closed & (self._closed >= begin) & (self._closed < begin + DAY_MS)
+        events = np.zeros(np.count_nonzero(today), dtype=_EVENT)
+        events["kind"] = _JOB_EVENT
+        events["job"] = events["number"] = np.flatnonzero(today)
+        events["time_ms"] = self._closed[today]
+        return events
+
+    def _on_its_way(self, events: NDArray[np.void]) -> NDArray[np.void]:
+        """Give each event its arrival: at once, late, or late and once more."""
+        settings, rng = self.settings, self.rng
+        n = len(events)
+        late = rng.integers(1, settings.max_lateness_ms, n)
+        late[rng.random(n) >= settings.out_of_order_share] = 0
+        events["arrival_ms"] = events["time_ms"] + late
+        again = events[rng.random(n) < settings.repeat_share]
+        hours = np.minimum(rng.exponential(6.0, len(again)), 48.0)
+        again["arrival_ms"] += (hours * HOUR_MS).astype(np.int64) + 1
+        return np.concatenate([events, again])
+
+    def _draw_channels(self, n: int) -> _Ints:
+        known = self.rng.random(n) < self.settings.channel_share
+        return np.where(known, self.rng.integers(1, len(_CHANNELS) + 1, n), 0)
+
+
+def _line(event: _Event) -> bytes:
+    """Write an engagement or a job event."""
+    _, kind, number, time_ms, application, member, job, action, channel = event
+    if kind == _JOB_EVENT:
+        return msgspec.json.encode(_JobLine(f"x{number:05d}", job_id(job), time_ms, "closed"))
+    return msgspec.json.encode(
+        _EngagementLine(
+            f"e{number:07d}",
+            f"a{application:07d}",
+            member_id(member),
+            job_id(job),
+            time_ms,
+            ACTIONS[action],
+            _CHANNELS[channel - 1] if channel else None,
+        )
+    )
+
+
+def _by_arrival_day(
+    events: NDArray[np.void], start_ms: int
+) -> Iterator[tuple[int, NDArray[np.void]]]:
+    days = (events["arrival_ms"] - start_ms) // DAY_MS
+    for day in np.unique(days).tolist():
+        yield day, events[days == day]
+
+
+def _in_order(events: NDArray[np.void]) -> list[_Event]:
+    order = np.lexsort((events["number"], events["kind"], events["arrival_ms"]))
+    ordered: list[_Event] = events[order].tolist()
+    return ordered
+
+
+def _global_columns(settings: SimulationSettings) -> tuple[int, list[int]]:
+    """Choose the fixed effect's features: how many of the pair's own, and which of the entities'.
+
+    About two thirds of them are the job's and the member's own features, alternating.
+    """
+    of_job, of_member = settings.d_member - 1, settings.d_job - 1
+    alternating = [
+        column
+        for k in range(max(of_job, of_member))
+        for column in ([k] if k < of_job else []) + ([of_job + k] if k < of_member else [])
+    ]
+    shared = alternating[: (settings.d_global - 1) * 2 // 3]
+    return settings.d_global - 1 - len(shared), shared
+
+
+def _intercept(settings: SimulationSettings) -> float:
+    """Find the constant for which a share ``answer_rate`` is answered, over all coefficients."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(64)
+    variance = settings.d_member / settings.precision_member
+    variance += settings.d_job / settings.precision_job
+    variance += settings.global_sd**2 if settings.d_global > 1 else 0.0
+    low, high = -60.0, 60.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        rate = weights @ (1 / (1 + np.exp(-(middle + math.sqrt(variance) * nodes)))) / weights.sum()
+        low, high = (middle, high) if rate < settings.answer_rate else (low, middle)
+    return low
+
+
+def _generator(settings: SimulationSettings, stream: int) -> np.random.Generator:
+    """Make one of three independent generators: 0 truth, 1 the entities, 2 what happens."""
+    return np.random.default_rng(np.random.SeedSequence([settings.seed, stream]))
+
+
+def _choose(rng: np.random.Generator, weights: _Floats, n: int) -> _Ints:
+    """Draw n indices with the given weights, (n,)."""
+    total = np.cumsum(weights)
+    return np.searchsorted(total, rng.random(n) * total[-1], side="right")
+
+
+def _pick(
+    rng: np.random.Generator, n: int, actions: tuple[int, ...], shares: tuple[float, ...]
+) -> _Ints:
+    return np.array(actions)[_choose(rng, np.array(shares), n)]
+
+
+def _terms(member: int) -> dict[str, list[str]]:
+    """Name what a member's profile says."""
+    skills = sorted({_SKILLS[member % len(_SKILLS)], _SKILLS[member // 7 % len(_SKILLS)]})
+    return {"skill": skills, "title": [_TITLES[member % len(_TITLES)]]}

@@ -1,0 +1,137 @@
+"""How good were the scores, and how early the labels?
+
+Prequential: every application was scored before anything of it was learned, and is judged once its
+window has closed and its label is the truth.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+
+import msgspec
+import numpy as np
+from sklearn.metrics import log_loss, roc_auc_score
+
+from stream.labels.ladder import Kind
+from stream.labels.machine import Change
+from stream.policy import DAY_MS, HOUR_MS
+
+AGES_MS: dict[str, int] = {
+    "1h": HOUR_MS,
+    "1d": DAY_MS,
+    "3d": 3 * DAY_MS,
+    "7d": 7 * DAY_MS,
+    "14d": 14 * DAY_MS,
+}
+"""Ages of an application at which it is asked how many labels were known."""
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """How good one score was. ``auc`` is None where only one class was seen.
+
+    ``observed_over_expected`` compares the number of positives with the sum of the probabilities:
+    1 is calibrated, above 1 the score is too low.
+    """
+
+    auc: float | None
+    log_loss: float
+    observed_over_expected: float
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """Quality of the global score and of the full one (global + member + job)."""
+
+    applications: int
+    positives: int
+    global_: Quality | None = msgspec.field(name="global")
+    full: Quality | None
+
+
+class Prequential:
+    """Collects the scores of applications as their windows close.
+
+    Args:
+        score_from_ms: applications submitted earlier are left out.
+
+    """
+
+    def __init__(self, score_from_ms: int = 0) -> None:
+        self._score_from_ms = score_from_ms
+        self._targets = array("b")
+        self._global = array("d")
+        self._full = array("d")
+
+    def observe(self, change: Change) -> None:
+        """Take a closing in; any other change is ignored."""
+        facts = change.facts
+        if not change.closed or facts.event_time_ms < self._score_from_ms:
+            return
+        self._targets.append(change.kind.label)
+        self._global.append(facts.global_score)
+        self._full.append(facts.global_score + facts.member_score + facts.job_score)
+
+    def summary(self) -> Summary:
+        """Judge all that was collected."""
+        return Summary(
+            applications=len(self._targets),
+            positives=sum(self._targets),
+            global_=quality(self._targets, self._global),
+            full=quality(self._targets, self._full),
+        )
+
+
+def quality(targets: array[int], scores: array[float]) -> Quality | None:
+    """Judge log-odds (n,) against 0/1 targets (n,); None where there is nothing to judge."""
+    if not targets:
+        return None
+    y = np.asarray(targets, dtype=np.int64)
+    p = 1.0 / (1.0 + np.exp(-np.clip(np.asarray(scores, dtype=np.float64), -500.0, 500.0)))
+    both = 0 < y.sum() < len(y)
+    return Quality(
+        auc=float(roc_auc_score(y, p)) if both else None,
+        log_loss=float(log_loss(y, p, labels=[0, 1])),
+        observed_over_expected=float(y.sum() / p.sum()),
+    )
+
+
+class Timeliness:
+    """How long applications waited for their first label and positives to be known; flips."""
+
+    def __init__(self) -> None:
+        self.labels: Counter[str] = Counter()
+        self.flips: Counter[str] = Counter()
+        self.closed = 0
+        self._first = 0
+        self._first_within: Counter[str] = Counter()
+        self._positives = 0
+        self._positives_within: Counter[str] = Counter()
+
+    def observe(self, change: Change) -> None:
+        """Take a change in."""
+        self.closed += change.closed
+        if not change.label:
+            return
+        self.labels[change.kind.wire] += 1
+        age_ms = change.label_time_ms - change.facts.event_time_ms
+        within = [name for name, limit_ms in AGES_MS.items() if age_ms <= limit_ms]
+        if change.previous is Kind.PENDING:
+            self._first += 1
+            self._first_within.update(within)
+        if change.kind is Kind.POSITIVE:
+            self._positives += 1
+            self._positives_within.update(within)
+            if change.previous is not Kind.PENDING:
+                self.flips[change.previous_rule or change.previous.wire] += 1
+
+    def first_label_within(self) -> dict[str, float | None]:
+        """Share of first labels known within each age."""
+        return _shares(self._first_within, self._first)
+
+    def positives_within(self) -> dict[str, float | None]:
+        """Share of positives known within each age."""
+        return _shares(self._positives_within, self._positives)
+
+
+def _shares(within: Counter[str], total: int) -> dict[str, float | None]:
+    return {name: within[name] / total if total else None for name in AGES_MS}

@@ -1,0 +1,277 @@
+"""SHELL: history through the same stages as the worker's, without a broker.
+
+The log is one input: one watermark, the largest event time read less the allowed lateness. Every
+record is applied in full (scored, labelled, learned by job and member) before the next one. What
+comes out depends on the log, the model and the policy alone, never on the clock, so that running
+twice gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from producers.logs import LogLine
+from stream.errors import EventError, NoScoreError
+from stream.evaluation import Prequential, Timeliness
+from stream.events import (
+    Application,
+    Clock,
+    DeadLetter,
+    Engagement,
+    Event,
+    JobEvent,
+    ScoredApplication,
+    Source,
+)
+from stream.features import FeatureSpace, names_of
+from stream.global_model import GlobalModel
+from stream.labels.machine import Change
+from stream.labels.watermark import Channels
+from stream.policy import Policy
+from stream.run_folder import RunFolder, RunMetrics, ScoreLine
+from stream.stages import JobStage, MemberStage
+from stream.state.overlay import Overlay
+from stream.state.partition_state import save_identity
+from stream.state.posteriors import all_posteriors
+from stream.state.store import Store
+from stream.updaters.effect import Effect
+from stream.wire import RawApplication, decode_event, decode_raw
+
+MAX_DEAD_LETTER_BYTES = 64 * 1024
+FLUSH_EVERY = 2048
+"""Lines between two flushes to RocksDB."""
+
+_LOG = 0  # the log is the one channel
+
+
+def replay(
+    lines: Iterable[LogLine],
+    folder: RunFolder,
+    policy: Policy,
+    model: GlobalModel | None,
+    *,
+    score_from_ms: int = 0,
+    close: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> RunMetrics:
+    """Replay a log into an opened run folder.
+
+    Args:
+        lines: the log, in order of arrival.
+        folder: where the files go.
+        policy: label policy and effects.
+        model: the frozen global model; None when every application brings its ``global_score``.
+        score_from_ms: applications before it are left out of the quality in ``metrics.json``.
+        close: move event time past every window at the end.
+        progress: called with the number of lines read, now and then.
+
+    """
+    iterator = iter(lines)
+    if model is not None:
+        space = model.space
+    else:
+        iterator, space = _space_of_first(iterator)
+    run = _Run(folder, policy, model, space, score_from_ms)
+    count = 0
+    for count, line in enumerate(iterator, 1):
+        run.line(line)
+        if count % FLUSH_EVERY == 0:
+            run.flush()
+            progress(count)
+    if close:
+        run.close()
+    run.flush()
+    progress(count)
+    metrics = run.finish(folder.store)
+    folder.metrics(metrics)
+    return metrics
+
+
+class _Run:
+    """The state of a replay: two stages, one watermark, the tallies."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        policy: Policy,
+        model: GlobalModel | None,
+        space: FeatureSpace,
+        score_from_ms: int,
+    ) -> None:
+        self._folder = folder
+        self._policy = policy.labels
+        self._space = space
+        self._score_from_ms = score_from_ms
+        self._overlay = Overlay(folder.store)
+        self._jobs = JobStage(self._overlay, space.per_job.size, policy, model)
+        self._version = self._jobs.model_version
+        self._members = MemberStage(self._overlay, space.per_member.size, policy, self._version)
+        self._channels = Channels.of(1)
+        self._largest_ms = 0
+        self._events: Counter[str] = Counter()
+        self._dead: Counter[str] = Counter()
+        self._applications = 0
+        self._prequential = Prequential(score_from_ms)
+        self._timeliness = Timeliness()
+        save_identity(self._overlay, self._version, space)
+
+    def line(self, line: LogLine) -> None:
+        """Apply one line in full, then move the watermark. A dead letter moves nothing."""
+        source = Source(
+            line.source, 0, line.number, len(line.raw), line.raw[:MAX_DEAD_LETTER_BYTES]
+        )
+        try:
+            if line.damaged is not None:
+                raise EventError(line.damaged)
+            event = decode_event(line.raw, self._space)
+            self._apply(event, source)
+        except EventError as error:
+            self._dead_letter(DeadLetter(error.reason, str(error), source))
+            return
+        if isinstance(event, Clock):
+            self._advance(event.event_time_ms)
+        else:
+            self._largest_ms = max(self._largest_ms, event.event_time_ms)
+            self._advance(self._largest_ms - self._policy.allowed_lateness_ms)
+
+    def close(self) -> None:
+        """Move event time past every window."""
+        self._advance(self._policy.past_everything_ms(self._largest_ms))
+
+    def flush(self) -> None:
+        """Refit what is stale and write everything to the store."""
+        self._jobs.effect.flush()
+        self._members.effect.flush()
+        self._overlay.flush()
+
+    def finish(self, store: Store) -> RunMetrics:
+        """Write the coefficients, sorted by key, and sum up."""
+        entities = {
+            effect.name: self._write_coefficients(store, effect)
+            for effect in sorted(
+                (self._members.effect, self._jobs.effect), key=lambda effect: effect.name
+            )
+        }
+        return RunMetrics(
+            model_version=self._version,
+            events=_sorted(self._events),
+            ignored=_sorted(self._jobs.tally),
+            dead_letters=_sorted(self._dead),
+            labels=_sorted(self._timeliness.labels),
+            flips=_sorted(self._timeliness.flips),
+            first_label_within=self._timeliness.first_label_within(),
+            positives_within=self._timeliness.positives_within(),
+            applications=self._applications,
+            closed=self._timeliness.closed,
+            entities=entities,
+            refits={
+                "per_job": self._jobs.effect.refits,
+                "per_member": self._members.effect.refits,
+            },
+            score_from_ms=self._score_from_ms,
+            quality=self._prequential.summary(),
+        )
+
+    def _apply(self, event: Event, source: Source) -> None:
+        watermark_ms = self._channels.watermark_ms
+        match event:
+            case Application():
+                self._events["application"] += 1
+                self._application(event, watermark_ms)
+            case Engagement():
+                self._events["engagement"] += 1
+                self._emit(self._jobs.engagement(event, source, watermark_ms))
+            case JobEvent():
+                self._events["job"] += 1
+                self._emit(self._jobs.job_event(event, watermark_ms))
+            case Clock():
+                self._events["clock"] += 1
+
+    def _application(self, app: Application, watermark_ms: int | None) -> None:
+        scored = ScoredApplication(app, self._members.score(app), 0, None)
+        scores, changes = self._jobs.application(scored, watermark_ms)
+        if scores is not None:
+            self._applications += 1
+            self._folder.score(
+                ScoreLine(
+                    app.application_id,
+                    app.event_time_ms,
+                    scores.global_,
+                    scores.member,
+                    scores.job,
+                    scores.global_ + scores.member + scores.job,
+                )
+            )
+        self._emit(changes)
+
+    def _advance(self, mark_ms: int) -> None:
+        self._channels.advance(_LOG, mark_ms)
+        self._emit(self._jobs.close_due(self._channels.watermark_ms))
+        if self._jobs.dead_letters:
+            self._take_dead_letters()
+
+    def _emit(self, changes: list[Change]) -> None:
+        for change in changes:
+            self._timeliness.observe(change)
+            self._prequential.observe(change)
+            if change.label:
+                label = self._jobs.label(change)
+                self._members.learn(label)
+                self._folder.label(label)
+        if self._jobs.dead_letters:
+            self._take_dead_letters()
+
+    def _take_dead_letters(self) -> None:
+        for letter in self._jobs.dead_letters:
+            self._dead_letter(letter)
+        self._jobs.dead_letters.clear()
+
+    def _dead_letter(self, letter: DeadLetter) -> None:
+        self._dead[letter.reason] += 1
+        self._folder.dead_letter(letter)
+
+    def _write_coefficients(self, store: Store, effect: Effect) -> int:
+        count = 0
+        for entity_id, posterior in all_posteriors(store, effect.name):
+            self._folder.coefficients(effect.describe(entity_id, posterior))
+            count += 1
+        return count
+
+
+def _space_of_first(lines: Iterator[LogLine]) -> tuple[Iterator[LogLine], FeatureSpace]:
+    """Without a model, block sizes are those of the first application that can be read.
+
+    Raises:
+        NoScoreError: there is no application to take them from, or it carries no global score.
+
+    """
+    before: list[LogLine] = []
+    for line in lines:
+        before.append(line)
+        try:
+            raw = decode_raw(line.raw)
+        except EventError:
+            continue
+        if isinstance(raw, RawApplication):
+            if raw.global_score is None:
+                raise NoScoreError(
+                    f"{line.source}:{line.number} carries no global_score: pass a model with"
+                    " --model (hearback train makes one)"
+                )
+            space = FeatureSpace(
+                None,
+                names_of(raw.features.per_member, "per_member"),
+                names_of(raw.features.per_job, "per_job"),
+            )
+            return _chain(before, lines), space
+    return iter(before), FeatureSpace(None, (), ())
+
+
+def _chain(before: list[LogLine], rest: Iterator[LogLine]) -> Iterator[LogLine]:
+    yield from before
+    yield from rest
+
+
+def _sorted(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items()))

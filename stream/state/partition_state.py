@@ -1,0 +1,89 @@
+"""What a store says of itself: whose it is, and how far its partition has read."""
+
+from __future__ import annotations
+
+import msgspec
+
+from stream.errors import StateError
+from stream.features import FeatureSpace
+from stream.labels.watermark import Channels
+from stream.state import keys
+from stream.state.overlay import Overlay
+from stream.state.store import Store
+
+FORMAT = 1
+"""Version of a store's keys as a whole (values have their own)."""
+
+_IDENTITY = keys.own("identity")
+_PROGRESS = keys.own("progress")
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """Which model and features a store was learned with. JSON, so that it can be looked at."""
+
+    format: int
+    model_version: str
+    features: dict[str, list[str]]
+    partitions: int | None = None
+
+
+class Progress(msgspec.Struct, array_like=True, kw_only=True):
+    """How far a partition has read: next offsets by topic, channels, and the largest time read."""
+
+    positions: dict[str, int]
+    channels: Channels
+    largest_ms: int | None = None
+
+
+def save_identity(
+    overlay: Overlay, model_version: str, space: FeatureSpace, partitions: int | None = None
+) -> None:
+    """Say in the store whose it is."""
+    identity = Identity(
+        format=FORMAT,
+        model_version=model_version,
+        features={
+            "per_member": list(space.per_member.names),
+            "per_job": list(space.per_job.names),
+        },
+        partitions=partitions,
+    )
+    overlay.put(_IDENTITY, msgspec.json.encode(identity))
+
+
+def load_identity(store: Store) -> Identity | None:
+    """Read whose a store is; None for an empty one.
+
+    Raises:
+        StateError: it is of another format, or damaged.
+
+    """
+    value = store.get(_IDENTITY)
+    if value is None:
+        return None
+    try:
+        identity = msgspec.json.decode(value, type=Identity)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StateError(f"the state's identity is damaged: {error}") from None
+    if identity.format != FORMAT:
+        raise StateError(
+            f"the state has format {identity.format}, this release reads {FORMAT}:"
+            " use the release that wrote it, or start from an empty folder"
+        )
+    return identity
+
+
+def save_progress(overlay: Overlay, progress: Progress) -> None:
+    """Say in the store how far its partition has read."""
+    overlay.put(_PROGRESS, msgspec.msgpack.encode(progress))
+
+
+def load_progress(store: Store) -> Progress | None:
+    """Read how far a partition has read; None for an empty store."""
+    value = store.get(_PROGRESS)
+    if value is None:
+        return None
+    try:
+        return msgspec.msgpack.decode(value, type=Progress)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StateError(f"the state's progress is damaged: {error}") from None

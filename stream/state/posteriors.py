@@ -1,0 +1,36 @@
+"""The posterior book of one effect in a store (:class:`stream.updaters.effect.PosteriorBook`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stream.state import codec, keys
+from stream.state.overlay import Overlay
+from stream.state.store import Store
+from stream.updaters.posterior import Posterior
+
+
+class StoredPosteriors:
+    """Posteriors of one effect, read and written through an overlay."""
+
+    def __init__(self, effect: str, overlay: Overlay) -> None:
+        self._effect = effect
+        self._overlay = overlay
+
+    def load(self, entity_id: str) -> Posterior | None:
+        """Return the posterior of an entity; None when it never learned."""
+        value = self._overlay.get(keys.posterior(self._effect, entity_id))
+        return None if value is None else codec.decode_posterior(value)
+
+    def save(self, entity_id: str, posterior: Posterior) -> None:
+        """Replace the posterior of an entity."""
+        self._overlay.put(
+            keys.posterior(self._effect, entity_id), codec.encode_posterior(posterior)
+        )
+
+
+def all_posteriors(store: Store, effect: str) -> Iterator[tuple[str, Posterior]]:
+    """Every flushed posterior of an effect, by entity id."""
+    prefix = keys.posteriors(effect)
+    for key, value in store.scan(prefix, keys.after(prefix)):
+        yield keys.entity_of(key), codec.decode_posterior(value)

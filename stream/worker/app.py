@@ -1,0 +1,392 @@
+"""The Faust application: an agent per input topic, and its start and stop.
+
+Who calls what: the command line calls :func:`run` with settings and a function that makes the
+handler; Faust assigns partitions and brings record batches; the handler, which knows nothing of
+Faust, does the work. What a handler may count on:
+
+- ``assigned`` → ``process``, ``tick`` → ``revoked`` → ``assigned`` → …, ``stop`` at the end.
+  ``assigned`` and ``revoked`` never run together with each other, with ``tick`` or ``process``.
+- ``process`` gets the batches of one topic partition one after the other and without a gap, from
+  the position that ``assigned`` sought, or else from the group's committed offset. Batches of
+  different topic partitions run at the same time.
+- A batch is acknowledged when ``process`` returns, unless it sought its partition meanwhile.
+- Any error that leaves the handler stops the worker, with exit code 1 and nothing acknowledged of
+  that batch: events that cannot be used are the handler's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import faust
+import msgspec
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from faust.types import TP, StreamT
+
+from stream.errors import BrokerError, ConfigError, HearbackError
+from stream.worker.transport import (
+    BatchConsumer,
+    BatchSchema,
+    RecordBatch,
+    install_transport,
+)
+
+_log = logging.getLogger(__name__)
+
+Partition = tuple[str, int]
+"""A topic and the number of one of its partitions."""
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the worker has to know before it can start."""
+
+    broker: str
+    """Comma-separated ``host:port``, as for every Kafka client."""
+    application_id: str
+    """The consumer group; with it begin the names of all that the worker owns in Kafka."""
+    data_dir: Path
+    """The folder that belongs to this worker alone."""
+    topics: tuple[str, ...]
+    """The input topics."""
+    partitions: int
+    """How many partitions each input topic must have."""
+    embedded: bool = False
+    """The broker is the embedded one, whose checksums are wrong."""
+    max_poll_records: int = 500
+    """The most records in one batch."""
+    buffered_batches: int = 4
+    """The most batches of one partition that wait for their turn."""
+    fetch_max_wait_ms: int = 100
+    """How long a fetch may wait at the broker; with one idle partition, new records of another
+    wait as long before they can be asked for."""
+    commit_interval_s: float = 1.0
+    tick_s: float = 0.25
+    session_timeout_s: float = 10.0
+    """After how long a silent worker loses its partitions."""
+    rebalance_timeout_s: float = 60.0
+    """How long ``revoked`` may take together with the batches in flight."""
+    stop_timeout_s: float = 30.0
+    """How long a graceful stop may take; after that the process exits with code 1."""
+    broker_timeout_s: float = 10.0
+    """How long to wait for the broker's first answer."""
+    log_level: str = "WARNING"
+
+
+class Handler(Protocol):
+    """What does the work; the module's docstring says when each method is called."""
+
+    async def process(self, batch: RecordBatch) -> None:
+        """Handle one batch; when this returns it is acknowledged."""
+
+    async def tick(self) -> None:
+        """Do what is due without input; called every ``tick_s`` while partitions are owned."""
+
+    async def assigned(self, partitions: frozenset[Partition]) -> None:
+        """Take over these partitions, which are all that this worker owns from now on."""
+
+    async def revoked(self, partitions: frozenset[Partition]) -> None:
+        """Give up these partitions, which are all that it owned."""
+
+    async def stop(self) -> None:
+        """Release everything; called once, also after an error."""
+
+
+class Control:
+    """What a handler may ask of the worker that calls it."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    async def seek(self, positions: Mapping[Partition, int]) -> None:
+        """Continue these partitions from these offsets.
+
+        Within ``assigned``: where they start. Within ``process``, for its own partition: the batch
+        is not acknowledged, and what comes next begins there. A partition that is not owned any
+        more is left alone.
+        """
+        await self._worker.consumer.seek_to({TP(*key): at for key, at in positions.items()})
+
+    def positions(self) -> dict[Partition, int]:
+        """Return where each owned partition stands: the end of its newest acknowledged batch."""
+        return {
+            (tp.topic, tp.partition): at for tp, at in self._worker.consumer.positions().items()
+        }
+
+    def high_watermark(self, partition: Partition) -> int | None:
+        """Return the partition's end as the newest fetch told it, or None before the first."""
+        return self._worker.consumer.high_watermark(TP(*partition))
+
+    async def confirm(self) -> bool:
+        """Commit all positions now; True proves that the group still counts on this worker."""
+        return await self._worker.consumer.confirm()
+
+    def fail(self, error: Exception) -> None:
+        """Stop the worker with this error; for tasks of the handler's own."""
+        self._worker.fail(error)
+
+
+HandlerFactory = Callable[[Control], Handler]
+
+
+def make_app(settings: WorkerSettings) -> faust.App:
+    """Make the Faust app, without agents; it has to be made inside the running event loop.
+
+    Raises:
+        ConfigError: the installed Faust or aiokafka is not one that the transport knows.
+
+    """
+    app = faust.App(
+        settings.application_id,
+        broker=[f"kafka://{host.strip()}" for host in settings.broker.split(",")],
+        datadir=settings.data_dir,
+        autodiscover=False,
+        web_enabled=False,
+        # Topics are created beforehand with the right partitions; Faust must not add its own.
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        topic_partitions=settings.partitions,
+        # More than 0 makes Faust use its own assignor even without a table: only that one gives
+        # the same partition of all topics to the same worker.
+        table_standby_replicas=1,
+        stream_buffer_maxsize=settings.buffered_batches,
+        # A rebalance and the end wait for the batches in flight.
+        stream_wait_empty=True,
+        stream_recovery_delay=0.0,
+        broker_commit_interval=settings.commit_interval_s,
+        broker_max_poll_records=settings.max_poll_records,
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=settings.session_timeout_s / 4,
+        broker_rebalance_timeout=settings.rebalance_timeout_s,
+        broker_check_crcs=not settings.embedded,
+        worker_redirect_stdouts=False,
+    )
+    # Nothing is sent through Faust: outputs go in the handler's own transactions.
+    app.boot_strategy.enable_kafka_producer = False
+    app.boot_strategy.enable_web = False
+    install_transport(app, fetch_max_wait_ms=settings.fetch_max_wait_ms)
+    return app
+
+
+class Worker:
+    """One run of the worker, from the first look at the broker to the exit code."""
+
+    def __init__(
+        self, settings: WorkerSettings, handler_factory: HandlerFactory, deadline: threading.Timer
+    ) -> None:
+        self._settings = settings
+        self._deadline = deadline
+        self._app = make_app(settings)
+        self._handler = handler_factory(Control(self))
+        self._owned: frozenset[Partition] = frozenset()
+        self._turn = asyncio.Lock()  # assigned, revoked, tick, stop: one at a time
+        self._done = asyncio.Event()
+        self._error: BaseException | None = None
+        for topic in settings.topics:
+            channel = self._app.topic(topic, schema=BatchSchema())
+            self._app.agent(channel, name=f"on-{topic}", isolated_partitions=True)(self._consume)
+        self._app.on_rebalance_complete.connect(self._on_assigned)
+        self._app.on_partitions_revoked.connect(self._on_revoked)
+
+    @property
+    def consumer(self) -> BatchConsumer:
+        """The consumer, which knows the positions."""
+        return cast("BatchConsumer", self._app.consumer)
+
+    def fail(self, error: BaseException) -> None:
+        """Stop with this error, if there was none before."""
+        if self._error is None:
+            self._error = error
+            _log.info("stopping after an error", exc_info=error)
+        self.request_stop()
+
+    def request_stop(self) -> None:
+        """Stop gracefully, within the time set for it."""
+        if not self._done.is_set():
+            self._done.set()
+            self._deadline.start()
+
+    async def run(self) -> None:
+        """Work until stopped.
+
+        Raises:
+            HearbackError: the worker could not start or had to stop; any other exception left the
+                handler or Faust.
+
+        """
+        try:
+            await asyncio.to_thread(check_broker, self._settings)
+            await self._until_done()
+        finally:
+            async with self._turn:
+                await self._handler.stop()
+        if self._error is not None:
+            raise self._error
+
+    async def _until_done(self) -> None:
+        app = self._app
+        done = asyncio.create_task(self._done.wait(), name="done")
+        tick = asyncio.create_task(self._tick(), name="tick")
+        start = asyncio.create_task(app.start(), name="start")
+        stopped = asyncio.create_task(app.wait_until_stopped(), name="stopped")
+        await asyncio.wait({start, stopped, done}, return_when=asyncio.FIRST_COMPLETED)
+        if start.done() and start.exception() is None:
+            await asyncio.wait({stopped, done}, return_when=asyncio.FIRST_COMPLETED)
+        failure = app.crash_reason or (start.exception() if start.done() else None)
+        if failure is not None:
+            self.fail(failure)
+        self.request_stop()
+        await app.stop()
+        for task in (start, stopped):
+            task.cancel()
+        await asyncio.gather(start, stopped, tick, done, return_exceptions=True)
+
+    async def _consume(self, stream: StreamT[RecordBatch]) -> None:
+        """Handle one topic partition: the body of every agent."""
+        async for batch in stream:
+            # After an error nothing more is handled: the order within a partition counts.
+            if self._error is not None:
+                continue
+            admitted = await self.consumer.admit(batch)
+            if admitted is None:
+                continue
+            try:
+                await self._handler.process(admitted)
+            except Exception as error:  # noqa: BLE001  # Faust would acknowledge it and go on
+                error.add_note(f"in {admitted.topic}-{admitted.partition} from {admitted.begin}")
+                self.fail(error)
+            else:
+                self.consumer.acknowledge(admitted)
+
+    async def _on_assigned(self, *_: Any, **__: Any) -> None:
+        if not self.consumer.assigned:
+            return  # the next rebalance has begun already
+        inputs = {tp for tp in self.consumer.assignment() if tp.topic in self._settings.topics}
+        # Faust cancels this when the next rebalance begins; taking over is not to be cut in half.
+        await asyncio.shield(self._take_over(frozenset((tp.topic, tp.partition) for tp in inputs)))
+
+    async def _take_over(self, partitions: frozenset[Partition]) -> None:
+        async with self._turn:
+            self._owned = partitions
+            try:
+                await self._handler.assigned(partitions)
+            except Exception as error:  # noqa: BLE001
+                self.fail(error)
+
+    async def _on_revoked(self, *_: Any, **__: Any) -> None:
+        async with self._turn:
+            partitions, self._owned = self._owned, frozenset()
+            try:
+                if partitions:
+                    await self._handler.revoked(partitions)
+            except Exception as error:  # noqa: BLE001
+                self.fail(error)
+
+    async def _tick(self) -> None:
+        while not self._done.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._done.wait(), self._settings.tick_s)
+            async with self._turn:
+                if self._owned and not self._done.is_set():
+                    try:
+                        await self._handler.tick()
+                    except Exception as error:  # noqa: BLE001
+                        self.fail(error)
+
+
+def check_broker(settings: WorkerSettings) -> None:
+    """Ask the broker for the input topics.
+
+    Raises:
+        BrokerError: it does not answer.
+        ConfigError: a topic is missing or has another number of partitions.
+
+    """
+    client = AdminClient({"bootstrap.servers": settings.broker, "log_level": 0})
+    try:
+        found = client.list_topics(timeout=settings.broker_timeout_s).topics
+    except KafkaException as error:
+        raise BrokerError(
+            f"no Kafka broker answers at {settings.broker} within {settings.broker_timeout_s:g} s: "
+            "is it running, and is the address right?"
+        ) from error
+    for topic in settings.topics:
+        count = len(found[topic].partitions) if topic in found else 0
+        if count != settings.partitions:
+            raise ConfigError(
+                f"topic {topic} has {count} partitions at {settings.broker}, "
+                f"not {settings.partitions}: create all topics with the same number"
+                if count
+                else f"topic {topic} does not exist at {settings.broker}: create the topics first"
+            )
+
+
+def run(settings: WorkerSettings, handler_factory: HandlerFactory) -> int:
+    """Run a worker until SIGTERM, SIGINT or an error, and return the exit code.
+
+    Blocks; to be called from the main thread, which gets the signals. The first signal stops
+    gracefully: batches in flight are finished and committed. Errors are one line on stderr.
+    """
+    plain = logging.StreamHandler()
+    if logging.getLevelNamesMapping()[settings.log_level] > logging.INFO:
+        plain.addFilter(_one_line)
+    logging.basicConfig(
+        level=settings.log_level, format="%(levelname)s %(name)s: %(message)s", handlers=[plain]
+    )
+    deadline = threading.Timer(settings.stop_timeout_s, _give_up, [settings.stop_timeout_s])
+    deadline.daemon = True
+    try:
+        asyncio.run(_until_signalled(settings, handler_factory, deadline))
+    except HearbackError as error:
+        _say(str(error))
+    except Exception as error:  # noqa: BLE001  # users get one line, developers log level INFO
+        where = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
+        _say(f"unexpected {type(error).__name__}{where}: {error} (log level INFO shows more)")
+    else:
+        return 0
+    finally:
+        deadline.cancel()
+    return 1
+
+
+async def _until_signalled(
+    settings: WorkerSettings, handler_factory: HandlerFactory, deadline: threading.Timer
+) -> None:
+    worker = Worker(settings, handler_factory, deadline)
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def on_signal() -> None:
+        worker.request_stop()
+        for number in signals:
+            loop.remove_signal_handler(number)  # the next one has its usual effect
+
+    for number in signals:
+        loop.add_signal_handler(number, on_signal)
+    await worker.run()
+
+
+def _give_up(after_s: float) -> None:
+    """End the process, whatever still runs: all that counts survives a crash."""
+    _say(f"the worker did not stop within {after_s:g} s: batches in flight are left to a restart")
+    os._exit(1)
+
+
+def _one_line(record: logging.LogRecord) -> bool:
+    """Leave out tracebacks, and what Faust's services say about the error that ends the worker."""
+    record.exc_info = record.exc_text = None
+    return "Crashed reason=" not in record.getMessage()
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"hearback worker: {message}\n")
+    sys.stderr.flush()
