@@ -20,24 +20,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.errors import ConfigError
+from producers.truth import (
+    START_MS,
+    SimulationSettings,
+    Truth,
+    draw_truth,
+    generator,
+    global_columns,
+    job_id,
+    member_id,
+)
+from stream.units import MS_PER_UNIT
+
+__all__ = [
+    "ACTIONS",
+    "START_MS",
+    "SimulationSettings",
+    "Truth",
+    "draw_truth",
+    "job_id",
+    "member_id",
+    "simulate",
+]
 
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.int64]
 
-MINUTE_MS: Final = 60_000
-HOUR_MS: Final = 3_600_000
-DAY_MS: Final = 86_400_000
-
-START_MS: Final = 1_704_067_200_000
-"""2024-01-01T00:00:00Z: fixed and past, so that a log can be closed two weeks after its end."""
+MINUTE_MS: Final = MS_PER_UNIT["m"]
+HOUR_MS: Final = MS_PER_UNIT["h"]
+DAY_MS: Final = MS_PER_UNIT["d"]
 
 ACTIONS: Final = (
     "view_profile", "message", "shortlist", "interview", "offer", "hire",  # answered
@@ -46,19 +63,7 @@ ACTIONS: Final = (
 )  # fmt: skip
 """All actions that appear, in the terms of the default label policy."""
 
-(
-    _VIEW,
-    _MESSAGE,
-    _SHORTLIST,
-    _INTERVIEW,
-    _OFFER,
-    _HIRE,
-    _REJECT,
-    _ARCHIVE,
-    _SKIP,
-    _NOTE,
-    _FORWARD,
-) = range(len(ACTIONS))
+_ACTION_NUMBER: Final = {action: number for number, action in enumerate(ACTIONS)}
 _CHANNELS: Final = ("job_applicants", "search", "recommended")
 _TITLES: Final = ("analyst", "engineer", "designer", "nurse", "driver", "accountant", "teacher")
 _SKILLS: Final = ("python", "sql", "excel", "writing", "sales", "welding", "java", "care", "cad")
@@ -83,144 +88,6 @@ _EVENT: Final = np.dtype(
     ]
 )
 _APPLICATION, _ENGAGEMENT, _JOB_EVENT = range(3)
-
-
-class SimulationSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What to simulate. Shares lie between 0 and 1.
-
-    ``days`` is how long members apply; answers follow for some weeks more. ``d_*`` are the sizes of
-    the feature blocks, their constant included. ``global_sd`` is the standard deviation of the
-    global score, ``precision_*`` the λ of each random effect (3 is the product's own prior).
-    ``answer_rate`` is the share of applications that are answered, ``reject_share`` that of the
-    others which are declined in so many words, ``correction_share`` that of the answered which were
-    declined first. ``max_lateness_ms`` bounds how much later than its time an event arrives.
-    """
-
-    seed: int = 1
-    members: int = 2_000
-    jobs: int = 400
-    days: int = 30
-    start_ms: int = START_MS
-    applications_per_member: float = 20.0
-    d_global: int = 8
-    d_member: int = 4
-    d_job: int = 4
-    global_sd: float = 0.9
-    precision_member: float = 3.0
-    precision_job: float = 3.0
-    answer_rate: float = 0.3
-    reject_share: float = 0.3
-    correction_share: float = 0.08
-    note_share: float = 0.08
-    close_share: float = 0.8
-    out_of_order_share: float = 0.1
-    max_lateness_ms: int = 50 * MINUTE_MS
-    repeat_share: float = 0.01
-    channel_share: float = 0.7
-    terms_share: float = 0.5
-    named_features: bool = False
-    global_score: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what makes no sense, in one line."""
-        for name in ("members", "jobs", "days", "d_global", "d_member", "d_job"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1")
-        for name in ("global_sd", "precision_member", "precision_job", "applications_per_member"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} must be a positive number")
-        for name in self.__struct_fields__:
-            if name.endswith("_share") and not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must lie between 0 and 1")
-        if not 0.001 <= self.answer_rate <= 0.999:
-            raise ConfigError("answer_rate must lie between 0.001 and 0.999")
-        if self.seed < 0:
-            raise ConfigError("seed must not be negative")
-        if not 0 <= self.start_ms <= 4_102_444_800_000 or self.days > 36_525:
-            raise ConfigError("the marketplace must start between 1970 and 2100, for 100 years")
-        if not MINUTE_MS <= self.max_lateness_ms < HOUR_MS:
-            raise ConfigError("max_lateness must be at least 1m and shorter than 1h")
-        if self.applications_per_member > self.jobs / 2:
-            raise ConfigError(
-                f"{self.jobs} jobs are too few for {self.applications_per_member:g} applications "
-                "per member, who applies to a job only once: give at least twice as many jobs"
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Truth:
-    """The coefficients that decided: ``beta`` (d_global,), the effects (M, d_member), (J, d_job).
-
-    Entity k's row is row k, its id :func:`member_id` or :func:`job_id`. ``feature_names`` has the
-    names of each block in order: ``global``, ``per_member``, ``per_job``.
-    """
-
-    settings: SimulationSettings
-    feature_names: dict[str, list[str]]
-    beta: _Floats
-    per_member: _Floats
-    per_job: _Floats
-
-    def to_json(self) -> bytes:
-        """Write it as one JSON object, coefficients by entity id."""
-        document = {
-            "settings": self.settings,
-            "feature_names": self.feature_names,
-            "global": self.beta.tolist(),
-            "per_member": dict(
-                zip(
-                    map(member_id, range(len(self.per_member))),
-                    self.per_member.tolist(),
-                    strict=True,
-                )
-            ),
-            "per_job": dict(
-                zip(map(job_id, range(len(self.per_job))), self.per_job.tolist(), strict=True)
-            ),
-        }
-        return msgspec.json.encode(document) + b"\n"
-
-
-def member_id(number: int) -> str:
-    """Name a member: ``m000123``."""
-    return f"m{number:06d}"
-
-
-def job_id(number: int) -> str:
-    """Name a job: ``j00042``."""
-    return f"j{number:05d}"
-
-
-def draw_truth(settings: SimulationSettings) -> Truth:
-    """Draw the true coefficients; :func:`simulate` decides by the same ones."""
-    rng = _generator(settings, 0)
-    beta = rng.standard_normal(settings.d_global)
-    if settings.d_global > 1:
-        beta[1:] *= settings.global_sd / np.linalg.norm(beta[1:])
-    beta[0] = _intercept(settings)
-    per_member = rng.standard_normal((settings.members, settings.d_member))
-    per_job = rng.standard_normal((settings.jobs, settings.d_job))
-    member_names = [f"job_{k}" for k in range(1, settings.d_member)]
-    job_names = [f"member_{k}" for k in range(1, settings.d_job)]
-    own, shared = _global_columns(settings)
-    both = member_names + job_names
-    return Truth(
-        settings,
-        {
-            "global": [
-                "intercept",
-                *(both[k] for k in shared),
-                *(f"pair_{k + 1}" for k in range(own)),
-            ],
-            "per_member": ["intercept", *member_names],
-            "per_job": ["intercept", *job_names],
-        },
-        # What is written is what decides: rounded once, here.
-        beta.round(6),
-        (per_member / math.sqrt(settings.precision_member)).round(6),
-        (per_job / math.sqrt(settings.precision_job)).round(6),
-    )
 
 
 def simulate(settings: SimulationSettings) -> Iterator[bytes]:
@@ -285,11 +152,11 @@ class _Market:
     def __init__(self, settings: SimulationSettings) -> None:
         self.settings = settings
         self.truth = draw_truth(settings)
-        self.rng = _generator(settings, 2)
+        self.rng = generator(settings, 2)
         self.applications_so_far = 0
         self._engagements_so_far = 0
         self._applied = np.empty(0, dtype=np.int64)  # member · J + job, of jobs still open, sorted
-        rng = _generator(settings, 1)
+        rng = generator(settings, 1)
         members, jobs = settings.members, settings.jobs
         self._job_traits = rng.standard_normal((jobs, settings.d_member - 1))
         self._member_traits = rng.standard_normal((members, settings.d_job - 1))
@@ -375,7 +242,7 @@ class _Market:
         of_member = half * (
             self._member_traits[member] + rng.standard_normal((n, settings.d_job - 1))
         )
-        own, shared = _global_columns(settings)
+        own, shared = global_columns(settings)
         both = np.hstack([of_job, of_member])
         of_pair = rng.standard_normal((n, own))
         # What is sent is what decides: rounded once, here.
@@ -430,15 +297,15 @@ class _Market:
         latest = later + DAY_MS + (rng.exponential(4.0, n) * DAY_MS).astype(np.int64)
         goes_on = answered & (rng.random(n) < 0.5)
         ends_well = goes_on & (rng.random(n) < 0.3)
-        decline = _pick(rng, n, (_REJECT, _ARCHIVE, _SKIP), (0.6, 0.25, 0.15))
-        answer = _pick(rng, n, (_VIEW, _MESSAGE, _SHORTLIST), (0.5, 0.3, 0.2))
+        decline = _pick(rng, n, reject=0.6, archive=0.25, skip=0.15)
+        answer = _pick(rng, n, view_profile=0.5, message=0.3, shortlist=0.2)
         parts = [
             (declined | corrected, first, decline),
-            (corrected, second, np.full(n, _MESSAGE)),
+            (corrected, second, _pick(rng, n, message=1.0)),
             (answered & ~corrected, first, answer),
-            (goes_on, later, _pick(rng, n, (_MESSAGE, _INTERVIEW), (0.6, 0.4))),
-            (ends_well, latest, _pick(rng, n, (_OFFER, _HIRE), (0.6, 0.4))),
-            (noted, note, _pick(rng, n, (_NOTE, _FORWARD), (0.8, 0.2))),
+            (goes_on, later, _pick(rng, n, message=0.6, interview=0.4)),
+            (ends_well, latest, _pick(rng, n, offer=0.6, hire=0.4)),
+            (noted, note, _pick(rng, n, note=0.8, forward=0.2)),
         ]
         engagements = np.concatenate([events[mask] for mask, _, _ in parts])
         engagements["kind"] = _ENGAGEMENT
@@ -455,7 +322,7 @@ class _Market:
         rng = self.rng
         soon = rng.exponential(5.0, n) * HOUR_MS
         late = (0.5 + 12.5 * rng.beta(1.0, 2.0, n)) * DAY_MS
-        delay = np.where(rng.random(n) < 0.42, soon, late).astype(np.int64)
+        delay = np.where(rng.random(n) < 0.31, soon, late).astype(np.int64)
         return np.clip(delay, MINUTE_MS, _LATEST_ANSWER_MS)
 
     def _sitting(self, events: NDArray[np.void], delay: _Ints) -> _Ints:
@@ -524,50 +391,17 @@ def _in_order(events: NDArray[np.void]) -> list[_Event]:
     return ordered
 
 
-def _global_columns(settings: SimulationSettings) -> tuple[int, list[int]]:
-    """Choose the fixed effect's features: how many of the pair's own, and which of the entities'.
-
-    About two thirds of them are the job's and the member's own features, alternating.
-    """
-    of_job, of_member = settings.d_member - 1, settings.d_job - 1
-    alternating = [
-        column
-        for k in range(max(of_job, of_member))
-        for column in ([k] if k < of_job else []) + ([of_job + k] if k < of_member else [])
-    ]
-    shared = alternating[: (settings.d_global - 1) * 2 // 3]
-    return settings.d_global - 1 - len(shared), shared
-
-
-def _intercept(settings: SimulationSettings) -> float:
-    """Find the constant for which a share ``answer_rate`` is answered, over all coefficients."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(64)
-    variance = settings.d_member / settings.precision_member
-    variance += settings.d_job / settings.precision_job
-    variance += settings.global_sd**2 if settings.d_global > 1 else 0.0
-    low, high = -60.0, 60.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        rate = weights @ (1 / (1 + np.exp(-(middle + math.sqrt(variance) * nodes)))) / weights.sum()
-        low, high = (middle, high) if rate < settings.answer_rate else (low, middle)
-    return low
-
-
-def _generator(settings: SimulationSettings, stream: int) -> np.random.Generator:
-    """Make one of three independent generators: 0 truth, 1 the entities, 2 what happens."""
-    return np.random.default_rng(np.random.SeedSequence([settings.seed, stream]))
-
-
 def _choose(rng: np.random.Generator, weights: _Floats, n: int) -> _Ints:
     """Draw n indices with the given weights, (n,)."""
     total = np.cumsum(weights)
-    return np.searchsorted(total, rng.random(n) * total[-1], side="right")
+    chosen: _Ints = np.searchsorted(total, rng.random(n) * total[-1], side="right")
+    return chosen
 
 
-def _pick(
-    rng: np.random.Generator, n: int, actions: tuple[int, ...], shares: tuple[float, ...]
-) -> _Ints:
-    return np.array(actions)[_choose(rng, np.array(shares), n)]
+def _pick(rng: np.random.Generator, n: int, **shares: float) -> _Ints:
+    """Draw n actions, by number, with the given shares, (n,)."""
+    numbers = np.array([_ACTION_NUMBER[action] for action in shares], dtype=np.int64)
+    return numbers[_choose(rng, np.array(list(shares.values())), n)]
 
 
 def _terms(member: int) -> dict[str, list[str]]:

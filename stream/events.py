@@ -42,7 +42,7 @@ class ScoredApplication(msgspec.Struct, frozen=True):
 
     ``member_score`` is the member's score as of the reading in the per-member stage;
     ``partition`` the input partition it was read from, to which its labels go back;
-    ``watermark_ms`` that partition's watermark before this record moved it (None: not known yet).
+    ``watermark_ms`` that partition's watermark after this record (None: not known yet).
     """
 
     application: Application

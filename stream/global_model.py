@@ -139,7 +139,5 @@ def load_model(path: Path) -> GlobalModel:
         raise ModelError(f"{path / ARRAYS} is damaged: {error}") from None
     size = len(manifest.features["global"])
     if coefficients.shape != (size,) or not np.isfinite(coefficients).all():
-        raise ModelError(
-            f"{path}: {coefficients.shape} coefficients for {size} global features"
-        )
+        raise ModelError(f"{path}: {coefficients.shape} coefficients for {size} global features")
     return GlobalModel(manifest, coefficients.astype(np.float64))

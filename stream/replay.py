@@ -147,7 +147,7 @@ class _Run:
 
     def finish(self, store: Store) -> RunMetrics:
         """Write the coefficients, sorted by key, and sum up."""
-        entities = {
+        entities: dict[str, int] = {
             effect.name: self._write_coefficients(store, effect)
             for effect in sorted(
                 (self._members.effect, self._jobs.effect), key=lambda effect: effect.name

@@ -16,6 +16,7 @@ import base64
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import msgspec
 
@@ -92,7 +93,7 @@ class RunFolder:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ConfigError(f"{path} is there already: name another folder or remove it")
 
-    def __enter__(self) -> RunFolder:
+    def __enter__(self) -> Self:
         """Make the folder, the files and the state."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)

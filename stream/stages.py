@@ -109,9 +109,7 @@ class JobStage:
             scored.member_score,
             self.effect.score(app.job_id, app.features.per_job),
         )
-        return scores, self._learn(
-            self._machine.add(app, scores, scored.partition, watermark_ms)
-        )
+        return scores, self._learn(self._machine.add(app, scores, scored.partition, watermark_ms))
 
     def engagement(
         self, event: Engagement, source: Source, watermark_ms: int | None

@@ -10,6 +10,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -269,7 +270,8 @@ def fit_logistic(X: NDArray[np.float64], y: NDArray[np.int64]) -> NDArray[np.flo
     beta = np.zeros(X.shape[1])
     bias = float(np.log(y.sum() / (len(y) - y.sum())))
     if varying.any():
-        model = LogisticRegression(
+        untyped: Any = LogisticRegression  # scikit-learn has no types
+        model = untyped(
             C=REGULARISATION, fit_intercept=bool(len(intercepts)), max_iter=_MAX_ITERATIONS
         )
         model.fit((X[:, varying] - centre[varying]) / scale[varying], y)

@@ -156,7 +156,8 @@ _PATH = re.compile(r"`\$?\.?([a-z_]*)[^`]*`$")
 
 def decode_raw(raw: bytes) -> RawEvent:
     """Parse one event of spec §2 without a model: features stay as sent."""
-    return _decode(_EVENT, raw)
+    event: RawEvent = _decode(_EVENT, raw)
+    return event
 
 
 def decode_event(raw: bytes, space: FeatureSpace) -> Event:
@@ -233,9 +234,7 @@ def encode_by_job(scored: ScoredApplication) -> bytes:
 def encode_watermark(mark: Watermark) -> bytes:
     """Bare watermark → ``applications-by-job``."""
     return _ENCODE(
-        _RawWatermark(
-            partition=mark.partition, watermark_ms=mark.watermark_ms, idle=mark.idle
-        )
+        _RawWatermark(partition=mark.partition, watermark_ms=mark.watermark_ms, idle=mark.idle)
     )
 
 

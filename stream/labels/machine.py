@@ -171,7 +171,7 @@ class LabelMachine:
         submitted_ms = app.event_time_ms
         record = book.application(job_id, app.application_id)
         own = self._adopt_orphans(app) if isinstance(record, Waiting) else []
-        evidence = [
+        evidence: list[tuple[Kind, int]] = [
             (kind, fact.event_time_ms)
             for fact in own
             if (kind := self._evidence(fact, submitted_ms)) is not Kind.PENDING
@@ -269,8 +269,15 @@ class LabelMachine:
         changes: list[Change] = []
         if kind > record.kind:
             changes.append(
-                self._climb(job_id, event.application_id, facts, kind, None, fact.event_time_ms,
-                            label_time_ms)
+                self._climb(
+                    job_id,
+                    event.application_id,
+                    facts,
+                    kind,
+                    None,
+                    fact.event_time_ms,
+                    label_time_ms,
+                )
             )
         else:
             book.put_application(job_id, event.application_id, facts)
@@ -317,7 +324,11 @@ class LabelMachine:
             return []
         first_ms, last_ms = self._job_closed.reach(time_ms)
         return self._settle(
-            job_id, self._job_closed.name, time_ms, first_ms, last_ms,
+            job_id,
+            self._job_closed.name,
+            time_ms,
+            first_ms,
+            last_ms,
             _latest(time_ms, watermark_ms),
         )
 
@@ -335,9 +346,7 @@ class LabelMachine:
                 case DeadlineKind.ORPHAN:
                     self._expire(deadline)
                 case DeadlineKind.RESPONSE:
-                    book.forget_response(
-                        deadline.job_id, deadline.time_ms, deadline.answered_ms
-                    )
+                    book.forget_response(deadline.job_id, deadline.time_ms, deadline.answered_ms)
                 case DeadlineKind.CLOSING:
                     book.forget_closing(deadline.job_id, deadline.subject, deadline.time_ms)
 
@@ -444,7 +453,12 @@ class LabelMachine:
             if isinstance(facts, Facts):
                 changes.append(
                     self._climb(
-                        job_id, application_id, facts, Kind.NEGATIVE_INFERRED, rule, evidence_ms,
+                        job_id,
+                        application_id,
+                        facts,
+                        Kind.NEGATIVE_INFERRED,
+                        rule,
+                        evidence_ms,
                         label_time_ms,
                     )
                 )

@@ -52,7 +52,8 @@ def encode_application(record: ApplicationRecord) -> bytes:
 
 def decode_application(value: bytes) -> ApplicationRecord:
     """Bytes → application record."""
-    return _decode(_APPLICATION, value)
+    record: ApplicationRecord = _decode(_APPLICATION, value)
+    return record
 
 
 def encode_engagement(fact: EngagementFact) -> bytes:

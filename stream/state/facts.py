@@ -51,9 +51,7 @@ class StoredFacts:
         """Ids of the pending applications submitted in the range, by (time, id)."""
         prefix = keys.pending(job_id)
         skip = len(prefix) + 8
-        return [
-            key[skip:].decode() for key, _ in self._range(prefix, first_ms, last_ms)
-        ]
+        return [key[skip:].decode() for key, _ in self._range(prefix, first_ms, last_ms)]
 
     def engagement(self, job_id: str, engagement_id: str) -> EngagementFact | None:
         """Return an engagement read before."""
@@ -132,9 +130,7 @@ class StoredFacts:
         """Take the deadlines strictly before the watermark out, in order, one by one."""
         return self._deadlines.due(watermark_ms)
 
-    def _range(
-        self, prefix: bytes, first_ms: int, last_ms: int
-    ) -> Iterator[tuple[bytes, bytes]]:
+    def _range(self, prefix: bytes, first_ms: int, last_ms: int) -> Iterator[tuple[bytes, bytes]]:
         """Entries of a time index whose time lies in the closed range."""
         if last_ms < max(first_ms, 0):
             return iter(())

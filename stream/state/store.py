@@ -91,9 +91,7 @@ class RocksStore:
 
     """
 
-    def __init__(
-        self, path: Path, *, cache_bytes: int = 32 << 20, read_only: bool = False
-    ) -> None:
+    def __init__(self, path: Path, *, cache_bytes: int = 32 << 20, read_only: bool = False) -> None:
         if read_only and not (path / "CURRENT").exists():
             raise StateError(f"{path} holds no state")
         options = _options(cache_bytes)
@@ -124,8 +122,8 @@ class RocksStore:
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Values of several keys, in their order."""
-        found: list[bytes | None] = self._db.get(list(keys))
-        return found
+        found = self._db.get(list(keys))
+        return list(found or ())
 
     def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Entries with first ≤ key < end, in key order."""
@@ -162,7 +160,7 @@ def _options(cache_bytes: int) -> Options:
     options.set_compression_type(DBCompressionType.lz4())
     table = BlockBasedOptions()
     table.set_block_cache(Cache(cache_bytes))
-    table.set_bloom_filter(10.0, False)
+    table.set_bloom_filter(10, False)
     table.set_cache_index_and_filter_blocks(True)
     options.set_block_based_table_factory(table)
     return options

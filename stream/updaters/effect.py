@@ -7,7 +7,6 @@ before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal, Protocol
 
 import numpy as np
@@ -160,9 +159,7 @@ class Effect:
     def _refit(self, entity_id: str, posterior: Posterior) -> None:
         Z, y, w, o = self._columns(posterior)
         theta = np.frombuffer(posterior.mode).copy()
-        steps = newton.fit(
-            Z, y, w, o, self._settings.prior_precision, theta, self._tolerance
-        )
+        steps = newton.fit(Z, y, w, o, self._settings.prior_precision, theta, self._tolerance)
         posterior.mode = theta.tobytes()
         self._stale.discard(entity_id)
         self.refits += 1
@@ -170,9 +167,7 @@ class Effect:
 
     def _columns(
         self, posterior: Posterior
-    ) -> tuple[
-        NDArray[np.float32], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]
-    ]:
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Z (n, d), y, aged w, o (n,) of the kept examples."""
         kept = posterior.kept
         packed = b"".join([example.z for example in kept])
@@ -187,5 +182,3 @@ class Effect:
             )
             w *= np.exp2(-age_ms / half_life_ms)
         return Z, y, w, o
-
-

@@ -96,9 +96,7 @@ def _solve(L: _Matrix, g: _Vector, x: _Vector) -> None:
 
 
 @_compiled
-def _objective(
-    margins: _Vector, y: _Vector, w: _Vector, theta: _Vector, precision: float
-) -> float:
+def _objective(margins: _Vector, y: _Vector, w: _Vector, theta: _Vector, precision: float) -> float:
     total = 0.0
     for i in range(margins.shape[0]):
         total += w[i] * (_log1p_exp(margins[i]) - y[i] * margins[i])

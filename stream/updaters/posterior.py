@@ -54,9 +54,7 @@ class Posterior(msgspec.Struct, array_like=True):
         """Applications learned so far."""
         return len(self.kept) + self.retired
 
-    def learn(
-        self, example: Example, *, correction: bool, capacity: int, open_limit: int
-    ) -> bool:
+    def learn(self, example: Example, *, correction: bool, capacity: int, open_limit: int) -> bool:
         """Add an example, or replace the one with its id by a label that stands higher.
 
         ``correction`` says that the application had a label before: when it is not kept it was

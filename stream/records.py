@@ -1,0 +1,125 @@
+"""What is read from and sent to Kafka, and the names of the topics."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from stream.errors import MisroutedError, MisroutedProducerError
+from stream.events import DeadLetter, Source
+from stream.partitioner import partition_of
+
+APPLICATIONS = "applications"
+ENGAGEMENTS = "engagements"
+APPLICATIONS_BY_JOB = "applications-by-job"
+LABELS = "labels"
+COEFFICIENTS = "coefficients"
+DEAD_LETTERS = "dead-letters"
+
+INPUTS = (APPLICATIONS, ENGAGEMENTS)
+"""Written by producers."""
+
+CONSUMED = (APPLICATIONS, ENGAGEMENTS, APPLICATIONS_BY_JOB, LABELS)
+"""Read by the worker; all with one partition count, as ``coefficients``."""
+
+TOPICS = (*CONSUMED, COEFFICIENTS, DEAD_LETTERS)
+
+MAX_DEAD_LETTER_BYTES = 64 * 1024
+_FIRST_KEYED = 100
+_TOO_MANY_MISROUTED = 30
+
+
+class Record(NamedTuple):
+    """A record as read. ``timestamp_ms`` is Kafka's own: when what caused it was first written."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int
+
+
+class Message(NamedTuple):
+    """A record to be written. ``partition`` None: where murmur2 of the key says."""
+
+    topic: str
+    key: bytes | None
+    value: bytes
+    partition: int | None
+    timestamp_ms: int
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+def source_of(topic: str, partition: int, record: Record) -> Source:
+    """Where a record was read, with what a dead letter needs of it."""
+    raw = record.value or b""
+    return Source(
+        topic, partition, record.offset, len(raw), raw[:MAX_DEAD_LETTER_BYTES], record.key
+    )
+
+
+def dead_letter_message(letter: DeadLetter, timestamp_ms: int) -> Message:
+    """Dead letter → message: key and value as received, the rest in headers."""
+    source = letter.source
+    headers = (
+        ("reason", letter.reason),
+        ("message", letter.message),
+        ("topic", source.topic),
+        ("partition", str(source.partition)),
+        ("offset", str(source.offset)),
+        ("size", str(source.size)),
+        ("truncated", str(len(source.raw) < source.size).lower()),
+    )
+    return Message(
+        DEAD_LETTERS,
+        source.key,
+        source.raw,
+        None,
+        timestamp_ms,
+        tuple((name, value.encode()) for name, value in headers),
+    )
+
+
+class Routing:
+    """Checks that keyed records of one input partition are where murmur2 puts their key.
+
+    A stray record is a dead letter. When 30 or more of the first 100 keyed records of a session
+    are, the producer uses another partitioner, and going on would set aside most of its events.
+    """
+
+    def __init__(self, topic: str, partition: int, partitions: int) -> None:
+        self._topic = topic
+        self._partition = partition
+        self._partitions = partitions
+        self._keyed = 0
+        self._misrouted = 0
+
+    def check(self, key: bytes | None, identity: str) -> None:
+        """Raise unless the key is the event's id and belongs into this partition.
+
+        Raises:
+            MisroutedError: it is or does not.
+            MisroutedProducerError: so are too many of the first 100.
+
+        """
+        if key is None:
+            raise MisroutedError(f"no key; {self._topic} are keyed by their id {identity[:64]}")
+        expected = identity.encode()
+        at = self._partition if key != expected else partition_of(key, self._partitions)
+        stray = key != expected or at != self._partition
+        if self._keyed < _FIRST_KEYED:
+            self._keyed += 1
+            self._misrouted += stray
+            if self._misrouted >= _TOO_MANY_MISROUTED:
+                raise MisroutedProducerError(
+                    f"{self._misrouted} of the first {self._keyed} keyed records of"
+                    f" {self._topic}-{self._partition} are misrouted: the producer must key by"
+                    f" {'member_id' if self._topic == APPLICATIONS else 'job_id'} and use the"
+                    " murmur2 partitioner (librdkafka: partitioner=murmur2_random; Java clients:"
+                    " the default), then recreate the topic or skip the records"
+                )
+        if key != expected:
+            raise MisroutedError(f"the key is not the id {identity[:64]}")
+        if stray:
+            raise MisroutedError(
+                f"murmur2 of {identity[:64]} is partition {at} of {self._partitions},"
+                f" it was in {self._partition}"
+            )
