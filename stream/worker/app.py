@@ -181,10 +181,13 @@ class Worker:
     """One run of the worker, from the first look at the broker to the exit code."""
 
     def __init__(
-        self, settings: WorkerSettings, handler_factory: HandlerFactory, deadline: threading.Timer
+        self,
+        settings: WorkerSettings,
+        handler_factory: HandlerFactory,
+        on_stopping: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
-        self._deadline = deadline
+        self._on_stopping = on_stopping
         self._app = make_app(settings)
         self._handler = handler_factory(Control(self))
         self._owned: frozenset[Partition] = frozenset()
@@ -210,10 +213,10 @@ class Worker:
         self.request_stop()
 
     def request_stop(self) -> None:
-        """Stop gracefully, within the time set for it."""
+        """Stop gracefully."""
         if not self._done.is_set():
             self._done.set()
-            self._deadline.start()
+            self._on_stopping()
 
     async def run(self) -> None:
         """Work until stopped.
@@ -361,7 +364,7 @@ def run(settings: WorkerSettings, handler_factory: HandlerFactory) -> int:
 async def _until_signalled(
     settings: WorkerSettings, handler_factory: HandlerFactory, deadline: threading.Timer
 ) -> None:
-    worker = Worker(settings, handler_factory, deadline)
+    worker = Worker(settings, handler_factory, on_stopping=deadline.start)
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
 
@@ -382,9 +385,10 @@ def _give_up(after_s: float) -> None:
 
 
 def _one_line(record: logging.LogRecord) -> bool:
-    """Leave out tracebacks, and what Faust's services say about the error that ends the worker."""
+    """Leave out tracebacks, each service's word on the error that ends the worker, and routine."""
     record.exc_info = record.exc_text = None
-    return "Crashed reason=" not in record.getMessage()
+    message = record.getMessage()
+    return "Crashed reason=" not in message and "because it is rebalancing" not in message
 
 
 def _say(message: str) -> None:

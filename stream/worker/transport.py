@@ -25,7 +25,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
-from typing import Any, ClassVar, NamedTuple, TypeAlias, cast
+from typing import Any, ClassVar, TypeAlias, cast
 
 import aiokafka
 import msgspec
@@ -49,6 +49,7 @@ from mode import Service, ServiceT
 from mode.threads import QueueServiceThread, ServiceThread
 
 from stream.errors import ConfigError, StateError
+from stream.records import Record
 
 _log = logging.getLogger(__name__)
 
@@ -60,14 +61,6 @@ FETCH_WAIT_S = 1.0
 
 COMMIT_WAIT_S = 10.0
 """The longest that a commit may take, in seconds: aiokafka itself tries for ever."""
-
-
-class Record(NamedTuple):
-    """One Kafka record as it was received."""
-
-    offset: int
-    key: bytes | None
-    value: bytes | None
 
 
 class RecordBatch(msgspec.Struct, frozen=True):
@@ -465,7 +458,7 @@ def _take(fetcher: Untyped, wanted: frozenset[TP], max_records: int) -> list[Rec
 
 
 def _record(_: TopicPartition, record: Any) -> Record:
-    return Record(record.offset, record.key, record.value)
+    return Record(record.offset, record.key, record.value, record.timestamp or 0)
 
 
 def _message(batch: RecordBatch, generation: int) -> ConsumerMessage:

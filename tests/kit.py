@@ -1,0 +1,237 @@
+"""Test kit: short builders for events, and a market of partitions without a broker."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import msgspec
+import numpy as np
+
+from stream import wire
+from stream.events import Application, Engagement, Features, JobEvent, Source
+from stream.features import FeatureSpace
+from stream.global_model import GlobalModel, Manifest
+from stream.partitioner import partition_of
+from stream.partitions import JobPartition, MemberPartition, Partition, Unit
+from stream.policy import Policy
+from stream.records import (
+    APPLICATIONS,
+    APPLICATIONS_BY_JOB,
+    ENGAGEMENTS,
+    LABELS,
+    Message,
+    Record,
+)
+from stream.state.overlay import Overlay
+from stream.state.store import MemoryStore, Store
+
+SPACE = FeatureSpace(("g",), ("m0", "m1"), ("j0",))
+NOW_MS = 1_700_000_000_000
+"""The wall clock of tests: later than all their events."""
+
+ONE = np.array([1.0], dtype="<f4").tobytes()
+TWO = np.array([1.0, 0.5], dtype="<f4").tobytes()
+
+
+def model(policy_version: str = "test-model") -> GlobalModel:
+    """Return a global model of one feature with coefficient -1."""
+    manifest = Manifest(
+        format=1,
+        model_version=policy_version,
+        features={"global": ["g"], "per_member": ["m0", "m1"], "per_job": ["j0"]},
+        trained_from_ms=0,
+        trained_until_ms=0,
+        applications=2,
+        positives=1,
+        regularisation=1.0,
+        sha256="",
+    )
+    return GlobalModel(manifest, np.array([-1.0]))
+
+
+def application(
+    name: str, time_ms: int, *, job: str = "j", member: str | None = None, score: float | None = 0.0
+) -> Application:
+    """Application ``name`` of member ``m-name`` unless told otherwise."""
+    return Application(
+        application_id=name,
+        member_id=member or f"m-{name}",
+        job_id=job,
+        event_time_ms=time_ms,
+        features=Features(ONE, TWO, ONE),
+        global_score=score,
+    )
+
+
+def engagement(
+    name: str,
+    of: str,
+    time_ms: int,
+    action: str = "message",
+    *,
+    job: str = "j",
+    member: str | None = None,
+) -> Engagement:
+    """Engagement ``name`` with application ``of``."""
+    return Engagement(
+        engagement_id=name,
+        application_id=of,
+        member_id=member or f"m-{of}",
+        job_id=job,
+        event_time_ms=time_ms,
+        action=action,
+    )
+
+
+def closing(name: str, time_ms: int, *, job: str = "j") -> JobEvent:
+    """Closing ``name`` of a job."""
+    return JobEvent(job_event_id=name, job_id=job, event_time_ms=time_ms, action="closed")
+
+
+TestEvent = Application | Engagement | JobEvent
+
+
+def to_json(event: TestEvent) -> bytes:
+    """Event → the line that a producer would send."""
+    fields = msgspec.to_builtins(event, builtin_types=(bytes,))
+    if isinstance(event, Application):
+        fields["type"] = "application"
+        fields["features"] = {
+            "global": wire.numbers(event.features.global_ or b""),
+            "per_member": wire.numbers(event.features.per_member),
+            "per_job": wire.numbers(event.features.per_job),
+        }
+    elif isinstance(event, Engagement):
+        fields["type"] = "engagement"
+    else:
+        fields["type"] = "job"
+    return msgspec.json.encode(fields)
+
+
+def source(raw: bytes = b"raw") -> Source:
+    """Return a place that a record could have been read from."""
+    return Source("engagements", 0, 0, len(raw), raw, b"j")
+
+
+class Market:
+    """All partitions of both stages and the topics between them, in memory.
+
+    Who runs when is the test's choice: :meth:`step`. Stores survive :meth:`restart`.
+    """
+
+    def __init__(self, policy: Policy, partitions: int, *, idle_timeout_ms: int = 60_000) -> None:
+        self.policy = policy
+        self.count = partitions
+        self.now_ms = NOW_MS
+        self.topics: dict[tuple[str, int], list[Record]] = defaultdict(list)
+        self.sent: list[Message] = []
+        self._idle_timeout_ms = idle_timeout_ms
+        self._model = model()
+        self.stores: dict[tuple[str, int], Store] = {}
+        self.partitions: dict[tuple[str, int], Partition] = {}
+        for number in range(partitions):
+            for stage in ("member", "job"):
+                self.stores[stage, number] = MemoryStore()
+                self.restart(stage, number)
+
+    def restart(self, stage: str, number: int) -> None:
+        """Start a partition anew from what its store holds."""
+        overlay = Overlay(self.stores[stage, number])
+        partition: Partition
+        if stage == "member":
+            partition = MemberPartition(
+                number,
+                self.count,
+                overlay,
+                self._model.space,
+                self.policy,
+                self._model.version,
+                self._idle_timeout_ms,
+            )
+        else:
+            partition = JobPartition(
+                number, self.count, overlay, self.policy, self._model, self._idle_timeout_ms
+            )
+        self.partitions[stage, number] = partition
+        self._overlays = getattr(self, "_overlays", {})
+        self._overlays[stage, number] = overlay
+
+    def produce(self, events: Iterable[TestEvent]) -> None:
+        """Write events into the input topics, as producers do."""
+        for event in events:
+            topic, identity = (
+                (APPLICATIONS, event.member_id)
+                if isinstance(event, Application)
+                else (ENGAGEMENTS, event.job_id)
+            )
+            key = identity.encode()
+            self.append(topic, partition_of(key, self.count), key, to_json(event))
+
+    def clock(self, time_ms: int) -> None:
+        """Write a clock to every partition of both inputs."""
+        for topic in (APPLICATIONS, ENGAGEMENTS):
+            for number in range(self.count):
+                self.append(topic, number, None, wire.encode_clock(time_ms))
+
+    def append(self, topic: str, number: int, key: bytes | None, value: bytes | None) -> None:
+        """Write a record."""
+        log = self.topics[topic, number]
+        log.append(Record(len(log), key, value, self.now_ms))
+
+    def step(self, stage: str, number: int, topic: str, most: int) -> int:
+        """Let a partition read up to ``most`` records of a topic; return how many it read."""
+        partition = self.partitions[stage, number]
+        position = partition.position(topic) or 0
+        records = self.topics[topic, number][position : position + most]
+        if records:
+            units = partition.process(topic, records, records[-1].offset + 1, self.now_ms)
+            self._deliver(stage, number, units)
+        return len(records)
+
+    def tick(self, stage: str, number: int) -> None:
+        """Let a partition do what is due by the wall clock."""
+        partition = self.partitions[stage, number]
+        at_end = (partition.position(partition.input_topic) or 0) >= len(
+            self.topics[partition.input_topic, number]
+        )
+        partition.observe_end(at_end, self.now_ms)
+        self._deliver(stage, number, partition.tick(self.now_ms))
+
+    def run(self) -> None:
+        """Let everybody read everything; wall time passes, so that bare watermarks travel."""
+        busy = True
+        while busy:
+            self.now_ms += 1001
+            busy = False
+            for (stage, number), partition in self.partitions.items():
+                for topic in partition.topics:
+                    busy |= self.step(stage, number, topic, 1000) > 0
+                before = len(self.sent)
+                self.tick(stage, number)
+                busy |= len(self.sent) > before
+
+    def labels(self) -> list[wire.Label]:
+        """Return all label messages sent so far."""
+        return [
+            wire.decode_label(message.value, SPACE)
+            for message in self.sent
+            if message.topic == LABELS
+        ]
+
+    def _deliver(self, stage: str, number: int, units: Iterable[Unit]) -> None:
+        for unit in units:
+            for message in unit:
+                self.sent.append(message)
+                if message.topic in {APPLICATIONS_BY_JOB, LABELS}:
+                    assert message.partition is not None
+                    self.append(message.topic, message.partition, message.key, message.value)
+            self._overlays[stage, number].flush()
+
+
+def last_labels(labels: Iterable[wire.Label]) -> dict[tuple[str, str], tuple[int, str, bool]]:
+    """Return (label, kind, final) of the last label of each application."""
+    return {
+        (label.job_id, label.application_id): (label.label, label.kind, label.final)
+        for label in labels
+    }

@@ -1,0 +1,389 @@
+"""The label machine: every rule by a table, then random logs against the brute-force oracle."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.errors import ConflictError, MismatchError, UnknownActionError, UnmatchedError
+from stream.events import Application, DeadLetter, Engagement, JobEvent
+from stream.labels.facts import DeadlineKind
+from stream.labels.ladder import BY_NAME, rung
+from stream.labels.machine import Change, LabelMachine, Scores
+from stream.policy import LabelPolicy
+from stream.state.facts import StoredFacts
+from stream.state.overlay import Overlay
+from stream.state.store import MemoryStore
+from tests import kit, oracle
+from tests.kit import TestEvent, application, closing, engagement
+
+W = 1000  # the label window of these tests, ms
+LATENESS = 60
+POLICY = LabelPolicy(window_ms=W, allowed_lateness_ms=LATENESS, orphan_ttl_ms=100)
+SCORES = Scores(0.0, 0.0, 0.0)
+
+
+class Bench:
+    """A machine with its surroundings, and the last label of each application."""
+
+    def __init__(self, policy: LabelPolicy = POLICY) -> None:
+        self.store = MemoryStore()
+        self.overlay = Overlay(self.store)
+        self.tally: Counter[str] = Counter()
+        self.dead: list[DeadLetter] = []
+        self.machine = LabelMachine(
+            policy, StoredFacts(self.overlay), self.tally, self.dead.append
+        )
+        self.watermark_ms: int | None = None
+        self.last: dict[tuple[str, str], tuple[int, str, bool]] = {}
+        self.changes: list[Change] = []
+
+    def apply(self, event: TestEvent) -> list[Change]:
+        """Apply one event, without moving the watermark."""
+        match event:
+            case Application():
+                if not self.machine.admit(event, self.watermark_ms):
+                    return []
+                changes = self.machine.add(event, SCORES, 0, self.watermark_ms)
+            case Engagement():
+                changes = self.machine.engagement(event, kit.source(), self.watermark_ms)
+            case JobEvent():
+                changes = self.machine.job_event(event, self.watermark_ms)
+        return self._note(changes)
+
+    def move(self, watermark_ms: int) -> list[Change]:
+        """Move the watermark."""
+        if self.watermark_ms is None or watermark_ms > self.watermark_ms:
+            self.watermark_ms = watermark_ms
+        return self._note(list(self.machine.close_due(self.watermark_ms)))
+
+    def label(self, name: str, job: str = "j") -> tuple[int, str, bool] | None:
+        """Return the last label of an application."""
+        return self.last.get((job, name))
+
+    def _note(self, changes: list[Change]) -> list[Change]:
+        for change in changes:
+            key = change.job_id, change.application_id
+            if change.label:
+                before = self.last.get(key)
+                after = (change.kind.label, change.kind.wire, change.final)
+                if before is not None:
+                    assert before[1] == change.previous.wire
+                    assert rung(BY_NAME[before[1]], before[2]) < rung(change.kind, change.final)
+                else:
+                    assert change.previous == 0
+                self.last[key] = after
+        self.changes += changes
+        return changes
+
+
+POSITIVE = (1, "positive", True)
+EXPLICIT = (0, "negative_explicit", False)
+EXPLICIT_FINAL = (0, "negative_explicit", True)
+INFERRED = (0, "negative_inferred", False)
+CONCLUSIVE = (0, "negative_conclusive", True)
+
+A, B = application("a", 10_000), application("b", 10_100)
+
+TABLE: list[tuple[str, list[TestEvent | int], tuple[int, str, bool] | None]] = [
+    ("no evidence is no label", [A], None),
+    ("an answer is positive", [A, engagement("e", "a", 10_010)], POSITIVE),
+    ("an answer at exactly A counts", [A, engagement("e", "a", 10_000)], POSITIVE),
+    ("an answer at exactly A+W counts", [A, engagement("e", "a", 11_000)], POSITIVE),
+    ("an answer at A+W+1 does not", [A, engagement("e", "a", 11_001)], None),
+    ("an answer before A does not", [A, engagement("e", "a", 9_999)], None),
+    ("a decline is explicit", [A, engagement("e", "a", 10_010, "reject")], EXPLICIT),
+    ("a note says nothing", [A, engagement("e", "a", 10_010, "note")], None),
+    (
+        "an answer after a decline is positive",
+        [A, engagement("e", "a", 10_010, "reject"), engagement("f", "a", 10_020)],
+        POSITIVE,
+    ),
+    (
+        "a decline after an answer changes nothing",
+        [A, engagement("f", "a", 10_020), engagement("e", "a", 10_030, "reject")],
+        POSITIVE,
+    ),
+    ("a later applicant's answer infers", [A, B, engagement("e", "b", 10_200)], INFERRED),
+    (
+        "a later applicant's decline infers too",
+        [A, B, engagement("e", "b", 10_200, "skip")],
+        INFERRED,
+    ),
+    (
+        "an earlier applicant's answer infers nothing",
+        [application("z", 9_999), A, engagement("e", "z", 10_200)],
+        None,
+    ),
+    (
+        "an applicant of the same instant infers nothing",
+        [application("z", 10_000), A, engagement("e", "z", 10_200)],
+        None,
+    ),
+    (
+        "a later applicant's answer after A+W infers nothing",
+        [A, application("b", 10_900), engagement("e", "b", 11_001)],
+        None,
+    ),
+    (
+        "another job's answer infers nothing",
+        [A, application("b", 10_100, job="k"), engagement("e", "b", 10_200, job="k")],
+        None,
+    ),
+    (
+        "inferred turns positive",
+        [A, B, engagement("e", "b", 10_200), engagement("f", "a", 10_300)],
+        POSITIVE,
+    ),
+    ("a closing infers", [A, closing("x", 10_500)], INFERRED),
+    ("a closing at exactly A infers", [A, closing("x", 10_000)], INFERRED),
+    ("a closing at exactly A+W infers", [A, closing("x", 11_000)], INFERRED),
+    ("a closing before A infers nothing", [closing("x", 9_999), A], None),
+    ("a closing after A+W infers nothing", [A, closing("x", 11_001)], None),
+    ("a closing read before the application infers", [closing("x", 10_500), A], INFERRED),
+    (
+        "a job closed twice infers once",
+        [A, closing("x", 10_500), closing("y", 10_600)],
+        INFERRED,
+    ),
+    (
+        "an answer read before an older application infers",
+        [B, engagement("e", "b", 10_200), A],
+        INFERRED,
+    ),
+    ("an answer read before its application counts", [engagement("e", "a", 10_010), A], POSITIVE),
+    (
+        "an answer and its application read before an older one infer",
+        [engagement("e", "b", 10_200), A, B],
+        INFERRED,
+    ),
+    ("the watermark at A+W closes nothing", [A, 11_000], None),
+    ("the watermark past A+W concludes", [A, 11_001], CONCLUSIVE),
+    ("inferred is concluded", [A, B, engagement("e", "b", 10_200), 11_001], CONCLUSIVE),
+    (
+        "explicit is made final",
+        [A, engagement("e", "a", 10_010, "reject"), 11_001],
+        EXPLICIT_FINAL,
+    ),
+    (
+        "an answer read after closing changes nothing",
+        [A, 11_001, engagement("e", "a", 10_500)],
+        CONCLUSIVE,
+    ),
+    ("an application read after its window is not labelled", [B, 11_001, A], None),
+    (
+        "a repeat changes nothing",
+        [A, engagement("e", "a", 10_010, "reject"), A, engagement("e", "a", 10_010, "reject")],
+        EXPLICIT,
+    ),
+]
+
+
+@pytest.mark.parametrize(("events", "expected"), [row[1:] for row in TABLE], ids=[r[0] for r in TABLE])
+def test_rules(
+    events: list[TestEvent | int], expected: tuple[int, str, bool] | None
+) -> None:
+    """Each row of the table of rules gives the label of application ``a``."""
+    bench = Bench()
+    for event in events:
+        if isinstance(event, int):
+            bench.move(event)
+        else:
+            bench.apply(event)
+    assert bench.label("a") == expected
+
+
+def test_min_age_spares_young_applications() -> None:
+    """A response infers only for applications that were at least ``min_age`` old."""
+    bench = Bench(LabelPolicy(window_ms=W, min_age_ms=200, orphan_ttl_ms=10**6,
+                              allowed_lateness_ms=0))
+    bench.apply(A)
+    bench.apply(B)
+    bench.apply(engagement("e", "b", 10_199))
+    assert bench.label("a") is None
+    bench.apply(engagement("f", "b", 10_200))
+    assert bench.label("a") == INFERRED
+
+
+def test_switched_off_rules_infer_nothing() -> None:
+    """With both rules off, neither a later response nor a closing labels anything."""
+    bench = Bench(LabelPolicy(window_ms=W, later_response=False, job_closed=False))
+    for event in (A, B, engagement("e", "b", 10_200), closing("x", 10_300)):
+        bench.apply(event)
+    assert bench.label("a") is None
+
+
+def test_label_says_what_decided_it() -> None:
+    """A change carries the rule, the evidence's time and the time of the label."""
+    bench = Bench()
+    bench.apply(A)
+    bench.apply(B)
+    own, inferred = bench.apply(engagement("e", "b", 10_200))
+    assert (own.application_id, own.facts.rule, own.evidence_time_ms) == ("b", None, 10_200)
+    assert (inferred.application_id, inferred.facts.rule) == ("a", "later_response")
+    assert inferred.evidence_time_ms == inferred.label_time_ms == 10_200
+    closed = bench.move(11_001)[0]
+    assert (closed.evidence_time_ms, closed.label_time_ms) == (None, 11_001)
+    assert closed.previous_rule == "later_response"
+
+
+def test_refusals_leave_the_state_untouched() -> None:
+    """Conflicts, mismatches, unknown actions and unmatched engagements change nothing."""
+    bench = Bench()
+    bench.apply(A)
+    bench.apply(engagement("e", "a", 10_010, "note"))
+    bench.move(10_005)
+    bench.overlay.flush()
+    refused: list[tuple[TestEvent, type[Exception]]] = [
+        (application("a", 10_001), ConflictError),
+        (application("a", 10_000, score=1.0), ConflictError),
+        (engagement("e", "a", 10_011, "note"), ConflictError),
+        (engagement("f", "a", 10_011, member="other"), MismatchError),
+        (engagement("f", "a", 10_011, "dance"), UnknownActionError),
+        (JobEvent(job_event_id="x", job_id="j", event_time_ms=1, action="sold"),
+         UnknownActionError),
+        (engagement("f", "unknown", 9_904), UnmatchedError),
+    ]
+    for event, error in refused:
+        with pytest.raises(error):
+            bench.apply(event)
+    assert not bench.overlay.drain()
+
+
+def test_orphan_waits_until_its_time_and_becomes_a_dead_letter() -> None:
+    """An engagement without application expires strictly past t + orphan_ttl, bytes and all."""
+    bench = Bench()
+    bench.apply(engagement("e", "a", 10_000))
+    bench.move(10_100)
+    assert not bench.dead
+    bench.move(10_101)
+    assert [(letter.reason, letter.source.raw) for letter in bench.dead] == [("unmatched", b"raw")]
+    assert bench.tally["orphans"] == 1
+    bench.overlay.flush()
+    assert not list(bench.store.scan(b"", b"\xff"))
+
+
+def test_orphan_of_another_member_is_a_mismatch() -> None:
+    """An orphan that names another member than its application becomes a dead letter."""
+    bench = Bench()
+    bench.apply(engagement("e", "a", 10_010, member="other"))
+    bench.apply(A)
+    assert [letter.reason for letter in bench.dead] == ["mismatch"]
+    assert bench.label("a") is None
+
+
+def test_late_engagement_is_told_from_an_orphan_until_two_windows() -> None:
+    """After closing, engagements count as late until A + 2W, afterwards as unmatched."""
+    bench = Bench()
+    bench.apply(A)
+    bench.move(12_000)
+    bench.apply(engagement("e", "a", 10_500))
+    assert bench.tally["late_engagements"] == 1
+    with pytest.raises(MismatchError):
+        bench.apply(engagement("g", "a", 10_500, member="other"))
+    bench.move(12_001)
+    with pytest.raises(UnmatchedError):
+        bench.apply(engagement("f", "a", 10_500))
+
+
+def test_everything_is_forgotten() -> None:
+    """Once the watermark is past all windows twice, not a single key is left."""
+    bench = Bench()
+    for event in (
+        A,
+        B,
+        engagement("e", "b", 10_200),
+        engagement("n", "a", 10_200, "note"),
+        engagement("o", "nobody", 10_200),
+        closing("x", 10_300),
+    ):
+        bench.apply(event)
+    bench.move(11_500)
+    bench.move(20_000)
+    bench.overlay.flush()
+    assert not list(bench.store.scan(b"", b"\xff"))
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> list[TestEvent]:
+    """Small random logs on a few jobs, with ties, times at the edges and strangers."""
+    events: list[TestEvent] = []
+    times = st.one_of(st.integers(0, 2500), st.sampled_from([0, 500, 1000, 1500, 2000]))
+    jobs = st.sampled_from(["j", "k"])
+    names = st.sampled_from("abcdef")
+    for name in draw(st.lists(names, unique=True)):
+        events.append(application(name, draw(times), job=draw(jobs)))
+    actions = st.sampled_from(["message", "reject", "note", "hire", "skip"])
+    apps = [event for event in events if isinstance(event, Application)]
+    for number in range(draw(st.integers(0, 10))):
+        if apps and draw(st.integers(0, 9)):
+            app = draw(st.sampled_from(apps))
+            near = st.sampled_from([-1, 0, 1, W - 1, W, W + 1])
+            time_ms = draw(st.one_of(times, near.map(lambda d, a=app: a.event_time_ms + d)))
+            of, job = app.application_id, app.job_id
+        else:
+            time_ms, of, job = draw(times), draw(names), draw(jobs)
+        events.append(engagement(f"e{number}", of, max(time_ms, 0), draw(actions), job=job))
+    for number in range(draw(st.integers(0, 2))):
+        events.append(closing(f"x{number}", draw(times), job=draw(jobs)))
+    return events
+
+
+@st.composite
+def arrivals(draw: st.DrawFn) -> list[TestEvent]:
+    """A log in an order of arrival within the allowed lateness, with repeats."""
+    events = draw(logs())
+    delayed = [
+        (event.event_time_ms + draw(st.integers(0, LATENESS)), number, event)
+        for number, event in enumerate(events)
+    ]
+    for number, event in enumerate(events):
+        if draw(st.integers(0, 3)) == 0:
+            late = event.event_time_ms + draw(st.integers(0, 3000))
+            delayed.append((late, len(events) + number, event))
+    return [event for _, _, event in sorted(delayed, key=lambda item: item[:2])]
+
+
+@given(arrivals(), st.sampled_from([0, 200]), st.randoms(use_true_random=False))
+def test_labels_are_the_oracles_at_every_moment(
+    events: list[TestEvent], min_age_ms: int, random: Random
+) -> None:
+    """After each record the labels are the oracle's verdict on the events read so far."""
+    bench = Bench(
+        LabelPolicy(
+            window_ms=W,
+            min_age_ms=min_age_ms,
+            allowed_lateness_ms=LATENESS,
+            orphan_ttl_ms=100,
+        )
+    )
+    read: list[TestEvent] = []
+    largest = 0
+    for event in events:
+        try:
+            bench.apply(event)
+        except UnmatchedError:
+            pass
+        read.append(event)
+        largest = max(largest, event.event_time_ms)
+        bench.move(largest - LATENESS)
+        if random.random() < 0.2:
+            bench.overlay.flush()
+        expected = oracle.verdicts(
+            read, window_ms=W, min_age_ms=min_age_ms, watermark_ms=largest - LATENESS
+        )
+        assert {key: bench.label(key[1], key[0]) for key in expected} == expected
+    bench.move(10_000)
+    expected = oracle.verdicts(events, window_ms=W, watermark_ms=10_000)
+    assert bench.last == expected
+    bench.overlay.flush()
+    assert not list(bench.store.scan(b"", b"\xff"))
+
+
+def test_deadline_kinds_are_stored() -> None:
+    """The numbers of deadline kinds are in stored keys: they never change."""
+    assert [kind.value for kind in DeadlineKind] == [1, 2, 3, 4, 5]

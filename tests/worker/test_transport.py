@@ -1,0 +1,200 @@
+"""Record batches: nothing lost, nothing twice, nothing out of order, and positions that tell so."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+
+import pytest
+from aiokafka.consumer.fetcher import FetchResult
+from faust.transport import consumer as faust_consumer
+
+from stream.errors import ConfigError, StateError
+from stream.records import Record
+from stream.worker.transport import RecordBatch, check_faust_internals
+from tests.worker.conftest import PARTITIONS, TOPICS, Kit, Recorder
+
+ALL = {(topic, partition) for topic in TOPICS for partition in range(PARTITIONS)}
+
+
+def test_every_record_comes_once_and_in_order(kit: Kit) -> None:
+    """Batches of a partition join without a gap and hold each record once, in its order."""
+    kit.produce(4000)
+    recorder = Recorder()
+    kit.work(recorder, lambda: recorder.count >= 4000, max_poll_records=100)
+    recorder.check_contiguous()
+    assert recorder.batches.keys() == ALL
+    for topic, partition in ALL:
+        records = recorder.records(topic, partition)
+        first = TOPICS.index(topic) + len(TOPICS) * partition
+        numbers = range(first, 4000, len(ALL))
+        assert [(r.offset, r.key, r.value) for r in records] == [
+            (offset, b"k%d" % number, b"v%d" % number) for offset, number in enumerate(numbers)
+        ]
+        assert all(record.timestamp_ms > 0 for record in records)
+        assert all(len(batch.records) <= 100 for batch in recorder.batches[topic, partition])
+        assert all(batch.high_watermark == 500 for batch in recorder.batches[topic, partition])
+
+
+def test_what_was_handled_is_committed(kit: Kit) -> None:
+    """After a stop the committed offsets are the ends of the newest handled batches."""
+    kit.produce(800)
+    recorder = Recorder()
+    kit.work(recorder, lambda: recorder.count >= 800)
+    assert kit.committed() == {key: batches[-1].end for key, batches in recorder.batches.items()}
+    assert kit.committed() == kit.ends()
+
+
+def test_a_restart_goes_on_at_the_committed_offset(kit: Kit) -> None:
+    """A second worker gets what came after the first one stopped, and nothing before it."""
+    kit.produce(80)
+    first = Recorder()
+    kit.work(first, lambda: first.count >= 80)
+    kit.produce(160)
+    second = Recorder()
+    kit.work(second, lambda: second.count >= 160)
+    second.check_contiguous(begin=10)
+    assert second.count == 160
+
+
+def test_positions_pass_transaction_markers(kit: Kit) -> None:
+    """Positions reach the end of the topic, past the markers, and a marker alone moves them too."""
+    kit.transactions("cac", size=40)
+    ends = kit.ends()
+
+    def at_end() -> bool:
+        return recorder.control is not None and recorder.control.positions() == ends
+
+    recorder = Recorder()
+    kit.work(recorder, at_end)
+    recorder.check_contiguous()
+    assert kit.committed() == ends
+    for partition in range(PARTITIONS):
+        offsets = [record.offset for record in recorder.records(TOPICS[0], partition)]
+        assert offsets == sorted(set(offsets))
+        assert len(offsets) < ends[TOPICS[0], partition]
+
+
+def test_new_records_come_without_delay_from_every_partition(kit: Kit) -> None:
+    """A record reaches the handler within a second, however busy or idle the others are."""
+    recorder = Recorder()
+    sent = 0
+
+    def all_came() -> bool:
+        nonlocal sent
+        if recorder.ticks and recorder.count == sent < 8:
+            kit.produce(1, topic=TOPICS[sent % 2])
+            sent += 1
+        return recorder.count == 8
+
+    async def in_time() -> None:
+        await asyncio.wait_for(kit.start(recorder, all_came, kit.settings()), 8)
+
+    asyncio.run(in_time())
+
+
+def test_assigned_decides_where_partitions_start(kit: Kit) -> None:
+    """Positions sought within ``assigned`` beat the group's committed offsets, up and down."""
+    kit.produce(800)
+    kit.commit(50)
+    recorder = Recorder()
+    recorder.starts = {(TOPICS[0], 1): 20, (TOPICS[1], 2): 97}
+    kit.work(recorder, lambda: recorder.count >= 6 * 50 + 80 + 3)
+    begins = {key: batches[0].begin for key, batches in recorder.batches.items()}
+    assert begins == dict.fromkeys(ALL, 50) | recorder.starts
+    assert recorder.count == 6 * 50 + 80 + 3
+
+
+def test_a_batch_that_was_sought_back_comes_again(kit: Kit) -> None:
+    """A seek within ``process`` leaves that batch unacknowledged, and no other is lost by it."""
+    refused: set[tuple[str, int, int]] = set()
+
+    class Refusing(Recorder):
+        async def process(self, batch: RecordBatch) -> None:
+            where = (batch.topic, batch.partition, batch.begin)
+            if where in refused or batch.partition == 3:
+                await super().process(batch)
+            elif self.control is not None:
+                refused.add(where)
+                await self.control.seek({(batch.topic, batch.partition): batch.begin})
+
+    kit.produce(4000)
+    recorder = Refusing()
+    kit.work(recorder, lambda: recorder.count >= 4000, max_poll_records=100)
+    recorder.check_contiguous()
+    assert recorder.count == 4000
+    assert len(refused) > 6
+    assert kit.committed() == kit.ends()
+
+
+def test_slow_partitions_hold_up_no_other(kit: Kit) -> None:
+    """While the buffers of one partition are full the others' records are all handled."""
+    gate = asyncio.Event()
+
+    async def wait_at_gate(batch: RecordBatch) -> None:
+        if (batch.topic, batch.partition) == (TOPICS[0], 0):
+            await gate.wait()
+
+    def others_are_done() -> bool:
+        if recorder.count == 7000 and not gate.is_set():
+            assert not recorder.batches[TOPICS[0], 0]
+            gate.set()
+        return recorder.count == 8000
+
+    kit.produce(8000)
+    recorder = Recorder(wait_at_gate)
+    kit.work(recorder, others_are_done, max_poll_records=50)
+    recorder.check_contiguous()
+
+
+def test_a_position_that_the_topic_has_not_is_an_error(kit: Kit) -> None:
+    """Committed offsets past the end of a topic stop the worker: it may have been made anew."""
+    kit.produce(80)
+    kit.commit(1000)
+    recorder = Recorder()
+    with pytest.raises(StateError, match=r"position 1000 is not in the topic, which keeps 0 to 10"):
+        kit.work(recorder, lambda: False)
+    assert recorder.hooks == ["assigned 8", "stop"]
+    assert recorder.count == 0
+
+
+def test_a_part_of_a_batch_begins_where_it_was_cut() -> None:
+    """``since`` keeps the records from the position on and says that it begins there."""
+    records = tuple(Record(offset, None, b"", 0) for offset in (5, 6, 8, 9))
+    batch = RecordBatch("t", 0, 4, 12, 20, records)
+    assert batch.since(7) == RecordBatch("t", 0, 7, 12, 20, records[2:])
+    assert batch.since(11) == RecordBatch("t", 0, 11, 12, 20, ())
+
+
+def test_the_installed_faust_is_one_that_the_transport_knows() -> None:
+    """All that the transport leans on is there, with the parameters that it expects."""
+    check_faust_internals()
+
+
+def test_a_missing_method_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When Faust has lost a method the error says which, in one line, with the versions."""
+    monkeypatch.delattr(faust_consumer.Consumer, "_drain_messages")
+    with pytest.raises(ConfigError, match=r"faust-streaming \d.*Consumer\._drain_messages is not"):
+        check_faust_internals()
+
+
+def test_other_parameters_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When aiokafka has changed what a method takes the error shows what it takes now."""
+
+    def getall(self: FetchResult, limit: int, *, more: bool) -> None: ...
+
+    monkeypatch.setattr(FetchResult, "getall", getall)
+    with pytest.raises(ConfigError, match=r"FetchResult\.getall takes .*more") as raised:
+        check_faust_internals()
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_attribute_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When instances no longer have an attribute the error says which."""
+
+    def init(self: FetchResult, tp: object) -> None: ...
+
+    monkeypatch.setattr(FetchResult, "__init__", init)
+    assert list(inspect.signature(FetchResult).parameters) == ["tp"]
+    with pytest.raises(ConfigError, match=r"FetchResult\._partition_records is not assigned"):
+        check_faust_internals()
