@@ -33,6 +33,9 @@ LABELS: Final = "labels"
 CONSUMED_TOPICS: Final = (APPLICATIONS, ENGAGEMENTS, APPLICATIONS_BY_JOB, LABELS)
 """What the worker reads; all have the same number of partitions. The first two are written here."""
 
+EMBEDDED_CLUSTER: Final = "mockCluster"
+"""How librdkafka's mock cluster begins its id; a Kafka's is a random UUID in base 64."""
+
 MAX_PROBLEMS: Final = 5
 """How many of the lines that could not be sent are told one by one."""
 
@@ -242,8 +245,7 @@ class _Outbox:
     def _look_at_topics(self, broker: str) -> tuple[bool, int]:
         """Tell whether the broker is the embedded one, and how many partitions the inputs have."""
         cluster = self._producer.list_topics(timeout=ANSWER_S)
-        # librdkafka's mock cluster names itself so; a Kafka's id is a random UUID in base 64.
-        embedded = (cluster.cluster_id or "").startswith("mockCluster")
+        embedded = (cluster.cluster_id or "").startswith(EMBEDDED_CLUSTER)
         topics = dict(cluster.topics)
         counts = {}
         for topic in (APPLICATIONS, ENGAGEMENTS):

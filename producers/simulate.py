@@ -70,8 +70,8 @@ _SKILLS: Final = ("python", "sql", "excel", "writing", "sales", "welding", "java
 
 # The latest first answer, after its application: inside the default window of 14 days.
 _LATEST_ANSWER_MS: Final = 14 * DAY_MS - 2 * HOUR_MS
-_BURST_GOES_ON = 0.7  # a member who searched yesterday searches today
-_SEARCHING = 0.15  # of the members, on an average day
+_BURST_GOES_ON = 0.5  # a member who searched yesterday searches today
+_SEARCHING = 0.25  # of the members, on an average day
 _WEEKDAY: Final = (1.2, 1.25, 1.2, 1.1, 0.95, 0.6, 0.7)  # Monday to Sunday
 
 _EVENT: Final = np.dtype(
@@ -161,7 +161,7 @@ class _Market:
         self._job_traits = rng.standard_normal((jobs, settings.d_member - 1))
         self._member_traits = rng.standard_normal((members, settings.d_job - 1))
         # Members: how eager, whether searching now.
-        self._eagerness = rng.gamma(3.0, 1.0, members)
+        self._eagerness = rng.gamma(6.0, 1.0, members)
         self._searching = rng.random(members) < _SEARCHING
         self._terms = rng.random(members) < settings.terms_share
         # Jobs: live for about two weeks, or as long as it takes for three to be open at any time.

@@ -15,6 +15,7 @@ from stream.errors import BrokerError, ConfigError
 
 @pytest.fixture
 def broker() -> Iterator[EmbeddedBroker]:
+    """A broker without topics."""
     with EmbeddedBroker() as broker:
         yield broker
 
@@ -80,6 +81,8 @@ def test_two_brokers_know_nothing_of_each_other(broker: EmbeddedBroker) -> None:
 def test_it_is_silent(broker: EmbeddedBroker, capfd: pytest.CaptureFixture[str]) -> None:
     """The broker writes nothing to the terminal."""
     broker.create_topics({"one": 1})
-    Producer({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0}).list_topics(timeout=10)
+    Producer({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0}).list_topics(
+        timeout=10
+    )
     broker.close()
     assert capfd.readouterr() == ("", "")

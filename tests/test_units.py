@@ -47,7 +47,7 @@ def test_times_are_iso_8601_or_milliseconds(text: str, ms: int) -> None:
 )
 def test_what_is_no_time_is_refused_in_one_line(text: str) -> None:
     """Anything else is a configuration error of one line that says what is accepted."""
-    with pytest.raises(ConfigError, match="ISO 8601 .* or milliseconds") as caught:
+    with pytest.raises(ConfigError, match=r"ISO 8601 .* or milliseconds") as caught:
         parse_time_ms(text)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 250

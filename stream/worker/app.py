@@ -384,11 +384,14 @@ def _give_up(after_s: float) -> None:
     os._exit(1)
 
 
+_ROUTINE = ("Crashed reason=", "because it is rebalancing", "RebalanceInProgressError")
+
+
 def _one_line(record: logging.LogRecord) -> bool:
     """Leave out tracebacks, each service's word on the error that ends the worker, and routine."""
     record.exc_info = record.exc_text = None
     message = record.getMessage()
-    return "Crashed reason=" not in message and "because it is rebalancing" not in message
+    return not any(routine in message for routine in _ROUTINE)
 
 
 def _say(message: str) -> None:

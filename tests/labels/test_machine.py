@@ -35,9 +35,7 @@ class Bench:
         self.overlay = Overlay(self.store)
         self.tally: Counter[str] = Counter()
         self.dead: list[DeadLetter] = []
-        self.machine = LabelMachine(
-            policy, StoredFacts(self.overlay), self.tally, self.dead.append
-        )
+        self.machine = LabelMachine(policy, StoredFacts(self.overlay), self.tally, self.dead.append)
         self.watermark_ms: int | None = None
         self.last: dict[tuple[str, str], tuple[int, str, bool]] = {}
         self.changes: list[Change] = []
@@ -183,10 +181,10 @@ TABLE: list[tuple[str, list[TestEvent | int], tuple[int, str, bool] | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("events", "expected"), [row[1:] for row in TABLE], ids=[r[0] for r in TABLE])
-def test_rules(
-    events: list[TestEvent | int], expected: tuple[int, str, bool] | None
-) -> None:
+@pytest.mark.parametrize(
+    ("events", "expected"), [row[1:] for row in TABLE], ids=[r[0] for r in TABLE]
+)
+def test_rules(events: list[TestEvent | int], expected: tuple[int, str, bool] | None) -> None:
     """Each row of the table of rules gives the label of application ``a``."""
     bench = Bench()
     for event in events:
@@ -199,8 +197,9 @@ def test_rules(
 
 def test_min_age_spares_young_applications() -> None:
     """A response infers only for applications that were at least ``min_age`` old."""
-    bench = Bench(LabelPolicy(window_ms=W, min_age_ms=200, orphan_ttl_ms=10**6,
-                              allowed_lateness_ms=0))
+    bench = Bench(
+        LabelPolicy(window_ms=W, min_age_ms=200, orphan_ttl_ms=10**6, allowed_lateness_ms=0)
+    )
     bench.apply(A)
     bench.apply(B)
     bench.apply(engagement("e", "b", 10_199))
@@ -244,8 +243,10 @@ def test_refusals_leave_the_state_untouched() -> None:
         (engagement("e", "a", 10_011, "note"), ConflictError),
         (engagement("f", "a", 10_011, member="other"), MismatchError),
         (engagement("f", "a", 10_011, "dance"), UnknownActionError),
-        (JobEvent(job_event_id="x", job_id="j", event_time_ms=1, action="sold"),
-         UnknownActionError),
+        (
+            JobEvent(job_event_id="x", job_id="j", event_time_ms=1, action="sold"),
+            UnknownActionError,
+        ),
         (engagement("f", "unknown", 9_904), UnmatchedError),
     ]
     for event, error in refused:

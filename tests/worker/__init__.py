@@ -1,0 +1,1 @@
+"""Tests of the Faust worker, on the embedded broker."""

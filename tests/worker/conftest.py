@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from faust.tables.manager import TableManager
 
 from stream.embedded_broker import EmbeddedBroker
 from stream.records import Record
@@ -33,26 +35,32 @@ class Recorder:
         self._on_batch = on_batch
 
     def __call__(self, control: Control) -> Recorder:
+        """Be the factory of itself."""
         self.control = control
         return self
 
     async def process(self, batch: RecordBatch) -> None:
+        """Keep the batch."""
         if self._on_batch is not None:
             await self._on_batch(batch)
         self.batches[batch.topic, batch.partition].append(batch)
 
     async def tick(self) -> None:
+        """Count the ticks."""
         self.ticks += 1
 
     async def assigned(self, partitions: frozenset[Partition]) -> None:
+        """Note it, and start at ``starts`` where that says something."""
         self.hooks.append(f"assigned {len(partitions)}")
         if self.control is not None:
             await self.control.seek(self.starts)
 
     async def revoked(self, partitions: frozenset[Partition]) -> None:
+        """Note it."""
         self.hooks.append(f"revoked {len(partitions)}")
 
     async def stop(self) -> None:
+        """Note it."""
         self.hooks.append("stop")
 
     @property
@@ -61,6 +69,7 @@ class Recorder:
         return sum(len(batch.records) for taken in self.batches.values() for batch in taken)
 
     def records(self, topic: str, partition: int) -> list[Record]:
+        """Return all records of a partition, in the order in which they came."""
         return [record for batch in self.batches[topic, partition] for record in batch.records]
 
     def check_contiguous(self, begin: int = 0) -> None:
@@ -148,6 +157,10 @@ class Kit:
         finally:
             consumer.close()
 
+    def topics(self) -> set[str]:
+        """Names of all topics that the broker has."""
+        return set(AdminClient(self._clients).list_topics(timeout=10).topics)
+
     def work(self, recorder: Recorder, until: Callable[[], bool], **changes: Any) -> None:
         """Run a worker in this process until the condition holds, 15 s at most."""
         asyncio.run(self.start(recorder, until, self.settings(**changes)))
@@ -155,6 +168,7 @@ class Kit:
     async def start(
         self, recorder: Recorder, until: Callable[[], bool], settings: WorkerSettings
     ) -> None:
+        """Run a worker in the running event loop; see :meth:`work`."""
         worker = Worker(settings, recorder)
         reached = False
 
@@ -179,6 +193,15 @@ class Kit:
 
     def _partitions(self) -> list[TopicPartition]:
         return [TopicPartition(topic, n) for topic in TOPICS for n in range(PARTITIONS)]
+
+
+async def no_sleep(self: TableManager, seconds: float) -> None:
+    """Stand in for the second that Faust's table manager waits at start, for late tables."""
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TableManager, "sleep", no_sleep)
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Tests of the log reader, the simulator and the producer."""

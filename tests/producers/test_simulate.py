@@ -1,0 +1,326 @@
+"""The simulated marketplace: reproducible, true to its truth, and shaped like a real one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from itertools import islice
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from producers.simulate import (
+    ACTIONS,
+    START_MS,
+    SimulationSettings,
+    Truth,
+    draw_truth,
+    job_id,
+    member_id,
+    simulate,
+)
+from stream.errors import ConfigError
+from stream.policy import LabelPolicy
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+SMALL = SimulationSettings(members=100, jobs=60, days=6, applications_per_member=5)
+POLICY = LabelPolicy()
+
+
+class Log:
+    """A simulated log, looked up in every way that the tests need."""
+
+    def __init__(self, settings: SimulationSettings) -> None:
+        self.lines = list(simulate(settings))
+        self.events: list[dict[str, Any]] = [json.loads(line) for line in self.lines]
+        self.applications: dict[str, dict[str, Any]] = {}
+        self.engagements: dict[str, dict[str, Any]] = {}
+        self.closings: dict[str, dict[str, Any]] = {}
+        for event in self.events:
+            if event["type"] == "application":
+                self.applications[event["application_id"]] = event
+            elif event["type"] == "engagement":
+                self.engagements[event["engagement_id"]] = event
+            else:
+                self.closings[event["job_id"]] = event
+
+    def age_ms(self, engagement: dict[str, Any]) -> int:
+        """Tell how long after its application an engagement came."""
+        applied: int = self.applications[engagement["application_id"]]["event_time_ms"]
+        time_ms: int = engagement["event_time_ms"]
+        return time_ms - applied
+
+    def first(self, actions: frozenset[str]) -> dict[str, int]:
+        """Tell the age of the first of these actions, by application."""
+        found: dict[str, int] = {}
+        for engagement in self.engagements.values():
+            if engagement["action"] in actions:
+                application = engagement["application_id"]
+                age = self.age_ms(engagement)
+                found[application] = min(age, found.get(application, age))
+        return found
+
+
+@pytest.fixture(scope="module")
+def settings() -> SimulationSettings:
+    """Describe a marketplace of some twenty thousand events."""
+    return SimulationSettings(members=600, jobs=150, days=20)
+
+
+@pytest.fixture(scope="module")
+def log(settings: SimulationSettings) -> Log:
+    """Simulate it once."""
+    return Log(settings)
+
+
+@pytest.fixture(scope="module")
+def truth(settings: SimulationSettings) -> Truth:
+    """Draw its truth."""
+    return draw_truth(settings)
+
+
+def digest(settings: SimulationSettings) -> str:
+    """Hash a whole log."""
+    return hashlib.sha256(b"\n".join(simulate(settings))).hexdigest()
+
+
+def test_the_same_seed_gives_the_same_bytes() -> None:
+    """The same settings give the same log and truth; another seed gives others."""
+    other = msgspec.structs.replace(SMALL, seed=2)
+    assert digest(SMALL) == digest(SMALL) != digest(other)
+    assert draw_truth(SMALL).to_json() == draw_truth(SMALL).to_json() != draw_truth(other).to_json()
+
+
+def test_ids_and_fields_are_those_of_the_contract(log: Log) -> None:
+    """Events have the fields of the wire formats, known actions, and readable ids."""
+    application = log.applications["a0000000"]
+    assert (
+        {"type", "application_id", "member_id", "job_id", "event_time_ms", "features"}
+        <= set(application)
+        <= {*application, "channel", "terms"}
+    )
+    assert list(application["features"]) == ["global", "per_member", "per_job"]
+    assert {"e0000000", "e0000001"} <= set(log.engagements)
+    actions = {engagement["action"] for engagement in log.engagements.values()}
+    assert actions == set(ACTIONS)
+    assert actions == POLICY.positive_actions | POLICY.negative_actions | POLICY.neutral_actions
+    assert {closing["action"] for closing in log.closings.values()} == {"closed"}
+    assert log.closings
+    assert all(closing["job_event_id"][0] == "x" for closing in log.closings.values())
+
+
+def test_engagements_belong_to_their_applications(log: Log) -> None:
+    """Every engagement names its application's member and job, and comes after it."""
+    for engagement in log.engagements.values():
+        application = log.applications[engagement["application_id"]]
+        assert engagement["member_id"] == application["member_id"]
+        assert engagement["job_id"] == application["job_id"]
+        assert log.age_ms(engagement) > 0
+
+
+def test_every_block_begins_with_a_constant(log: Log, settings: SimulationSettings) -> None:
+    """Blocks are lists of the sizes asked for, and the first number is 1."""
+    sizes = {
+        "global": settings.d_global,
+        "per_member": settings.d_member,
+        "per_job": settings.d_job,
+    }
+    for application in log.applications.values():
+        assert {name: len(block) for name, block in application["features"].items()} == sizes
+        assert all(block[0] == 1.0 for block in application["features"].values())
+
+
+def test_members_apply_to_a_job_once_while_it_is_open(
+    log: Log, settings: SimulationSettings
+) -> None:
+    """No member applies twice to a job, nobody after its closing or after the last day."""
+    pairs = Counter((a["member_id"], a["job_id"]) for a in log.applications.values())
+    assert max(pairs.values()) == 1
+    for application in log.applications.values():
+        closing = log.closings.get(application["job_id"])
+        assert closing is None or application["event_time_ms"] < closing["event_time_ms"]
+        assert 0 <= application["event_time_ms"] - START_MS < settings.days * DAY_MS
+
+
+def test_members_and_jobs_have_as_much_to_do_as_asked(
+    log: Log, settings: SimulationSettings
+) -> None:
+    """Members apply about as often as asked, in bursts; hardly any job stays alone."""
+    expected = settings.members * settings.applications_per_member
+    assert len(log.applications) == pytest.approx(expected, rel=0.1)
+    by_member = Counter(a["member_id"] for a in log.applications.values())
+    days = Counter(
+        (a["member_id"], (a["event_time_ms"] - START_MS) // DAY_MS)
+        for a in log.applications.values()
+    )
+    assert len(by_member) > 0.85 * settings.members
+    assert np.mean(list(days.values())) > 2.5
+    by_job = Counter(a["job_id"] for a in log.applications.values())
+    assert np.median(list(by_job.values())) > 30
+
+
+def test_first_answers_take_from_hours_to_two_weeks(log: Log) -> None:
+    """About a third of the first answers come within a day, all of them within the window."""
+    ages = np.array(list(log.first(POLICY.positive_actions | POLICY.negative_actions).values()))
+    assert 0.25 < np.mean(ages < DAY_MS) < 0.42
+    assert np.mean(ages > 7 * DAY_MS) > 0.1
+    assert ages.max() <= 14 * DAY_MS
+
+
+def test_recruiters_answer_many_applicants_in_one_sitting(log: Log) -> None:
+    """Most answers of a busy job share their hour with another answer of that job."""
+    hours = Counter((e["job_id"], e["event_time_ms"] // HOUR_MS) for e in log.engagements.values())
+    shared = sum(count for count in hours.values() if count > 1)
+    assert shared > 0.5 * len(log.engagements)
+
+
+def test_some_declines_are_taken_back_in_time(log: Log) -> None:
+    """Some are declined first and answered later, within the window; most declines stand."""
+    positive = log.first(POLICY.positive_actions)
+    negative = log.first(POLICY.negative_actions)
+    corrected = [key for key in negative if key in positive]
+    assert 0.04 < len(corrected) / len(positive) < 0.14
+    assert all(negative[key] < positive[key] <= POLICY.window_ms for key in corrected)
+    assert len(negative) > 3 * len(corrected)
+
+
+def test_events_arrive_late_but_never_too_late(log: Log, settings: SimulationSettings) -> None:
+    """Some events arrive out of order, none (at first) behind the allowed lateness."""
+    latest, behind, seen = 0, 0, set()
+    for line, event in zip(log.lines, log.events, strict=True):
+        time_ms = event["event_time_ms"]
+        if line not in seen:
+            assert time_ms > latest - POLICY.allowed_lateness_ms
+            behind += time_ms < latest
+        seen.add(line)
+        latest = max(latest, time_ms)
+    assert 0.03 < behind / len(log.lines) < 2 * settings.out_of_order_share
+
+
+def test_repeats_are_identical_and_later(log: Log, settings: SimulationSettings) -> None:
+    """Some events come twice, word for word; no id ever has two contents."""
+    different = len(set(log.lines))
+    assert different == len(log.applications) + len(log.engagements) + len(log.closings)
+    repeats = len(log.lines) - different
+    assert repeats == pytest.approx(settings.repeat_share * different, rel=0.4)
+
+
+def test_outcomes_follow_the_truth(log: Log, truth: Truth, settings: SimulationSettings) -> None:
+    """Recomputed from the features sent and the truth written, the chances are calibrated."""
+    applications = list(log.applications.values())
+    document = json.loads(truth.to_json())
+
+    def score(application: dict[str, Any]) -> tuple[float, float]:
+        features = application["features"]
+        fixed = float(np.dot(features["global"], document["global"]))
+        member = np.dot(features["per_member"], document["per_member"][application["member_id"]])
+        job = np.dot(features["per_job"], document["per_job"][application["job_id"]])
+        return fixed, fixed + float(member + job)
+
+    fixed, full = np.array([score(application) for application in applications]).T
+    positive = log.first(POLICY.positive_actions)
+    answered = np.array([float(a["application_id"] in positive) for a in applications])
+    chance = 1 / (1 + np.exp(-full))
+    for low, high in ((0.0, 0.1), (0.1, 0.3), (0.3, 0.5), (0.5, 0.8), (0.8, 1.0)):
+        within = (chance >= low) & (chance < high)
+        spread = np.sqrt(np.sum(chance[within] * (1 - chance[within])))
+        assert abs(np.sum(answered[within] - chance[within])) < 4 * spread
+    assert 0.6 < roc_auc_score(answered, fixed) < 0.7
+    assert roc_auc_score(answered, full) > 0.8
+    assert np.mean(answered) == pytest.approx(settings.answer_rate, abs=0.06)
+
+
+def test_the_truth_file_names_every_entity_and_feature(truth: Truth) -> None:
+    """The truth has the settings, the features' names, and coefficients of every entity."""
+    document = json.loads(truth.to_json())
+    settings = truth.settings
+    assert msgspec.convert(document["settings"], SimulationSettings) == settings
+    names = document["feature_names"]
+    assert [len(names[block]) for block in ("global", "per_member", "per_job")] == [
+        settings.d_global,
+        settings.d_member,
+        settings.d_job,
+    ]
+    assert all(block[0] == "intercept" for block in names.values())
+    assert list(document["per_member"]) == [member_id(k) for k in range(settings.members)]
+    assert list(document["per_job"]) == [job_id(k) for k in range(settings.jobs)]
+    assert document["per_job"]["j00042"] == truth.per_job[42].tolist()
+    spread = np.std(truth.per_member)
+    assert spread == pytest.approx(settings.precision_member**-0.5, rel=0.1)
+
+
+def test_features_can_be_sent_by_name() -> None:
+    """With named features the blocks are objects of the same numbers under the truth's names."""
+    named = msgspec.structs.replace(SMALL, named_features=True)
+    names = draw_truth(named).feature_names
+    for plain, by_name in zip(simulate(SMALL), simulate(named), strict=True):
+        event, other = json.loads(plain), json.loads(by_name)
+        if event["type"] == "application":
+            for block, values in event["features"].items():
+                assert other["features"][block] == dict(zip(names[block], values, strict=True))
+            del event["features"], other["features"]
+        assert event == other
+
+
+def test_the_global_score_can_be_sent_along() -> None:
+    """With a global score, each application carries the true fixed effect's log-odds."""
+    beta = draw_truth(SMALL).beta
+    scored = 0
+    for line in simulate(msgspec.structs.replace(SMALL, global_score=True)):
+        event = json.loads(line)
+        if event["type"] == "application":
+            expected = float(np.dot(beta, event["features"]["global"]))
+            assert event["global_score"] == pytest.approx(expected, abs=1e-6)
+            scored += 1
+    assert scored > 100
+
+
+@pytest.mark.parametrize("size", [1, 2, 9])
+def test_blocks_may_have_any_size(size: int) -> None:
+    """Blocks of one number (the constant alone) and large ones work, in any combination."""
+    for d_global, d_member, d_job in ((size, 1, 1), (1, size, 1), (1, 1, size), (size, size, size)):
+        settings = msgspec.structs.replace(SMALL, d_global=d_global, d_member=d_member, d_job=d_job)
+        names = draw_truth(settings).feature_names
+        assert [len(block) for block in names.values()] == [d_global, d_member, d_job]
+        assert all(len(set(block)) == len(block) for block in names.values())
+        assert len(list(simulate(settings))) > 300
+
+
+def test_a_tiny_marketplace_works() -> None:
+    """One member, two jobs and one day give a log, possibly a short one."""
+    settings = SimulationSettings(members=1, jobs=2, days=1, applications_per_member=1.0)
+    for line in simulate(settings):
+        assert json.loads(line)["type"] in {"application", "engagement", "job"}
+
+
+def test_a_long_log_starts_at_once() -> None:
+    """Lines come before the whole log is drawn: a year's first day costs no year."""
+    settings = SimulationSettings(days=365, applications_per_member=200.0, jobs=4_000)
+    assert len(list(islice(simulate(settings), 1_000))) == 1_000
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"members": 0}, "members must be at least 1"),
+        ({"d_job": 0}, "d_job must be at least 1"),
+        ({"answer_rate": 0.0}, "answer_rate"),
+        ({"repeat_share": 1.5}, "repeat_share must lie between 0 and 1"),
+        ({"reject_share": float("nan")}, "reject_share must lie between 0 and 1"),
+        ({"global_sd": float("inf")}, "global_sd must be a positive number"),
+        ({"precision_job": 0.0}, "precision_job must be a positive number"),
+        ({"max_lateness_ms": HOUR_MS}, "shorter than 1h"),
+        ({"jobs": 30}, "30 jobs are too few for 20 applications per member"),
+        ({"seed": -1}, "seed must not be negative"),
+        ({"start_ms": -1}, "between 1970 and 2100"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any], message: str) -> None:
+    """Each setting out of its range is a configuration error that names it."""
+    with pytest.raises(ConfigError, match=message):
+        SimulationSettings(**wrong)

@@ -1,0 +1,92 @@
+"""Stored values: round trips, truncation at every byte, and a committed file per version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from stream.errors import StateError
+from stream.events import Source
+from stream.labels.facts import Deadline, EngagementFact, Facts, JobEventFact, Marker, Waiting
+from stream.state import codec
+from stream.updaters.posterior import Example, Posterior
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "state-values-v1.json"
+
+VALUES: dict[str, tuple[Any, Callable[[Any], bytes], Callable[[bytes], Any]]] = {
+    "facts": (
+        Facts(
+            "m1",
+            1700000000000,
+            b"d" * 16,
+            3,
+            b"\0\0\x80?",
+            b"",
+            -1.25,
+            0.5,
+            0.0,
+            "job_applicants",
+            {"skill": ["python"]},
+            2,
+            "later_response",
+            7,
+        ),
+        codec.encode_application,
+        codec.decode_application,
+    ),
+    "marker": (Marker("m1", 5), codec.encode_application, codec.decode_application),
+    "waiting": (Waiting(2), codec.encode_application, codec.decode_application),
+    "engagement": (
+        EngagementFact(
+            "e1", "a1", "m1", 5, "message", b"d" * 16, Source("t", 1, 2, 3, b"raw", b"k")
+        ),
+        codec.encode_engagement,
+        codec.decode_engagement,
+    ),
+    "job_event": (JobEventFact(5, b"d" * 16), codec.encode_job_event, codec.decode_job_event),
+    "deadline": (
+        Deadline(5, 1, "j", "a", "e", 6, 7),
+        codec.encode_deadline,
+        codec.decode_deadline,
+    ),
+    "posterior": (
+        Posterior(b"\0" * 16, 9, [Example(9, "1:ja", 4, True, 1.0, -0.5, b"\0\0\x80?")], 3),
+        codec.encode_posterior,
+        codec.decode_posterior,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_round_trip(name: str) -> None:
+    """What was encoded decodes to an equal value."""
+    value, encode, decode = VALUES[name]
+    assert decode(encode(value)) == value
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_truncation_at_every_byte_is_an_error(name: str) -> None:
+    """No cut of a value is read as something else."""
+    value, encode, decode = VALUES[name]
+    whole = encode(value)
+    for length in range(len(whole)):
+        with pytest.raises(StateError):
+            decode(whole[:length])
+
+
+def test_another_version_is_refused_in_words() -> None:
+    """A value of a version to come names both versions."""
+    with pytest.raises(StateError, match="version 9, this release reads 1"):
+        codec.decode_application(b"\x09" + codec.encode_application(Waiting(1))[1:])
+
+
+def test_values_of_version_1_are_read_for_ever() -> None:
+    """The committed bytes of version 1 decode to what they were made from."""
+    golden = msgspec.json.decode(GOLDEN.read_bytes(), type=dict[str, str])
+    assert golden.keys() == VALUES.keys()
+    for name, (value, _, decode) in VALUES.items():
+        assert decode(bytes.fromhex(golden[name])) == value

@@ -1,0 +1,118 @@
+"""Both stores and the overlay are the same ordered map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.errors import StateError
+from stream.state import keys
+from stream.state.overlay import Overlay
+from stream.state.store import MemoryStore, RocksStore, Store
+
+
+@pytest.fixture(params=["memory", "rocks"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """Both stores in turn."""
+    made: Store = MemoryStore() if request.param == "memory" else RocksStore(tmp_path / "db")
+    yield made
+    made.close()
+
+
+def test_batches_are_read_back(store: Store) -> None:
+    """What a batch puts and deletes is what get, get_many and scan give."""
+    store.write({b"pa": b"1", b"pb": b"2", b"pc": b"", b"q": b"4"})
+    store.write({b"pb": None, b"missing": None})
+    assert store.get(b"pa") == b"1"
+    assert store.get(b"pb") is None
+    assert store.get_many([b"pc", b"pb", b"pa"]) == [b"", None, b"1"]
+    assert store.get_many([]) == []
+    assert list(store.scan(b"p", b"q")) == [(b"pa", b"1"), (b"pc", b"")]
+
+
+def test_rocks_store_survives_reopening(tmp_path: Path) -> None:
+    """What was written is there after closing, also for a read-only visitor."""
+    first = RocksStore(tmp_path / "db")
+    first.write({b"k": b"v"})
+    first.close()
+    second = RocksStore(tmp_path / "db", read_only=True)
+    assert second.get(b"k") == b"v"
+    second.close()
+
+
+def test_rocks_store_in_use_is_refused_in_words(tmp_path: Path) -> None:
+    """Opening a folder that another handle holds is a clear error."""
+    first = RocksStore(tmp_path / "db")
+    with pytest.raises(StateError, match="in use"):
+        RocksStore(tmp_path / "db")
+    first.close()
+
+
+def test_foreign_folders_are_refused(tmp_path: Path) -> None:
+    """A read-only visit to a folder without state, and a file in the way, are clear errors."""
+    with pytest.raises(StateError, match="no state"):
+        RocksStore(tmp_path, read_only=True)
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(StateError, match="cannot be opened"):
+        RocksStore(tmp_path / "file")
+
+
+TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=5)
+KEYS = st.tuples(st.sampled_from(b"pa"), st.binary(max_size=2)).map(
+    lambda pair: bytes([pair[0]]) + pair[1]
+)
+WRITES = st.dictionaries(KEYS, st.one_of(st.none(), st.binary(max_size=2)))
+
+
+@given(st.lists(st.tuples(WRITES, st.sampled_from(["keep", "flush", "discard"]))))
+def test_overlay_is_a_dictionary_over_the_store(
+    steps: list[tuple[dict[bytes, bytes | None], str]],
+) -> None:
+    """Reads and scans see pending writes at once; a discard takes them back."""
+    memory = MemoryStore()
+    overlay = Overlay(memory)
+    flushed: dict[bytes, bytes] = {}
+    model: dict[bytes, bytes] = {}
+    for writes, end in steps:
+        for key, value in writes.items():
+            if value is None:
+                overlay.delete(key)
+                model.pop(key, None)
+            else:
+                overlay.put(key, value)
+                model[key] = value
+        for key in writes:
+            assert overlay.get(key) == model.get(key)
+        ordered = sorted((k, v) for k, v in model.items() if k[:1] == b"p")
+        assert list(overlay.scan(b"p", b"q")) == ordered
+        if end == "flush":
+            overlay.flush()
+            flushed = dict(model)
+        elif end == "discard":
+            overlay.discard()
+            model = dict(flushed)
+    overlay.flush()
+    assert dict(memory.scan(b"", b"\xff")) == model
+
+
+@given(st.lists(st.integers(0, 2**62), min_size=2, max_size=2))
+def test_time_in_keys_sorts_as_time(times: list[int]) -> None:
+    """Byte order of encoded times is their order; they read back."""
+    first, second = map(keys.time_bytes, times)
+    assert (first < second) == (times[0] < times[1])
+    assert keys.time_at(b"xx" + first, 2) == times[0]
+
+
+@given(TEXT, TEXT, TEXT)
+def test_keys_of_different_jobs_never_mix(job: str, other: str, name: str) -> None:
+    """No application of another job lies between a job's prefix and its end."""
+    prefix = keys.pending(job)
+    inside = prefix + keys.time_bytes(5) + name.encode()
+    assert prefix <= inside < keys.after(prefix)
+    if other != job:
+        outside = keys.pending(other) + keys.time_bytes(5)
+        assert not prefix <= outside < keys.after(prefix)

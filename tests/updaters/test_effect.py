@@ -1,0 +1,245 @@
+"""An effect: corrections replace, refits are lazy, offsets are fixed, the old is forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from stream.events import Label
+from stream.policy import DAY_MS, EffectSettings
+from stream.updaters.effect import Effect, EffectName
+from stream.updaters.posterior import Posterior
+from tests.updaters.test_newton import hessian, mode
+
+Z_ROWS = np.random.default_rng(0).normal(size=(40, 3)).astype("<f4")
+
+
+class DictBook:
+    """Posteriors in a dictionary, copied as a store would."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+
+    def load(self, entity_id: str) -> Posterior | None:
+        """Return a posterior."""
+        value = self.values.get(entity_id)
+        return None if value is None else msgspec.msgpack.decode(value, type=Posterior)
+
+    def save(self, entity_id: str, posterior: Posterior) -> None:
+        """Keep a posterior."""
+        self.values[entity_id] = msgspec.msgpack.encode(posterior)
+
+
+def label(
+    number: int,
+    kind: str,
+    *,
+    final: bool = False,
+    previous: str | None = None,
+    job: str = "j",
+    day: int | None = None,
+) -> Label:
+    """Label of application ``number`` of member m; its features are row ``number``."""
+    return Label(
+        application_id=f"a{number:03}",
+        member_id="m",
+        job_id=job,
+        label=int(kind == "positive"),
+        kind=kind,
+        previous=previous,
+        rule=None,
+        final=final or kind == "positive",
+        weight=1.0,
+        application_time_ms=(number if day is None else day) * DAY_MS,
+        evidence_time_ms=None,
+        label_time_ms=0,
+        model_version="v",
+        per_member=Z_ROWS[number].tobytes(),
+        per_job=Z_ROWS[-1 - number].tobytes(),
+        global_score=0.1 * number,
+        member_score=0.3,
+        job_score=-0.2,
+        channel=None,
+        terms=None,
+    )
+
+
+def effect(book: DictBook, name: EffectName = "per_member", **settings: Any) -> Effect:
+    """Make an effect of three features with a strict tolerance."""
+    return Effect(name, 3, EffectSettings(**settings), "v", book, tolerance=1e-14)
+
+
+def learn(labels: Sequence[Label], cuts: Sequence[int] = (), **settings: Any) -> Posterior:
+    """Learn labels, flushing after the numbers in ``cuts``, and return the posterior."""
+    book = DictBook()
+    subject = effect(book, **settings)
+    for count, item in enumerate(labels):
+        subject.learn(item)
+        if count in cuts:
+            subject.flush()
+    subject.flush()
+    posterior = book.load("m")
+    assert posterior is not None
+    return posterior
+
+
+def theta(posterior: Posterior) -> NDArray[np.float64]:
+    """Mode as an array."""
+    return np.frombuffer(posterior.mode)
+
+
+def test_mode_is_the_map_over_the_last_labels() -> None:
+    """After labels and corrections the mode is the kernel's on the last labels with offsets."""
+    labels = [label(n, "negative_inferred") for n in range(6)]
+    labels += [label(2, "positive", previous="negative_inferred")]
+    posterior = learn(labels, half_life_ms=None)
+    y = np.array([0.0, 0, 1, 0, 0, 0])
+    o = np.array([0.1 * n - 0.2 for n in range(6)])
+    assert np.allclose(theta(posterior), mode(Z_ROWS[:6], y, np.ones(6), o, 3.0), atol=1e-9)
+    assert posterior.examples == 6
+
+
+def test_uncoupled_offset_is_the_global_score() -> None:
+    """Without coupling the other effect's score is left out of the offset."""
+    posterior = learn([label(4, "positive")], half_life_ms=None, coupled=False)
+    o = np.array([0.4])
+    assert np.allclose(theta(posterior), mode(Z_ROWS[4:5], np.ones(1), np.ones(1), o, 3.0))
+
+
+def test_per_job_effect_takes_the_members_score_and_the_jobs_features() -> None:
+    """The job's entity learns the per-job block, with the member's score in the offset."""
+    book = DictBook()
+    subject = effect(book, "per_job", half_life_ms=None)
+    subject.learn(label(4, "positive"))
+    subject.flush()
+    posterior = book.load("j")
+    assert posterior is not None
+    wanted = mode(Z_ROWS[-5:-4], np.ones(1), np.ones(1), np.array([0.4 + 0.3]), 3.0)
+    assert np.allclose(theta(posterior), wanted)
+
+
+@st.composite
+def sequences(draw: st.DrawFn) -> list[Label]:
+    """Return sequences of labels that climb, of up to eight applications, interleaved."""
+    queues = []
+    for number in range(draw(st.integers(1, 8))):
+        steps = draw(
+            st.sampled_from(
+                [
+                    ["negative_inferred"],
+                    ["negative_inferred", "positive"],
+                    ["negative_inferred", "negative_explicit", "positive"],
+                    ["negative_explicit", "negative_explicit!"],
+                    ["negative_inferred", "negative_conclusive!"],
+                    ["positive"],
+                ]
+            )
+        )
+        queue, previous = [], None
+        for step in steps:
+            kind = step.rstrip("!")
+            queue.append(label(number, kind, final=step.endswith("!"), previous=previous))
+            previous = kind
+        queues.append(queue)
+    result = []
+    while queues:
+        queue = draw(st.sampled_from(queues))
+        result.append(queue.pop(0))
+        queues = [q for q in queues if q]
+    return result
+
+
+@given(sequences(), st.sets(st.integers(0, 20)), st.data())
+def test_state_equals_never_having_seen_the_wrong_labels(
+    labels: list[Label], cuts: set[int], data: st.DataObject
+) -> None:
+    """Any order, any cut, any repeat: the posterior is that of the last labels alone."""
+    last = {item.application_id: item for item in labels}
+    wanted = learn(list(last.values()))
+    repeated = list(labels)
+    for item in labels:
+        if data.draw(st.booleans()):
+            at = data.draw(st.integers(labels.index(item), len(repeated)))
+            repeated.insert(at, item)
+    found = learn(repeated, tuple(cuts))
+    assert found.kept == wanted.kept
+    assert found.time_ms == wanted.time_ms
+    Z = np.frombuffer(b"".join(e.z for e in wanted.kept), "<f4").reshape(-1, 3)
+    w = np.exp2(-(wanted.time_ms - np.array([e.time_ms for e in wanted.kept])) / (30 * DAY_MS))
+    o = np.array([e.offset for e in wanted.kept])
+    sd = np.sqrt(np.diag(np.linalg.inv(hessian(theta(wanted), Z, w, o, 3.0))))
+    assert np.max(np.abs(theta(found) - theta(wanted)) / sd) < 1e-6
+
+
+def test_examples_are_forgotten_by_half_life() -> None:
+    """An example one half-life older than the newest counts half."""
+    posterior = learn([label(0, "positive", day=0), label(1, "positive", day=30)])
+    o = np.array([-0.2, -0.1])
+    wanted = mode(Z_ROWS[:2], np.ones(2), np.array([0.5, 1.0]), o, 3.0)
+    assert np.allclose(theta(posterior), wanted, atol=1e-9)
+
+
+def test_over_capacity_the_oldest_of_its_sort_is_dropped() -> None:
+    """Final and provisional examples have limits of their own; what is dropped stays counted."""
+    labels = [label(n, "positive") for n in range(5)]
+    labels += [label(n, "negative_inferred") for n in range(5, 9)]
+    posterior = learn(labels, capacity=3, open_limit=2)
+    assert [e.id[-3:] for e in posterior.kept] == ["002", "003", "004", "007", "008"]
+    assert posterior.examples == 9
+    again = learn(
+        [*labels, label(6, "positive", previous="negative_inferred")], capacity=3, open_limit=2
+    )
+    assert again.examples == 9
+
+
+def test_applications_of_different_jobs_may_share_an_id() -> None:
+    """An application is identified by its job and its id together."""
+    same = [label(0, "positive", job=job) for job in ("j", "k", "0:j")]
+    assert learn(same).examples == 3
+
+
+def test_refits_are_lazy() -> None:
+    """Labels that come together cost one refit, at the next score; a score sees them all."""
+    book = DictBook()
+    subject = effect(book)
+    z = Z_ROWS[0].tobytes()
+    assert subject.score("m", z) == 0.0
+    subject.learn(label(0, "positive"))
+    subject.learn(label(1, "positive"))
+    assert subject.refits == 0
+    assert subject.score("m", z) != 0.0
+    assert subject.score("m", z) != 0.0
+    subject.flush()
+    assert subject.refits == 1
+
+
+def test_discarded_labels_were_never_learned() -> None:
+    """What was learned since the last flush goes with a discard."""
+    book = DictBook()
+    subject = effect(book)
+    subject.learn(label(0, "positive"))
+    subject.discard()
+    assert subject.flush() == []
+    assert subject.score("m", Z_ROWS[0].tobytes()) == 0.0
+
+
+def test_coefficients_carry_mode_and_variance() -> None:
+    """The message has mode, marginal variances and the number of examples."""
+    book = DictBook()
+    subject = effect(book, half_life_ms=None)
+    subject.learn(label(0, "positive"))
+    subject.flush()
+    found = subject.coefficients("m")
+    assert found is not None
+    wanted = np.linalg.inv(
+        hessian(np.array(found.mean), Z_ROWS[:1], np.ones(1), np.array([-0.2]), 3.0)
+    )
+    assert found.variance == pytest.approx(np.diag(wanted).tolist())
+    assert (found.examples, found.model_version, found.event_time_ms) == (1, "v", 0)
