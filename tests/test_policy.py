@@ -1,0 +1,86 @@
+"""The policy file: defaults, every key, and clear refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stream.errors import ConfigError
+from stream.policy import DAY_MS, Policy, load_policy, parse_policy
+
+
+def test_empty_file_is_the_defaults() -> None:
+    """Every key is optional."""
+    assert parse_policy("") == Policy() == load_policy(None)
+
+
+def test_every_key_is_read() -> None:
+    """Each setting of the file ends up in the policy."""
+    policy = parse_policy(
+        """
+        [labels]
+        positive_actions = ["finished"]
+        negative_actions = ["dropped"]
+        neutral_actions = []
+        window = "30d"
+        later_response = "off"
+        min_age = "2h"
+        job_closed = false
+        allowed_lateness = "10m"
+        orphan_ttl = "2d"
+        [effects.per_member]
+        prior_precision = 0.5
+        half_life = "off"
+        capacity = 16
+        open_limit = 64
+        coupled = false
+        [effects.per_job]
+        half_life = "7d"
+        """
+    )
+    labels = policy.labels
+    assert labels.positive_actions == {"finished"}
+    assert (labels.negative_actions, labels.neutral_actions) == ({"dropped"}, frozenset())
+    assert (labels.window_ms, labels.min_age_ms) == (30 * DAY_MS, 7_200_000)
+    assert not labels.later_response
+    assert not labels.job_closed
+    assert (labels.allowed_lateness_ms, labels.orphan_ttl_ms) == (600_000, 2 * DAY_MS)
+    member = policy.per_member
+    assert (member.prior_precision, member.half_life_ms, member.capacity) == (0.5, None, 16)
+    assert (member.open_limit, member.coupled) == (64, False)
+    assert policy.per_job.half_life_ms == 7 * DAY_MS
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[labels]\nwindows = '1d'", "windows"),
+        ("[labels]\nwindow = '14 fortnights'", "window"),
+        ("[labels]\nwindow = 14", "window"),
+        ("[labels]\nwindow = '0'", "window"),
+        ("[labels]\nnegative_actions = ['message']", "message"),
+        ("[labels]\npositive_actions = []", "positive_actions"),
+        ("[labels]\norphan_ttl = '1m'", "orphan_ttl"),
+        ("[labels]\nmin_age = '15d'", "min_age"),
+        ("[effects.per_member]\nprior_precision = 0", "prior_precision"),
+        ("[effects.per_member]\ncapacity = 0", "capacity"),
+        ("[effects.per_job]\nhalf_life = '0'", "half_life"),
+        ("[effects.per_cat]\n", "per_cat"),
+        ("labels = [", "TOML"),
+    ],
+)
+def test_refusals_name_the_key(text: str, says: str, tmp_path: Path) -> None:
+    """A bad policy is one line that names the file and the key."""
+    path = tmp_path / "policy.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=says) as caught:
+        load_policy(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    """A policy that is not there is a clear error, not the defaults."""
+    with pytest.raises(ConfigError, match="No such file"):
+        load_policy(tmp_path / "none.toml")

@@ -1,0 +1,250 @@
+"""Replay: five files, the same bytes every time, prequential scores."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+from itertools import starmap
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from producers.logs import LogLine, merge
+from stream.errors import ConfigError, NoScoreError
+from stream.policy import DAY_MS, Policy, parse_policy
+from stream.replay import replay
+from stream.run_folder import FILES, RunFolder, RunMetrics
+from stream.training import Trainer
+from stream.global_model import load_model
+from tests import kit, oracle
+from tests.kit import TestEvent, application, closing, engagement, model
+
+
+def lines_of(events: list[TestEvent] | list[bytes]) -> list[LogLine]:
+    """Events as the lines of a log."""
+    raw = [event if isinstance(event, bytes) else kit.to_json(event) for event in events]
+    return list(starmap(lambda n, line: LogLine("log", n, line), enumerate(raw, 1)))
+
+
+def run(
+    path: Path, events: list[TestEvent] | list[bytes], policy: Policy | None = None, **options: Any
+) -> RunMetrics:
+    """Replay events into a folder."""
+    with RunFolder(path) as folder:
+        return replay(
+            lines_of(events), folder, policy or Policy(), options.pop("model", model()), **options
+        )
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """Lines of a file."""
+    return [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
+
+
+def market(days: int = 40, jobs: int = 3) -> list[TestEvent]:
+    """Return a small log with answers, declines, a closing, repeats and strangers."""
+    rng = np.random.default_rng(5)
+    events: list[TestEvent] = []
+    for number in range(days * 4):
+        at = number * DAY_MS // 4
+        job = f"j{rng.integers(jobs)}"
+        app = application(
+            f"a{number:03}", at, job=job, member=f"m{rng.integers(8)}", score=rng.normal()
+        )
+        events.append(app)
+        if rng.random() < 0.5:
+            action = str(rng.choice(["message", "reject", "note"]))
+            wait = int(rng.exponential(2 * DAY_MS))
+            events.append(
+                engagement(
+                    f"e{number}",
+                    app.application_id,
+                    at + wait,
+                    action,
+                    job=job,
+                    member=app.member_id,
+                )
+            )
+        if rng.random() < 0.1:
+            events.append(app)
+    events.append(closing("x", 20 * DAY_MS, job="j0"))
+    events.append(engagement("stranger", "nobody", 3 * DAY_MS))
+    return sorted(events, key=lambda event: event.event_time_ms)
+
+
+def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
+    """Replaying twice gives byte-identical files."""
+    run(tmp_path / "one", market(), close=True)
+    run(tmp_path / "two", market(), close=True)
+    for name in FILES:
+        first, second = ((tmp_path / folder / name).read_bytes() for folder in ("one", "two"))
+        assert first == second
+        assert first
+
+
+def test_labels_are_the_oracles(tmp_path: Path) -> None:
+    """A closed replay's last labels equal the brute-force labels of the same events."""
+    metrics = run(tmp_path / "run", market(), close=True)
+    last = {
+        (row["job_id"], row["application_id"]): (row["label"], row["kind"], row["final"])
+        for row in rows(tmp_path / "run" / "labels.jsonl")
+    }
+    wanted = oracle.verdicts(market(), window_ms=14 * DAY_MS, watermark_ms=math.inf)
+    assert last == wanted
+    assert metrics.closed == metrics.applications == len(wanted)
+    assert metrics.dead_letters == {"unmatched": 1}
+
+
+def test_scores_are_prequential_and_offsets_those_of_first_sight(tmp_path: Path) -> None:
+    """Each application is scored once, before it is learned; its labels carry those scores."""
+    run(tmp_path / "run", market(), close=True)
+    scores = {row["application_id"]: row for row in rows(tmp_path / "run" / "scores.jsonl")}
+    first = scores["a000"]
+    assert (first["member_score"], first["job_score"]) == (0.0, 0.0)
+    assert any(row["member_score"] and row["job_score"] for row in scores.values())
+    for label in rows(tmp_path / "run" / "labels.jsonl"):
+        row = scores[label["application_id"]]
+        assert [label[name] for name in ("global_score", "member_score", "job_score")] == [
+            row[name] for name in ("global_score", "member_score", "job_score")
+        ]
+        assert row["score"] == pytest.approx(
+            row["global_score"] + row["member_score"] + row["job_score"]
+        )
+
+
+def test_every_score_sees_all_earlier_records(tmp_path: Path) -> None:
+    """The score of an application follows from the labels before it, by an independent fit."""
+    policy = parse_policy(
+        "[effects.per_member]\nhalf_life='off'\ncoupled=false\n[effects.per_job]\nhalf_life='off'"
+    )
+    events: list[TestEvent] = [
+        application("a", 0, member="m", score=0.3),
+        engagement("e", "a", 1, member="m"),
+        application("b", 2, member="m", score=0.3, job="k"),
+    ]
+    run(tmp_path / "run", events, policy)
+    score = rows(tmp_path / "run" / "scores.jsonl")[1]["member_score"]
+    z = np.array([1.0, 0.5])
+    # One positive example: θ = c·z with λ·c = 1 − σ(o + c·‖z‖²).
+    c = score / (z @ z)
+    assert 3.0 * c == pytest.approx(1 - expit(0.3 + c * (z @ z)), abs=1e-6)
+
+
+def test_dead_letters_say_where_and_why(tmp_path: Path) -> None:
+    """Lines that cannot be used are kept with file, line, reason and bytes."""
+    good = kit.to_json(application("a", 0))
+    metrics = run(tmp_path / "run", [good, b"{", b"\xff\xfe", good.replace(b"0.0", b"0.5")])
+    letters = rows(tmp_path / "run" / "dead_letters.jsonl")
+    assert [(row["line"], row["reason"]) for row in letters] == [
+        (2, "malformed"),
+        (3, "malformed"),
+        (4, "conflict"),
+    ]
+    assert letters[0]["value"] == "{"
+    assert letters[1]["value_base64"] == "//4="
+    assert metrics.dead_letters == {"conflict": 1, "malformed": 2}
+
+
+def test_a_dead_letter_does_not_move_time(tmp_path: Path) -> None:
+    """An event that is refused for its action does not close anybody's window."""
+    far = engagement("e", "a", 10**12, "dance")
+    metrics = run(tmp_path / "run", [application("a", 0), far, engagement("f", "a", 5)])
+    assert metrics.labels == {"positive": 1}
+
+
+def test_clocks_close_windows_without_lateness(tmp_path: Path) -> None:
+    """A clock sets the watermark itself; one just past A + W closes the window."""
+    end = 14 * DAY_MS
+    for clock, closed in ((end, 0), (end + 1, 1)):
+        raw = [
+            kit.to_json(application("a", 0)),
+            msgspec.json.encode({"type": "clock", "event_time_ms": clock}),
+        ]
+        assert run(tmp_path / str(clock), raw).closed == closed
+
+
+def test_without_a_model_sizes_are_those_of_the_first_application(tmp_path: Path) -> None:
+    """Without a model every application must bring its score; others are dead letters."""
+    raw = [
+        kit.to_json(application("a", 0, score=0.5)),
+        kit.to_json(application("b", 1, score=None)),
+        kit.to_json(application("c", 2, score=0.5)).replace(b"[1.0,0.5]", b"[1.0]"),
+    ]
+    metrics = run(tmp_path / "run", raw, model=None)
+    assert metrics.dead_letters == {"invalid_features": 1, "no_global_score": 1}
+    assert metrics.model_version == "none"
+    with pytest.raises(NoScoreError, match="--model"):
+        run(tmp_path / "other", [kit.to_json(application("a", 0, score=None))], model=None)
+
+
+def test_score_from_limits_the_metrics_alone(tmp_path: Path) -> None:
+    """Applications before the time are scored and learned but not judged."""
+    whole = run(tmp_path / "one", market(), close=True)
+    part = run(tmp_path / "two", market(), close=True, score_from_ms=20 * DAY_MS)
+    assert part.quality.applications == whole.quality.applications // 2
+    for name in FILES[:-1]:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_quality_is_that_of_the_written_scores(tmp_path: Path) -> None:
+    """AUC, log loss and observed/expected follow from the files, computed independently."""
+    metrics = run(tmp_path / "run", market(), close=True)
+    truth = {r["application_id"]: r["label"] for r in rows(tmp_path / "run" / "labels.jsonl")}
+    scores = rows(tmp_path / "run" / "scores.jsonl")
+    y = np.array([truth[row["application_id"]] for row in scores])
+    s = np.array([row["score"] for row in scores])
+    p = expit(s)
+    full = metrics.quality.full
+    assert full is not None
+    assert full.log_loss == pytest.approx(-np.mean(y * np.log(p) + (1 - y) * np.log(1 - p)))
+    assert full.observed_over_expected == pytest.approx(y.sum() / p.sum())
+    pairs = [(a > b) + 0.5 * (a == b) for a in s[y == 1] for b in s[y == 0]]
+    assert full.auc == pytest.approx(np.mean(pairs))
+
+
+def test_an_existing_folder_is_refused(tmp_path: Path) -> None:
+    """A run never overwrites another."""
+    run(tmp_path / "run", market(2))
+    with pytest.raises(ConfigError, match="is there already"):
+        run(tmp_path / "run", market(2))
+
+
+CONTEST = Path(os.environ.get("HEARBACK_CONTEST_LOG", ""))
+
+
+@pytest.mark.skipif(
+    not CONTEST.is_file(),
+    reason="HEARBACK_CONTEST_LOG does not name the contest log (it may not be distributed)",
+)
+def test_contest_log_reaches_its_figures(tmp_path: Path) -> None:
+    """On the contest log the full score has AUC ≥ 0.73 and log loss ≤ 0.47."""
+    policy = parse_policy((CONTEST.parent / "policy.toml").read_text())
+    names = msgspec.json.decode((CONTEST.parent / "features.json").read_bytes())
+    with gzip.open(CONTEST) as file:
+        events = [msgspec.json.decode(line) for line in file]
+    times = [event["event_time_ms"] for event in events if event["type"] == "application"]
+    quarter = min(times) + (max(times) - min(times)) // 4
+    trainer = Trainer(policy, quarter, names)
+    trainer.read(merge([CONTEST]), lambda _: None)
+    trainer.fit(tmp_path / "model")
+    with RunFolder(tmp_path / "run") as folder:
+        quality = replay(
+            merge([CONTEST]),
+            folder,
+            policy,
+            load_model(tmp_path / "model"),
+            score_from_ms=quarter,
+            close=True,
+        ).quality
+    assert quality.full is not None
+    assert quality.global_ is not None
+    assert quality.full.auc is not None
+    assert quality.global_.auc is not None
+    assert quality.full.auc >= 0.73
+    assert quality.full.log_loss <= 0.47
+    assert 0.55 < quality.global_.auc < 0.61
