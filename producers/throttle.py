@@ -10,7 +10,7 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import confluent_kafka
 
@@ -22,9 +22,14 @@ MAX_UNREAD_BYTES: Final = 1_000_000
 RECORD_BYTES: Final = 70
 """A record's own fields beside key and value, at most: they are part of what a broker keeps."""
 
+GROWTH: Final = 3
+"""How many times an application's size a message of the worker has, at most: it carries the
+features of an application with all the digits of a float32, and some fields more."""
+
 ANSWER_S: Final = 10.0
 """How long the broker may take to answer one question."""
 
+_UNKNOWN_BYTES: Final = 1_000  # of an application, while none was sent
 _PATIENCE_S: Final = 60.0  # how long it may fail to, before that is an error
 _PAUSE_S: Final = 0.1  # between two tries
 
@@ -34,8 +39,7 @@ class Throttle:
 
     Of what was sent by this producer (:meth:`delivered`) the bytes are known. Of everything else,
     such as what the worker writes for itself, only the number of unread messages is, and each
-    counts as an average application (:meth:`saw_application`): a label carries its application's
-    features.
+    counts as :data:`GROWTH` average applications (:meth:`saw_application`).
 
     Args:
         settings: librdkafka's, with ``bootstrap.servers``.
@@ -48,7 +52,7 @@ class Throttle:
 
     def __init__(
         self,
-        settings: Mapping[str, str | int | float | bool],
+        settings: Mapping[str, Any],
         group: str,
         topics: Sequence[str],
         written: Sequence[str],
@@ -108,7 +112,8 @@ class Throttle:
         return any(self._sent.values())
 
     def _most_unread(self) -> tuple[int, str]:
-        average = self._bytes_of_applications / max(self._applications, 1) + RECORD_BYTES
+        mean = self._bytes_of_applications / self._applications if self._applications else 0.0
+        average = GROWTH * (mean or _UNKNOWN_BYTES) + RECORD_BYTES
         worst = 0, ""
         for at in self._consumer.committed(self._where, timeout=ANSWER_S):
             begin, end = self._kept(at)

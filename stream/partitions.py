@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 from stream.errors import (
     EventError,
@@ -95,8 +96,9 @@ class Partition(ABC):
 
     """
 
-    topics: tuple[str, ...]
-    input_topic: str
+    stage: ClassVar[str]
+    topics: ClassVar[tuple[str, ...]]
+    input_topic: ClassVar[str]
 
     def __init__(
         self,
@@ -199,7 +201,7 @@ class Partition(ABC):
 
     def _finish(self, messages: Unit) -> Unit:
         """Refit, publish what changed, and put the progress into the overlay."""
-        effect = self._effect
+        effect = self.effect
         for entity_id in effect.flush():
             coefficients = effect.coefficients(entity_id)
             if coefficients is not None:
@@ -226,7 +228,7 @@ class Partition(ABC):
 
     def _rollback(self) -> None:
         self._overlay.discard()
-        self._effect.discard()
+        self.effect.discard()
         self._cause_ms.clear()
         self._restore(len(self._progress.channels.marks))
 
@@ -242,7 +244,7 @@ class Partition(ABC):
 
     @property
     @abstractmethod
-    def _effect(self) -> Effect:
+    def effect(self) -> Effect:
         """The effect that learns here."""
 
     @abstractmethod
@@ -261,8 +263,8 @@ class Partition(ABC):
     def _check_identity(self, model_version: str) -> None:
         """Refuse a state that was learned with another model or partition count."""
         identity = load_identity(self._overlay.store)
+        save_identity(self._overlay, model_version, self._space, self._policy, self.partitions)
         if identity is None:
-            save_identity(self._overlay, model_version, self._space, self.partitions)
             return
         if identity.model_version != model_version:
             raise StateError(
@@ -294,6 +296,7 @@ class MemberPartition(Partition):
     ``labels`` → learn → ``coefficients``.
     """
 
+    stage = "member"
     topics = (APPLICATIONS, LABELS)
     input_topic = APPLICATIONS
 
@@ -337,7 +340,8 @@ class MemberPartition(Partition):
             yield self._finish(messages)
 
     @property
-    def _effect(self) -> Effect:
+    def effect(self) -> Effect:
+        """The effect that learns here."""
         return self._stage.effect
 
     def _rollback(self) -> None:
@@ -398,6 +402,7 @@ class JobPartition(Partition):
 
     """
 
+    stage = "job"
     topics = (ENGAGEMENTS, APPLICATIONS_BY_JOB)
     input_topic = ENGAGEMENTS
 
@@ -443,7 +448,8 @@ class JobPartition(Partition):
         yield self._finish(messages)
 
     @property
-    def _effect(self) -> Effect:
+    def effect(self) -> Effect:
+        """The effect that learns here."""
         return self._stage.effect
 
     def _record(self, topic: str, record: Record, now_ms: int, messages: Unit) -> None:

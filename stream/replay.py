@@ -114,7 +114,7 @@ class _Run:
         self._applications = 0
         self._prequential = Prequential(score_from_ms)
         self._timeliness = Timeliness()
-        save_identity(self._overlay, self._version, space)
+        save_identity(self._overlay, self._version, space, policy)
 
     def line(self, line: LogLine) -> None:
         """Apply one line in full, then move the watermark. A dead letter moves nothing."""

@@ -7,6 +7,7 @@ import msgspec
 from stream.errors import StateError
 from stream.features import FeatureSpace
 from stream.labels.watermark import Channels
+from stream.policy import EffectSettings, Policy
 from stream.state import keys
 from stream.state.overlay import Overlay
 from stream.state.store import Store
@@ -24,6 +25,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     format: int
     model_version: str
     features: dict[str, list[str]]
+    effects: dict[str, EffectSettings]
     partitions: int | None = None
 
 
@@ -36,7 +38,11 @@ class Progress(msgspec.Struct, array_like=True, kw_only=True):
 
 
 def save_identity(
-    overlay: Overlay, model_version: str, space: FeatureSpace, partitions: int | None = None
+    overlay: Overlay,
+    model_version: str,
+    space: FeatureSpace,
+    policy: Policy,
+    partitions: int | None = None,
 ) -> None:
     """Say in the store whose it is."""
     identity = Identity(
@@ -46,6 +52,7 @@ def save_identity(
             "per_member": list(space.per_member.names),
             "per_job": list(space.per_job.names),
         },
+        effects={"per_member": policy.per_member, "per_job": policy.per_job},
         partitions=partitions,
     )
     overlay.put(_IDENTITY, msgspec.json.encode(identity))

@@ -30,6 +30,7 @@ from typing import Any, ClassVar, TypeAlias, cast
 import aiokafka
 import msgspec
 from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState, TopicPartitionState
 from aiokafka.errors import (
     CommitFailedError,
@@ -48,7 +49,7 @@ from faust.types.transports import ConsumerT, ProducerT
 from mode import Service, ServiceT
 from mode.threads import QueueServiceThread, ServiceThread
 
-from stream.errors import ConfigError, StateError
+from stream.errors import BrokerError, ConfigError, StateError
 from stream.records import Record
 
 _log = logging.getLogger(__name__)
@@ -58,6 +59,12 @@ Untyped: TypeAlias = Any
 
 FETCH_WAIT_S = 1.0
 """The longest that one call into the consumer's thread waits for records, in seconds."""
+
+GROUP_CHECK_S = 0.5
+"""How often to ask whether joining the group has met an error, in seconds."""
+
+MAX_GROUP_ERRORS = 10
+"""After so many in a row the worker stops."""
 
 COMMIT_WAIT_S = 10.0
 """The longest that a commit may take, in seconds: aiokafka itself tries for ever."""
@@ -151,7 +158,8 @@ class BatchConsumerThread(faust_driver.AIOKafkaConsumerThread):
                 if not done:
                     waiter.cancel()
                     break
-                waiter.result()  # raises what the group's coordination could not get over
+                if waiter.exception() is not None:
+                    break  # trouble with the group: see group_error
         return []
 
     def wake(self) -> None:
@@ -163,6 +171,26 @@ class BatchConsumerThread(faust_driver.AIOKafkaConsumerThread):
             fetcher = self._consumer._fetcher
             for waiter in fetcher._fetch_waiters:
                 fetcher._notify(waiter)
+
+    async def group_error(self) -> KafkaError | None:
+        """Return what keeps aiokafka from joining the group, and let it try again.
+
+        Raises:
+            KafkaError: it has given up.
+
+        """
+        error: KafkaError | None = await self.call_thread(self._group_error)
+        return error
+
+    async def _group_error(self) -> KafkaError | None:
+        coordinator: Untyped = self._ensure_consumer()._coordinator
+        if coordinator._coordination_task.done():
+            coordinator.check_errors()
+        try:
+            coordinator.check_errors()
+        except KafkaError as error:
+            return error
+        return None
 
     async def committed(self, partitions: Iterable[TP]) -> dict[TP, int | None]:
         """Return the group's committed offset of each partition, None where there is none."""
@@ -228,6 +256,7 @@ class BatchConsumer(faust_driver.Consumer):
         self._open: dict[TP, RecordBatch] = {}
         self._starts: dict[TP, int] = {}
         self._settling = True  # from the start of a rebalance to the end of perform_seek
+        self._group_errors = 0
         self.assigned = False
         """Whether the newest rebalance has got as far as an assignment."""
         super().__init__(*args, **kwargs)
@@ -327,6 +356,7 @@ class BatchConsumer(faust_driver.Consumer):
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Note that a rebalance has come to its assignment; Faust's recovery does the rest."""
         self.assigned = True
+        self._group_errors = 0
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def perform_seek(self) -> None:
@@ -368,6 +398,26 @@ class BatchConsumer(faust_driver.Consumer):
                 raise
         except OffsetOutOfRangeError as error:
             raise await self._lost(error) from error
+
+    @Service.task
+    async def _watch_group(self) -> None:
+        """Let aiokafka join again after an answer that it did not expect.
+
+        It waits for somebody to ask for the error; Faust never asks, and the worker would stay
+        without partitions for ever, in silence. (Seen when two workers join at the same time.)
+        """
+        while not self.should_stop:
+            await self.sleep(GROUP_CHECK_S)
+            error = await self._thread.group_error()
+            if error is None:
+                continue
+            self._group_errors += 1
+            _log.warning("joining the group %s again after %r", self.app.conf.id, error)
+            if self._group_errors >= MAX_GROUP_ERRORS:
+                raise BrokerError(
+                    f"the broker does not let this worker into the consumer group "
+                    f"{self.app.conf.id}: {error!r}"
+                ) from error
 
     async def _lost(self, error: OffsetOutOfRangeError) -> StateError:
         tp, position = next(iter(error.args[0].items()))
@@ -515,6 +565,7 @@ _METHODS: tuple[tuple[type, str, str], ...] = (
     (FetchResult, "check_assignment", "self tp"),
     (FetchResult, "getall", "self max_records"),
     (FetchResult, "has_more", "self"),
+    (GroupCoordinator, "check_errors", "self"),
     (PartitionRecords, "_consumer_record", "self tp record"),
     (SubscriptionState, "is_assigned", "self tp"),
     (SubscriptionState, "fetch_context", "self"),
@@ -531,8 +582,9 @@ _ATTRIBUTES: tuple[tuple[type, str], ...] = (
     (
         aiokafka.AIOKafkaConsumer,
         "_isolation_level _auto_offset_reset _fetch_max_wait_ms _max_poll_records _fetcher "
-        "_subscription _closed",
+        "_coordinator _subscription _closed",
     ),
+    (GroupCoordinator, "_coordination_task"),
     (Fetcher, "_records _subscriptions _fetch_waiters _wait_consume_future _closed"),
     (FetchResult, "_partition_records _assignment"),
     (TopicPartitionState, "highwater _position"),

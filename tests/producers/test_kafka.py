@@ -6,13 +6,13 @@ import json
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import confluent_kafka
 import pytest
 
-from producers import kafka
+from producers import outbox
 from producers.kafka import (
     APPLICATIONS,
     CONSUMED_TOPICS,
@@ -44,21 +44,22 @@ def broker() -> Iterator[str]:
     owner.flush(1)
 
 
-def consumer(broker: str) -> confluent_kafka.Consumer:
-    """Read all partitions of all topics from their beginnings, as the worker's group."""
+def consumer(broker: str, topics: Sequence[str] = CONSUMED_TOPICS) -> confluent_kafka.Consumer:
+    """Read all partitions of topics from their beginnings, as the worker's group."""
     reader = confluent_kafka.Consumer(
         {
             "bootstrap.servers": broker,
             "group.id": "hearback",
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 10,
             "log_level": 0,
         }
     )
     reader.assign(
         [
             confluent_kafka.TopicPartition(topic, partition, 0)
-            for topic in CONSUMED_TOPICS
+            for topic in topics
             for partition in PARTITIONS
         ]
     )
@@ -67,17 +68,19 @@ def consumer(broker: str) -> confluent_kafka.Consumer:
 
 def received(broker: str, topic: str) -> dict[int, list[Record]]:
     """Read a topic to its end, by partition."""
-    reader = consumer(broker)
-    found: dict[int, list[Record]] = {}
-    for partition in PARTITIONS:
-        where = confluent_kafka.TopicPartition(topic, partition)
-        _, end = reader.get_watermark_offsets(where, timeout=10)
-        found[partition] = []
-        reader.assign([confluent_kafka.TopicPartition(topic, partition, 0)])
-        while len(found[partition]) < end:
-            for message in reader.consume(1_000, timeout=1):
-                assert message.error() is None
-                found[partition].append((message.key(), message.value() or b""))
+    reader = consumer(broker, [topic])
+    left = sum(
+        reader.get_watermark_offsets(confluent_kafka.TopicPartition(topic, k), timeout=10)[1]
+        for k in PARTITIONS
+    )
+    found: dict[int, list[Record]] = {k: [] for k in PARTITIONS}
+    while left:
+        for message in reader.consume(left, timeout=10):
+            assert message.error() is None
+            partition = message.partition()
+            assert partition is not None
+            found[partition].append((message.key(), message.value() or b""))
+            left -= 1
     reader.close()
     return found
 
@@ -196,7 +199,8 @@ def test_lines_that_belong_nowhere_are_told(broker: str, tmp_path: Path) -> None
         b'{"type":"application","event_time_ms":1}',
         b'{"type":"job","job_id":7}',
         b'{"type":"clock"}',
-        application(1, START_MS, padding=1_000_000),
+        b'{"type":["job"],"job_id":"j1"}',
+        b'{"type":"job","job_id":"\\ud800"}',
         b"[]",
     ]
     path = log(tmp_path, application(1, START_MS), *bad, engagement(1, START_MS))
@@ -287,10 +291,12 @@ def test_a_close_after_now_is_refused_before_anything_is_sent(broker: str, tmp_p
     """--close on a log whose window is still open is refused in words, and nothing is sent."""
     recent = time.time_ns() // 1_000_000 - 3 * DAY_MS
     path = log(tmp_path, application(1, START_MS), application(2, recent))
-    with pytest.raises(ConfigError, match="lies after now.*--until") as caught:
+    with pytest.raises(ConfigError, match=r"lies after now.*--until") as caught:
         produce([path], broker, close=True)
     assert "\n" not in str(caught.value)
-    assert not any(received(broker, APPLICATIONS).values())
+    reader = consumer(broker)
+    assert reader.list_topics(timeout=10).topics == {}
+    reader.close()
     progress = produce([path], broker, close=True, until_ms=recent)
     assert progress.closed_at_ms == START_MS + 14 * DAY_MS + 1
 
@@ -313,7 +319,8 @@ def test_the_embedded_broker_is_not_outrun(broker: str, tmp_path: Path) -> None:
     worker.end(count + 8)
     assert progress.sent == count
     assert worker.gaps == []
-    assert sum(worker.read.values()) == count + 8 == count + len(PARTITIONS) * 2
+    assert sum(worker.read.values()) >= count + 8
+    assert any(wait is not None for wait in waits)
 
 
 def test_without_a_worker_a_partition_gets_no_more_than_its_share(
@@ -385,7 +392,7 @@ def test_closing_lets_labels_loose_in_steps(
     broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Throttled, --close advances in steps, each read before the next, where much is pending."""
-    monkeypatch.setattr(kafka, "MAX_UNREAD_BYTES", 20_000)
+    monkeypatch.setattr(outbox, "MAX_UNREAD_BYTES", 20_000)
     path = log(tmp_path, *(application(k, START_MS + k, padding=500) for k in range(400)))
     worker = Worker(broker)
     progress = produce([path], broker, close=True)
@@ -426,7 +433,7 @@ def test_a_broker_that_does_not_answer_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody at the address: one line that names it."""
-    monkeypatch.setattr(kafka, "ANSWER_S", 0.3)
+    monkeypatch.setattr(outbox, "ANSWER_S", 0.3)
     with pytest.raises(BrokerError, match=r"no Kafka broker answers at 127\.0\.0\.1:1:") as caught:
         produce([log(tmp_path, application(1, START_MS))], "127.0.0.1:1")
     assert "\n" not in str(caught.value)
@@ -436,8 +443,8 @@ def test_a_broker_that_goes_away_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the broker does not take in time is an error, not a silent loss."""
-    monkeypatch.setattr(kafka, "_DELIVERY_S", 0.5)
-    monkeypatch.setattr(kafka, "ANSWER_S", 1.0)
+    monkeypatch.setattr(outbox, "_DELIVERY_S", 0.5)
+    monkeypatch.setattr(outbox, "ANSWER_S", 1.0)
     owners = [confluent_kafka.Producer({"test.mock.num.brokers": 1, "log_level": 0})]
     (node,) = owners[0].list_topics(timeout=10).brokers.values()
     path = log(tmp_path, *(application(k, START_MS + k * 1_000) for k in range(20_000)))
@@ -466,7 +473,7 @@ def test_missing_topics_are_named(
     broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real broker without the topics is not asked to make them up: the error names them."""
-    monkeypatch.setattr(kafka, "EMBEDDED_CLUSTER", "not this one")
+    monkeypatch.setattr(outbox, "EMBEDDED_CLUSTER", "not this one")
     with pytest.raises(BrokerError, match="no topic applications: create the topics first"):
         produce([log(tmp_path, application(1, START_MS))], broker)
 

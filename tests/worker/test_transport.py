@@ -7,10 +7,13 @@ import inspect
 
 import pytest
 from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import InvalidRequestError
 from faust.transport import consumer as faust_consumer
 
-from stream.errors import ConfigError, StateError
+from stream.errors import BrokerError, ConfigError, StateError
 from stream.records import Record
+from stream.worker import transport
 from stream.worker.transport import RecordBatch, check_faust_internals
 from tests.worker.conftest import PARTITIONS, TOPICS, Kit, Recorder
 
@@ -149,6 +152,32 @@ def test_a_position_that_the_topic_has_not_is_an_error(kit: Kit) -> None:
         kit.work(recorder, lambda: False)
     assert recorder.hooks == ["assigned 8", "stop"]
     assert recorder.count == 0
+
+
+@pytest.mark.parametrize("failures", [2, transport.MAX_GROUP_ERRORS])
+def test_joining_the_group_is_tried_again(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    """An answer that aiokafka does not expect is no end: it is tried again, but not for ever."""
+    join = GroupCoordinator.ensure_active_group
+    left = failures
+
+    async def join_at_last(self: GroupCoordinator, *arguments: object) -> object:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise InvalidRequestError
+        return await join(self, *arguments)
+
+    monkeypatch.setattr(GroupCoordinator, "ensure_active_group", join_at_last)
+    monkeypatch.setattr(transport, "GROUP_CHECK_S", 0.02)
+    kit.produce(8)
+    recorder = Recorder()
+    if failures < transport.MAX_GROUP_ERRORS:
+        kit.work(recorder, lambda: recorder.count == 8)
+    else:
+        with pytest.raises(BrokerError, match="into the consumer group test: InvalidRequestError"):
+            kit.work(recorder, lambda: False)
 
 
 def test_a_part_of_a_batch_begins_where_it_was_cut() -> None:

@@ -1,0 +1,172 @@
+"""Commands over log files: simulate, train, replay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from producers.logs import ReadProgress, merge, write_lines
+from producers.simulate import simulate as simulate_lines
+from producers.truth import SimulationSettings, draw_truth
+from stream.cli.options import ERR, OUT, Logs, PolicyFile, reading
+from stream.cli.report import run_summary
+from stream.errors import ConfigError
+from stream.global_model import load_model
+from stream.policy import load_policy
+from stream.units import format_time, parse_time_ms
+
+_DEFAULTS = SimulationSettings()
+
+
+def simulate(
+    out: Annotated[Path, typer.Option("--out", help="The log to write (.jsonl, .gz or .zst).")],
+    truth: Annotated[
+        Path | None,
+        typer.Option("--truth", help="Where the true coefficients go; LOG.truth.json unless set."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 1,
+    members: Annotated[int, typer.Option(help="How many members apply.")] = _DEFAULTS.members,
+    jobs: Annotated[int, typer.Option(help="How many jobs there are.")] = _DEFAULTS.jobs,
+    days: Annotated[int, typer.Option(help="How long members apply.")] = _DEFAULTS.days,
+    applications_per_member: Annotated[
+        float, typer.Option(help="On average, over all days.")
+    ] = _DEFAULTS.applications_per_member,
+    start: Annotated[
+        str, typer.Option(help="The first day: ISO 8601 or milliseconds.")
+    ] = "2024-01-01",
+    global_features: Annotated[int, typer.Option(min=1)] = _DEFAULTS.d_global,
+    member_features: Annotated[int, typer.Option(min=1)] = _DEFAULTS.d_member,
+    job_features: Annotated[int, typer.Option(min=1)] = _DEFAULTS.d_job,
+) -> None:
+    """Write a synthetic marketplace log whose true coefficients are known.
+
+    Members apply to jobs, recruiters answer after hours or days, decline, correct themselves or
+    close the job; some events arrive out of order (by less than an hour) or twice. The log is in
+    order of arrival; a second file has the true coefficients.
+    """
+    settings = SimulationSettings(
+        seed=seed,
+        members=members,
+        jobs=jobs,
+        days=days,
+        start_ms=parse_time_ms(start),
+        applications_per_member=applications_per_member,
+        d_global=global_features,
+        d_member=member_features,
+        d_job=job_features,
+    )
+    truth_path = truth or out.with_name(f"{out.name.split('.')[0]}.truth.json")
+    _make_parent(out)
+    _make_parent(truth_path)
+    with ERR.status("simulating a marketplace"):
+        count = write_lines(out, simulate_lines(settings))
+        truth_path.write_bytes(draw_truth(settings).to_json())
+    OUT.print(f"{count:,} events in {out}, the true coefficients in {truth_path}", soft_wrap=True)
+
+
+def train(
+    logs: Logs,
+    out: Annotated[Path, typer.Option("--out", help="The model folder to write.")],
+    until: Annotated[
+        str | None,
+        typer.Option(help="Use only events up to this time (ISO 8601 or milliseconds)."),
+    ] = None,
+    policy: PolicyFile = None,
+    feature_names: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file with the names of the blocks global, per_member and per_job, for logs"
+            " that carry features as lists (a truth file of simulate will do).",
+        ),
+    ] = None,
+) -> None:
+    """Fit the frozen global model on a log.
+
+    Uses the applications whose whole label window has passed before --until (or the log's end),
+    so that early answers are not favoured. MODEL is a folder: a manifest and arrays, no pickle.
+    """
+    from stream.training import Trainer
+
+    read = ReadProgress()
+    trainer = Trainer(
+        load_policy(policy),
+        None if until is None else parse_time_ms(until),
+        None if feature_names is None else _names(feature_names),
+    )
+    with reading("training", read) as progress:
+        trainer.read(merge(logs, read), progress)
+        with ERR.status("fitting"):
+            manifest = trainer.fit(out)
+    for reason, count in sorted(trainer.refused.items()):
+        ERR.print(f"{count:,} lines left out: {reason}")
+    OUT.print(
+        f"model {manifest.model_version} in {out}: {manifest.applications:,} applications"
+        f" ({manifest.positives / manifest.applications:.1%} positive) from"
+        f" {format_time(manifest.trained_from_ms)} to {format_time(manifest.trained_until_ms)},"
+        f" {len(manifest.features['global'])} global features",
+        soft_wrap=True,
+    )
+
+
+def replay(
+    logs: Logs,
+    out: Annotated[Path, typer.Option("--out", help="The run's folder; must not exist yet.")],
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Model folder; not needed where every application has a global_score."),
+    ] = None,
+    policy: PolicyFile = None,
+    score_from: Annotated[
+        str | None,
+        typer.Option(help="Judge only applications from this time on (learning is not limited)."),
+    ] = None,
+    close: Annotated[
+        bool, typer.Option("--close", help="At the end, let every label window pass.")
+    ] = False,
+) -> None:
+    """Run history through the whole pipeline, without a broker.
+
+    Writes labels, scores, coefficients, dead letters and metrics to RUN, and the state that
+    `hearback inspect --run RUN` reads. The same log, model and policy give the same bytes.
+    """
+    from stream.replay import replay as run_replay
+    from stream.run_folder import RunFolder
+
+    settings = load_policy(policy)
+    loaded = None if model is None else load_model(model)
+    score_from_ms = 0 if score_from is None else parse_time_ms(score_from)
+    read = ReadProgress()
+    lines = merge(logs, read)
+    with RunFolder(out) as folder, reading("replaying", read) as progress:
+        metrics = run_replay(
+            lines,
+            folder,
+            settings,
+            loaded,
+            score_from_ms=score_from_ms,
+            close=close,
+            progress=progress,
+        )
+    OUT.print(run_summary(metrics))
+    OUT.print(f"files in {out}", soft_wrap=True)
+
+
+def _names(path: Path) -> dict[str, list[str]]:
+    """Read a names file."""
+    try:
+        document = msgspec.json.decode(path.read_bytes())
+        if isinstance(document, dict) and "feature_names" in document:
+            document = document["feature_names"]
+        return msgspec.convert(document, dict[str, list[str]])
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ConfigError(f"feature names {path}: {error}") from None
+
+
+def _make_parent(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path.parent} cannot be made: {error.strerror}") from None

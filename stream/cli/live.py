@@ -1,0 +1,154 @@
+"""Commands around a broker: broker, worker, produce."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+from stream.cli.options import ERR, OUT, ApplicationId, Broker, Logs, PolicyFile
+from stream.policy import load_policy
+from stream.units import format_time, parse_duration_ms, parse_speed, parse_time_ms
+
+_TOPIC_PARTITIONS = 4
+
+
+def broker(
+    partitions: Annotated[
+        int, typer.Option(min=1, help="Partitions of each topic.")
+    ] = _TOPIC_PARTITIONS,
+) -> None:
+    """Run a throw-away Kafka-protocol broker on localhost, for trying things out.
+
+    It keeps nothing: everything is gone when it stops, and each partition holds only its newest
+    5 MB. It prints its address on a line of its own, and runs until Ctrl-C.
+    """
+    from stream.embedded_broker import EmbeddedBroker
+    from stream.records import TOPICS
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with EmbeddedBroker() as running:
+        running.create_topics(dict.fromkeys(TOPICS, partitions))
+        ERR.print(
+            "this broker keeps nothing: all is gone when it stops, and of each partition what is"
+            " older than its newest 5 MB. For trying things out only. Ctrl-C stops it.",
+            soft_wrap=True,
+        )
+        OUT.print(running.bootstrap_servers, highlight=False)
+        stop.wait()
+
+
+def worker(
+    broker: Broker,
+    model: Annotated[Path, typer.Option(help="Model folder (hearback train makes one).")],
+    data: Annotated[Path, typer.Option(help="Folder for the state; of this worker alone.")] = Path(
+        "hearback-data"
+    ),
+    policy: PolicyFile = None,
+    app_id: ApplicationId = "hearback",
+    metrics_host: Annotated[str, typer.Option(help="Where /metrics listens.")] = "127.0.0.1",
+    metrics_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of /metrics; 0 takes any free one.")
+    ] = 9464,
+    idle_timeout: Annotated[
+        str,
+        typer.Option(help="After how long at its end an input no longer holds event time back."),
+    ] = "1m",
+    session_timeout: Annotated[
+        str, typer.Option(help="After how long a silent worker loses its partitions.")
+    ] = "10s",
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], typer.Option(help="What goes to stderr.")
+    ] = "WARNING",
+) -> None:
+    """Run the learner on Kafka: labels, both effects, coefficients.
+
+    Reads applications and engagements, writes applications-by-job, labels, coefficients and
+    dead-letters; all topics must exist. Serves Prometheus metrics on localhost. SIGTERM and Ctrl-C
+    stop it gracefully: batches in flight are finished.
+    """
+    from stream.worker.main import WorkerOptions, run_worker
+
+    options = WorkerOptions(
+        broker=broker,
+        model=model,
+        data_dir=data,
+        policy=load_policy(policy),
+        application_id=app_id,
+        metrics_host=metrics_host,
+        metrics_port=metrics_port,
+        idle_timeout_ms=parse_duration_ms(idle_timeout),
+        session_timeout_ms=parse_duration_ms(session_timeout),
+        log_level=log_level,
+    )
+    raise typer.Exit(run_worker(options, lambda note: ERR.print(note, soft_wrap=True)))
+
+
+def produce(
+    logs: Logs,
+    broker: Broker,
+    speed: Annotated[
+        str, typer.Option(help="How fast event time runs: 60x is a minute a second; max.")
+    ] = "max",
+    from_: Annotated[
+        str | None, typer.Option("--from", help="Leave out events before this time.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Leave out events from this time on.")] = None,
+    close: Annotated[
+        bool, typer.Option("--close", help="End with a clock past every label window.")
+    ] = False,
+    policy: PolicyFile = None,
+    app_id: ApplicationId = "hearback",
+    throttle: Annotated[
+        Literal["auto", "on", "off"],
+        typer.Option(
+            help="Wait for the worker to have read what was sent; auto: only on a broker that"
+            " drops what is old, read or not (hearback broker)."
+        ),
+    ] = "auto",
+) -> None:
+    """Play logs into the Kafka topics.
+
+    Applications go to the topic applications by member, engagements and job events to engagements
+    by job, each line unchanged.
+    """
+    from producers.kafka import ProduceProgress
+    from producers.kafka import produce as play
+
+    labels = load_policy(policy).labels
+    columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=ERR, transient=True) as bar:
+        task = bar.add_task("producing", total=None)
+
+        def show(progress: ProduceProgress) -> None:
+            reached = format_time(progress.event_time_ms) if progress.event_time_ms else "start"
+            bar.update(
+                task,
+                total=progress.read.total_bytes or None,
+                completed=progress.read.done_bytes,
+                description=f"{progress.sent:,} events, {reached} {progress.waiting_for or ''}",
+            )
+
+        done = play(
+            logs,
+            broker,
+            speed=parse_speed(speed),
+            from_ms=None if from_ is None else parse_time_ms(from_),
+            until_ms=None if until is None else parse_time_ms(until),
+            close=close,
+            window_ms=labels.window_ms,
+            orphan_ttl_ms=labels.orphan_ttl_ms,
+            throttle=throttle,
+            throttle_group=app_id,
+            on_progress=show,
+        )
+    for problem in done.problems:
+        ERR.print(f"not sent: {problem}", soft_wrap=True)
+    closed = f", closed at {format_time(done.closed_at_ms)}" if done.closed_at_ms else ""
+    OUT.print(f"{done.sent:,} events sent, {done.skipped:,} lines skipped{closed}")

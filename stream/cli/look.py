@@ -1,0 +1,62 @@
+"""The inspect command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from stream.cli.options import OUT
+from stream.errors import ConfigError
+from stream.global_model import load_model
+from stream.inspection import Entity, effect_of, from_data, from_run, from_topic
+
+
+def inspect(
+    kind: Annotated[Literal["member", "job"], typer.Argument(help="member or job")],
+    entity_id: Annotated[str, typer.Argument(metavar="ID", help="The member's or job's id.")],
+    run: Annotated[Path | None, typer.Option(help="A replay's folder.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A stopped worker's data folder.")] = None,
+    broker: Annotated[
+        str | None, typer.Option(help="Kafka (host:port): reads the coefficients topic.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="With --broker: the model folder that names the features.")
+    ] = None,
+) -> None:
+    """Show what was learned of a member or a job.
+
+    Coefficients in log-odds by feature name with standard errors, the number of applications
+    learned and the last of them. Give one of --run, --data and --broker.
+    """
+    effect = effect_of(kind)
+    if sum(source is not None for source in (run, data, broker)) != 1:
+        raise typer.BadParameter("give exactly one of --run, --data and --broker")
+    entity: Entity | None
+    if run is not None:
+        entity = from_run(run, effect, entity_id)
+    elif data is not None:
+        entity = from_data(data, effect, entity_id)
+    else:
+        entity = from_topic(
+            broker or "", effect, entity_id, None if model is None else load_model(model)
+        )
+    if entity is None:
+        raise ConfigError(f"nothing was learned of {kind} {entity_id}")
+    OUT.print(entity.in_words(), soft_wrap=True, highlight=False)
+    OUT.print(entity_table(entity))
+
+
+def entity_table(entity: Entity) -> Table:
+    """Coefficients by feature name with standard errors."""
+    table = Table(box=None)
+    table.add_column("feature", style="dim")
+    for name in ("coefficient", "standard error"):
+        table.add_column(name, justify="right")
+    for name, mean, error in zip(
+        entity.names, entity.coefficients.mean, entity.standard_errors, strict=True
+    ):
+        table.add_row(name, f"{mean:+.4f}", f"{error:.4f}")
+    return table

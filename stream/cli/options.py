@@ -1,0 +1,87 @@
+"""Options that several commands share, and how they talk to a person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from producers.logs import ReadProgress
+
+OUT = Console()
+"""Results."""
+
+ERR = Console(stderr=True)
+"""Progress and notes: never in the way of a pipe."""
+
+Logs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="LOG...",
+        help="Event logs: JSON Lines, plain, .gz or .zst. Several are merged by event time.",
+    ),
+]
+PolicyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy",
+        help="TOML file with the label policy ([labels]) and effects ([effects.*]);"
+        " without it, the defaults.",
+    ),
+]
+Broker = Annotated[
+    str,
+    typer.Option(
+        "--broker", envvar="HEARBACK_BROKER", help="Kafka, as host:port (several with commas)."
+    ),
+]
+ApplicationId = Annotated[
+    str, typer.Option("--app-id", help="The worker's application id: its consumer group.")
+]
+
+
+class _Rate(ProgressColumn):
+    """Events per second."""
+
+    def render(self, task: Task) -> Text:
+        """Render a task's rate."""
+        events = task.fields.get("events", 0)
+        rate = events / task.elapsed if task.elapsed else 0.0
+        return Text(f"{events:,} events, {rate:,.0f}/s")
+
+
+@contextmanager
+def reading(what: str, read: ReadProgress) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar over the logs' bytes; give the callback for events so far."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        _Rate(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=ERR, transient=True) as bar:
+        task = bar.add_task(what, total=None, events=0)
+
+        def advance(events: int) -> None:
+            bar.update(
+                task, total=read.total_bytes or None, completed=read.done_bytes, events=events
+            )
+
+        yield advance

@@ -1,0 +1,126 @@
+"""SHELL: puts a worker together: broker, model, policy, metrics, session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+from producers.outbox import EMBEDDED_CLUSTER
+from stream.errors import BrokerError, ConfigError
+from stream.global_model import load_model
+from stream.metrics import WorkerMetrics, serve
+from stream.policy import Policy
+from stream.records import APPLICATIONS, COEFFICIENTS, CONSUMED, DEAD_LETTERS
+from stream.updaters.newton import warm_up
+from stream.worker.app import Control, WorkerSettings, run
+from stream.worker.session import Session, SessionSettings
+
+NOT_THERE_YET = (
+    "not there yet: transactions, a changelog and several workers. The state lives in the data"
+    " folder alone: keep it, and run one worker for an application id. After a crash the last"
+    " batch's outputs may be sent twice."
+)
+_ANSWER_S = 10.0
+
+
+class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``hearback worker`` was told."""
+
+    broker: str
+    model: Path
+    data_dir: Path
+    policy: Policy
+    application_id: str
+    metrics_host: str
+    metrics_port: int
+    idle_timeout_ms: int
+    session_timeout_ms: int
+    log_level: str
+
+
+def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
+    """Run a worker until it is told to stop; return the exit code.
+
+    Raises:
+        HearbackError: it cannot start.
+
+    """
+    model = load_model(options.model)
+    partitions, embedded = look_at_broker(options.broker)
+    warm_up()
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    metrics = WorkerMetrics(registry, model.version)
+    server = serve(registry, options.metrics_host, options.metrics_port)
+    try:
+        say(NOT_THERE_YET)
+        say(
+            f"worker {options.application_id} on {options.broker}: {partitions} partitions, model"
+            f" {model.version}, state in {options.data_dir}, metrics on"
+            f" http://{options.metrics_host}:{server.server_port}/metrics"
+        )
+        settings = SessionSettings(
+            broker=options.broker,
+            data_dir=options.data_dir,
+            partitions=partitions,
+            idle_timeout_ms=options.idle_timeout_ms,
+        )
+
+        def make_session(control: Control) -> Session:
+            return Session(control, settings, model, options.policy, metrics)
+
+        return run(
+            WorkerSettings(
+                broker=options.broker,
+                application_id=options.application_id,
+                data_dir=options.data_dir / "faust",
+                topics=CONSUMED,
+                partitions=partitions,
+                embedded=embedded,
+                session_timeout_s=options.session_timeout_ms / 1000.0,
+                log_level=options.log_level,
+            ),
+            make_session,
+        )
+    finally:
+        server.shutdown()
+
+
+def look_at_broker(broker: str) -> tuple[int, bool]:
+    """Return the partition count of the topics and whether the broker is the embedded one.
+
+    Raises:
+        BrokerError: no broker answers.
+        ConfigError: a topic is missing, or the counts differ.
+
+    """
+    try:
+        found = AdminClient({"bootstrap.servers": broker, "log_level": 0}).list_topics(
+            timeout=_ANSWER_S
+        )
+    except KafkaException:
+        raise BrokerError(
+            f"no Kafka broker answers at {broker} within {_ANSWER_S:g} s: is it running, and is"
+            " the address right?"
+        ) from None
+    counts = {
+        topic: len(found.topics[topic].partitions) if topic in found.topics else 0
+        for topic in (*CONSUMED, COEFFICIENTS, DEAD_LETTERS)
+    }
+    missing = [topic for topic, count in counts.items() if not count]
+    if missing:
+        raise ConfigError(
+            f"there is no topic {', '.join(missing)} at {broker}: create all of"
+            f" {', '.join(counts)}, with one partition count"
+        )
+    del counts[DEAD_LETTERS]
+    if len(set(counts.values())) > 1:
+        raise ConfigError(f"the topics' partition counts differ: {counts}; they must be the same")
+    return counts[APPLICATIONS], (found.cluster_id or "").startswith(EMBEDDED_CLUSTER)
