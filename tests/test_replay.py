@@ -16,11 +16,11 @@ from scipy.special import expit
 
 from producers.logs import LogLine, merge
 from stream.errors import ConfigError, NoScoreError
+from stream.global_model import load_model
 from stream.policy import DAY_MS, Policy, parse_policy
 from stream.replay import replay
 from stream.run_folder import FILES, RunFolder, RunMetrics
 from stream.training import Trainer
-from stream.global_model import load_model
 from tests import kit, oracle
 from tests.kit import TestEvent, application, closing, engagement, model
 

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from stream.cli import history, live, look
+from stream.cli import demo, history, live, look
 from stream.errors import HearbackError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 
 for _command in (
+    demo.demo,
     history.simulate,
     history.train,
     history.replay,

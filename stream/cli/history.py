@@ -9,10 +9,8 @@ import msgspec
 import typer
 
 from producers.logs import ReadProgress, merge, write_lines
-from producers.simulate import simulate as simulate_lines
 from producers.truth import SimulationSettings, draw_truth
 from stream.cli.options import ERR, OUT, Logs, PolicyFile, reading
-from stream.cli.report import run_summary
 from stream.errors import ConfigError
 from stream.global_model import load_model
 from stream.policy import load_policy
@@ -47,6 +45,8 @@ def simulate(
     close the job; some events arrive out of order (by less than an hour) or twice. The log is in
     order of arrival; a second file has the true coefficients.
     """
+    from producers.simulate import simulate as simulate_lines
+
     settings = SimulationSettings(
         seed=seed,
         members=members,
@@ -132,6 +132,7 @@ def replay(
     Writes labels, scores, coefficients, dead letters and metrics to RUN, and the state that
     `hearback inspect --run RUN` reads. The same log, model and policy give the same bytes.
     """
+    from stream.cli.report import run_summary
     from stream.replay import replay as run_replay
     from stream.run_folder import RunFolder
 

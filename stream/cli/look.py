@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -11,7 +11,9 @@ from rich.table import Table
 from stream.cli.options import OUT
 from stream.errors import ConfigError
 from stream.global_model import load_model
-from stream.inspection import Entity, effect_of, from_data, from_run, from_topic
+
+if TYPE_CHECKING:
+    from stream.inspection import Entity
 
 
 def inspect(
@@ -31,6 +33,8 @@ def inspect(
     Coefficients in log-odds by feature name with standard errors, the number of applications
     learned and the last of them. Give one of --run, --data and --broker.
     """
+    from stream.inspection import effect_of, from_data, from_run, from_topic
+
     effect = effect_of(kind)
     if sum(source is not None for source in (run, data, broker)) != 1:
         raise typer.BadParameter("give exactly one of --run, --data and --broker")

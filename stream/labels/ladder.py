@@ -31,14 +31,20 @@ class Kind(IntEnum):
     @property
     def label(self) -> int:
         """The training target: 1 for positive, else 0."""
-        return int(self is Kind.POSITIVE)
+        return target(self)
 
 
 BY_NAME: dict[str, Kind] = {kind.wire: kind for kind in Kind if kind is not Kind.PENDING}
 
 
-def rung(kind: Kind, final: bool) -> int:
+_EXPLICIT, _CONCLUSIVE, _POSITIVE = 2, 3, 4  # plain numbers: these are asked for every example
+
+
+def target(kind: int) -> int:
+    """Training target of a kind: 1 for positive, else 0."""
+    return 1 if kind == _POSITIVE else 0
+
+
+def rung(kind: int, final: bool) -> int:
     """Height on the ladder; an explicit negative made final stands level with conclusive."""
-    if final and kind is Kind.NEGATIVE_EXPLICIT:
-        return int(Kind.NEGATIVE_CONCLUSIVE)
-    return int(kind)
+    return _CONCLUSIVE if final and kind == _EXPLICIT else kind

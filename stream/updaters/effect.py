@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stream.events import Coefficients, Label
 from stream.features import vector
-from stream.labels.ladder import BY_NAME
+from stream.labels.ladder import BY_NAME, target
 from stream.policy import EffectSettings
 from stream.updaters import newton
 from stream.updaters.posterior import Example, Posterior
@@ -172,7 +172,7 @@ class Effect:
         kept = posterior.kept
         packed = b"".join([example.z for example in kept])
         Z = np.frombuffer(packed, dtype=np.float32).reshape(len(kept), self._size)
-        y = np.array([example.target for example in kept], dtype=np.float64)
+        y = np.array([target(example.kind) for example in kept], dtype=np.float64)
         w = np.array([example.weight for example in kept], dtype=np.float64)
         o = np.array([example.offset for example in kept], dtype=np.float64)
         half_life_ms = self._settings.half_life_ms

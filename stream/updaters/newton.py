@@ -227,10 +227,13 @@ def variances(
     return result
 
 
-def warm_up(d: int = 1) -> None:
-    """Compile (or load from the cache) before the first event needs it."""
-    Z = np.zeros((1, d), dtype=np.float32)
+def warm_up() -> None:
+    """Compile (or load from the cache) before the first event needs it.
+
+    The kernel is compiled for each combination of array types: features and mode are read-only
+    views of bytes where :mod:`stream.updaters.effect` calls it, and so they are here.
+    """
+    Z = np.frombuffer(bytes(4), dtype=np.float32).reshape(1, 1)
     one = np.ones(1)
-    theta = np.zeros(d)
-    fit(Z, one, one, one, 1.0, theta, TOLERANCE)
-    variances(Z, one, one, 1.0, theta)
+    fit(Z, one, one, one, 1.0, np.zeros(1), TOLERANCE)
+    variances(Z, one, one, 1.0, np.frombuffer(bytes(8)))

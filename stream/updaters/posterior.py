@@ -6,7 +6,7 @@ import bisect
 
 import msgspec
 
-from stream.labels.ladder import Kind, rung
+from stream.labels.ladder import rung
 
 
 class Example(msgspec.Struct, frozen=True, array_like=True):
@@ -26,14 +26,9 @@ class Example(msgspec.Struct, frozen=True, array_like=True):
     z: bytes
 
     @property
-    def target(self) -> int:
-        """y: 1 for positive, else 0."""
-        return Kind(self.kind).label
-
-    @property
     def rung(self) -> int:
         """Height of the label on the ladder."""
-        return rung(Kind(self.kind), self.final)
+        return rung(self.kind, self.final)
 
 
 class Posterior(msgspec.Struct, array_like=True):

@@ -43,6 +43,9 @@ from stream.worker.transport import (
 
 _log = logging.getLogger(__name__)
 
+_REQUEST_TIMEOUT_S = 30.0  # Kafka's own default; Faust's is 90
+_REPEAT_S = 10.0  # the same line of a library is logged again after so long
+
 Partition = tuple[str, int]
 """A topic and the number of one of its partitions."""
 
@@ -75,7 +78,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """After how long a silent worker loses its partitions."""
     rebalance_timeout_s: float = 60.0
     """How long ``revoked`` may take together with the batches in flight."""
-    stop_timeout_s: float = 30.0
+    stop_timeout_s: float = 20.0
     """How long a graceful stop may take; after that the process exits with code 1."""
     broker_timeout_s: float = 10.0
     """How long to wait for the broker's first answer."""
@@ -138,8 +141,10 @@ class Control:
 HandlerFactory = Callable[[Control], Handler]
 
 
-def make_app(settings: WorkerSettings) -> faust.App:
+def make_app(settings: WorkerSettings, on_failure: Callable[[Exception], None]) -> faust.App:
     """Make the Faust app, without agents; it has to be made inside the running event loop.
+
+    ``on_failure`` is told when the transport cannot go on.
 
     Raises:
         ConfigError: the installed Faust or aiokafka is not one that the transport knows.
@@ -164,6 +169,7 @@ def make_app(settings: WorkerSettings) -> faust.App:
         stream_recovery_delay=0.0,
         broker_commit_interval=settings.commit_interval_s,
         broker_max_poll_records=settings.max_poll_records,
+        broker_request_timeout=max(_REQUEST_TIMEOUT_S, settings.session_timeout_s + 5.0),
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=settings.session_timeout_s / 4,
         broker_rebalance_timeout=settings.rebalance_timeout_s,
@@ -173,7 +179,7 @@ def make_app(settings: WorkerSettings) -> faust.App:
     # Nothing is sent through Faust: outputs go in the handler's own transactions.
     app.boot_strategy.enable_kafka_producer = False
     app.boot_strategy.enable_web = False
-    install_transport(app, fetch_max_wait_ms=settings.fetch_max_wait_ms)
+    install_transport(app, fetch_max_wait_ms=settings.fetch_max_wait_ms, on_failure=on_failure)
     return app
 
 
@@ -188,12 +194,13 @@ class Worker:
     ) -> None:
         self._settings = settings
         self._on_stopping = on_stopping
-        self._app = make_app(settings)
+        self._app = make_app(settings, self.fail)
         self._handler = handler_factory(Control(self))
         self._owned: frozenset[Partition] = frozenset()
         self._turn = asyncio.Lock()  # assigned, revoked, tick, stop: one at a time
         self._done = asyncio.Event()
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
+        """What the worker stops for, if it is not a signal."""
         for topic in settings.topics:
             channel = self._app.topic(topic, schema=BatchSchema())
             self._app.agent(channel, name=f"on-{topic}", isolated_partitions=True)(self._consume)
@@ -207,8 +214,8 @@ class Worker:
 
     def fail(self, error: BaseException) -> None:
         """Stop with this error, if there was none before."""
-        if self._error is None:
-            self._error = error
+        if self.error is None:
+            self.error = error
             _log.info("stopping after an error", exc_info=error)
         self.request_stop()
 
@@ -232,8 +239,8 @@ class Worker:
         finally:
             async with self._turn:
                 await self._handler.stop()
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
 
     async def _until_done(self) -> None:
         app = self._app
@@ -257,7 +264,7 @@ class Worker:
         """Handle one topic partition: the body of every agent."""
         async for batch in stream:
             # After an error nothing more is handled: the order within a partition counts.
-            if self._error is not None:
+            if self.error is not None:
                 continue
             admitted = await self.consumer.admit(batch)
             if admitted is None:
@@ -341,30 +348,46 @@ def run(settings: WorkerSettings, handler_factory: HandlerFactory) -> int:
     """
     plain = logging.StreamHandler()
     if logging.getLevelNamesMapping()[settings.log_level] > logging.INFO:
-        plain.addFilter(_one_line)
+        plain.addFilter(_Terse())
     logging.basicConfig(
         level=settings.log_level, format="%(levelname)s %(name)s: %(message)s", handlers=[plain]
     )
-    deadline = threading.Timer(settings.stop_timeout_s, _give_up, [settings.stop_timeout_s])
-    deadline.daemon = True
+    watch = _Deadline(settings.stop_timeout_s)
     try:
-        asyncio.run(_until_signalled(settings, handler_factory, deadline))
-    except HearbackError as error:
-        _say(str(error))
+        asyncio.run(_until_signalled(settings, handler_factory, watch))
     except Exception as error:  # noqa: BLE001  # users get one line, developers log level INFO
-        where = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
-        _say(f"unexpected {type(error).__name__}{where}: {error} (log level INFO shows more)")
-    else:
-        return 0
+        _say(_in_words(error))
+        return 1
     finally:
-        deadline.cancel()
-    return 1
+        watch.cancel()
+    return 0
+
+
+class _Deadline:
+    """Ends the process when a stop takes too long, whatever still runs: state survives crashes."""
+
+    def __init__(self, after_s: float) -> None:
+        self.worker: Worker | None = None
+        self._after_s = after_s
+        self._timer = threading.Timer(after_s, self._give_up)
+        self._timer.daemon = True
+        self.start = self._timer.start
+        self.cancel = self._timer.cancel
+
+    def _give_up(self) -> None:
+        if self.worker is not None and self.worker.error is not None:
+            _say(_in_words(self.worker.error))
+        _say(
+            f"not stopped within {self._after_s:g} s, a batch does not end or the broker does not "
+            "answer: ending without, the next start goes on from the state"
+        )
+        os._exit(1)
 
 
 async def _until_signalled(
-    settings: WorkerSettings, handler_factory: HandlerFactory, deadline: threading.Timer
+    settings: WorkerSettings, handler_factory: HandlerFactory, watch: _Deadline
 ) -> None:
-    worker = Worker(settings, handler_factory, on_stopping=deadline.start)
+    worker = watch.worker = Worker(settings, handler_factory, on_stopping=watch.start)
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
 
@@ -378,20 +401,39 @@ async def _until_signalled(
     await worker.run()
 
 
-def _give_up(after_s: float) -> None:
-    """End the process, whatever still runs: all that counts survives a crash."""
-    _say(f"the worker did not stop within {after_s:g} s: batches in flight are left to a restart")
-    os._exit(1)
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, HearbackError):
+        return str(error)
+    where = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
+    return f"unexpected {type(error).__name__}{where}: {error} (log level INFO shows more)"
 
 
-_ROUTINE = ("Crashed reason=", "because it is rebalancing", "RebalanceInProgressError")
+class _Terse(logging.Filter):
+    """Keeps the log readable: no tracebacks, nothing of routine, no flood from the libraries.
 
+    While a broker is away aiokafka logs twenty errors a second; and each of Faust's services logs
+    the error that ends the worker, which is told once, at the end.
+    """
 
-def _one_line(record: logging.LogRecord) -> bool:
-    """Leave out tracebacks, each service's word on the error that ends the worker, and routine."""
-    record.exc_info = record.exc_text = None
-    message = record.getMessage()
-    return not any(routine in message for routine in _ROUTINE)
+    _ROUTINE = ("Crashed reason=", "because it is rebalancing", "RebalanceInProgressError")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logged_s: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.exc_info = record.exc_text = None
+        message = record.getMessage()
+        if any(routine in message for routine in self._ROUTINE):
+            return False
+        if record.name.startswith("stream."):
+            return True
+        kind = (record.name, str(record.msg))
+        before = self._logged_s.get(kind)
+        if before is not None and record.created - before < _REPEAT_S:
+            return False
+        self._logged_s[kind] = record.created
+        return True
 
 
 def _say(message: str) -> None:

@@ -8,7 +8,13 @@ from pathlib import Path
 import msgspec
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 
 from producers.outbox import EMBEDDED_CLUSTER
 from stream.errors import BrokerError, ConfigError
@@ -52,7 +58,13 @@ def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
     """
     model = load_model(options.model)
     partitions, embedded = look_at_broker(options.broker)
+    own_folder = options.data_dir / "faust"
+    try:
+        own_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{options.data_dir} cannot be made: {error.strerror}") from None
     warm_up()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
@@ -80,7 +92,7 @@ def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
             WorkerSettings(
                 broker=options.broker,
                 application_id=options.application_id,
-                data_dir=options.data_dir / "faust",
+                data_dir=own_folder,
                 topics=CONSUMED,
                 partitions=partitions,
                 embedded=embedded,

@@ -66,7 +66,7 @@ GROUP_CHECK_S = 0.5
 MAX_GROUP_ERRORS = 10
 """After so many in a row the worker stops."""
 
-COMMIT_WAIT_S = 10.0
+COMMIT_WAIT_S = 5.0
 """The longest that a commit may take, in seconds: aiokafka itself tries for ever."""
 
 
@@ -366,6 +366,17 @@ class BatchConsumer(faust_driver.Consumer):
         """
         if not self.assigned:
             return  # the next rebalance has begun already
+        wait_s = self.app.conf.broker_request_timeout - 1.0
+        try:
+            # Were Faust's own limit for this reached it would end recovery, without a word and for
+            # ever, while the group goes on to count on this worker.
+            await asyncio.wait_for(self._seek_inputs(), wait_s)
+        except TimeoutError:
+            cast("BatchTransport", self.transport).on_failure(
+                BrokerError(f"the broker did not tell the committed offsets within {wait_s:g} s")
+            )
+
+    async def _seek_inputs(self) -> None:
         inputs = {tp for tp in self.assignment() if not self._is_changelog_tp(tp)}
         committed = await self._thread.committed(inputs)
         begin = {tp: offset for tp, offset in committed.items() if offset is not None}
@@ -397,7 +408,7 @@ class BatchConsumer(faust_driver.Consumer):
             if not self.app.should_stop:
                 raise
         except OffsetOutOfRangeError as error:
-            raise await self._lost(error) from error
+            cast("BatchTransport", self.transport).on_failure(await self._lost(error))
 
     @Service.task
     async def _watch_group(self) -> None:
@@ -413,11 +424,13 @@ class BatchConsumer(faust_driver.Consumer):
                 continue
             self._group_errors += 1
             _log.warning("joining the group %s again after %r", self.app.conf.id, error)
-            if self._group_errors >= MAX_GROUP_ERRORS:
-                raise BrokerError(
-                    f"the broker does not let this worker into the consumer group "
-                    f"{self.app.conf.id}: {error!r}"
-                ) from error
+            if self._group_errors == MAX_GROUP_ERRORS:
+                cast("BatchTransport", self.transport).on_failure(
+                    BrokerError(
+                        f"the broker does not let this worker into the consumer group "
+                        f"{self.app.conf.id}: {error!r}"
+                    )
+                )
 
     async def _lost(self, error: OffsetOutOfRangeError) -> StateError:
         tp, position = next(iter(error.args[0].items()))
@@ -460,12 +473,19 @@ class BatchTransport(faust_driver.Transport):
     fetch_max_wait_ms: int = 100
     """How long the broker may hold a fetch without records; it delays the other partitions'."""
 
+    on_failure: Callable[[Exception], None]
+    """Told what the worker must stop for. Raised, it would take Faust's own services down first,
+    and with them the orderly end."""
 
-def install_transport(app: App, *, fetch_max_wait_ms: int) -> None:
+
+def install_transport(
+    app: App, *, fetch_max_wait_ms: int, on_failure: Callable[[Exception], None]
+) -> None:
     """Check Faust's internals and make the app use record batches; before it starts."""
     check_faust_internals()
     transport = BatchTransport(app.conf.broker_consumer, app)
     transport.fetch_max_wait_ms = fetch_max_wait_ms
+    transport.on_failure = on_failure
     app.transport = transport
 
 

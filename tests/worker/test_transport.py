@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from typing import Any
 
 import pytest
 from aiokafka.consumer.fetcher import FetchResult
@@ -159,7 +160,7 @@ def test_joining_the_group_is_tried_again(
     kit: Kit, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
     """An answer that aiokafka does not expect is no end: it is tried again, but not for ever."""
-    join = GroupCoordinator.ensure_active_group
+    join: Any = GroupCoordinator.ensure_active_group
     left = failures
 
     async def join_at_last(self: GroupCoordinator, *arguments: object) -> object:

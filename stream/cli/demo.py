@@ -1,0 +1,230 @@
+"""The demo command: a simulated market, live, from nothing to a summary."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from stream.cli.options import ERR, OUT
+from stream.errors import ConfigError, HearbackError
+from stream.units import MS_PER_UNIT, format_time, parse_time_ms
+
+if TYPE_CHECKING:
+    from stream.global_model import GlobalModel
+
+_START_MS = parse_time_ms("2024-01-01")
+_DAYS = 40
+_ANSWER_DAYS = 14  # answers follow for so long after the last application
+_TRAIN_DAYS = 24
+_MEMBERS, _JOBS = 300, 80
+_PARTITIONS = 4
+_PATIENCE_S = 60.0
+_MARKER = ".hearback-demo"
+_DAY_MS = MS_PER_UNIT["d"]
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the files; an earlier demo's is replaced.")
+    ] = Path("demo-run"),
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, another market.")] = 1,
+    seconds: Annotated[
+        float, typer.Option(min=1, help="How long the market is played, in seconds.")
+    ] = 45.0,
+) -> None:
+    """See all of it work: simulate, train, broker, worker, produce, and what came of it.
+
+    A market of some weeks is simulated and played in under a minute through a throw-away broker
+    and a real worker on this machine. Needs nothing but this package.
+    """
+    began = time.monotonic()
+    _prepare(out)
+    with ERR.status("simulating a market and training the global model on its first weeks"):
+        applications, until_ms = _make_market(out, seed)
+    with ERR.status("starting a throw-away broker and a worker") as status:
+        stage = _Stage(out)
+        try:
+            stage.start()
+            stage.play(seconds, applications, status.update)
+        finally:
+            stage.stop()
+    OUT.print(_summary(stage, until_ms, out))
+    OUT.print(f"\ndone in {time.monotonic() - began:.0f} s", style="dim", highlight=False)
+
+
+def _prepare(out: Path) -> None:
+    """Make an empty folder; only one that a demo made is removed."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / _MARKER).is_file()):
+        raise ConfigError(f"{out} is there already and no demo's: name another folder")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    (out / _MARKER).touch()
+
+
+def _make_market(out: Path, seed: int) -> tuple[int, int]:
+    """Simulate the log and train; return the number of applications and the end of training."""
+    from producers.logs import merge, write_lines
+    from producers.simulate import simulate
+    from producers.truth import SimulationSettings, draw_truth
+    from stream.policy import Policy
+    from stream.training import Trainer
+    from stream.wire import RawApplication, decode_raw
+
+    settings = SimulationSettings(
+        seed=seed, members=_MEMBERS, jobs=_JOBS, days=_DAYS, start_ms=_START_MS
+    )
+    truth = draw_truth(settings)
+    lines = list(simulate(settings))
+    write_lines(out / "log.jsonl.gz", lines)
+    (out / "truth.json").write_bytes(truth.to_json())
+    until_ms = _START_MS + _TRAIN_DAYS * _DAY_MS
+    trainer = Trainer(Policy(), until_ms, truth.feature_names)
+    trainer.read(merge([out / "log.jsonl.gz"]), lambda _: None)
+    trainer.fit(out / "model")
+    events = map(decode_raw, lines)
+    ids = {(e.job_id, e.application_id) for e in events if isinstance(e, RawApplication)}
+    return len(ids), until_ms
+
+
+class _Stage:
+    """Broker, worker and audience of one demo."""
+
+    def __init__(self, out: Path) -> None:
+        from stream.cli.audience import Audience
+        from stream.embedded_broker import EmbeddedBroker
+        from stream.global_model import load_model
+
+        self.model: GlobalModel = load_model(out / "model")
+        self.events = 0
+        self._out = out
+        self._log = out / "worker.log"
+        self._broker = EmbeddedBroker()
+        self._worker: subprocess.Popen[bytes] | None = None
+        self.audience = Audience(self._broker.bootstrap_servers, self.model.space)
+
+    def start(self) -> None:
+        """Start everybody; return when the worker has its partitions."""
+        from stream.records import TOPICS
+
+        self._broker.create_topics(dict.fromkeys(TOPICS, _PARTITIONS))
+        self.audience.start()
+        options = {
+            "--broker": self._broker.bootstrap_servers,
+            "--model": str(self._out / "model"),
+            "--data": str(self._out / "data"),
+            "--metrics-port": "0",
+        }
+        arguments = [text for option in options.items() for text in option]
+        with self._log.open("wb") as log:
+            self._worker = subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-m", "stream.cli", "worker", *arguments], stderr=log
+            )
+        self._wait(self._ready)
+
+    def play(self, seconds: float, applications: int, say: Callable[[str], None]) -> None:
+        """Play the log in about so many seconds, close it, wait for the last label."""
+        from producers.kafka import ProduceProgress, produce
+
+        log = self._out / "log.jsonl.gz"
+        broker = self._broker.bootstrap_servers
+
+        def show(progress: ProduceProgress) -> None:
+            self._check_worker()
+            day = format_time(progress.event_time_ms or _START_MS)[:10]
+            heard = sum(self.audience.labels.values())
+            say(f"playing the market: {day}, {progress.sent:,} events, {heard:,} labels back")
+
+        speed = (_DAYS + _ANSWER_DAYS) * _DAY_MS / 1000.0 / seconds
+        done = produce([log], broker, speed=speed, on_progress=show)
+        self.events = done.sent
+        self.audience.measuring = False
+        say("closing the last windows")
+        produce([log], broker, from_ms=done.event_time_ms, close=True)
+        self._wait(lambda: self.audience.all_final(applications))
+
+    def stop(self) -> None:
+        """End everybody; the worker gracefully."""
+        if self._worker is not None:
+            self._worker.terminate()
+            self._worker.wait()
+        self.audience.stop()
+        self._broker.close()
+
+    def _ready(self) -> bool:
+        """Whether the worker's metrics say that it owns all partitions."""
+        found = re.search(r"http://\S+/metrics", self._log.read_text())
+        if found is None:
+            return False
+        with urllib.request.urlopen(found.group(), timeout=5) as page:  # noqa: S310 - localhost
+            return f'hearback_partitions{{stage="job"}} {_PARTITIONS}.0' in page.read().decode()
+
+    def _wait(self, until: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while not until():
+            self._check_worker()
+            if time.monotonic() > deadline:
+                raise HearbackError(f"the worker is too slow for this demo: see {self._log}")
+            time.sleep(0.1)
+
+    def _check_worker(self) -> None:
+        if self._worker is not None and self._worker.poll() is not None:
+            last = self._log.read_text().strip().splitlines()[-1:]
+            raise HearbackError(f"the worker ended: {' '.join(last)} (all of it in {self._log})")
+
+
+def _summary(stage: _Stage, until_ms: int, out: Path) -> RenderableType:
+    """What a person wants to know."""
+    from stream.cli.report import key_values, quality_table
+    from stream.inspection import Entity
+
+    heard = stage.audience
+    final = {"positive": 0, "negative": 0}
+    for label in heard.last.values():
+        final["positive" if label.label else "negative"] += 1
+    told = [
+        Entity(coefficients=found, names=stage.model.manifest.features[found.effect]).in_words()
+        for effect in ("per_member", "per_job")
+        for found in heard.best_known(effect, 2)
+    ]
+    return Group(
+        key_values(
+            "The market",
+            {
+                "events played": stage.events,
+                "applications": len(heard.last),
+                "  answered in the end": final["positive"],
+                "  not answered": final["negative"],
+                "dead letters": heard.dead_letters,
+            },
+        ),
+        key_values("\nLabels, as they came", dict(sorted(heard.labels.items()))),
+        Text(
+            f"\n{heard.positives_within_a_day():.0%} of the positives were known within a day."
+            f" {sum(heard.flips.values()):,} labels were negative first and turned positive;"
+            " each time the wrong label was replaced, not outvoted.\n"
+        ),
+        quality_table(heard.summary(until_ms)),
+        Text(
+            f"\nFrom event to published coefficients: p50 {heard.latency_s(0.5) * 1000:.0f} ms,"
+            f" p99 {heard.latency_s(0.99) * 1000:.0f} ms.\n"
+        ),
+        Text("Two members and two jobs, as learned:"),
+        *(Text(f"  {line}") for line in told),
+        Text(
+            f"\nFiles in {out}: log.jsonl.gz (the market), truth.json (what was to be learned),"
+            " model/ (the global model), data/ (the worker's state), worker.log\n"
+            f"Try: hearback inspect member {heard.best_known('per_member', 1)[0].entity_id}"
+            f" --data {out / 'data'}"
+        ),
+    )
