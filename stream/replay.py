@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 from producers.logs import LogLine
-from stream.errors import EventError, NoScoreError
+from stream.errors import EventError, InvalidFeaturesError, ModelError
 from stream.evaluation import Prequential, Timeliness
 from stream.events import (
     Application,
@@ -36,7 +37,7 @@ from stream.state.partition_state import save_identity
 from stream.state.posteriors import all_posteriors
 from stream.state.store import Store
 from stream.updaters.effect import Effect
-from stream.wire import RawApplication, decode_event, decode_raw
+from stream.wire import RawApplication, decode_event, decode_raw, to_event
 
 MAX_DEAD_LETTER_BYTES = 64 * 1024
 FLUSH_EVERY = 2048
@@ -50,6 +51,7 @@ def replay(
     folder: RunFolder,
     policy: Policy,
     model: GlobalModel | None,
+    space: FeatureSpace,
     *,
     score_from_ms: int = 0,
     close: bool = False,
@@ -62,19 +64,15 @@ def replay(
         folder: where the files go.
         policy: label policy and effects.
         model: the frozen global model; None when every application brings its ``global_score``.
+        space: the feature blocks, from :func:`first_look`.
         score_from_ms: applications before it are left out of the quality in ``metrics.json``.
         close: move event time past every window at the end.
         progress: called with the number of lines read, now and then.
 
     """
-    iterator = iter(lines)
-    if model is not None:
-        space = model.space
-    else:
-        iterator, space = _space_of_first(iterator)
     run = _Run(folder, policy, model, space, score_from_ms)
     count = 0
-    for count, line in enumerate(iterator, 1):
+    for count, line in enumerate(lines, 1):
         run.line(line)
         if count % FLUSH_EVERY == 0:
             run.flush()
@@ -239,38 +237,51 @@ class _Run:
         return count
 
 
-def _space_of_first(lines: Iterator[LogLine]) -> tuple[Iterator[LogLine], FeatureSpace]:
-    """Without a model, block sizes are those of the first application that can be read.
+def first_look(
+    lines: Iterable[LogLine], model: GlobalModel | None
+) -> tuple[Iterator[LogLine], FeatureSpace]:
+    """Check the first readable application against the model, before anything is written.
+
+    Without a model, block sizes are those of that application, which must bring its score.
+
+    Returns:
+        The lines, all of them again, and the feature blocks.
 
     Raises:
-        NoScoreError: there is no application to take them from, or it carries no global score.
+        ModelError: the application does not fit the model, or there is none and no global score.
 
     """
-    before: list[LogLine] = []
-    for line in lines:
-        before.append(line)
+    rest = iter(lines)
+    seen: list[LogLine] = []
+    for line in rest:
+        seen.append(line)
         try:
             raw = decode_raw(line.raw)
         except EventError:
             continue
         if isinstance(raw, RawApplication):
-            if raw.global_score is None:
-                raise NoScoreError(
-                    f"{line.source}:{line.number} carries no global_score: pass a model with"
-                    " --model (hearback train makes one)"
-                )
-            space = FeatureSpace(
-                None,
-                names_of(raw.features.per_member, "per_member"),
-                names_of(raw.features.per_job, "per_job"),
-            )
-            return _chain(before, lines), space
-    return iter(before), FeatureSpace(None, (), ())
+            return chain(seen, rest), _space_of(raw, f"{line.source}:{line.number}", model)
+    return iter(seen), FeatureSpace(None, (), ()) if model is None else model.space
 
 
-def _chain(before: list[LogLine], rest: Iterator[LogLine]) -> Iterator[LogLine]:
-    yield from before
-    yield from rest
+def _space_of(raw: RawApplication, where: str, model: GlobalModel | None) -> FeatureSpace:
+    if model is not None:
+        try:
+            to_event(raw, model.space)
+        except InvalidFeaturesError as error:
+            raise ModelError(
+                f"the log does not fit model {model.version}: {error} ({where})"
+            ) from None
+        return model.space
+    if raw.global_score is None:
+        raise ModelError(
+            f"{where} carries no global_score: pass a model with --model (hearback train makes one)"
+        )
+    return FeatureSpace(
+        None,
+        names_of(raw.features.per_member, "per_member"),
+        names_of(raw.features.per_job, "per_job"),
+    )
 
 
 def _sorted(counts: Counter[str]) -> dict[str, int]:

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from stream import wire
-from stream.events import Application, Engagement, Features, JobEvent, Source
+from stream.events import Application, Engagement, Features, JobEvent, Label, Source
 from stream.features import FeatureSpace
 from stream.global_model import GlobalModel, Manifest
 from stream.partitioner import partition_of
@@ -211,7 +211,7 @@ class Market:
                 self.tick(stage, number)
                 busy |= len(self.sent) > before
 
-    def labels(self) -> list[wire.Label]:
+    def labels(self) -> list[Label]:
         """Return all label messages sent so far."""
         return [
             wire.decode_label(message.value, SPACE)
@@ -229,7 +229,7 @@ class Market:
             self._overlays[stage, number].flush()
 
 
-def last_labels(labels: Iterable[wire.Label]) -> dict[tuple[str, str], tuple[int, str, bool]]:
+def last_labels(labels: Iterable[Label]) -> dict[tuple[str, str], tuple[int, str, bool]]:
     """Return (label, kind, final) of the last label of each application."""
     return {
         (label.job_id, label.application_id): (label.label, label.kind, label.final)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stream import wire
 from stream.errors import MisroutedProducerError, StateError
-from stream.events import Watermark
+from stream.events import ScoredApplication, Watermark
 from stream.partitioner import partition_of
 from stream.partitions import JobPartition
 from stream.policy import LabelPolicy, Policy
@@ -23,6 +23,7 @@ from stream.records import (
     LABELS,
 )
 from stream.stages import JobStage
+from stream.state.overlay import Overlay
 from tests import kit, oracle
 from tests.kit import Market, TestEvent, application, engagement, last_labels
 from tests.labels.test_machine import LATENESS, W, arrivals
@@ -158,7 +159,7 @@ def test_a_poisonous_record_is_set_aside_alone(monkeypatch: pytest.MonkeyPatch) 
     """A record on which a stage raises becomes a dead letter; its neighbours are unharmed."""
     original = JobStage.application
 
-    def explode(self: JobStage, scored: wire.ScoredApplication, mark: int | None) -> object:
+    def explode(self: JobStage, scored: ScoredApplication, mark: int | None) -> object:
         if scored.application.application_id == "b":
             raise ZeroDivisionError("boom")
         return original(self, scored, mark)
@@ -232,7 +233,7 @@ def test_a_state_of_another_model_or_partition_count_is_refused(what: str) -> No
     market = Market(POLICY, 1)
     market.produce([application("a", 10)])
     market.run()
-    overlay = kit.Overlay(market.stores["job", 0])
+    overlay = Overlay(market.stores["job", 0])
     other = kit.model("other" if what == "model" else "test-model")
     with pytest.raises(StateError, match="other" if what == "model" else "partitions"):
         JobPartition(0, 2 if what == "partitions" else 1, overlay, POLICY, other, 1000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+from collections.abc import Sequence
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -15,30 +16,30 @@ import pytest
 from scipy.special import expit
 
 from producers.logs import LogLine, merge
-from stream.errors import ConfigError, NoScoreError
+from stream.errors import ConfigError, ModelError
 from stream.global_model import load_model
 from stream.policy import DAY_MS, Policy, parse_policy
-from stream.replay import replay
+from stream.replay import first_look, replay
 from stream.run_folder import FILES, RunFolder, RunMetrics
 from stream.training import Trainer
 from tests import kit, oracle
 from tests.kit import TestEvent, application, closing, engagement, model
 
 
-def lines_of(events: list[TestEvent] | list[bytes]) -> list[LogLine]:
+def lines_of(events: Sequence[TestEvent | bytes]) -> list[LogLine]:
     """Events as the lines of a log."""
     raw = [event if isinstance(event, bytes) else kit.to_json(event) for event in events]
     return list(starmap(lambda n, line: LogLine("log", n, line), enumerate(raw, 1)))
 
 
 def run(
-    path: Path, events: list[TestEvent] | list[bytes], policy: Policy | None = None, **options: Any
+    path: Path, events: Sequence[TestEvent | bytes], policy: Policy | None = None, **options: Any
 ) -> RunMetrics:
     """Replay events into a folder."""
+    chosen = options.pop("model", model())
+    lines, space = first_look(lines_of(events), chosen)
     with RunFolder(path) as folder:
-        return replay(
-            lines_of(events), folder, policy or Policy(), options.pop("model", model()), **options
-        )
+        return replay(lines, folder, policy or Policy(), chosen, space, **options)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -178,8 +179,16 @@ def test_without_a_model_sizes_are_those_of_the_first_application(tmp_path: Path
     metrics = run(tmp_path / "run", raw, model=None)
     assert metrics.dead_letters == {"invalid_features": 1, "no_global_score": 1}
     assert metrics.model_version == "none"
-    with pytest.raises(NoScoreError, match="--model"):
-        run(tmp_path / "other", [kit.to_json(application("a", 0, score=None))], model=None)
+
+
+def test_a_log_that_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    """Without model or score, or with other feature sizes than the model's: an error at once."""
+    bare = kit.to_json(application("a", 0, score=None))
+    with pytest.raises(ModelError, match="--model"):
+        run(tmp_path / "run", [b"{", bare], model=None)
+    with pytest.raises(ModelError, match=r"features.per_member has 1 numbers.*log:2"):
+        run(tmp_path / "run", [b"{", bare.replace(b"[1.0,0.5]", b"[1.0]")])
+    assert not (tmp_path / "run").exists()
 
 
 def test_score_from_limits_the_metrics_alone(tmp_path: Path) -> None:
@@ -232,12 +241,15 @@ def test_contest_log_reaches_its_figures(tmp_path: Path) -> None:
     trainer = Trainer(policy, quarter, names)
     trainer.read(merge([CONTEST]), lambda _: None)
     trainer.fit(tmp_path / "model")
+    trained = load_model(tmp_path / "model")
+    lines, space = first_look(merge([CONTEST]), trained)
     with RunFolder(tmp_path / "run") as folder:
         quality = replay(
-            merge([CONTEST]),
+            lines,
             folder,
             policy,
-            load_model(tmp_path / "model"),
+            trained,
+            space,
             score_from_ms=quarter,
             close=True,
         ).quality

@@ -5,13 +5,14 @@ Exit codes: 0 done, 1 failed with one line on stderr, 2 bad usage, 130 interrupt
 
 from __future__ import annotations
 
-import os
 import sys
 
 import typer
 
 from stream.cli import demo, history, live, look
 from stream.errors import HearbackError
+
+_INTERRUPTED = 130  # Typer's exit code after Ctrl-C
 
 app = typer.Typer(
     name="hearback",
@@ -43,10 +44,12 @@ def main() -> None:
     except HearbackError as error:
         sys.stderr.write(f"hearback: {error}\n")
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.stderr.write("hearback: interrupted\n")
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except OSError as error:
+        # A full disk, a folder without permission: nothing that a traceback would explain.
+        where = f" ({error.filename})" if error.filename else ""
+        sys.stderr.write(f"hearback: {error.strerror or error}{where}\n")
+        sys.exit(1)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            sys.stderr.write("hearback: interrupted; what was written so far is incomplete\n")
+        raise

@@ -16,7 +16,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from stream.cli.options import ERR, OUT
+from stream.cli.options import OUT, doing
 from stream.errors import ConfigError, HearbackError
 from stream.units import MS_PER_UNIT, format_time, parse_time_ms
 
@@ -50,13 +50,13 @@ def demo(
     """
     began = time.monotonic()
     _prepare(out)
-    with ERR.status("simulating a market and training the global model on its first weeks"):
+    with doing("simulating a market and training the global model on its first weeks"):
         applications, until_ms = _make_market(out, seed)
-    with ERR.status("starting a throw-away broker and a worker") as status:
+    with doing("starting a throw-away broker and a worker") as say:
         stage = _Stage(out)
         try:
             stage.start()
-            stage.play(seconds, applications, status.update)
+            stage.play(seconds, applications, say)
         finally:
             stage.stop()
     OUT.print(_summary(stage, until_ms, out))

@@ -10,7 +10,7 @@ import typer
 
 from producers.logs import ReadProgress, merge, write_lines
 from producers.truth import SimulationSettings, draw_truth
-from stream.cli.options import ERR, OUT, Logs, PolicyFile, reading
+from stream.cli.options import ERR, OUT, Logs, PolicyFile, doing, reading
 from stream.errors import ConfigError
 from stream.global_model import load_model
 from stream.policy import load_policy
@@ -61,7 +61,7 @@ def simulate(
     truth_path = truth or out.with_name(f"{out.name.split('.')[0]}.truth.json")
     _make_parent(out)
     _make_parent(truth_path)
-    with ERR.status("simulating a marketplace"):
+    with doing("simulating a marketplace"):
         count = write_lines(out, simulate_lines(settings))
         truth_path.write_bytes(draw_truth(settings).to_json())
     OUT.print(f"{count:,} events in {out}, the true coefficients in {truth_path}", soft_wrap=True)
@@ -98,8 +98,8 @@ def train(
     )
     with reading("training", read) as progress:
         trainer.read(merge(logs, read), progress)
-        with ERR.status("fitting"):
-            manifest = trainer.fit(out)
+    with doing("fitting"):
+        manifest = trainer.fit(out)
     for reason, count in sorted(trainer.refused.items()):
         ERR.print(f"{count:,} lines left out: {reason}")
     OUT.print(
@@ -133,6 +133,7 @@ def replay(
     `hearback inspect --run RUN` reads. The same log, model and policy give the same bytes.
     """
     from stream.cli.report import run_summary
+    from stream.replay import first_look
     from stream.replay import replay as run_replay
     from stream.run_folder import RunFolder
 
@@ -140,13 +141,14 @@ def replay(
     loaded = None if model is None else load_model(model)
     score_from_ms = 0 if score_from is None else parse_time_ms(score_from)
     read = ReadProgress()
-    lines = merge(logs, read)
+    lines, space = first_look(merge(logs, read), loaded)
     with RunFolder(out) as folder, reading("replaying", read) as progress:
         metrics = run_replay(
             lines,
             folder,
             settings,
             loaded,
+            space,
             score_from_ms=score_from_ms,
             close=close,
             progress=progress,

@@ -123,7 +123,7 @@ def produce(
 
     labels = load_policy(policy).labels
     columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=ERR, transient=True) as bar:
+    with Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal) as bar:
         task = bar.add_task("producing", total=None)
 
         def show(progress: ProduceProgress) -> None:

@@ -66,6 +66,16 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
+def doing(what: str) -> Iterator[Callable[[str], None]]:
+    """Say what is being done while it takes; give the callback that changes it."""
+    if not ERR.is_terminal:
+        yield lambda _: None
+        return
+    with ERR.status(what) as status:
+        yield status.update
+
+
+@contextmanager
 def reading(what: str, read: ReadProgress) -> Iterator[Callable[[int], None]]:
     """Show a progress bar over the logs' bytes; give the callback for events so far."""
     columns = (
@@ -76,7 +86,7 @@ def reading(what: str, read: ReadProgress) -> Iterator[Callable[[int], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=ERR, transient=True) as bar:
+    with Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal) as bar:
         task = bar.add_task(what, total=None, events=0)
 
         def advance(events: int) -> None:

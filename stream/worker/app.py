@@ -355,7 +355,7 @@ def run(settings: WorkerSettings, handler_factory: HandlerFactory) -> int:
     watch = _Deadline(settings.stop_timeout_s)
     try:
         asyncio.run(_until_signalled(settings, handler_factory, watch))
-    except Exception as error:  # noqa: BLE001  # users get one line, developers log level INFO
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # one line for any error
         _say(_in_words(error))
         return 1
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,7 @@ NOT_THERE_YET = (
     " batch's outputs may be sent twice."
 )
 _ANSWER_S = 10.0
+_LEAVING_S = 5.0  # beyond the session timeout
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +60,7 @@ def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
     """
     model = load_model(options.model)
     partitions, embedded = look_at_broker(options.broker)
+    wait_until_alone(options.broker, options.application_id, options.session_timeout_ms, say)
     own_folder = options.data_dir / "faust"
     try:
         own_folder.mkdir(parents=True, exist_ok=True)
@@ -103,6 +106,40 @@ def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
         )
     finally:
         server.shutdown()
+
+
+def wait_until_alone(
+    broker: str, application_id: str, session_timeout_ms: int, say: Callable[[str], None]
+) -> None:
+    """Refuse to be the second worker of a group: it would learn with half of the state.
+
+    A worker that was killed stays a member until its session is over, so that is waited for.
+
+    Raises:
+        ConfigError: another worker of this application id is running.
+
+    """
+    client = AdminClient({"bootstrap.servers": broker, "log_level": 0})
+    deadline = time.monotonic() + session_timeout_ms / 1000.0 + _LEAVING_S
+    said = False
+    while True:
+        try:
+            group = client.describe_consumer_groups([application_id])[application_id].result(
+                _ANSWER_S
+            )
+        except KafkaException:
+            return  # the embedded broker cannot tell, and a group that is not there has nobody
+        if not group.members:
+            return
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"another worker of application id {application_id} is running"
+                f" ({group.members[0].host}): stop it, or give this one another --app-id and --data"
+            )
+        if not said:
+            said = True
+            say("waiting for an earlier worker of this application id to leave the group")
+        time.sleep(0.5)
 
 
 def look_at_broker(broker: str) -> tuple[int, bool]:

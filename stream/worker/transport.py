@@ -63,6 +63,9 @@ FETCH_WAIT_S = 1.0
 GROUP_CHECK_S = 0.5
 """How often to ask whether joining the group has met an error, in seconds."""
 
+LEAVE_WAIT_S = 5.0
+"""The longest that leaving the group may take, in seconds."""
+
 MAX_GROUP_ERRORS = 10
 """After so many in a row the worker stops."""
 
@@ -237,6 +240,14 @@ class BatchConsumerThread(faust_driver.AIOKafkaConsumerThread):
             return False
         return True
 
+    async def on_thread_stop(self) -> None:
+        """Leave the group; not for long, and not in pieces, if the broker is away."""
+        try:
+            await asyncio.wait_for(super().on_thread_stop(), LEAVE_WAIT_S)
+        except (KafkaError, TimeoutError, asyncio.CancelledError) as error:
+            # aiokafka cancels a fetch that is in trouble, and then lets the cancellation escape.
+            _log.warning("the group could not be left, its broker is away: %r", error)
+
     def on_crash(self, msg: str, *fmt: Any, **kwargs: Any) -> None:
         """Say nothing: the worker prints the one line, mode would print a traceback too."""
 
@@ -256,6 +267,7 @@ class BatchConsumer(faust_driver.Consumer):
         self._open: dict[TP, RecordBatch] = {}
         self._starts: dict[TP, int] = {}
         self._settling = True  # from the start of a rebalance to the end of perform_seek
+        self._last_commit_failed = False
         self._group_errors = 0
         self.assigned = False
         """Whether the newest rebalance has got as far as an assignment."""
@@ -452,8 +464,12 @@ class BatchConsumer(faust_driver.Consumer):
         )
 
     async def _commit_positions(self, positions: dict[TP, int]) -> bool:
-        # After a crash the thread may be gone, and would not answer.
-        if not positions or self.crashed or not await self._commit(positions):
+        # After a crash the thread may be gone, and would not answer. At the end one attempt has to
+        # do: Faust asks three times.
+        if not positions or self.crashed or self._last_commit_failed:
+            return False
+        if not await self._commit(positions):
+            self._last_commit_failed = self.app.should_stop
             return False
         self.app.tables.on_commit(positions)
         for tp in positions.keys() & self._position.keys():
@@ -560,6 +576,7 @@ _METHODS: tuple[tuple[type, str, str], ...] = (
     (faust_driver.AIOKafkaConsumerThread, "_ensure_consumer", "self"),
     (faust_driver.AIOKafkaConsumerThread, "_commit", "self offsets"),
     (faust_driver.AIOKafkaConsumerThread, "commit", "self offsets"),
+    (faust_driver.AIOKafkaConsumerThread, "on_thread_stop", "self"),
     (faust_driver.AIOKafkaConsumerThread, "subscribe", "self topics"),
     (faust_driver.AIOKafkaConsumerThread, "seek_wait", "self partitions"),
     (faust_driver.Consumer, "_new_consumer_thread", "self"),

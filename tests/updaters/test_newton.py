@@ -51,7 +51,8 @@ def test_mode_is_scipys(n: int, d: int, precision: float) -> None:
     """The mode lies within 1e-4 posterior standard deviations of SciPy's minimum."""
     Z, y, w, o = problem(n * 100 + d, n, d)
     found = mode(Z, y, w, o, precision)
-    wanted = minimize(
+    untyped: Any = minimize
+    wanted = untyped(
         objective,
         np.zeros(d),
         args=(Z, y, w, o, precision),

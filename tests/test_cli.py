@@ -1,0 +1,148 @@
+"""The commands: what they print, what they refuse, and their exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from stream.policy import DAY_MS
+from tests import kit
+from tests.test_replay import market, rows
+
+COMMANDS = ["demo", "simulate", "train", "replay", "inspect", "broker", "worker", "produce"]
+
+
+def hearback(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user would."""
+    return subprocess.run(
+        [sys.executable, "-m", "stream.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        timeout=120,
+        env={**os.environ, "COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb"},
+    )
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a small log with global features."""
+    path = tmp_path_factory.mktemp("log") / "log.jsonl"
+    lines = []
+    for event in market(60):
+        raw = msgspec.json.decode(kit.to_json(event))
+        raw.pop("global_score", None)
+        lines.append(msgspec.json.encode(raw))
+    path.write_bytes(b"\n".join(lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(log: Path) -> Path:
+    """Return the folder of a replay made by the commands alone."""
+    folder = log.parent
+    done = hearback("train", log, "--out", folder / "model", "--until", 40 * DAY_MS)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert "applications" in done.stdout
+    done = hearback(
+        "replay", log, "--out", folder / "run", "--model", folder / "model", "--close",
+        "--score-from", "1970-02-10",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "global only" in done.stdout
+    return folder / "run"
+
+
+def test_help_names_every_command() -> None:
+    """``hearback --help`` lists the commands; each has a help of its own."""
+    whole = hearback("--help")
+    assert whole.returncode == 0
+    for command in COMMANDS:
+        assert command in whole.stdout
+    one = hearback("replay", "--help")
+    assert one.returncode == 0
+    assert "--score-from" in one.stdout
+
+
+def test_train_and_replay_write_their_files(run: Path) -> None:
+    """The commands in their order give model, labels, scores and metrics."""
+    metrics = msgspec.json.decode((run / "metrics.json").read_bytes())
+    assert metrics["quality"]["applications"] == 80
+    assert metrics["score_from_ms"] == 40 * DAY_MS
+    assert rows(run / "scores.jsonl")
+
+
+def test_inspect_shows_coefficients_by_name(run: Path) -> None:
+    """``inspect`` tells an entity's coefficients with standard errors, as the run wrote them."""
+    written = next(row for row in rows(run / "coefficients.jsonl") if row["effect"] == "per_member")
+    done = hearback("inspect", "member", written["entity_id"], "--run", run)
+    assert done.returncode == 0, done.stderr
+    assert f"{written['mean'][0]:+.4f}" in done.stdout
+    assert f"{written['variance'][1] ** 0.5:.4f}" in done.stdout
+    assert "per_member[1]" in done.stdout
+    assert f"{written['examples']} applications learned" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["replay", "none.jsonl", "--out", "r"], 1, "none.jsonl does not exist"),
+        (["replay", "LOG", "--out", "r"], 1, "--model"),
+        (["replay", "LOG", "--out", "r", "--model", "none"], 1, "no model folder"),
+        (["replay", "LOG", "--out", "r", "--policy", "none.toml"], 1, "policy none.toml"),
+        (["replay", "LOG", "--out", "r", "--score-from", "soon"], 1, "soon"),
+        (["train", "LOG", "--out", "m", "--until", "1970-01-02"], 1, "both kinds are needed"),
+        (["inspect", "cat", "x", "--run", "RUN"], 2, "cat"),
+        (["inspect", "member", "x"], 2, "exactly one"),
+        (["inspect", "member", "nobody", "--run", "RUN"], 1, "nothing was learned"),
+        (["inspect", "member", "x", "--run", "none"], 1, "no state"),
+        (["inspect", "member", "x", "--data", "none"], 1, "no state"),
+        (["simulate", "--out", "l.jsonl", "--members", "0"], 1, "members"),
+        (["produce", "LOG", "--broker", "127.0.0.1:1"], 1, "127.0.0.1:1"),
+        (["worker", "--broker", "127.0.0.1:1", "--model", "none"], 1, "no model folder"),
+        (["worker", "--broker", "127.0.0.1:1", "--model", "MODEL"], 1, "no Kafka broker answers"),
+        (["replay"], 2, "Missing argument"),
+        (["dance"], 2, "No such command"),
+    ],
+)
+def test_refusals_are_one_clear_line(
+    arguments: list[str], code: int, says: str, log: Path, run: Path, tmp_path: Path
+) -> None:
+    """What cannot be done is said without a traceback, and nothing is written."""
+    known = {"LOG": log, "RUN": run, "MODEL": run.parent / "model"}
+    done = hearback(*(known.get(word, word) for word in arguments), cwd=tmp_path)
+    assert done.returncode == code
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    if code == 1:
+        assert len(done.stderr.strip().splitlines()) == 1
+    assert not [path for path in tmp_path.iterdir() if path.name != "hearback-data"]
+
+
+def test_interrupted_replay_says_so(log: Path, tmp_path: Path) -> None:
+    """Ctrl-C ends a replay with one line and exit code 130; lines written so far are whole."""
+    big = tmp_path / "big.jsonl"
+    hearback("simulate", "--out", big, "--members", "500", "--days", "20", "--jobs", "100")
+    hearback("train", big, "--out", tmp_path / "model")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stream.cli", "replay", str(big), "--out", str(tmp_path / "run"),
+         "--model", str(tmp_path / "model")],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    scores = tmp_path / "run" / "scores.jsonl"
+    while process.poll() is None and not (scores.exists() and scores.stat().st_size):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in stderr
+    assert "Traceback" not in stderr
+    assert not (tmp_path / "run" / "metrics.json").exists()
