@@ -1,0 +1,273 @@
+"""The whole worker on the embedded broker: the same labels as a replay, whatever happens to it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+from confluent_kafka import Consumer, Producer
+
+from producers.logs import merge, write_lines
+from producers.simulate import simulate
+from producers.truth import SimulationSettings, draw_truth
+from stream.embedded_broker import EmbeddedBroker
+from stream.global_model import GlobalModel, load_model
+from stream.inspection import from_data, from_run, from_topic
+from stream.labels.ladder import BY_NAME, rung
+from stream.policy import DAY_MS, Policy
+from stream.records import COEFFICIENTS, DEAD_LETTERS, LABELS, TOPICS
+from stream.replay import replay
+from stream.run_folder import RunFolder
+from stream.training import Trainer
+from stream.wire import decode_label
+
+PARTITIONS = 4
+START_MS = SimulationSettings().start_ms
+
+
+class World:
+    """A simulated log, its model, its closed replay, and a broker with all topics."""
+
+    def __init__(self, folder: Path, broker: EmbeddedBroker) -> None:
+        self.folder = folder
+        self.broker = broker.bootstrap_servers
+        self.log = folder / "log.jsonl.gz"
+        self.processes: list[subprocess.Popen[str]] = []
+        settings = SimulationSettings(
+            seed=3, members=60, jobs=24, days=20, applications_per_member=12.0
+        )
+        write_lines(self.log, simulate(settings))
+        trainer = Trainer(Policy(), START_MS + 20 * DAY_MS, draw_truth(settings).feature_names)
+        trainer.read(merge([self.log]), lambda _: None)
+        trainer.fit(folder / "model")
+        self.model: GlobalModel = load_model(folder / "model")
+        with RunFolder(folder / "run") as run:
+            replay(merge([self.log]), run, Policy(), self.model, self.model.space, close=True)
+        lines = (folder / "run" / "labels.jsonl").read_bytes().splitlines()
+        self.wanted = last_labels(lines, self.model)
+        broker.create_topics(dict.fromkeys(TOPICS, PARTITIONS))
+
+    def start(self, *arguments: object) -> subprocess.Popen[str]:
+        """Start a worker as a user would."""
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "stream.cli", "worker", "--broker", self.broker),
+                *("--model", str(self.folder / "model"), "--data", str(self.folder / "data")),
+                *("--metrics-port", "0", "--session-timeout", "2s"),
+                *map(str, arguments),
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def produce(self, *arguments: object) -> None:
+        """Play the log."""
+        command = [sys.executable, "-m", "stream.cli", "produce", str(self.log)]
+        done = subprocess.run(
+            [*command, "--broker", self.broker, *map(str, arguments)],
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    def read(self, topic: str, enough: Callable[[list[bytes]], bool]) -> list[bytes]:
+        """Read a topic from its start until enough was read."""
+        consumer = Consumer(
+            {"bootstrap.servers": self.broker, "group.id": f"read-{time.monotonic_ns()}",
+             "auto.offset.reset": "earliest", "enable.auto.commit": False, "log_level": 0}
+        )  # fmt: skip
+        consumer.subscribe([topic])
+        values: list[bytes] = []
+        deadline = time.monotonic() + 60
+        try:
+            while not enough(values):
+                assert time.monotonic() < deadline, f"{topic}: {len(values)} messages, not enough"
+                found = consumer.consume(1000, timeout=0.2)
+                values += [value for message in found if (value := message.value()) is not None]
+        finally:
+            consumer.close()
+        return values
+
+    def final_labels(self) -> list[bytes]:
+        """Read labels until every application's is final."""
+
+        def enough(values: list[bytes]) -> bool:
+            last = last_labels(values, self.model)
+            return len(last) == len(self.wanted) and all(final for _, _, final in last.values())
+
+        return self.read(LABELS, enough)
+
+
+def last_labels(
+    lines: Sequence[bytes], model: GlobalModel
+) -> dict[tuple[str, str], tuple[int, str, bool]]:
+    """Return the highest label of each application, as any consumer of the topic keeps it."""
+    last: dict[tuple[str, str], tuple[int, str, bool]] = {}
+    for line in lines:
+        label = decode_label(line, model.space)
+        key = label.job_id, label.application_id
+        new = (label.label, label.kind, label.final)
+        old = last.get(key)
+        if old is None or rung(BY_NAME[new[1]], new[2]) >= rung(BY_NAME[old[1]], old[2]):
+            last[key] = new
+    return last
+
+
+def end(process: subprocess.Popen[str], how: signal.Signals = signal.SIGTERM) -> str:
+    """Stop a worker gracefully; return what it said."""
+    process.send_signal(how)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 0, said
+    return said
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """Return a world of its own for the test."""
+    with EmbeddedBroker() as broker:
+        made = World(tmp_path, broker)
+        yield made
+        for process in made.processes:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+
+
+def test_labels_equal_those_of_a_replay(world: World) -> None:
+    """Every application's last label is that of the closed replay; coefficients are published."""
+    worker = world.start()
+    world.produce("--close")
+    labels = world.final_labels()
+    assert last_labels(labels, world.model) == world.wanted
+    keys = {
+        (raw["effect"], raw["entity_id"])
+        for raw in map(
+            msgspec.json.decode,
+            (world.folder / "run" / "coefficients.jsonl").read_bytes().splitlines(),
+        )
+    }
+    published = world.read(
+        COEFFICIENTS,
+        lambda values: len({message_key(value) for value in values}) == len(keys),
+    )
+    assert {message_key(value) for value in published} == keys
+    said = end(worker)
+    assert "not there yet" in said
+    effect, entity_id = min(keys)
+    assert effect == "per_job"
+    live = from_data(world.folder / "data", "per_job", entity_id)
+    from_broker = from_topic(world.broker, "per_job", entity_id, world.model)
+    replayed = from_run(world.folder / "run", "per_job", entity_id)
+    assert live is not None
+    assert replayed is not None
+    assert live == from_broker
+    assert live.coefficients.examples == replayed.coefficients.examples
+    assert live.names == replayed.names
+
+
+def message_key(value: bytes) -> tuple[str, str]:
+    """Return effect and entity of a coefficients message."""
+    raw = msgspec.json.decode(value)
+    return raw["effect"], raw["entity_id"]
+
+
+def test_a_restart_in_the_middle_changes_nothing(world: World) -> None:
+    """Stopped after half of the log and started again: the same labels, none emitted twice."""
+    middle = START_MS + 12 * DAY_MS
+    first = world.start()
+    world.produce("--until", middle)
+    world.read(LABELS, lambda values: len(values) > 50)
+    end(first, signal.SIGINT)
+    second = world.start()
+    world.produce("--from", middle, "--close")
+    labels = world.final_labels()
+    end(second)
+    assert last_labels(labels, world.model) == world.wanted
+    emitted = [
+        (label.job_id, label.application_id, label.kind, label.final)
+        for label in (decode_label(line, world.model.space) for line in labels)
+    ]
+    assert len(emitted) == len(set(emitted))
+
+
+def test_bad_records_go_to_the_dead_letters(world: World) -> None:
+    """Malformed and misrouted records are set aside with reasons; the rest is unharmed."""
+    worker = world.start()
+    producer = Producer(
+        {"bootstrap.servers": world.broker, "partitioner": "murmur2_random", "log_level": 0}
+    )
+    for number in range(20):
+        producer.produce("applications", b"{", key=b"m%d" % number)
+        producer.produce("engagements", b'{"type":"engagement"}', key=b"j%d" % number)
+        producer.produce("applications-by-job", b"[]", key=b"j")
+    producer.flush(10)
+    world.produce("--close")
+    labels = world.final_labels()
+    assert last_labels(labels, world.model) == world.wanted
+    letters = world.read(DEAD_LETTERS, lambda values: len(values) >= 60)
+    assert letters.count(b"{") == 20
+    end(worker)
+
+
+def test_metrics_are_served_on_localhost(world: World) -> None:
+    """``/metrics`` tells events, labels, refits, latency and lag in Prometheus' format."""
+    worker = world.start()
+    world.produce("--close")
+    world.final_labels()
+    assert worker.stderr is not None
+    address = None
+    while address is None:
+        address = re.search(r"http://127\.0\.0\.1:\d+/metrics", worker.stderr.readline())
+    with urllib.request.urlopen(address.group(), timeout=5) as page:  # noqa: S310 - localhost
+        text = page.read().decode()
+    for name in (
+        'hearback_events_total{stage="job",type="engagement"}',
+        'hearback_labels_total{kind="positive"}',
+        'hearback_refits_total{effect="per_member"}',
+        'hearback_event_to_coefficients_seconds_count{effect="per_job"}',
+        'hearback_watermark_lag_seconds{partition="3",stage="job"}',
+        'hearback_partitions{stage="member"} 4.0',
+        "hearback_build_info",
+    ):
+        assert name in text
+    end(worker)
+
+
+def test_a_state_of_another_model_is_refused(world: World) -> None:
+    """A worker with another model than its state's stops with one line and exit code 1."""
+    first = world.start()
+    world.produce()
+    world.read(LABELS, lambda values: len(values) > 5)
+    end(first)
+    manifest = world.folder / "model" / "manifest.json"
+    changed = msgspec.json.decode(manifest.read_bytes())
+    changed["model_version"] = "another"
+    manifest.write_bytes(msgspec.json.encode(changed))
+    second = world.start()
+    _, said = second.communicate(timeout=60)
+    assert second.returncode == 1
+    assert "was learned with model" in said
+    assert "Traceback" not in said
+
+
+def test_compressed_topics_are_read(world: World) -> None:
+    """A producer may compress with whatever Kafka knows."""
+    worker = world.start()
+    for codec in ("gzip", "snappy", "lz4", "zstd"):
+        producer = Producer(
+            {"bootstrap.servers": world.broker, "compression.type": codec, "log_level": 0}
+        )
+        for number in range(20):
+            producer.produce("applications", b"not JSON " * 50, key=b"m%d" % number)
+        producer.flush(10)
+    assert len(world.read(DEAD_LETTERS, lambda values: len(values) >= 80)) == 80
+    end(worker)
