@@ -10,6 +10,8 @@ outputs of that batch again (the ladder of kinds keeps readers of labels right).
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -31,6 +33,7 @@ from stream.worker.app import Partition as TopicPartition
 from stream.worker.transport import RecordBatch
 
 _DELIVERY_TIMEOUT_MS = 60_000
+_POLL_S = 0.1
 _QUEUE_PAUSE_S = 0.01  # when the producer's queue is full
 _CACHE_BYTES = 16 << 20  # RocksDB block cache of one partition of one stage
 
@@ -55,11 +58,10 @@ class _Owned:
 
 
 class Outbox:
-    """Sends messages and waits until the broker has all of them.
+    """Sends the messages of a unit of work and waits until the broker has all of them.
 
-    Raises:
-        BrokerError: one was not delivered within a minute, whatever librdkafka tried.
-
+    One producer for all partitions; a thread serves its delivery reports, so that each unit waits
+    for its own messages alone.
     """
 
     def __init__(self, broker: str) -> None:
@@ -75,19 +77,30 @@ class Outbox:
                 "log_level": 0,
             }
         )
-        self._failure: KafkaError | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="deliveries", daemon=True)
+        self._thread.start()
 
     async def send(self, messages: Sequence[Message]) -> None:
-        """Return when every message is acknowledged."""
-        for message in messages:
-            while not self._enqueue(message):
-                self._producer.poll(0)
-                await asyncio.sleep(_QUEUE_PAUSE_S)
-        await asyncio.to_thread(self._producer.flush)
-        if self._failure is not None:
-            raise BrokerError(f"outputs could not be delivered: {self._failure.str()}")
+        """Return when every message is acknowledged.
 
-    def _enqueue(self, message: Message) -> bool:
+        Raises:
+            BrokerError: one was not delivered within a minute, whatever librdkafka tried.
+
+        """
+        awaited = _Awaited(len(messages), asyncio.get_running_loop())
+        for message in messages:
+            while not self._enqueue(message, awaited):
+                await asyncio.sleep(_QUEUE_PAUSE_S)
+        await awaited.done
+
+    def close(self) -> None:
+        """End the thread; what was sent and not waited for is given up."""
+        self._ended.set()
+        self._thread.join()
+
+    def _enqueue(self, message: Message, awaited: _Awaited) -> bool:
+        """Hand a message to librdkafka; False when its queue is full."""
         try:
             self._producer.produce(
                 message.topic,
@@ -96,7 +109,7 @@ class Outbox:
                 partition=-1 if message.partition is None else message.partition,
                 timestamp=message.timestamp_ms,
                 headers=list(message.headers),
-                on_delivery=self._delivered,
+                on_delivery=awaited.delivered,
             )
         except BufferError:
             return False
@@ -104,9 +117,38 @@ class Outbox:
             raise BrokerError(f"outputs could not be sent: {error}") from None
         return True
 
-    def _delivered(self, error: KafkaError | None, _: Delivery) -> None:
-        if error is not None and self._failure is None:
-            self._failure = error
+    def _serve(self) -> None:
+        while not self._ended.is_set():
+            self._producer.poll(_POLL_S)
+
+
+class _Awaited:
+    """The messages of one unit that the broker has not acknowledged yet."""
+
+    def __init__(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.done: asyncio.Future[None] = loop.create_future()
+        self._left = count
+        self._loop = loop
+
+    def delivered(self, error: KafkaError | None, _: Delivery) -> None:
+        """Count a message; called by the one thread that serves deliveries."""
+        self._left -= 1
+        if error is not None:
+            self._end(BrokerError(f"outputs could not be delivered: {error.str()}"))
+        elif self._left == 0:
+            self._end(None)
+
+    def _end(self, error: BrokerError | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._set, error)
+
+    def _set(self, error: BrokerError | None) -> None:
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
 
 
 class Session:
@@ -198,6 +240,7 @@ class Session:
     async def stop(self) -> None:
         """Release everything."""
         self._close(list(self._owned))
+        await asyncio.to_thread(self._outbox.close)
 
     async def _work(self, owned: _Owned, units: Iterable[Unit]) -> None:
         for unit in units:
