@@ -1,0 +1,165 @@
+"""The contest log: AUC and log loss of the replay, scored before learned.
+
+The log may not be distributed: HEARBACK_CONTEST_LOG names it, with ``policy.toml`` and
+``features.json`` beside it. Protocol: the global model is trained on the first quarter of the
+applications' time span and frozen; everything is learned from the start; scores count from the end
+of that quarter; truth is the final label. With ``--live`` a worker on the embedded broker learns
+the same log: all but the last 14 days as fast as possible, those at 10,000 times real time; the
+AUC over them is compared with the replay's over the same applications (about three minutes).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from array import array
+from pathlib import Path
+
+import msgspec
+
+from producers.kafka import produce
+from producers.logs import merge
+from stream.cli.audience import Audience
+from stream.embedded_broker import EmbeddedBroker
+from stream.evaluation import quality
+from stream.global_model import GlobalModel, load_model
+from stream.policy import DAY_MS, Policy, load_policy
+from stream.records import TOPICS
+from stream.replay import first_look, replay
+from stream.run_folder import RunFolder, RunMetrics
+from stream.training import Trainer
+from stream.updaters.newton import warm_up
+from stream.wire import decode_label
+
+LIVE_SPEED = 10_000.0
+TAIL_MS = 14 * DAY_MS
+
+
+def main() -> None:
+    """Train, replay, print; then live if asked."""
+    named = os.environ.get("HEARBACK_CONTEST_LOG", "")
+    if not Path(named).is_file():
+        sys.exit("HEARBACK_CONTEST_LOG must name the contest log (events.jsonl.gz)")
+    log = Path(named)
+    policy = load_policy(log.parent / "policy.toml")
+    first_ms, last_ms = application_span(log)
+    quarter_ms = first_ms + (last_ms - first_ms) // 4
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        trainer = Trainer(
+            policy, quarter_ms, msgspec.json.decode((log.parent / "features.json").read_bytes())
+        )
+        trainer.read(merge([log]), lambda _: None)
+        trainer.fit(work / "model")
+        model = load_model(work / "model")
+        warm_up()
+        start = time.perf_counter()
+        metrics = replay_all(log, work / "run", policy, model, quarter_ms)
+        seconds = time.perf_counter() - start
+        full, alone = metrics.quality.full, metrics.quality.global_
+        assert full is not None
+        assert alone is not None
+        result: dict[str, float | int | None] = {
+            "auc": full.auc,
+            "log_loss": full.log_loss,
+            "global_auc": alone.auc,
+            "global_log_loss": alone.log_loss,
+            "applications": metrics.quality.applications,
+            "replay_seconds": round(seconds, 1),
+        }
+        if "--live" in sys.argv:
+            from_ms = last_ms - TAIL_MS
+            result |= live(log, work, policy, model, from_ms, last_ms)
+            result["replay_tail_auc"] = tail_auc(work / "run", model, from_ms)
+    for name, value in result.items():
+        print(f"{name:24} {value}")
+    print(msgspec.json.encode(result).decode())
+
+
+def application_span(log: Path) -> tuple[int, int]:
+    """Return the first and last application's time (engagements straggle on for months)."""
+    times = [
+        raw["event_time_ms"]
+        for raw in (msgspec.json.decode(line.raw) for line in merge([log]))
+        if raw["type"] == "application"
+    ]
+    return min(times), max(times)
+
+
+def replay_all(
+    log: Path, out: Path, policy: Policy, model: GlobalModel, score_from_ms: int
+) -> RunMetrics:
+    """Replay and close the log."""
+    lines, space = first_look(merge([log]), model)
+    with RunFolder(out) as folder:
+        return replay(lines, folder, policy, model, space, score_from_ms=score_from_ms, close=True)
+
+
+def tail_auc(run: Path, model: GlobalModel, from_ms: int) -> float | None:
+    """AUC of the replay's full score over the applications since a time."""
+    targets: dict[tuple[str, str], int] = {}
+    scores: dict[tuple[str, str], float] = {}
+    for line in (run / "labels.jsonl").read_bytes().splitlines():
+        label = decode_label(line, model.space)
+        if label.application_time_ms >= from_ms:
+            key = label.job_id, label.application_id
+            targets[key] = label.label
+            scores[key] = label.global_score + label.member_score + label.job_score
+    judged = quality(array("b", targets.values()), array("d", scores.values()))
+    return None if judged is None else judged.auc
+
+
+def live(
+    log: Path, work: Path, policy: Policy, model: GlobalModel, from_ms: int, last_ms: int
+) -> dict[str, float | int | None]:
+    """Play the log to a worker, the tail slowly; judge the tail."""
+    labels = policy.labels
+    with EmbeddedBroker() as broker:
+        address = broker.bootstrap_servers
+        broker.create_topics(dict.fromkeys(TOPICS, 4))
+        audience = Audience(address, model.space)
+        audience.start()
+        worker = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "stream.cli", "worker", "--broker", address),
+                *("--model", str(work / "model"), "--policy", str(log.parent / "policy.toml")),
+                *("--data", str(work / "data"), "--metrics-port", "0"),
+            ],
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            produce([log], address, until_ms=from_ms, throttle="on")
+            wait_until_quiet(audience)
+            produce([log], address, speed=LIVE_SPEED, from_ms=from_ms, until_ms=last_ms + 1)
+            produce(
+                [log], address, from_ms=last_ms + 1, close=True, window_ms=labels.window_ms,
+                orphan_ttl_ms=labels.orphan_ttl_ms,
+            )  # fmt: skip
+            while not audience.all_final(1):
+                time.sleep(0.2)
+            wait_until_quiet(audience)
+        finally:
+            worker.terminate()
+            worker.wait()
+            audience.stop()
+    judged = audience.summary(from_ms).full
+    return {
+        "live_tail_auc": None if judged is None else judged.auc,
+        "live_tail_applications": audience.summary(from_ms).applications,
+        "live_applications": len(audience.last),
+    }
+
+
+def wait_until_quiet(audience: Audience) -> None:
+    """Return when no label came for three seconds."""
+    before = -1
+    while (now := sum(audience.labels.values())) != before:
+        before = now
+        time.sleep(3.0)
+
+
+if __name__ == "__main__":
+    main()
