@@ -122,7 +122,7 @@ def live(
         broker.create_topics(dict.fromkeys(TOPICS, 4))
         audience = Audience(address, model.space)
         audience.start()
-        worker = subprocess.Popen(
+        worker = subprocess.Popen(  # noqa: S603 - our own program
             [
                 *(sys.executable, "-m", "stream.cli", "worker", "--broker", address),
                 *("--model", str(work / "model"), "--policy", str(log.parent / "policy.toml")),

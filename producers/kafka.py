@@ -18,9 +18,6 @@ from typing import Final
 
 from producers.logs import LineHead, LogLine, check_logs, merge, read_head, read_lines
 from producers.outbox import (
-    APPLICATIONS,
-    CONSUMED_TOPICS,
-    ENGAGEMENTS,
     REPORT_S,
     Outbox,
     ProduceProgress,
@@ -32,9 +29,6 @@ from stream.errors import ConfigError
 from stream.units import MS_PER_UNIT, format_time
 
 __all__ = [
-    "APPLICATIONS",
-    "CONSUMED_TOPICS",
-    "ENGAGEMENTS",
     "ProduceProgress",
     "ThrottleMode",
     "closing_time_ms",

@@ -16,18 +16,10 @@ import confluent_kafka
 
 from producers.logs import LineHead, LogLine, ReadProgress
 from producers.throttle import ANSWER_S, GROWTH, MAX_UNREAD_BYTES, RECORD_BYTES, Throttle
+from stream.embedded_broker import CLUSTER_ID_PREFIX
 from stream.errors import BrokerError, ConfigError
+from stream.records import APPLICATIONS, CONSUMED, ENGAGEMENTS
 from stream.units import MS_PER_UNIT
-
-APPLICATIONS: Final = "applications"
-ENGAGEMENTS: Final = "engagements"
-APPLICATIONS_BY_JOB: Final = "applications-by-job"
-LABELS: Final = "labels"
-CONSUMED_TOPICS: Final = (APPLICATIONS, ENGAGEMENTS, APPLICATIONS_BY_JOB, LABELS)
-"""What the worker reads; all have the same number of partitions. The first two are written here."""
-
-EMBEDDED_CLUSTER: Final = "mockCluster"
-"""How librdkafka's mock cluster begins its id; a Kafka's is a random UUID in base 64."""
 
 MAX_PROBLEMS: Final = 5
 """How many of the lines that could not be sent are told one by one."""
@@ -110,13 +102,13 @@ class Outbox:
         self._throttle: Throttle | None = None
         if throttle == "on" or (throttle == "auto" and embedded):
             self._throttle = Throttle(
-                settings, group, CONSUMED_TOPICS, (APPLICATIONS, ENGAGEMENTS), self.partitions
+                settings, group, CONSUMED, (APPLICATIONS, ENGAGEMENTS), self.partitions
             )
 
     def _look_at_topics(self, broker: str) -> tuple[bool, int]:
         """Tell whether the broker is the embedded one, and how many partitions the inputs have."""
         cluster = self._producer.list_topics(timeout=ANSWER_S)
-        embedded = (cluster.cluster_id or "").startswith(EMBEDDED_CLUSTER)
+        embedded = (cluster.cluster_id or "").startswith(CLUSTER_ID_PREFIX)
         topics = dict(cluster.topics)
         counts = {}
         for topic in (APPLICATIONS, ENGAGEMENTS):
@@ -125,7 +117,7 @@ class Outbox:
             if topic not in topics or topics[topic].error is not None:
                 raise BrokerError(
                     f"broker {broker} has no topic {topic}: create the topics first "
-                    f"({', '.join(CONSUMED_TOPICS)}, coefficients, all with the same number of "
+                    f"({', '.join(CONSUMED)}, coefficients, all with the same number of "
                     "partitions, and dead-letters)"
                 )
             counts[topic] = len(topics[topic].partitions)

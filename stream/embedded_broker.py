@@ -15,6 +15,9 @@ import confluent_kafka.cimpl as _wheel
 
 from stream.errors import BrokerError, ConfigError
 
+CLUSTER_ID_PREFIX = "mockCluster"
+"""How a mock cluster's id begins; a Kafka's is a random UUID in base 64."""
+
 _RD_KAFKA_PRODUCER = 0  # rd_kafka_type_t
 _RD_KAFKA_CONF_OK = 0  # rd_kafka_conf_res_t
 _JOIN_DELAY_MS = 200  # a new consumer group waits for more members; 3 s unless set

@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 from sklearn.metrics import log_loss, roc_auc_score
 
+from stream.labels.changes import Change
 from stream.labels.ladder import Kind
-from stream.labels.machine import Change
 from stream.policy import DAY_MS, HOUR_MS
 
 AGES_MS: dict[str, int] = {

@@ -27,7 +27,7 @@ from stream.events import (
 )
 from stream.features import FeatureSpace, names_of
 from stream.global_model import GlobalModel
-from stream.labels.machine import Change
+from stream.labels.changes import Change
 from stream.labels.watermark import Channels
 from stream.policy import Policy
 from stream.run_folder import RunFolder, RunMetrics, ScoreLine

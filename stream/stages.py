@@ -22,8 +22,9 @@ from stream.events import (
     Source,
 )
 from stream.global_model import NO_MODEL, GlobalModel
+from stream.labels.changes import Change, Scores
 from stream.labels.facts import Facts
-from stream.labels.machine import Change, LabelMachine, Scores
+from stream.labels.machine import LabelMachine
 from stream.policy import Policy
 from stream.state.facts import StoredFacts
 from stream.state.overlay import Overlay

@@ -22,7 +22,8 @@ from stream.errors import ConfigError, EventError, InvalidFeaturesError, ModelEr
 from stream.events import Application, Clock, Engagement, Features, JobEvent, Source
 from stream.features import FeatureSpace, RawBlock
 from stream.global_model import Manifest, save_model
-from stream.labels.machine import Change, LabelMachine, Scores
+from stream.labels.changes import Change, Scores
+from stream.labels.machine import LabelMachine
 from stream.policy import Policy
 from stream.state.facts import StoredFacts
 from stream.state.overlay import Overlay

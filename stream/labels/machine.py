@@ -27,7 +27,6 @@ stage moves the watermark and calls :meth:`LabelMachine.close_due`.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -41,6 +40,13 @@ from stream.errors import (
     UnmatchedError,
 )
 from stream.events import Application, DeadLetter, Engagement, JobEvent, Source
+from stream.labels.changes import (
+    Change,
+    Scores,
+    application_digest,
+    engagement_digest,
+    job_event_digest,
+)
 from stream.labels.facts import (
     Deadline,
     DeadlineKind,
@@ -63,41 +69,6 @@ from stream.labels.rules import (
 from stream.policy import LabelPolicy
 
 CLOSED = "closed"  # the one job action that is known
-
-_DIGEST_BYTES = 16
-_CANONICAL = msgspec.msgpack.Encoder(order="deterministic").encode
-
-
-class Scores(msgspec.Struct, frozen=True):
-    """Log-odds of an application as of its first sight."""
-
-    global_: float
-    member: float
-    job: float
-
-
-class Change(msgspec.Struct, frozen=True):
-    """An application's label climbed, or its window closed.
-
-    ``facts`` are those after the change. ``label`` is False for the one closing that says nothing
-    new: that of a positive. ``closed`` says that the window has closed: the label is the truth.
-    """
-
-    job_id: str
-    application_id: str
-    facts: Facts
-    previous: Kind
-    previous_rule: str | None
-    final: bool
-    evidence_time_ms: int | None
-    label_time_ms: int
-    label: bool = True
-    closed: bool = False
-
-    @property
-    def kind(self) -> Kind:
-        """The kind after the change."""
-        return Kind(self.facts.kind)
 
 
 class LabelMachine:
@@ -555,39 +526,6 @@ class LabelMachine:
         self._book.forget_engagement(job_id, fact.application_id, fact.engagement_id)
         if fact.source is not None:
             self._dead_letter(DeadLetter(error.reason, str(error), fact.source))
-
-
-def application_digest(app: Application) -> bytes:
-    """Fingerprint of the producer's fields, 16 bytes; scores attached on the way don't count."""
-    features = app.features
-    return _digest(
-        (
-            app.application_id,
-            app.member_id,
-            app.job_id,
-            app.event_time_ms,
-            features.global_,
-            features.per_member,
-            features.per_job,
-            app.global_score,
-            app.channel,
-            app.terms,
-        )
-    )
-
-
-def engagement_digest(event: Engagement) -> bytes:
-    """Fingerprint of an engagement's content, 16 bytes."""
-    return _digest(msgspec.structs.astuple(event))
-
-
-def job_event_digest(event: JobEvent) -> bytes:
-    """Fingerprint of a job event's content, 16 bytes."""
-    return _digest(msgspec.structs.astuple(event))
-
-
-def _digest(content: tuple[object, ...]) -> bytes:
-    return hashlib.blake2b(_CANONICAL(content), digest_size=_DIGEST_BYTES).digest()
 
 
 def _past(watermark_ms: int | None, deadline_ms: int) -> bool:

@@ -29,11 +29,10 @@ from typing import Any, Protocol, cast
 
 import faust
 import msgspec
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 from faust.types import TP, StreamT
 
-from stream.errors import BrokerError, ConfigError, HearbackError
+from stream.errors import ConfigError, HearbackError
+from stream.worker.cluster import look_at_cluster
 from stream.worker.transport import (
     BatchConsumer,
     BatchSchema,
@@ -321,16 +320,9 @@ def check_broker(settings: WorkerSettings) -> None:
         ConfigError: a topic is missing or has another number of partitions.
 
     """
-    client = AdminClient({"bootstrap.servers": settings.broker, "log_level": 0})
-    try:
-        found = client.list_topics(timeout=settings.broker_timeout_s).topics
-    except KafkaException as error:
-        raise BrokerError(
-            f"no Kafka broker answers at {settings.broker} within {settings.broker_timeout_s:g} s: "
-            "is it running, and is the address right?"
-        ) from error
+    found = look_at_cluster(settings.broker, settings.broker_timeout_s).partitions
     for topic in settings.topics:
-        count = len(found[topic].partitions) if topic in found else 0
+        count = found.get(topic, 0)
         if count != settings.partitions:
             raise ConfigError(
                 f"topic {topic} has {count} partitions at {settings.broker}, "

@@ -17,14 +17,14 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from producers.outbox import EMBEDDED_CLUSTER
-from stream.errors import BrokerError, ConfigError
+from stream.errors import ConfigError
 from stream.global_model import load_model
 from stream.metrics import WorkerMetrics, serve
 from stream.policy import Policy
-from stream.records import APPLICATIONS, COEFFICIENTS, CONSUMED, DEAD_LETTERS
+from stream.records import APPLICATIONS, COEFFICIENTS, CONSUMED, TOPICS
 from stream.updaters.newton import warm_up
 from stream.worker.app import Control, WorkerSettings, run
+from stream.worker.cluster import look_at_cluster
 from stream.worker.session import Session, SessionSettings
 
 NOT_THERE_YET = (
@@ -59,7 +59,7 @@ def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
 
     """
     model = load_model(options.model)
-    partitions, embedded = look_at_broker(options.broker)
+    partitions, embedded = look_at_topics(options.broker)
     wait_until_alone(options.broker, options.application_id, options.session_timeout_ms, say)
     own_folder = options.data_dir / "faust"
     try:
@@ -142,7 +142,7 @@ def wait_until_alone(
         time.sleep(0.5)
 
 
-def look_at_broker(broker: str) -> tuple[int, bool]:
+def look_at_topics(broker: str) -> tuple[int, bool]:
     """Return the partition count of the topics and whether the broker is the embedded one.
 
     Raises:
@@ -150,26 +150,14 @@ def look_at_broker(broker: str) -> tuple[int, bool]:
         ConfigError: a topic is missing, or the counts differ.
 
     """
-    try:
-        found = AdminClient({"bootstrap.servers": broker, "log_level": 0}).list_topics(
-            timeout=_ANSWER_S
-        )
-    except KafkaException:
-        raise BrokerError(
-            f"no Kafka broker answers at {broker} within {_ANSWER_S:g} s: is it running, and is"
-            " the address right?"
-        ) from None
-    counts = {
-        topic: len(found.topics[topic].partitions) if topic in found.topics else 0
-        for topic in (*CONSUMED, COEFFICIENTS, DEAD_LETTERS)
-    }
-    missing = [topic for topic, count in counts.items() if not count]
+    cluster = look_at_cluster(broker, _ANSWER_S)
+    missing = [topic for topic in TOPICS if not cluster.partitions.get(topic)]
     if missing:
         raise ConfigError(
             f"there is no topic {', '.join(missing)} at {broker}: create all of"
-            f" {', '.join(counts)}, with one partition count"
+            f" {', '.join(TOPICS)}, with one partition count"
         )
-    del counts[DEAD_LETTERS]
+    counts = {topic: cluster.partitions[topic] for topic in (*CONSUMED, COEFFICIENTS)}
     if len(set(counts.values())) > 1:
         raise ConfigError(f"the topics' partition counts differ: {counts}; they must be the same")
-    return counts[APPLICATIONS], (found.cluster_id or "").startswith(EMBEDDED_CLUSTER)
+    return counts[APPLICATIONS], cluster.embedded

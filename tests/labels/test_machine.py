@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from stream.errors import ConflictError, MismatchError, UnknownActionError, UnmatchedError
 from stream.events import Application, DeadLetter, Engagement, JobEvent
+from stream.labels.changes import Change, Scores
 from stream.labels.facts import DeadlineKind
 from stream.labels.ladder import BY_NAME, rung
-from stream.labels.machine import Change, LabelMachine, Scores
+from stream.labels.machine import LabelMachine
 from stream.policy import LabelPolicy
 from stream.state.facts import StoredFacts
 from stream.state.overlay import Overlay

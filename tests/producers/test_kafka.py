@@ -14,9 +14,6 @@ import pytest
 
 from producers import outbox
 from producers.kafka import (
-    APPLICATIONS,
-    CONSUMED_TOPICS,
-    ENGAGEMENTS,
     ProduceProgress,
     closing_time_ms,
     produce,
@@ -26,6 +23,7 @@ from producers.simulate import SimulationSettings, simulate
 from producers.throttle import MAX_UNREAD_BYTES
 from stream.errors import BrokerError, ConfigError, LogError
 from stream.partitioner import partition_of
+from stream.records import APPLICATIONS, CONSUMED, ENGAGEMENTS
 
 DAY_MS = 86_400_000
 START_MS = 1_704_067_200_000
@@ -44,7 +42,7 @@ def broker() -> Iterator[str]:
     owner.flush(1)
 
 
-def consumer(broker: str, topics: Sequence[str] = CONSUMED_TOPICS) -> confluent_kafka.Consumer:
+def consumer(broker: str, topics: Sequence[str] = CONSUMED) -> confluent_kafka.Consumer:
     """Read all partitions of topics from their beginnings, as the worker's group."""
     reader = confluent_kafka.Consumer(
         {
@@ -343,7 +341,7 @@ def test_without_a_worker_a_partition_gets_no_more_than_its_share(
     assert waits == [f"the worker to read applications/{partition} (group hearback)"]
 
 
-@pytest.mark.parametrize("topic", CONSUMED_TOPICS)
+@pytest.mark.parametrize("topic", CONSUMED)
 def test_any_topic_that_the_worker_reads_holds_the_producer(
     broker: str, tmp_path: Path, topic: str
 ) -> None:

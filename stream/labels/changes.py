@@ -1,0 +1,79 @@
+"""What the machine gives out: changes of labels; and how it tells a repeat from a conflict."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from stream.events import Application, Engagement, JobEvent
+from stream.labels.facts import Facts
+from stream.labels.ladder import Kind
+
+_DIGEST_BYTES = 16
+_CANONICAL = msgspec.msgpack.Encoder(order="deterministic").encode
+
+
+class Scores(msgspec.Struct, frozen=True):
+    """Log-odds of an application as of its first sight."""
+
+    global_: float
+    member: float
+    job: float
+
+
+class Change(msgspec.Struct, frozen=True):
+    """An application's label climbed, or its window closed.
+
+    ``facts`` are those after the change. ``label`` is False for the one closing that says nothing
+    new: that of a positive. ``closed`` says that the window has closed: the label is the truth.
+    """
+
+    job_id: str
+    application_id: str
+    facts: Facts
+    previous: Kind
+    previous_rule: str | None
+    final: bool
+    evidence_time_ms: int | None
+    label_time_ms: int
+    label: bool = True
+    closed: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """The kind after the change."""
+        return Kind(self.facts.kind)
+
+
+def application_digest(app: Application) -> bytes:
+    """Fingerprint of the producer's fields, 16 bytes; scores attached on the way don't count."""
+    features = app.features
+    return _digest(
+        (
+            app.application_id,
+            app.member_id,
+            app.job_id,
+            app.event_time_ms,
+            features.global_,
+            features.per_member,
+            features.per_job,
+            app.global_score,
+            app.channel,
+            app.terms,
+        )
+    )
+
+
+def engagement_digest(event: Engagement) -> bytes:
+    """Fingerprint of an engagement's content, 16 bytes."""
+    return _digest(msgspec.structs.astuple(event))
+
+
+def job_event_digest(event: JobEvent) -> bytes:
+    """Fingerprint of a job event's content, 16 bytes."""
+    return _digest(msgspec.structs.astuple(event))
+
+
+def _digest(content: tuple[object, ...]) -> bytes:
+    return hashlib.blake2b(_CANONICAL(content), digest_size=_DIGEST_BYTES).digest()

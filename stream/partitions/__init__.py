@@ -1,0 +1,16 @@
+"""The two stages as the worker runs them: records of one partition in, messages out.
+
+Decoding, routing, positions, channels and dead letters around :mod:`stream.stages`. Still core:
+no Kafka client, no clock (``now_ms`` is passed in), no disk but through the overlay.
+
+``process`` and ``tick`` are generators of *units of work*: after each one the caller must make the
+messages safe, then flush the overlay, then go on. A unit holds everything or nothing of each
+record, positions included. What raises unexpectedly is rolled back and redone record by record,
+so that one poisonous record becomes a dead letter and the rest is unharmed.
+"""
+
+from stream.partitions.base import Partition, Unit
+from stream.partitions.job import JobPartition
+from stream.partitions.member import MemberPartition
+
+__all__ = ["JobPartition", "MemberPartition", "Partition", "Unit"]

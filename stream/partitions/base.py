@@ -1,0 +1,256 @@
+"""What the partitions of both stages have in common: units of work, positions, dead letters."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from stream.errors import (
+    EventError,
+    HearbackError,
+    InvalidTimeError,
+    PoisonError,
+    StateError,
+)
+from stream.events import (
+    DeadLetter,
+)
+from stream.features import FeatureSpace
+from stream.labels.watermark import Channels
+from stream.policy import DAY_MS, Policy
+from stream.records import (
+    COEFFICIENTS,
+    Message,
+    Record,
+    Routing,
+    dead_letter_message,
+    source_of,
+)
+from stream.state.overlay import Overlay
+from stream.state.partition_state import (
+    Progress,
+    load_identity,
+    load_progress,
+    save_identity,
+    save_progress,
+)
+from stream.updaters.effect import Effect
+from stream.wire import (
+    coefficients_key,
+    encode_coefficients,
+)
+
+Unit = list[Message]
+"""Messages that belong together: all are sent before the overlay is flushed."""
+
+
+class Partition(ABC):
+    """What the partitions of both stages have in common.
+
+    Args:
+        number: of this partition; ``partitions`` how many there are.
+        overlay: its state.
+        space: feature names of the model.
+        policy: labels and effects.
+        model_version: of the frozen global model.
+        channels: how many watermark channels it merges.
+        idle_timeout_ms: wall time at the end of an input after which it counts as idle.
+
+    Attributes:
+        events: records applied, by type. dead_letters: by reason.
+
+    """
+
+    stage: ClassVar[str]
+    topics: ClassVar[tuple[str, ...]]
+    input_topic: ClassVar[str]
+
+    def __init__(
+        self,
+        number: int,
+        partitions: int,
+        overlay: Overlay,
+        space: FeatureSpace,
+        policy: Policy,
+        model_version: str,
+        channels: int,
+        idle_timeout_ms: int,
+    ) -> None:
+        self.number = number
+        self.partitions = partitions
+        self.events: Counter[str] = Counter()
+        self.dead_letters: Counter[str] = Counter()
+        self._overlay = overlay
+        self._space = space
+        self._policy = policy
+        self._idle_timeout_ms = idle_timeout_ms
+        self._routing = Routing(self.input_topic, number, partitions)
+        self._at_end_since_ms: int | None = None
+        self._cause_ms: dict[str, int] = {}  # entity → timestamp of the event that changed it
+        self._check_identity(model_version)
+        self._restore(channels)
+
+    # -- what the shell calls ----------------------------------------------------------------
+
+    def position(self, topic: str) -> int | None:
+        """Next offset to read of a topic; None before the first record."""
+        return self._progress.positions.get(topic)
+
+    @property
+    def watermark_ms(self) -> int | None:
+        """How far event time has come here."""
+        return self._progress.channels.watermark_ms
+
+    def process(
+        self, topic: str, records: Sequence[Record], end: int, now_ms: int
+    ) -> Iterator[Unit]:
+        """Apply one batch of records of one topic.
+
+        Args:
+            topic: one of ``topics``.
+            records: in order of offset; those below the position were applied before and are
+                skipped.
+            end: offset at which the fetch ended, past anything that is not a record.
+            now_ms: wall clock.
+
+        Raises:
+            HearbackError: something that is not the fault of one record.
+
+        """
+        position = self._progress.positions.get(topic, 0)
+        fresh = [record for record in records if record.offset >= position]
+        try:
+            unit = self._unit(topic, fresh, max(end, position), now_ms)
+        except HearbackError:
+            raise
+        except Exception:  # noqa: BLE001 - which record it was is found below
+            self._rollback()
+        else:
+            yield unit
+            return
+        for at, record in enumerate(fresh):
+            after = max(end, position) if at == len(fresh) - 1 else record.offset + 1
+            try:
+                unit = self._unit(topic, [record], after, now_ms)
+            except HearbackError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, the stream goes on
+                self._rollback()
+                unit = self._poison(topic, record, after, error)
+            yield unit
+
+    def observe_end(self, at_end: bool, now_ms: int) -> None:
+        """Take note whether the input topic's position equals its end."""
+        if not at_end:
+            self._at_end_since_ms = None
+        elif self._at_end_since_ms is None:
+            self._at_end_since_ms = now_ms
+
+    @abstractmethod
+    def tick(self, now_ms: int) -> Iterator[Unit]:
+        """Do what is due by the wall clock."""
+
+    # -- units of work -----------------------------------------------------------------------
+
+    def _unit(self, topic: str, records: Sequence[Record], after: int, now_ms: int) -> Unit:
+        messages: Unit = []
+        for record in records:
+            source = source_of(topic, self.number, record)
+            try:
+                self._record(topic, record, now_ms, messages)
+            except EventError as error:
+                letter = DeadLetter(error.reason, str(error), source)
+                self._dead_letter(letter, record.timestamp_ms, messages)
+        self._progress.positions[topic] = after
+        return self._finish(messages)
+
+    def _finish(self, messages: Unit) -> Unit:
+        """Refit, publish what changed, and put the progress into the overlay."""
+        effect = self.effect
+        for entity_id in effect.flush():
+            coefficients = effect.coefficients(entity_id)
+            if coefficients is not None:
+                messages.append(
+                    Message(
+                        COEFFICIENTS,
+                        coefficients_key(effect.name, entity_id),
+                        encode_coefficients(coefficients),
+                        None,
+                        self._cause_ms[entity_id],
+                    )
+                )
+        self._cause_ms.clear()
+        save_progress(self._overlay, self._progress)
+        return messages
+
+    def _poison(self, topic: str, record: Record, after: int, error: Exception) -> Unit:
+        poison = PoisonError(f"{type(error).__name__}: {str(error)[:200]}")
+        letter = DeadLetter(poison.reason, str(poison), source_of(topic, self.number, record))
+        messages: Unit = []
+        self._dead_letter(letter, record.timestamp_ms, messages)
+        self._progress.positions[topic] = after
+        return self._finish(messages)
+
+    def _rollback(self) -> None:
+        self._overlay.discard()
+        self.effect.discard()
+        self._cause_ms.clear()
+        self._restore(len(self._progress.channels.marks))
+
+    def _dead_letter(self, letter: DeadLetter, timestamp_ms: int, messages: Unit) -> None:
+        self.dead_letters[letter.reason] += 1
+        messages.append(dead_letter_message(letter, timestamp_ms))
+
+    def _idle(self, now_ms: int) -> bool:
+        since_ms = self._at_end_since_ms
+        return since_ms is not None and now_ms - since_ms >= self._idle_timeout_ms
+
+    # -- what the stages add -----------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def effect(self) -> Effect:
+        """The effect that learns here."""
+
+    @abstractmethod
+    def _record(self, topic: str, record: Record, now_ms: int, messages: Unit) -> None:
+        """Apply one record; append what it causes."""
+
+    # -- state -------------------------------------------------------------------------------
+
+    def _restore(self, channels: int) -> None:
+        self._progress = load_progress(self._overlay.store) or Progress(
+            positions={}, channels=Channels.of(channels)
+        )
+        # Whether the own input is idle now is to be seen anew; the last channel is its own.
+        self._progress.channels.idle[-1] = False
+
+    def _check_identity(self, model_version: str) -> None:
+        """Refuse a state that was learned with another model or partition count."""
+        identity = load_identity(self._overlay.store)
+        save_identity(self._overlay, model_version, self._space, self._policy, self.partitions)
+        if identity is None:
+            return
+        if identity.model_version != model_version:
+            raise StateError(
+                f"the state was learned with model {identity.model_version}, this is"
+                f" {model_version}: start with that model, or in an empty data folder"
+            )
+        if identity.partitions != self.partitions:
+            raise StateError(
+                f"the state was made with {identity.partitions} partitions, the topics have"
+                f" {self.partitions}: start in an empty data folder"
+            )
+
+    def _check_time(self, time_ms: int, now_ms: int) -> int:
+        """Return the time by which the event moves the watermark; at most now.
+
+        Raises:
+            InvalidTimeError: more than a day ahead.
+
+        """
+        if time_ms > now_ms + DAY_MS:
+            raise InvalidTimeError(f"event_time_ms {time_ms} is more than a day ahead")
+        return min(time_ms, now_ms)

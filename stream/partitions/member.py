@@ -1,0 +1,139 @@
+"""One partition of the per-member stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stream.errors import (
+    UnknownTypeError,
+)
+from stream.events import (
+    Application,
+    Clock,
+    ScoredApplication,
+    Watermark,
+)
+from stream.features import FeatureSpace
+from stream.partitioner import partition_of
+from stream.partitions.base import Partition, Unit
+from stream.policy import Policy
+from stream.records import (
+    APPLICATIONS,
+    APPLICATIONS_BY_JOB,
+    LABELS,
+    Message,
+    Record,
+)
+from stream.stages import MemberStage
+from stream.state.overlay import Overlay
+from stream.updaters.effect import Effect
+from stream.wire import (
+    decode_event,
+    decode_label,
+    encode_by_job,
+    encode_watermark,
+)
+
+_BARE_EVERY_MS = 1000  # a job partition that was not written to for so long gets a bare watermark
+
+
+class MemberPartition(Partition):
+    """The per-member stage of one partition.
+
+    ``applications`` → score → ``applications-by-job``, with this partition's watermark;
+    ``labels`` → learn → ``coefficients``.
+    """
+
+    stage = "member"
+    topics = (APPLICATIONS, LABELS)
+    input_topic = APPLICATIONS
+
+    def __init__(
+        self,
+        number: int,
+        partitions: int,
+        overlay: Overlay,
+        space: FeatureSpace,
+        policy: Policy,
+        model_version: str,
+        idle_timeout_ms: int,
+    ) -> None:
+        super().__init__(
+            number, partitions, overlay, space, policy, model_version, 1, idle_timeout_ms
+        )
+        self._stage = MemberStage(overlay, space.per_member.size, policy, model_version)
+        # What each job partition was told last, and when; nothing after a restart.
+        self._told: list[tuple[int | None, bool] | None] = [None] * partitions
+        self._told_ms = [0] * partitions
+
+    def tick(self, now_ms: int) -> Iterator[Unit]:
+        """Tell the job partitions not written to lately how far this one is, if they don't know."""
+        channels = self._progress.channels
+        idle = self._idle(now_ms)
+        if idle:
+            channels.set_idle(0)
+        known = (channels.marks[0], idle)
+        messages: Unit = []
+        for job_partition, told in enumerate(self._told):
+            if told != known and now_ms - self._told_ms[job_partition] >= _BARE_EVERY_MS:
+                mark = Watermark(self.number, known[0], idle)
+                messages.append(
+                    Message(
+                        APPLICATIONS_BY_JOB, None, encode_watermark(mark), job_partition, now_ms
+                    )
+                )
+                self._told[job_partition] = known
+                self._told_ms[job_partition] = now_ms
+        if messages:
+            yield self._finish(messages)
+
+    @property
+    def effect(self) -> Effect:
+        """The effect that learns here."""
+        return self._stage.effect
+
+    def _rollback(self) -> None:
+        super()._rollback()
+        self._told = [None] * self.partitions
+
+    def _record(self, topic: str, record: Record, now_ms: int, messages: Unit) -> None:
+        value = record.value or b""
+        if topic == LABELS:
+            label = decode_label(value, self._space)
+            self.events["label"] += 1
+            self._cause_ms.setdefault(label.member_id, record.timestamp_ms)
+            self._stage.learn(label)
+            return
+        event = decode_event(value, self._space)
+        channels = self._progress.channels
+        match event:
+            case Application():
+                mark_ms = self._check_time(event.event_time_ms, now_ms)
+                self._routing.check(record.key, event.member_id)
+                self.events["application"] += 1
+                member_score = self._stage.score(event)
+                channels.advance(0, mark_ms - self._policy.labels.allowed_lateness_ms)
+                self._send(event, member_score, record.timestamp_ms, now_ms, messages)
+            case Clock():
+                channels.advance(0, self._check_time(event.event_time_ms, now_ms))
+                self.events["clock"] += 1
+            case _:
+                raise UnknownTypeError(f"{type(event).__name__} does not belong into {topic}")
+
+    def _send(
+        self,
+        app: Application,
+        member_score: float,
+        timestamp_ms: int,
+        now_ms: int,
+        messages: Unit,
+    ) -> None:
+        mark_ms = self._progress.channels.marks[0]
+        scored = ScoredApplication(app, member_score, self.number, mark_ms)
+        key = app.job_id.encode()
+        job_partition = partition_of(key, self.partitions)
+        messages.append(
+            Message(APPLICATIONS_BY_JOB, key, encode_by_job(scored), job_partition, timestamp_ms)
+        )
+        self._told[job_partition] = (mark_ms, False)
+        self._told_ms[job_partition] = now_ms
