@@ -471,7 +471,7 @@ def test_missing_topics_are_named(
     broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real broker without the topics is not asked to make them up: the error names them."""
-    monkeypatch.setattr(outbox, "EMBEDDED_CLUSTER", "not this one")
+    monkeypatch.setattr(outbox, "CLUSTER_ID_PREFIX", "not this one")
     with pytest.raises(BrokerError, match="no topic applications: create the topics first"):
         produce([log(tmp_path, application(1, START_MS))], broker)
 
