@@ -26,6 +26,8 @@ AGES_MS: dict[str, int] = {
 }
 """Ages of an application at which it is asked how many labels were known."""
 
+_ANY = "any"
+
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """How good one score was. ``auc`` is None where only one class was seen.
@@ -96,16 +98,22 @@ def quality(targets: array[int], scores: array[float]) -> Quality | None:
 
 
 class Timeliness:
-    """How long applications waited for their first label and positives to be known; flips."""
+    """How long applications waited for their first label and positives to be known; flips.
+
+    Attributes:
+        labels: by kind. flips: labels that turned positive, by what had made them negative.
+        closed: applications whose window has closed.
+        first_within: first labels that came within each of :data:`AGES_MS`, and at ``any`` age.
+        positives_known_within: positives likewise.
+
+    """
 
     def __init__(self) -> None:
         self.labels: Counter[str] = Counter()
         self.flips: Counter[str] = Counter()
         self.closed = 0
-        self._first = 0
-        self._first_within: Counter[str] = Counter()
-        self._positives = 0
-        self._positives_within: Counter[str] = Counter()
+        self.first_within: Counter[str] = Counter()
+        self.positives_known_within: Counter[str] = Counter()
 
     def observe(self, change: Change) -> None:
         """Take a change in."""
@@ -114,24 +122,23 @@ class Timeliness:
             return
         self.labels[change.kind.wire] += 1
         age_ms = change.label_time_ms - change.facts.event_time_ms
-        within = [name for name, limit_ms in AGES_MS.items() if age_ms <= limit_ms]
+        within = [_ANY, *(name for name, limit_ms in AGES_MS.items() if age_ms <= limit_ms)]
         if change.previous is Kind.PENDING:
-            self._first += 1
-            self._first_within.update(within)
+            self.first_within.update(within)
         if change.kind is Kind.POSITIVE:
-            self._positives += 1
-            self._positives_within.update(within)
+            self.positives_known_within.update(within)
             if change.previous is not Kind.PENDING:
                 self.flips[change.previous_rule or change.previous.wire] += 1
 
     def first_label_within(self) -> dict[str, float | None]:
         """Share of first labels known within each age."""
-        return _shares(self._first_within, self._first)
+        return _shares(self.first_within)
 
     def positives_within(self) -> dict[str, float | None]:
         """Share of positives known within each age."""
-        return _shares(self._positives_within, self._positives)
+        return _shares(self.positives_known_within)
 
 
-def _shares(within: Counter[str], total: int) -> dict[str, float | None]:
+def _shares(within: Counter[str]) -> dict[str, float | None]:
+    total = within[_ANY]
     return {name: within[name] / total if total else None for name in AGES_MS}

@@ -44,6 +44,18 @@ class WorkerMetrics:
             ["rule"],
             registry=registry,
         )
+        self._first_within = Counter(
+            "hearback_first_labels_within",
+            "First labels of applications that came within an age; age 'any' counts all.",
+            ["age"],
+            registry=registry,
+        )
+        self._positives_within = Counter(
+            "hearback_positives_within",
+            "Positive labels that were known within an age; age 'any' counts all.",
+            ["age"],
+            registry=registry,
+        )
         self._dead_letters = Counter(
             "hearback_dead_letters",
             "Records set aside, by stage and reason.",
@@ -130,6 +142,9 @@ class WorkerMetrics:
             self._grow(partition, "labels", partition.timeliness.labels, self._labels)
             self._grow(partition, "flips", partition.timeliness.flips, self._flips)
             self._grow(partition, "ignored", partition.tally, self._ignored)
+            known = partition.timeliness
+            self._grow(partition, "first", known.first_within, self._first_within)
+            self._grow(partition, "positives", known.positives_known_within, self._positives_within)
 
     def standing(self, partition: Partition, lags: Mapping[str, int], now_ms: int) -> None:
         """Take the partition's lags: ``lags`` in records by topic."""

@@ -1,0 +1,48 @@
+"""Timeliness: shares of first labels and positives by age, and flips by rule."""
+
+from __future__ import annotations
+
+from array import array
+
+import pytest
+
+from stream.evaluation import Timeliness, quality
+from stream.policy import DAY_MS, HOUR_MS, LabelPolicy
+from tests.kit import application, closing, engagement
+from tests.labels.test_machine import Bench
+
+
+def test_shares_and_flips_follow_from_the_labels() -> None:
+    """First labels after an hour, two days and at the end; one inferred label turns positive."""
+    bench = Bench(LabelPolicy())
+    seen = Timeliness()
+    changes = []
+    for event in (
+        application("a", 0),
+        application("b", 1),
+        application("c", 2, job="k"),
+        engagement("e", "b", 1 + HOUR_MS),
+        engagement("f", "a", 5 * DAY_MS),
+        closing("x", 2 * DAY_MS, job="k"),
+    ):
+        changes += bench.apply(event)
+    changes += bench.move(15 * DAY_MS)
+    for change in changes:
+        seen.observe(change)
+    assert seen.first_label_within() == pytest.approx(
+        {"1h": 1 / 3, "1d": 2 / 3, "3d": 1.0, "7d": 1.0, "14d": 1.0}
+    )
+    assert seen.positives_within() == {"1h": 0.5, "1d": 0.5, "3d": 0.5, "7d": 1.0, "14d": 1.0}
+    assert seen.flips == {"later_response": 1}
+    assert seen.labels == {"positive": 2, "negative_inferred": 2, "negative_conclusive": 1}
+    assert seen.closed == 3
+
+
+def test_nothing_to_judge_is_no_quality() -> None:
+    """Without applications there is no quality; with one class there is no AUC."""
+    assert quality(array("b"), array("d")) is None
+    one = quality(array("b", [1, 1]), array("d", [0.0, 800.0]))
+    assert one is not None
+    assert one.auc is None
+    assert one.log_loss == pytest.approx(0.5 * 0.6931, abs=1e-3)
+    assert Timeliness().first_label_within()["1d"] is None
