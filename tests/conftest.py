@@ -11,4 +11,10 @@ settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.register_profile("deep", parent=settings.get_profile("default"), max_examples=5000)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+_PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
+settings.load_profile(_PROFILE)
+
+thorough = settings(
+    settings.get_profile(_PROFILE), max_examples=20_000 if _PROFILE == "deep" else 1000
+)
+"""For the properties that the product stands on."""

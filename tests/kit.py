@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import islice
 
 import msgspec
 import numpy as np
@@ -12,6 +13,7 @@ from stream import wire
 from stream.events import Application, Engagement, Features, JobEvent, Label, Source
 from stream.features import FeatureSpace
 from stream.global_model import GlobalModel, Manifest
+from stream.labels.ladder import BY_NAME, rung
 from stream.partitioner import partition_of
 from stream.partitions import JobPartition, MemberPartition, Partition, Unit
 from stream.policy import Policy
@@ -179,14 +181,19 @@ class Market:
         log = self.topics[topic, number]
         log.append(Record(len(log), key, value, self.now_ms))
 
-    def step(self, stage: str, number: int, topic: str, most: int) -> int:
-        """Let a partition read up to ``most`` records of a topic; return how many it read."""
+    def step(self, stage: str, number: int, topic: str, most: int, *, crash: bool = False) -> int:
+        """Let a partition read up to ``most`` records of a topic; return how many it read.
+
+        ``crash``: it dies after sending its first outputs, before the state is written.
+        """
         partition = self.partitions[stage, number]
         position = partition.position(topic) or 0
         records = self.topics[topic, number][position : position + most]
         if records:
             units = partition.process(topic, records, records[-1].offset + 1, self.now_ms)
-            self._deliver(stage, number, units)
+            self._deliver(stage, number, islice(units, 1) if crash else units, flush=not crash)
+        if crash:
+            self.restart(stage, number)
         return len(records)
 
     def tick(self, stage: str, number: int) -> None:
@@ -219,19 +226,28 @@ class Market:
             if message.topic == LABELS
         ]
 
-    def _deliver(self, stage: str, number: int, units: Iterable[Unit]) -> None:
+    def _deliver(
+        self, stage: str, number: int, units: Iterable[Unit], *, flush: bool = True
+    ) -> None:
         for unit in units:
             for message in unit:
                 self.sent.append(message)
                 if message.topic in {APPLICATIONS_BY_JOB, LABELS}:
                     assert message.partition is not None
                     self.append(message.topic, message.partition, message.key, message.value)
-            self._overlays[stage, number].flush()
+            if flush:
+                self._overlays[stage, number].flush()
 
 
 def last_labels(labels: Iterable[Label]) -> dict[tuple[str, str], tuple[int, str, bool]]:
-    """Return (label, kind, final) of the last label of each application."""
-    return {
-        (label.job_id, label.application_id): (label.label, label.kind, label.final)
-        for label in labels
-    }
+    """Return (label, kind, final) of each application's highest label, as a reader keeps it."""
+    last: dict[tuple[str, str], Label] = {}
+    for label in labels:
+        key = label.job_id, label.application_id
+        if key not in last or _height(label) >= _height(last[key]):
+            last[key] = label
+    return {key: (label.label, label.kind, label.final) for key, label in last.items()}
+
+
+def _height(label: Label) -> int:
+    return rung(BY_NAME[label.kind], label.final)
