@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check format test bench clean
+.PHONY: help setup demo check format test test-deep bench clean
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make the virtual environment (done by the others when needed)
 
@@ -34,6 +34,9 @@ format: setup ## put the code into shape
 
 test: setup ## all tests
 	$(BIN)/python -m pytest
+
+test-deep: setup ## the properties with 20,000 examples (half an hour)
+	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest tests/labels tests/test_partitions.py --timeout 3600
 
 bench: setup ## make bench NAME=x runs benchmarks/x.py; its last line is one JSON object
 	@test -n "$(NAME)" || { echo "name one: make bench NAME=$$(ls benchmarks | sed -n 's/^\([a-z].*\)\.py$$/\1/p' | paste -sd'|')"; exit 2; }

@@ -21,6 +21,7 @@ from stream.state.facts import StoredFacts
 from stream.state.overlay import Overlay
 from stream.state.store import MemoryStore
 from tests import kit, oracle
+from tests.conftest import thorough
 from tests.kit import TestEvent, application, closing, engagement
 
 W = 1000  # the label window of these tests, ms
@@ -351,6 +352,7 @@ def arrivals(draw: st.DrawFn) -> list[TestEvent]:
     return [event for _, _, event in sorted(delayed, key=lambda item: item[:2])]
 
 
+@thorough
 @given(arrivals(), st.sampled_from([0, 200]), st.randoms(use_true_random=False))
 def test_labels_are_the_oracles_at_every_moment(
     events: list[TestEvent], min_age_ms: int, random: Random
