@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 from producers.logs import LogLine
-from stream.errors import EventError, InvalidFeaturesError, ModelError
+from stream.errors import EventError, InvalidFeaturesError, ModelError, TimeJumpError
 from stream.evaluation import Prequential, Timeliness
 from stream.events import (
     Application,
@@ -28,6 +28,7 @@ from stream.events import (
 from stream.features import FeatureSpace, names_of
 from stream.global_model import GlobalModel
 from stream.labels.changes import Change
+from stream.labels.jump import CONFIRMATIONS, JumpFilter
 from stream.labels.watermark import Channels
 from stream.policy import Policy
 from stream.run_folder import RunFolder, RunMetrics, ScoreLine
@@ -55,6 +56,7 @@ def replay(
     *,
     score_from_ms: int = 0,
     close: bool = False,
+    max_jump_ms: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> RunMetrics:
     """Replay a log into an opened run folder.
@@ -67,16 +69,18 @@ def replay(
         space: the feature blocks, from :func:`first_look`.
         score_from_ms: applications before it are left out of the quality in ``metrics.json``.
         close: move event time past every window at the end.
+        max_jump_ms: hold an event further ahead back until others confirm it; None: never.
         progress: called with the number of lines read, now and then.
 
     """
-    run = _Run(folder, policy, model, space, score_from_ms)
+    run = _Run(folder, policy, model, space, score_from_ms, max_jump_ms)
     count = 0
     for count, line in enumerate(lines, 1):
         run.line(line)
         if count % FLUSH_EVERY == 0:
             run.flush()
             progress(count)
+    run.end_of_log()
     if close:
         run.close()
     run.flush()
@@ -96,6 +100,7 @@ class _Run:
         model: GlobalModel | None,
         space: FeatureSpace,
         score_from_ms: int,
+        max_jump_ms: int | None,
     ) -> None:
         self._folder = folder
         self._policy = policy.labels
@@ -106,6 +111,7 @@ class _Run:
         self._version = self._jobs.model_version
         self._members = MemberStage(self._overlay, space.per_member.size, policy, self._version)
         self._channels = Channels.of(1)
+        self._jumps: JumpFilter[tuple[Event, Source]] = JumpFilter(max_jump_ms)
         self._largest_ms = 0
         self._events: Counter[str] = Counter()
         self._dead: Counter[str] = Counter()
@@ -115,7 +121,7 @@ class _Run:
         save_identity(self._overlay, self._version, space, policy)
 
     def line(self, line: LogLine) -> None:
-        """Apply one line in full, then move the watermark. A dead letter moves nothing."""
+        """Read one line; apply what may be applied now."""
         source = Source(
             line.source, 0, line.number, len(line.raw), line.raw[:MAX_DEAD_LETTER_BYTES]
         )
@@ -123,6 +129,24 @@ class _Run:
             if line.damaged is not None:
                 raise EventError(line.damaged)
             event = decode_event(line.raw, self._space)
+        except EventError as error:
+            self._dead_letter(DeadLetter(error.reason, str(error), source))
+            return
+        for ready, read_from in self._jumps.take(event.event_time_ms, (event, source)):
+            self._event(ready, read_from)
+
+    def end_of_log(self) -> None:
+        """Set aside the jumps of time that nothing confirmed."""
+        for event, source in self._jumps.rest():
+            error = TimeJumpError(
+                f"event_time_ms {event.event_time_ms} lies more than --max-jump ahead, and fewer"
+                f" than {CONFIRMATIONS} further events followed it there"
+            )
+            self._dead_letter(DeadLetter(error.reason, str(error), source))
+
+    def _event(self, event: Event, source: Source) -> None:
+        """Apply an event in full, then move the watermark. A dead letter moves nothing."""
+        try:
             self._apply(event, source)
         except EventError as error:
             self._dead_letter(DeadLetter(error.reason, str(error), source))

@@ -14,7 +14,7 @@ from stream.cli.options import ERR, OUT, Logs, PolicyFile, doing, reading
 from stream.errors import ConfigError
 from stream.global_model import load_model
 from stream.policy import load_policy
-from stream.units import format_time, parse_time_ms
+from stream.units import format_time, parse_duration_ms, parse_time_ms
 
 _DEFAULTS = SimulationSettings()
 
@@ -126,6 +126,13 @@ def replay(
     close: Annotated[
         bool, typer.Option("--close", help="At the end, let every label window pass.")
     ] = False,
+    max_jump: Annotated[
+        str | None,
+        typer.Option(
+            help="Hold an event that lies further ahead (30d, say) back until 100 others lie there"
+            " too; a single wrong clock then closes no windows."
+        ),
+    ] = None,
 ) -> None:
     """Run history through the whole pipeline, without a broker.
 
@@ -151,6 +158,7 @@ def replay(
             space,
             score_from_ms=score_from_ms,
             close=close,
+            max_jump_ms=None if max_jump is None else parse_duration_ms(max_jump),
             progress=progress,
         )
     OUT.print(run_summary(metrics))
