@@ -146,7 +146,18 @@ def live(
             worker.wait()
             audience.stop()
     judged = audience.summary(from_ms).full
+    replayed = {
+        (label.job_id, label.application_id): (label.kind, label.final)
+        for label in (
+            decode_label(line, model.space)
+            for line in (work / "run" / "labels.jsonl").read_bytes().splitlines()
+        )
+    }
+    equal = sum(
+        replayed.get(key) == (label.kind, label.final) for key, label in audience.last.items()
+    )
     return {
+        "live_labels_equal_to_replay": equal,
         "live_tail_auc": None if judged is None else judged.auc,
         "live_tail_applications": audience.summary(from_ms).applications,
         "live_applications": len(audience.last),

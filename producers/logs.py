@@ -20,6 +20,7 @@ import msgspec
 import zstandard
 
 from stream.errors import LogError
+from stream.units import MAX_TIME_MS
 
 MAX_LINE_BYTES: Final = 1 << 20
 """A longer line is cut here: far above what an event may have, so that it stays too large."""
@@ -29,7 +30,6 @@ _LINES_PER_WRITE: Final = 256
 # zstd gives nothing of the input in which it finds damage, so it gets the input in small pieces:
 # then at most what these pieces held is lost. Costs a third more than pieces of 64 KiB (measured).
 _ZSTD_PIECE_BYTES: Final = 256
-_MAX_TIME_MS: Final = 253_402_300_799_999  # the end of the year 9999, as in stream.units
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
@@ -68,7 +68,7 @@ class LineHead(msgspec.Struct, frozen=True):
     def time_ms(self) -> int | None:
         """Return the event's time, or None where it is no time that a calendar holds."""
         time_ms = self.event_time_ms
-        if type(time_ms) is int and 0 <= time_ms <= _MAX_TIME_MS:
+        if type(time_ms) is int and 0 <= time_ms <= MAX_TIME_MS:
             return time_ms
         return None
 

@@ -132,6 +132,12 @@ class TimeJumpError(EventError):
     reason = "time_jump"
 
 
+class OtherModelError(EventError):
+    """A label of the topic was made with another global model than this worker's."""
+
+    reason = "other_model"
+
+
 class PoisonError(EventError):
     """Processing this record raised an unexpected error; the record was set aside."""
 
@@ -154,6 +160,7 @@ DEAD_LETTER_REASONS: frozenset[str] = frozenset(
         MismatchError,
         UnmatchedError,
         TimeJumpError,
+        OtherModelError,
         PoisonError,
     )
 )

@@ -178,7 +178,7 @@ def _from_store(folder: Path, effect: EffectName, entity_id: str) -> Entity | No
     try:
         identity = load_identity(store)
         if identity is None:
-            raise StateError(f"{folder} is empty: nothing was learned yet")
+            return None
         return _described(store, identity, effect, entity_id)
     finally:
         store.close()

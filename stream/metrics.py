@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from wsgiref.simple_server import WSGIServer
 
@@ -72,6 +72,12 @@ class WorkerMetrics:
         self._refits = Counter(
             "hearback_refits", "Entities refitted, by effect.", ["effect"], registry=registry
         )
+        self._unconverged = Counter(
+            "hearback_refits_unconverged",
+            "Refits that ended without convergence, by effect: absurd features.",
+            ["effect"],
+            registry=registry,
+        )
         self._newton_steps = Counter(
             "hearback_newton_steps", "Newton steps taken, by effect.", ["effect"], registry=registry
         )
@@ -112,13 +118,14 @@ class WorkerMetrics:
         ).labels(version("hearback"), model_version).set(1)
         self._seen: dict[tuple[Partition, str], Tally[str]] = {}
 
-    def owned(self, partitions: int) -> None:
-        """Say how many partitions of each stage are owned; forget those that went."""
+    def owned(self, partitions: Collection[Partition]) -> None:
+        """Say which partitions are owned; forget those that went."""
         for stage in ("member", "job"):
-            self._partitions.labels(stage).set(partitions)
+            owned = sum(partition.stage == stage for partition in partitions)
+            self._partitions.labels(stage).set(owned)
         self._watermark_lag.clear()
         self._read_lag.clear()
-        self._seen.clear()
+        self._seen = {key: seen for key, seen in self._seen.items() if key[0] in partitions}
 
     def flushed(self, unit: Unit, seconds: float, now_ms: int) -> None:
         """A unit of work is safe: take the time of the flush and of its coefficients."""
@@ -138,6 +145,7 @@ class WorkerMetrics:
         effect = partition.effect
         self._grow(partition, "refits", {effect.name: effect.refits}, self._refits)
         self._grow(partition, "newton", {effect.name: effect.newton_steps}, self._newton_steps)
+        self._grow(partition, "fail", {effect.name: effect.unconverged}, self._unconverged)
         if isinstance(partition, JobPartition):
             self._grow(partition, "labels", partition.timeliness.labels, self._labels)
             self._grow(partition, "flips", partition.timeliness.flips, self._flips)

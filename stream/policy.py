@@ -18,6 +18,12 @@ from stream.units import parse_duration_ms
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
 
+MAX_ENTITY_BYTES = 512 * 1024
+"""Largest stored value of an entity, with ids of ordinary length."""
+
+_EXAMPLE_BYTES = 96  # of a kept example besides its features: times, offset, ids
+_FEWEST_EXAMPLES = 16
+
 
 class LabelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """What counts as an answer and how long one waits. Durations in milliseconds."""
@@ -80,6 +86,29 @@ class EffectSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError('half_life must be longer than zero, or "off"')
         if self.capacity < 1 or self.open_limit < 1:
             raise ConfigError("capacity and open_limit must be at least 1")
+
+    def fitted(self, size: int) -> EffectSettings:
+        """Lower the limits so that an entity of ``size`` features stays under 512 KiB.
+
+        Raises:
+            ConfigError: fewer than 16 examples fit.
+
+        """
+        example_bytes = 4 * size + _EXAMPLE_BYTES
+        fit = (MAX_ENTITY_BYTES - 8 * size) // example_bytes
+        if fit < _FEWEST_EXAMPLES:
+            raise ConfigError(
+                f"{size} features are too many for one effect: an entity would keep fewer than"
+                f" {_FEWEST_EXAMPLES} examples within {MAX_ENTITY_BYTES // 1024} KiB"
+            )
+        if self.capacity + self.open_limit <= fit:
+            return self
+        share = fit / (self.capacity + self.open_limit)
+        return msgspec.structs.replace(
+            self,
+            capacity=max(int(self.capacity * share), 1),
+            open_limit=max(int(self.open_limit * share), 1),
+        )
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):

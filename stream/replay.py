@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 
 from producers.logs import LogLine
 from stream.errors import EventError, InvalidFeaturesError, ModelError, TimeJumpError
@@ -31,6 +31,7 @@ from stream.labels.changes import Change
 from stream.labels.jump import CONFIRMATIONS, JumpFilter
 from stream.labels.watermark import Channels
 from stream.policy import Policy
+from stream.records import MAX_DEAD_LETTER_BYTES
 from stream.run_folder import RunFolder, RunMetrics, ScoreLine
 from stream.stages import JobStage, MemberStage
 from stream.state.overlay import Overlay
@@ -40,10 +41,11 @@ from stream.state.store import Store
 from stream.updaters.effect import Effect
 from stream.wire import RawApplication, decode_event, decode_raw, to_event
 
-MAX_DEAD_LETTER_BYTES = 64 * 1024
 FLUSH_EVERY = 2048
 """Lines between two flushes to RocksDB."""
 
+_LOOK_AHEAD = 10_000  # lines
+_FEW = 10  # applications
 _LOG = 0  # the log is the one channel
 
 
@@ -264,28 +266,40 @@ class _Run:
 def first_look(
     lines: Iterable[LogLine], model: GlobalModel | None
 ) -> tuple[Iterator[LogLine], FeatureSpace]:
-    """Check the first readable application against the model, before anything is written.
+    """Check the first applications against the model, before anything is written.
 
-    Without a model, block sizes are those of that application, which must bring its score.
+    A log of which none of the first ten readable applications fits is another model's; a single
+    misfit is a dead letter like any other. Without a model, block sizes are those of the first
+    application, which must bring its score.
 
     Returns:
         The lines, all of them again, and the feature blocks.
 
     Raises:
-        ModelError: the application does not fit the model, or there is none and no global score.
+        ModelError: no application fits the model, or there is none and no global score.
 
     """
     rest = iter(lines)
     seen: list[LogLine] = []
-    for line in rest:
+    misfit: ModelError | None = None
+    misfits = 0
+    for line in islice(rest, _LOOK_AHEAD):
         seen.append(line)
         try:
             raw = decode_raw(line.raw)
         except EventError:
             continue
         if isinstance(raw, RawApplication):
-            return chain(seen, rest), _space_of(raw, f"{line.source}:{line.number}", model)
-    return iter(seen), FeatureSpace(None, (), ()) if model is None else model.space
+            try:
+                return chain(seen, rest), _space_of(raw, f"{line.source}:{line.number}", model)
+            except ModelError as error:
+                misfit = misfit or error
+            misfits += 1
+            if misfits == _FEW:
+                break
+    if misfit is not None:
+        raise misfit
+    return chain(seen, rest), FeatureSpace(None, (), ()) if model is None else model.space
 
 
 def _space_of(raw: RawApplication, where: str, model: GlobalModel | None) -> FeatureSpace:

@@ -47,7 +47,7 @@ class MemberStage:
         self.effect = Effect(
             "per_member",
             size,
-            policy.per_member,
+            policy.per_member.fitted(size),
             model_version,
             StoredPosteriors("per_member", overlay),
         )
@@ -71,7 +71,6 @@ class JobStage:
         model: the frozen global model; None when every application brings ``global_score``.
 
     Attributes:
-        tally: counts of what was ignored or late, by name.
         dead_letters: set aside since the shell last took them (engagements that expired).
 
     """
@@ -79,20 +78,28 @@ class JobStage:
     def __init__(
         self, overlay: Overlay, size: int, policy: Policy, model: GlobalModel | None
     ) -> None:
-        self.tally: Counter[str] = Counter()
         self.dead_letters: list[DeadLetter] = []
         self._model = model
         self.model_version = NO_MODEL if model is None else model.version
         self.effect = Effect(
             "per_job",
             size,
-            policy.per_job,
+            policy.per_job.fitted(size),
             self.model_version,
             StoredPosteriors("per_job", overlay),
         )
         self._machine = LabelMachine(
-            policy.labels, StoredFacts(overlay), self.tally, self.dead_letters.append
+            policy.labels, StoredFacts(overlay), Counter(), self.dead_letters.append
         )
+
+    @property
+    def tally(self) -> Counter[str]:
+        """Counts of what was ignored or late, by name; may be set back to a copy."""
+        return self._machine.tally
+
+    @tally.setter
+    def tally(self, tally: Counter[str]) -> None:
+        self._machine.tally = tally
 
     def application(
         self, scored: ScoredApplication, watermark_ms: int | None

@@ -6,6 +6,7 @@ taking every label known by then would favour positives, which are known early.
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -49,30 +50,43 @@ class BlockNames:
         self._as_lists = False
 
     def check(self, block: RawBlock) -> None:
-        """Take a block in.
+        """Check a block, changing nothing.
 
         Raises:
-            InvalidFeaturesError: its size or a name contradicts those before, or those given.
+            InvalidFeaturesError: its size, a name or a number contradicts those before or given.
 
         """
+        values = block.values() if isinstance(block, dict) else block
+        try:
+            struct.pack(f"{len(block)}f", *values)
+        except OverflowError:
+            raise InvalidFeaturesError(
+                f"features.{self.label} has a number too large for float32"
+            ) from None
         if isinstance(block, dict):
+            if self._given is None and not self._as_lists:
+                return
             for name in block:
                 if name not in self.index:
-                    if self._given is not None or self._as_lists:
-                        raise InvalidFeaturesError(
-                            f"features.{self.label} has an unknown name: {name[:64]!r}"
-                        )
-                    self.index[name] = len(self.index)
+                    raise InvalidFeaturesError(
+                        f"features.{self.label} has an unknown name: {name[:64]!r}"
+                    )
             return
         if self._given is None and self.index:
             raise InvalidFeaturesError(f"features.{self.label} is a list, an object before")
-        if self._size is None:
-            self._size = len(block)
-            self._as_lists = True
-        if len(block) != self._size:
+        if self._size is not None and len(block) != self._size:
             raise InvalidFeaturesError(
                 f"features.{self.label} has {len(block)} numbers, {self._size} before"
             )
+
+    def adopt(self, block: RawBlock) -> None:
+        """Take the size or the names of a checked block over."""
+        if isinstance(block, dict):
+            for name in block:
+                self.index.setdefault(name, len(self.index))
+        elif self._size is None:
+            self._size = len(block)
+            self._as_lists = True
 
     def names(self) -> list[str]:
         """Names in the model's order: as given, sorted, or numbered."""
@@ -201,9 +215,15 @@ class Trainer:
         block = raw.features.global_
         if block is None:
             raise InvalidFeaturesError("no features.global to train on")
-        self._names["global"].check(block)
-        self._names["per_member"].check(raw.features.per_member)
-        self._names["per_job"].check(raw.features.per_job)
+        blocks = {
+            "global": block,
+            "per_member": raw.features.per_member,
+            "per_job": raw.features.per_job,
+        }
+        for name, values in blocks.items():
+            self._names[name].check(values)
+        for name, values in blocks.items():
+            self._names[name].adopt(values)
         app = Application(
             application_id=raw.application_id,
             member_id=raw.member_id,

@@ -30,8 +30,9 @@ MAX_DURATION_MS: Final = 36_525 * MS_PER_UNIT["d"]
 """The longest duration that is accepted, a hundred years: far beyond use, far from overflow."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# Nothing beyond the year 9999 can be written as ISO 8601, so no milliseconds beyond it either.
-_MAX_TIME_MS: Final = 253_402_300_799_999
+MAX_TIME_MS: Final = 253_402_300_799_999
+"""The last millisecond of the year 9999, beyond which nothing can be written as ISO 8601."""
+
 _DURATION: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*(ms|s|m|h|d|w)")
 _MILLISECONDS: Final = re.compile(r"[0-9]{1,18}")
 _SPEED: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*[xX]?")
@@ -60,7 +61,7 @@ def parse_time_ms(text: str) -> int:
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
         milliseconds = (moment - _EPOCH) // timedelta(milliseconds=1)
-    if not 0 <= milliseconds <= _MAX_TIME_MS:
+    if not 0 <= milliseconds <= MAX_TIME_MS:
         raise ConfigError(_time_message(text))
     return milliseconds
 

@@ -38,11 +38,11 @@ from stream.events import (
     Watermark,
 )
 from stream.features import FeatureSpace, RawBlock
+from stream.units import MAX_TIME_MS
 
 _T = TypeVar("_T")
 
 MAX_MESSAGE_BYTES = 256 * 1024
-MAX_TIME_MS = 253_402_300_799_999  # the last millisecond of the year 9999
 MAX_ID_CHARS = 256
 
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_CHARS)]
@@ -155,7 +155,14 @@ _PATH = re.compile(r"`\$?\.?([a-z_]*)[^`]*`$")
 
 
 def decode_raw(raw: bytes) -> RawEvent:
-    """Parse one event of spec §2 without a model: features stay as sent."""
+    """Parse one event without a model: features stay as sent.
+
+    Raises:
+        TooLargeError: it is over 256 KiB. Our own messages may be larger: numbers grow digits.
+
+    """
+    if len(raw) > MAX_MESSAGE_BYTES:
+        raise TooLargeError(f"{len(raw)} bytes, the limit is {MAX_MESSAGE_BYTES}")
     event: RawEvent = _decode(_EVENT, raw)
     return event
 
@@ -362,8 +369,6 @@ def _application(raw: RawApplication, space: FeatureSpace) -> Application:
 
 
 def _decode(decoder: msgspec.json.Decoder[_T], raw: bytes) -> _T:
-    if len(raw) > MAX_MESSAGE_BYTES:
-        raise TooLargeError(f"{len(raw)} bytes, the limit is {MAX_MESSAGE_BYTES}")
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:

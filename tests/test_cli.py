@@ -98,7 +98,7 @@ def test_inspect_shows_coefficients_by_name(run: Path) -> None:
         (["replay", "LOG", "--out", "r"], 1, "--model"),
         (["replay", "LOG", "--out", "r", "--model", "none"], 1, "no model folder"),
         (["replay", "LOG", "--out", "r", "--policy", "none.toml"], 1, "policy none.toml"),
-        (["replay", "LOG", "--out", "r", "--score-from", "soon"], 1, "soon"),
+        (["replay", "LOG", "--out", "r", "--score-from", "soon"], 2, "soon"),
         (["train", "LOG", "--out", "m", "--until", "1970-01-02"], 1, "both kinds are needed"),
         (["inspect", "cat", "x", "--run", "RUN"], 2, "cat"),
         (["inspect", "member", "x"], 2, "exactly one"),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from stream import wire
 from stream.errors import DEAD_LETTER_REASONS, EventError
 from stream.events import Application, Clock, Coefficients, Label, ScoredApplication, Watermark
+from stream.units import MAX_TIME_MS
 from tests import kit
 from tests.kit import SPACE
 
@@ -125,7 +126,7 @@ def test_channel_and_terms_are_carried() -> None:
     st.builds(
         kit.application,
         st.text(st.characters(codec="utf-8"), min_size=1, max_size=20),
-        st.integers(0, wire.MAX_TIME_MS),
+        st.integers(0, MAX_TIME_MS),
         job=st.text(st.characters(codec="utf-8"), min_size=1, max_size=20),
         member=st.text(st.characters(codec="utf-8"), min_size=1, max_size=20),
         score=st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False)),

@@ -26,6 +26,7 @@ class Audience:
         labels: label messages by kind. flips: labels that turned positive, by previous kind.
         last: the last label of each application. entities: the newest coefficients by key.
         dead_letters: how many there were.
+        error: what ended the listening before its time.
         measuring: whether the time from event to coefficients is taken.
 
     """
@@ -43,6 +44,7 @@ class Audience:
         self._positives = 0
         self._positives_within_a_day = 0
         self._done = threading.Event()
+        self.error: Exception | None = None
         self._thread = threading.Thread(target=self._listen, name="audience", daemon=True)
 
     def start(self) -> None:
@@ -111,6 +113,8 @@ class Audience:
                     value = message.value()
                     if message.error() is None and value is not None:
                         self._hear(message.topic() or "", value, message.timestamp()[1])
+        except Exception as error:  # noqa: BLE001 - raised again by who waits
+            self.error = error
         finally:
             consumer.close()
 

@@ -178,6 +178,8 @@ class _Stage:
             time.sleep(0.1)
 
     def _check_worker(self) -> None:
+        if self.audience.error is not None:
+            raise self.audience.error
         if self._worker is not None and self._worker.poll() is not None:
             last = self._log.read_text().strip().splitlines()[-1:]
             raise HearbackError(f"the worker ended: {' '.join(last)} (all of it in {self._log})")

@@ -10,7 +10,7 @@ import typer
 
 from producers.logs import ReadProgress, merge, write_lines
 from producers.truth import SimulationSettings, draw_truth
-from stream.cli.options import ERR, OUT, Logs, PolicyFile, doing, reading
+from stream.cli.options import ERR, OUT, Logs, PolicyFile, doing, parsed, reading
 from stream.errors import ConfigError
 from stream.global_model import load_model
 from stream.policy import load_policy
@@ -52,7 +52,7 @@ def simulate(
         members=members,
         jobs=jobs,
         days=days,
-        start_ms=parse_time_ms(start),
+        start_ms=parsed(parse_time_ms, start) or 0,
         applications_per_member=applications_per_member,
         d_global=global_features,
         d_member=member_features,
@@ -93,7 +93,7 @@ def train(
     read = ReadProgress()
     trainer = Trainer(
         load_policy(policy),
-        None if until is None else parse_time_ms(until),
+        parsed(parse_time_ms, until),
         None if feature_names is None else _names(feature_names),
     )
     with reading("training", read) as progress:
@@ -146,7 +146,8 @@ def replay(
 
     settings = load_policy(policy)
     loaded = None if model is None else load_model(model)
-    score_from_ms = 0 if score_from is None else parse_time_ms(score_from)
+    score_from_ms = parsed(parse_time_ms, score_from) or 0
+    max_jump_ms = parsed(parse_duration_ms, max_jump)
     read = ReadProgress()
     lines, space = first_look(merge(logs, read), loaded)
     with RunFolder(out) as folder, reading("replaying", read) as progress:
@@ -158,7 +159,7 @@ def replay(
             space,
             score_from_ms=score_from_ms,
             close=close,
-            max_jump_ms=None if max_jump is None else parse_duration_ms(max_jump),
+            max_jump_ms=max_jump_ms,
             progress=progress,
         )
     OUT.print(run_summary(metrics))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from stream.cli.options import ERR, OUT, ApplicationId, Broker, Logs, PolicyFile
+from stream.cli.options import ERR, OUT, ApplicationId, Broker, Logs, PolicyFile, parsed
 from stream.policy import load_policy
 from stream.units import format_time, parse_duration_ms, parse_speed, parse_time_ms
 
@@ -83,8 +84,8 @@ def worker(
         application_id=app_id,
         metrics_host=metrics_host,
         metrics_port=metrics_port,
-        idle_timeout_ms=parse_duration_ms(idle_timeout),
-        session_timeout_ms=parse_duration_ms(session_timeout),
+        idle_timeout_ms=parsed(parse_duration_ms, idle_timeout) or 0,
+        session_timeout_ms=parsed(parse_duration_ms, session_timeout) or 0,
         log_level=log_level,
     )
     raise typer.Exit(run_worker(options, lambda note: ERR.print(note, soft_wrap=True)))
@@ -138,9 +139,9 @@ def produce(
         done = play(
             logs,
             broker,
-            speed=parse_speed(speed),
-            from_ms=None if from_ is None else parse_time_ms(from_),
-            until_ms=None if until is None else parse_time_ms(until),
+            speed=parsed(parse_speed, speed) or math.inf,
+            from_ms=parsed(parse_time_ms, from_),
+            until_ms=parsed(parse_time_ms, until),
             close=close,
             window_ms=labels.window_ms,
             orphan_ttl_ms=labels.orphan_ttl_ms,

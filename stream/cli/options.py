@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -22,6 +22,9 @@ from rich.progress import (
 from rich.text import Text
 
 from producers.logs import ReadProgress
+from stream.errors import ConfigError
+
+_T = TypeVar("_T")
 
 OUT = Console()
 """Results."""
@@ -63,6 +66,16 @@ class _Rate(ProgressColumn):
         events = task.fields.get("events", 0)
         rate = events / task.elapsed if task.elapsed else 0.0
         return Text(f"{events:,} events, {rate:,.0f}/s")
+
+
+def parsed(parse: Callable[[str], _T], text: str | None) -> _T | None:
+    """Read an option's text; what cannot be read is bad usage (exit code 2)."""
+    if text is None:
+        return None
+    try:
+        return parse(text)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 @contextmanager

@@ -92,7 +92,7 @@ class LabelMachine:
         self._policy = policy
         self._window_ms = policy.window_ms
         self._book = book
-        self._tally = tally
+        self.tally = tally
         self._dead_letter = dead_letter
         self._kind_of_action: dict[str, Kind] = {
             action: rule.kind
@@ -121,14 +121,14 @@ class LabelMachine:
                     f"application {app.application_id} of job {app.job_id} was read before with"
                     " other content"
                 )
-            self._tally["repeats"] += 1
+            self.tally["repeats"] += 1
             return False
         if isinstance(record, Marker):
-            self._tally["repeats"] += 1
+            self.tally["repeats"] += 1
             return False
         if not _past(watermark_ms, app.event_time_ms + self._window_ms):
             return True
-        self._tally["late_applications"] += 1
+        self.tally["late_applications"] += 1
         if isinstance(record, Waiting):
             self._late_orphans(app)
         self._mark(app.job_id, app.application_id, app.member_id, app.event_time_ms, watermark_ms)
@@ -214,7 +214,7 @@ class LabelMachine:
                     f"engagement {event.engagement_id} of job {job_id} was read before with other"
                     " content"
                 )
-            self._tally["repeats"] += 1
+            self.tally["repeats"] += 1
             return []
         record = book.application(job_id, event.application_id)
         fact = EngagementFact(
@@ -231,7 +231,7 @@ class LabelMachine:
         if record.member_id != event.member_id:
             raise _mismatch(job_id, fact, record.member_id)
         if isinstance(record, Marker):
-            self._tally["late_engagements"] += 1
+            self.tally["late_engagements"] += 1
             return []
         book.put_engagement(job_id, fact)
         facts = msgspec.structs.replace(record, engagements=record.engagements + 1)
@@ -276,10 +276,10 @@ class LabelMachine:
                     f"job event {event.job_event_id} of job {job_id} was read before with other"
                     " content"
                 )
-            self._tally["repeats"] += 1
+            self.tally["repeats"] += 1
             return []
         if _past(watermark_ms, time_ms + self._window_ms):
-            self._tally["late_job_events"] += 1
+            self.tally["late_job_events"] += 1
             return []
         book.put_closing(job_id, event.job_event_id, JobEventFact(time_ms, digest))
         book.add_deadline(
@@ -370,7 +370,7 @@ class LabelMachine:
     def _evidence(self, fact: EngagementFact, submitted_ms: int) -> Kind:
         """What an engagement says about its own application; PENDING: nothing."""
         if not submitted_ms <= fact.event_time_ms <= submitted_ms + self._window_ms:
-            self._tally["outside_window"] += 1
+            self.tally["outside_window"] += 1
             return Kind.PENDING
         # An orphan may have been stored under a policy that still knew its action.
         return self._kind_of_action.get(fact.action, Kind.PENDING)
@@ -475,7 +475,7 @@ class LabelMachine:
         expires_ms = fact.event_time_ms + self._policy.orphan_ttl_ms
         if _past(watermark_ms, expires_ms):
             raise _unmatched(job_id, fact)
-        self._tally["orphans"] += 1
+        self.tally["orphans"] += 1
         waiting = 1 if record is None else record.orphans + 1
         self._book.put_application(job_id, fact.application_id, Waiting(waiting))
         self._book.put_engagement(job_id, msgspec.structs.replace(fact, source=source))
@@ -506,7 +506,7 @@ class LabelMachine:
             if fact.member_id != app.member_id:
                 self._set_aside(app.job_id, fact, _mismatch(app.job_id, fact, app.member_id))
                 continue
-            self._tally["late_engagements"] += 1
+            self.tally["late_engagements"] += 1
             self._book.forget_engagement(app.job_id, app.application_id, fact.engagement_id)
 
     def _expire(self, deadline: Deadline) -> None:

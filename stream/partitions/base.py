@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from copy import deepcopy
+from typing import Any, ClassVar
 
 from stream.errors import (
     EventError,
@@ -42,6 +43,9 @@ from stream.wire import (
     encode_coefficients,
 )
 
+Counted = dict[str, Any]
+"""Copies of a partition's counts, by attribute."""
+
 Unit = list[Message]
 """Messages that belong together: all are sent before the overlay is flushed."""
 
@@ -66,6 +70,7 @@ class Partition(ABC):
     stage: ClassVar[str]
     topics: ClassVar[tuple[str, ...]]
     input_topic: ClassVar[str]
+    counts: ClassVar[tuple[str, ...]] = ("events", "dead_letters", "_routing")
 
     def __init__(
         self,
@@ -121,23 +126,27 @@ class Partition(ABC):
         """
         position = self._progress.positions.get(topic, 0)
         fresh = [record for record in records if record.offset >= position]
+        if fresh and topic == self.input_topic:
+            self._at_end_since_ms = None  # what still brings records is not idle
+        before = self._counted()
         try:
             unit = self._unit(topic, fresh, max(end, position), now_ms)
         except HearbackError:
             raise
         except Exception:  # noqa: BLE001 - which record it was is found below
-            self._rollback()
+            self._rollback(before)
         else:
             yield unit
             return
         for at, record in enumerate(fresh):
             after = max(end, position) if at == len(fresh) - 1 else record.offset + 1
+            before = self._counted()
             try:
                 unit = self._unit(topic, [record], after, now_ms)
             except HearbackError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, the stream goes on
-                self._rollback()
+                self._rollback(before)
                 unit = self._poison(topic, record, after, error)
             yield unit
 
@@ -193,7 +202,14 @@ class Partition(ABC):
         self._progress.positions[topic] = after
         return self._finish(messages)
 
-    def _rollback(self) -> None:
+    def _counted(self) -> Counted:
+        """Return a copy of all that is only counted, not stored: a rollback restores it."""
+        return {name: deepcopy(getattr(self, name)) for name in self.counts}
+
+    def _rollback(self, counted: Counted) -> None:
+        """Undo all since the last flush, and take the counts back to what they were."""
+        for name, value in counted.items():
+            setattr(self, name, value)
         self._overlay.discard()
         self.effect.discard()
         self._cause_ms.clear()
@@ -230,19 +246,26 @@ class Partition(ABC):
     def _check_identity(self, model_version: str) -> None:
         """Refuse a state that was learned with another model or partition count."""
         identity = load_identity(self._overlay.store)
-        save_identity(self._overlay, model_version, self._space, self._policy, self.partitions)
         if identity is None:
+            self._save_identity(model_version)
             return
         if identity.model_version != model_version:
             raise StateError(
                 f"the state was learned with model {identity.model_version}, this is"
-                f" {model_version}: start with that model, or in an empty data folder"
+                f" {model_version}: start with that model, or with an empty"
+                " data folder under another --app-id"
             )
         if identity.partitions != self.partitions:
             raise StateError(
                 f"the state was made with {identity.partitions} partitions, the topics have"
-                f" {self.partitions}: start in an empty data folder"
+                f" {self.partitions}: start with an empty data folder under another --app-id"
             )
+        self._save_identity(model_version)  # the policy may have changed
+
+    def _save_identity(self, model_version: str) -> None:
+        """Write it at once: a rollback must not take it away."""
+        save_identity(self._overlay, model_version, self._space, self._policy, self.partitions)
+        self._overlay.flush()
 
     def _check_time(self, time_ms: int, now_ms: int) -> int:
         """Return the time by which the event moves the watermark; at most now.

@@ -20,7 +20,7 @@ from stream.events import (
 )
 from stream.global_model import GlobalModel
 from stream.labels.changes import Change
-from stream.partitions.base import Partition, Unit
+from stream.partitions.base import Counted, Partition, Unit
 from stream.policy import Policy
 from stream.records import (
     APPLICATIONS_BY_JOB,
@@ -54,6 +54,7 @@ class JobPartition(Partition):
     stage = "job"
     topics = (ENGAGEMENTS, APPLICATIONS_BY_JOB)
     input_topic = ENGAGEMENTS
+    counts = (*Partition.counts, "tally", "timeliness")
 
     def __init__(
         self,
@@ -112,14 +113,30 @@ class JobPartition(Partition):
             message = decode_by_job(value, self._space)
             if message.partition >= self.partitions:
                 raise EventError(f"there is no member partition {message.partition}")
+            refusal: EventError | None = None
             if isinstance(message, ScoredApplication):
-                self.events["application"] += 1
-                _, changes = self._stage.application(message, channels.watermark_ms)
-                self._emit(changes, record.timestamp_ms, messages)
+                try:
+                    self._application(message, record, messages)
+                except EventError as error:
+                    refusal = error
+            # The mark is the member partition's, not the event's: it holds for a refused one too.
             channels.advance(message.partition, message.watermark_ms)
             if isinstance(message, Watermark) and message.idle:
                 channels.set_idle(message.partition)
+            if refusal is not None:
+                self._close_due(record.timestamp_ms, messages)
+                raise refusal
         self._close_due(record.timestamp_ms, messages)
+
+    def _application(self, scored: ScoredApplication, record: Record, messages: Unit) -> None:
+        self.events["application"] += 1
+        _, changes = self._stage.application(scored, self.watermark_ms)
+        self._emit(changes, record.timestamp_ms, messages)
+
+    def _rollback(self, counted: Counted) -> None:
+        super()._rollback(counted)
+        self._stage.tally = self.tally
+        self._stage.dead_letters.clear()
 
     def _engagements(self, event: Event, record: Record, now_ms: int, messages: Unit) -> int:
         """Apply a record of the engagements topic; return its channel's new mark."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stream.errors import (
+from stream.errors import OtherModelError, TooLargeError, UnknownTypeError
     UnknownTypeError,
 )
 from stream.events import (
@@ -15,12 +15,13 @@ from stream.events import (
 )
 from stream.features import FeatureSpace
 from stream.partitioner import partition_of
-from stream.partitions.base import Partition, Unit
+from stream.partitions.base import Counted, Partition, Unit
 from stream.policy import Policy
 from stream.records import (
     APPLICATIONS,
     APPLICATIONS_BY_JOB,
     LABELS,
+    MAX_OUTPUT_BYTES,
     Message,
     Record,
 )
@@ -61,6 +62,7 @@ class MemberPartition(Partition):
         super().__init__(
             number, partitions, overlay, space, policy, model_version, 1, idle_timeout_ms
         )
+        self._model_version = model_version
         self._stage = MemberStage(overlay, space.per_member.size, policy, model_version)
         # What each job partition was told last, and when; nothing after a restart.
         self._told: list[tuple[int | None, bool] | None] = [None] * partitions
@@ -92,14 +94,18 @@ class MemberPartition(Partition):
         """The effect that learns here."""
         return self._stage.effect
 
-    def _rollback(self) -> None:
-        super()._rollback()
+    def _rollback(self, counted: Counted) -> None:
+        super()._rollback(counted)
         self._told = [None] * self.partitions
 
     def _record(self, topic: str, record: Record, now_ms: int, messages: Unit) -> None:
         value = record.value or b""
         if topic == LABELS:
             label = decode_label(value, self._space)
+            if label.model_version != self._model_version:
+                raise OtherModelError(
+                    f"a label made with model {label.model_version}, this is {self._model_version}"
+                )
             self.events["label"] += 1
             self._cause_ms.setdefault(label.member_id, record.timestamp_ms)
             self._stage.learn(label)
@@ -132,8 +138,11 @@ class MemberPartition(Partition):
         scored = ScoredApplication(app, member_score, self.number, mark_ms)
         key = app.job_id.encode()
         job_partition = partition_of(key, self.partitions)
-        messages.append(
-            Message(APPLICATIONS_BY_JOB, key, encode_by_job(scored), job_partition, timestamp_ms)
-        )
+        value = encode_by_job(scored)
+        if len(value) > MAX_OUTPUT_BYTES:
+            raise TooLargeError(
+                f"{len(value)} bytes on its way to the job, Kafka's limit is {MAX_OUTPUT_BYTES}"
+            )
+        messages.append(Message(APPLICATIONS_BY_JOB, key, value, job_partition, timestamp_ms))
         self._told[job_partition] = (mark_ms, False)
         self._told_ms[job_partition] = now_ms

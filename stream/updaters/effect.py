@@ -57,6 +57,7 @@ class Effect:
         self.name: EffectName = name
         self.refits = 0
         self.newton_steps = 0
+        self.unconverged = 0
         self._size = size
         self._settings = settings
         self._model_version = model_version
@@ -164,6 +165,7 @@ class Effect:
         self._stale.discard(entity_id)
         self.refits += 1
         self.newton_steps += abs(steps)
+        self.unconverged += steps < 0
 
     def _columns(
         self, posterior: Posterior

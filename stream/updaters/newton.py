@@ -28,6 +28,7 @@ TOLERANCE = 1e-10
 
 _ARMIJO = 1e-4
 _MAX_STEPS = 500
+_RIDGES = 8
 _ROUNDING = 1e-14  # of the objective: below it an increase is noise
 
 _P = ParamSpec("_P")
@@ -110,20 +111,32 @@ def _objective(margins: _Vector, y: _Vector, w: _Vector, theta: _Vector, precisi
 def _factor(
     Z: NDArray[np.float32], margins: _Vector, w: _Vector, precision: float, H: _Matrix
 ) -> bool:
-    """Overwrite ``H`` (d, d) with the Cholesky factor of the Hessian at these margins."""
+    """Overwrite ``H`` (d, d) with the Cholesky factor of the Hessian at these margins.
+
+    Where rounding makes it indefinite (features of 1e9 against a weak prior), a ridge is added
+    until it is not: the step is then damped, never wrong in direction. False: not even so.
+    """
     n, d = Z.shape
-    for j in range(d):
-        for k in range(j + 1):
-            H[j, k] = 0.0
-        H[j, j] = precision
-    for i in range(n):
-        p = _sigmoid(margins[i])
-        h = w[i] * p * (1.0 - p)
+    ridge = 0.0
+    for _ in range(_RIDGES):
+        largest = precision
         for j in range(d):
-            hz = h * Z[i, j]
             for k in range(j + 1):
-                H[j, k] += hz * Z[i, k]
-    return _cholesky(H)
+                H[j, k] = 0.0
+            H[j, j] = precision + ridge
+        for i in range(n):
+            p = _sigmoid(margins[i])
+            h = w[i] * p * (1.0 - p)
+            for j in range(d):
+                hz = h * Z[i, j]
+                for k in range(j + 1):
+                    H[j, k] += hz * Z[i, k]
+        for j in range(d):
+            largest = max(largest, H[j, j])
+        if _cholesky(H):
+            return True
+        ridge = max(ridge * 100.0, 1e-15 * largest)
+    return False
 
 
 @_compiled
@@ -145,7 +158,8 @@ def fit(
         tolerance: squared Newton decrement to stop at.
 
     Returns:
-        Newton steps taken; negative when it did not converge in 500 (never seen).
+        Newton steps taken; negative when it did not converge in 500, or the features are not
+        finite enough to factor the Hessian: ``theta`` is then the best point reached.
 
     """
     n, d = Z.shape

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-from confluent_kafka import KafkaException
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from prometheus_client import (
     CollectorRegistry,
@@ -17,9 +17,10 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from stream.errors import ConfigError
+from stream.errors import BrokerError, ConfigError
 from stream.global_model import load_model
 from stream.metrics import WorkerMetrics, serve
+from stream.partitions import MemberPartition
 from stream.policy import Policy
 from stream.records import APPLICATIONS, COEFFICIENTS, CONSUMED, TOPICS
 from stream.updaters.newton import warm_up
@@ -61,6 +62,7 @@ def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
     model = load_model(options.model)
     partitions, embedded = look_at_topics(options.broker)
     wait_until_alone(options.broker, options.application_id, options.session_timeout_ms, say)
+    check_state_is_there(options.broker, options.application_id, options.data_dir, partitions)
     own_folder = options.data_dir / "faust"
     try:
         own_folder.mkdir(parents=True, exist_ok=True)
@@ -108,6 +110,33 @@ def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
         server.shutdown()
 
 
+def check_state_is_there(broker: str, application_id: str, data_dir: Path, partitions: int) -> None:
+    """Refuse to go on in the middle of the topics without the state of their beginning.
+
+    Raises:
+        ConfigError: the group has read records of a partition that the data folder knows nothing
+            of. BrokerError: no answer.
+
+    """
+    consumer = Consumer({"bootstrap.servers": broker, "group.id": application_id, "log_level": 0})
+    places = [TopicPartition(topic, n) for topic in CONSUMED for n in range(partitions)]
+    try:
+        committed = consumer.committed(places, timeout=_ANSWER_S)
+    except KafkaException as error:
+        raise BrokerError(f"no answer from {broker}: {error.args[0].str()}") from None
+    finally:
+        consumer.close()
+    for place in committed:
+        stage = "member" if place.topic in MemberPartition.topics else "job"
+        folder = data_dir / f"{stage}-{place.partition}"
+        if place.offset > 0 and not folder.is_dir():
+            raise ConfigError(
+                f"application id {application_id} has read {place.topic}-{place.partition} up to"
+                f" {place.offset}, but {data_dir} has no state of it: use the data folder that"
+                " belongs to it, or start over with an empty one under another --app-id"
+            )
+
+
 def wait_until_alone(
     broker: str, application_id: str, session_timeout_ms: int, say: Callable[[str], None]
 ) -> None:
@@ -127,6 +156,8 @@ def wait_until_alone(
             group = client.describe_consumer_groups([application_id])[application_id].result(
                 _ANSWER_S
             )
+        except TimeoutError:
+            raise BrokerError(f"the broker at {broker} does not answer") from None
         except KafkaException:
             return  # the embedded broker cannot tell, and a group that is not there has nobody
         if not group.members:

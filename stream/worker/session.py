@@ -20,7 +20,7 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Delivery
 
-from stream.errors import BrokerError, ConfigError
+from stream.errors import BrokerError, ConfigError, StateError
 from stream.global_model import GlobalModel
 from stream.metrics import WorkerMetrics
 from stream.partitions import JobPartition, MemberPartition, Partition, Unit
@@ -55,6 +55,7 @@ class _Owned:
         self.overlay = overlay
         self.store = store
         self.lock = asyncio.Lock()
+        self.failed = False  # a unit of work did not get to its flush: nothing more of this one
 
 
 class Outbox:
@@ -151,6 +152,15 @@ class _Awaited:
             self.done.set_exception(error)
 
 
+def _check_alive(owned: _Owned) -> None:
+    if owned.failed:
+        partition = owned.partition
+        raise StateError(
+            f"partition {partition.number} of the {partition.stage} stage was given up after an"
+            " error: the worker goes on where its state stands when it is started again"
+        )
+
+
 class Session:
     """Runs the stages of the partitions that Faust assigns (:class:`stream.worker.app.Handler`).
 
@@ -202,21 +212,23 @@ class Session:
             if (position := owned.partition.position(topic)) is not None
         }
         await self._control.seek(positions)
-        self._metrics.owned(len(numbers))
+        self._metrics.owned([owned.partition for owned in self._owned.values()])
 
     async def revoked(self, partitions: frozenset[TopicPartition]) -> None:
         """Release the state: the batches in flight are done."""
         del partitions
         self._close(list(self._owned))
-        self._metrics.owned(0)
+        self._metrics.owned([])
 
     async def process(self, batch: RecordBatch) -> None:
         """Run one batch through its stage."""
         stage = "member" if batch.topic in MemberPartition.topics else "job"
         owned = self._owned.get((stage, batch.partition))
         if owned is None:
-            return
+            # To return would be to acknowledge it.
+            raise StateError(f"{batch.topic}-{batch.partition} is not owned by this worker")
         async with owned.lock:
+            _check_alive(owned)
             units = owned.partition.process(batch.topic, batch.records, batch.end, self._now_ms())
             await self._work(owned, units)
 
@@ -233,6 +245,7 @@ class Session:
                     lags[topic] = max(end - at, 0)
             now_ms = self._now_ms()
             async with owned.lock:
+                _check_alive(owned)
                 partition.observe_end(lags.get(partition.input_topic) == 0, now_ms)
                 await self._work(owned, partition.tick(now_ms))
             self._metrics.standing(partition, lags, now_ms)
@@ -243,12 +256,19 @@ class Session:
         await asyncio.to_thread(self._outbox.close)
 
     async def _work(self, owned: _Owned, units: Iterable[Unit]) -> None:
-        for unit in units:
-            start = time.monotonic()
-            if unit:
-                await self._outbox.send(unit)
-            owned.overlay.flush()
-            self._metrics.flushed(unit, time.monotonic() - start, self._now_ms())
+        try:
+            for unit in units:
+                start = time.monotonic()
+                if unit:
+                    await self._outbox.send(unit)
+                owned.overlay.flush()
+                self._metrics.flushed(unit, time.monotonic() - start, self._now_ms())
+        except BaseException:
+            # The actor of the partition's other topic waits for the lock: it must not flush what
+            # was never sent.
+            owned.failed = True
+            owned.overlay.discard()
+            raise
         self._metrics.applied(owned.partition)
 
     def _open(self, stage: str, number: int) -> _Owned:
