@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stream.errors import OtherModelError, TooLargeError, UnknownTypeError
-    UnknownTypeError,
-)
 from stream.events import (
     Application,
     Clock,
