@@ -58,7 +58,7 @@ class BlockNames:
         """
         values = block.values() if isinstance(block, dict) else block
         try:
-            struct.pack(f"{len(block)}f", *values)
+            struct.pack(f"<{len(block)}f", *values)  # only a stated byte order checks the range
         except OverflowError:
             raise InvalidFeaturesError(
                 f"features.{self.label} has a number too large for float32"

@@ -157,6 +157,21 @@ def test_training_learns_names_from_objects(tmp_path: Path) -> None:
     assert trainer.refused == {"malformed": 1}
 
 
+def test_training_leaves_out_what_the_worker_would_refuse(tmp_path: Path) -> None:
+    """A number beyond float32 is left out and leaves no names behind."""
+    lines = _lines(_market(30))
+    raw = msgspec.json.decode(lines[0].raw)
+    raw["application_id"] = "wild"
+    raw["features"]["global"] = [1e39]
+    named = {**raw, "features": {**raw["features"], "global": {"new": 1e39}}}
+    wild = [LogLine("log", 0, msgspec.json.encode(event)) for event in (raw, named)]
+    trainer = Trainer(Policy(), None, None)
+    trainer.read([*wild, *lines], lambda _: None)
+    manifest = trainer.fit(tmp_path / "model")
+    assert trainer.refused == {"invalid_features": 2}
+    assert manifest.features["global"] == ["global[0]"]
+
+
 def test_training_needs_both_labels(tmp_path: Path) -> None:
     """A log that is too short for one closed window is refused in words, nothing is written."""
     trainer = Trainer(Policy(), None, None)

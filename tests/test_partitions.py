@@ -24,8 +24,9 @@ from stream.records import (
 )
 from stream.stages import JobStage
 from stream.state.overlay import Overlay
+from stream.state.partition_state import load_identity
 from tests import kit, oracle
-from tests.kit import Market, TestEvent, application, engagement, last_labels
+from tests.kit import Market, TestEvent, application, closing, engagement, last_labels
 from tests.labels.test_machine import LATENESS, W, arrivals
 
 POLICY = Policy(labels=LabelPolicy(window_ms=W, allowed_lateness_ms=LATENESS, orphan_ttl_ms=10_000))
@@ -175,6 +176,80 @@ def test_a_poisonous_record_is_set_aside_alone(monkeypatch: pytest.MonkeyPatch) 
     market.run()
     assert reasons(market) == ["poison"]
     assert last_labels(market.labels()).keys() == {("j", "a"), ("j", "c")}
+    job = market.partitions["job", 0]
+    assert job.events == {"application": 2, "engagement": 2, "clock": 1}
+    assert job.dead_letters == {"poison": 1}
+    assert load_identity(market.stores["job", 0]) is not None
+
+
+def test_a_rollback_takes_back_what_was_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strays and expired orphans of a batch that is redone count once."""
+    monkeypatch.setattr(JobStage, "job_event", lambda *_: 1 / 0)
+    market = Market(POLICY, 1)
+    for number in range(20):
+        stray = engagement(f"s{number}", "a", 10)
+        market.append(ENGAGEMENTS, 0, b"stray", kit.to_json(stray))
+    market.produce([engagement("orphan", "nobody", 10), application("a", 20)])
+    market.produce([closing("x", 20)])
+    market.run()
+    market.clock(30_000)
+    market.run()
+    assert sorted(reasons(market)) == ["misrouted"] * 20 + ["poison", "unmatched"]
+
+
+def test_a_trickle_is_not_idle() -> None:
+    """An input that brings a record now and then never counts as idle."""
+    market = Market(POLICY, 1, idle_timeout_ms=5_000)
+    for number in range(12):
+        market.produce([application(f"a{number}", 1000), engagement(f"e{number}", "x", 1000)])
+        market.run()
+        market.now_ms += 1000
+    assert market.partitions["job", 0].watermark_ms == 1000 - LATENESS
+    for _ in range(7):
+        market.now_ms += 1000
+        market.run()
+    assert (market.partitions["job", 0].watermark_ms or 0) > 1000
+
+
+def test_a_refused_application_brings_its_partitions_watermark() -> None:
+    """A conflict is set aside, but the watermark that it travelled with counts."""
+    market = Market(POLICY, 1)
+    market.produce([application("a", 100)])
+    market.produce([application("a", 5000)])
+    market.append(ENGAGEMENTS, 0, None, wire.encode_clock(20_000))
+    for topic, stage in (
+        (APPLICATIONS, "member"),
+        (APPLICATIONS_BY_JOB, "job"),
+        (ENGAGEMENTS, "job"),
+    ):
+        market.step(stage, 0, topic, 100)
+    assert reasons(market) == ["conflict"]
+    assert market.partitions["job", 0].watermark_ms == 5000 - LATENESS
+
+
+def test_labels_of_another_model_are_set_aside() -> None:
+    """A label that another model's worker left in the topic is not learned."""
+    market = Market(POLICY, 1)
+    market.produce([application("a", 10), engagement("e", "a", 20)])
+    market.run()
+    old = market.topics[LABELS, 0][0]
+    value = (old.value or b"").replace(b"test-model", b"elder-model")
+    market.append(LABELS, 0, old.key, value)
+    market.run()
+    assert reasons(market) == ["other_model"]
+
+
+def test_messages_of_our_own_may_grow() -> None:
+    """An application near the limit grows on its way and arrives; one far too large does not."""
+    market = Market(POLICY, 1)
+    raw = kit.to_json(application("a", 10)).replace(
+        b'"terms":null', b'"terms":{"skill":["' + b"x" * 261_000 + b'"]}'
+    )
+    market.append(APPLICATIONS, 0, b"m-a", raw)
+    market.produce([engagement("e", "a", 20)])
+    market.run()
+    assert reasons(market) == []
+    assert len(market.labels()) == 1
 
 
 def test_records_below_the_position_are_skipped() -> None:

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from stream.errors import ConfigError
-from stream.policy import DAY_MS, Policy, load_policy, parse_policy
+from stream.policy import (
+    DAY_MS,
+    MAX_ENTITY_BYTES,
+    EffectSettings,
+    Policy,
+    load_policy,
+    parse_policy,
+)
 
 
 def test_empty_file_is_the_defaults() -> None:
@@ -51,6 +58,17 @@ def test_every_key_is_read() -> None:
     assert (member.prior_precision, member.half_life_ms, member.capacity) == (0.5, None, 16)
     assert (member.open_limit, member.coupled) == (64, False)
     assert policy.per_job.half_life_ms == 7 * DAY_MS
+
+
+def test_limits_are_lowered_for_many_features() -> None:
+    """An entity's value stays under 512 KiB; a block of which hardly an example fits is refused."""
+    plain = EffectSettings()
+    assert plain.fitted(16) is plain
+    many = plain.fitted(1000)
+    assert (many.capacity + many.open_limit) * (4 * 1000 + 96) <= MAX_ENTITY_BYTES
+    assert many.capacity >= 1
+    with pytest.raises(ConfigError, match="too many"):
+        plain.fitted(10_000)
 
 
 @pytest.mark.parametrize(

@@ -230,6 +230,14 @@ def test_quality_is_that_of_the_written_scores(tmp_path: Path) -> None:
     assert full.auc == pytest.approx(np.mean(pairs))
 
 
+def test_a_single_misfit_at_the_start_is_a_dead_letter(tmp_path: Path) -> None:
+    """One application of another size does not keep the rest of the log out."""
+    misfit = kit.to_json(application("wrong", 0)).replace(b"[1.0,0.5]", b"[1.0]")
+    good = [kit.to_json(application(name, 1)) for name in "abc"]
+    metrics = run(tmp_path / "run", [misfit, *good])
+    assert (metrics.applications, metrics.dead_letters) == (3, {"invalid_features": 1})
+
+
 def test_an_existing_folder_is_refused(tmp_path: Path) -> None:
     """A run never overwrites another."""
     run(tmp_path / "run", market(2))

@@ -13,8 +13,9 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -28,7 +29,6 @@ from stream.policy import Policy
 from stream.records import CONSUMED, Message
 from stream.state.overlay import Overlay
 from stream.state.store import RocksStore
-from stream.worker.app import Control
 from stream.worker.app import Partition as TopicPartition
 from stream.worker.transport import RecordBatch
 
@@ -56,6 +56,29 @@ class _Owned:
         self.store = store
         self.lock = asyncio.Lock()
         self.failed = False  # a unit of work did not get to its flush: nothing more of this one
+
+
+class Sender(Protocol):
+    """Makes messages safe."""
+
+    async def send(self, messages: Sequence[Message]) -> None:
+        """Return when all are safe; raise when one is not."""
+
+    def close(self) -> None:
+        """Release what is held."""
+
+
+class Positions(Protocol):
+    """What a session asks of the worker (:class:`stream.worker.app.Control`)."""
+
+    async def seek(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Continue partitions from these offsets."""
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """Where each owned partition stands."""
+
+    def high_watermark(self, partition: TopicPartition) -> int | None:
+        """Return a partition's end."""
 
 
 class Outbox:
@@ -169,17 +192,18 @@ class Session:
         settings: broker, folder, partitions.
         model: the frozen global model. policy: labels and effects.
         metrics: what Prometheus is told.
-        now_ms: the wall clock.
+        outbox: sends messages; None: to the broker. now_ms: the wall clock.
 
     """
 
     def __init__(
         self,
-        control: Control,
+        control: Positions,
         settings: SessionSettings,
         model: GlobalModel,
         policy: Policy,
         metrics: WorkerMetrics,
+        outbox: Sender | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._control = control
@@ -188,7 +212,7 @@ class Session:
         self._policy = policy
         self._metrics = metrics
         self._now_ms = now_ms
-        self._outbox = Outbox(settings.broker)
+        self._outbox: Sender = outbox or Outbox(settings.broker)
         self._owned: dict[tuple[str, int], _Owned] = {}
 
     async def assigned(self, partitions: frozenset[TopicPartition]) -> None:

@@ -116,6 +116,17 @@ def test_extreme_problems_converge(precision: float, offset: float, spread: floa
     assert decrement < 1e-9
 
 
+def test_absurd_features_do_not_break_the_factor() -> None:
+    """Two equal features of 1e9 against a weak prior still give a finite mode and variances."""
+    Z = np.full((4, 2), 1e9, dtype=np.float32)
+    y, one = np.array([1.0, 0, 1, 1]), np.ones(4)
+    theta = np.zeros(2)
+    newton.fit(Z, y, one, np.zeros(4), 1.0, theta, newton.TOLERANCE)
+    assert np.isfinite(theta).all()
+    assert theta[0] > 0
+    assert np.isfinite(newton.variances(Z, one, np.zeros(4), 1.0, theta)).all()
+
+
 def test_weight_two_is_the_row_twice() -> None:
     """An example of weight 2 counts as the same example twice."""
     Z, y, w, o = problem(13, 8, 3)

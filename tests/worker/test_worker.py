@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -257,6 +258,19 @@ def test_a_state_of_another_model_is_refused(world: World) -> None:
     assert second.returncode == 1
     assert "was learned with model" in said
     assert "Traceback" not in said
+
+
+def test_a_lost_data_folder_is_refused(world: World) -> None:
+    """A worker whose group has read half of the topics does not go on with an empty folder."""
+    first = world.start()
+    world.produce()
+    world.read(LABELS, lambda values: len(values) > 5)
+    end(first)
+    shutil.rmtree(world.folder / "data")
+    second = world.start()
+    _, said = second.communicate(timeout=60)
+    assert second.returncode == 1
+    assert "has no state of it" in said
 
 
 def test_compressed_topics_are_read(world: World) -> None:
