@@ -23,7 +23,6 @@ from stream.events import (
 )
 from stream.global_model import NO_MODEL, GlobalModel
 from stream.labels.changes import Change, Scores
-from stream.labels.facts import Facts
 from stream.labels.machine import LabelMachine
 from stream.policy import Policy
 from stream.state.facts import StoredFacts
@@ -137,30 +136,7 @@ class JobStage:
 
     def label(self, change: Change) -> Label:
         """Self-contained training example of a change."""
-        facts: Facts = change.facts
-        previous = change.previous
-        return Label(
-            application_id=change.application_id,
-            member_id=facts.member_id,
-            job_id=change.job_id,
-            label=change.kind.label,
-            kind=change.kind.wire,
-            previous=previous.wire if previous else None,
-            rule=facts.rule,
-            final=change.final,
-            weight=1.0,
-            application_time_ms=facts.event_time_ms,
-            evidence_time_ms=change.evidence_time_ms,
-            label_time_ms=change.label_time_ms,
-            model_version=self.model_version,
-            per_member=facts.per_member,
-            per_job=facts.per_job,
-            global_score=facts.global_score,
-            member_score=facts.member_score,
-            job_score=facts.job_score,
-            channel=facts.channel,
-            terms=facts.terms,
-        )
+        return label_of(change, self.model_version)
 
     def _learn(self, changes: list[Change]) -> list[Change]:
         for change in changes:
@@ -177,3 +153,31 @@ class JobStage:
                 " (pass one with --model)"
             )
         return self._model.score(app.features.global_)
+
+
+def label_of(change: Change, model_version: str) -> Label:
+    """Self-contained training example of a change."""
+    facts = change.facts
+    kind, previous = change.kind, change.previous
+    return Label(
+        application_id=change.application_id,
+        member_id=facts.member_id,
+        job_id=change.job_id,
+        label=kind.label,
+        kind=kind.wire,
+        previous=previous.wire if previous else None,
+        rule=facts.rule,
+        final=change.final,
+        weight=1.0,
+        application_time_ms=facts.event_time_ms,
+        evidence_time_ms=change.evidence_time_ms,
+        label_time_ms=change.label_time_ms,
+        model_version=model_version,
+        per_member=facts.per_member,
+        per_job=facts.per_job,
+        global_score=facts.global_score,
+        member_score=facts.member_score,
+        job_score=facts.job_score,
+        channel=facts.channel,
+        terms=facts.terms,
+    )

@@ -6,21 +6,26 @@ in the store. A fact is forgotten when a deadline passes (:class:`Deadline`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import Protocol
 
 import msgspec
 
 from stream.events import Source, Terms
+from stream.labels.settled import Settled
+
+MOST_LISTED = 32
+"""Engagements that an application's facts list by id; further ones are found by their index."""
 
 
 class Facts(msgspec.Struct, frozen=True, array_like=True, tag="f"):
     """An application whose window is open.
 
     ``digest`` fingerprints the producer's content (a repeat has the same); ``kind`` is the label
-    so far (:class:`~stream.labels.ladder.Kind`), ``rule`` what inferred it; ``engagements`` how
-    many distinct ones were read, so that closing knows whether to look for them.
+    so far (:class:`~stream.labels.ladder.Kind`), ``rule`` what inferred it; ``engagements`` are the
+    ids of those read, so that closing can forget them: the first :data:`MOST_LISTED`, further ones
+    (``more``) are indexed.
     """
 
     member_id: str
@@ -36,7 +41,8 @@ class Facts(msgspec.Struct, frozen=True, array_like=True, tag="f"):
     terms: Terms | None
     kind: int = 0
     rule: str | None = None
-    engagements: int = 0
+    engagements: tuple[str, ...] = ()
+    more: bool = False
 
 
 class Marker(msgspec.Struct, frozen=True, array_like=True, tag="m"):
@@ -52,10 +58,16 @@ class Waiting(msgspec.Struct, frozen=True, array_like=True, tag="w"):
     orphans: int
 
 
-class EngagementFact(msgspec.Struct, frozen=True, array_like=True):
-    """An engagement read before: its identity, and all that evaluating it later takes.
+class Applied(msgspec.Struct, frozen=True, array_like=True, tag="a"):
+    """An engagement that was applied to its application: only a repeat may still come."""
 
-    ``source`` is kept while it waits for its application: it may have to go to the dead letters.
+    digest: bytes
+
+
+class Orphan(msgspec.Struct, frozen=True, array_like=True, tag="o"):
+    """An engagement that waits for its application, and all that applying it later takes.
+
+    ``source`` is kept because it may have to go to the dead letters.
     """
 
     engagement_id: str
@@ -64,7 +76,7 @@ class EngagementFact(msgspec.Struct, frozen=True, array_like=True):
     event_time_ms: int
     action: str
     digest: bytes
-    source: Source | None = None
+    source: Source
 
 
 class JobEventFact(msgspec.Struct, frozen=True, array_like=True):
@@ -79,7 +91,7 @@ class DeadlineKind(IntEnum):
 
     WINDOW = 1
     ORPHAN = 2
-    RESPONSE = 3
+    SETTLED = 3
     CLOSING = 4
     MARKER = 5
 
@@ -87,8 +99,7 @@ class DeadlineKind(IntEnum):
 class Deadline(msgspec.Struct, frozen=True, array_like=True, order=True):
     """Something ends once the watermark is *strictly* past ``at_ms``.
 
-    ``subject`` is the application's or job event's id; ``engagement_id`` an orphan's; ``time_ms``
-    the time of a response or closing, ``answered_ms`` the submission of a response's application.
+    ``subject`` is the application's or job event's id; ``engagement_id`` an orphan's.
     """
 
     at_ms: int
@@ -96,11 +107,10 @@ class Deadline(msgspec.Struct, frozen=True, array_like=True, order=True):
     job_id: str
     subject: str = ""
     engagement_id: str = ""
-    time_ms: int = 0
-    answered_ms: int = 0
 
 
 ApplicationRecord = Facts | Marker | Waiting
+EngagementRecord = Applied | Orphan
 
 
 class FactBook(Protocol):
@@ -121,46 +131,47 @@ class FactBook(Protocol):
     def remove_pending(self, job_id: str, event_time_ms: int, application_id: str) -> None:
         """Strike an application that has a label now."""
 
-    def pending_between(self, job_id: str, first_ms: int, last_ms: int) -> list[str]:
-        """Ids of the pending applications submitted in the range, by (time, id)."""
+    def pending_between(self, job_id: str, first_ms: int, last_ms: int) -> Iterator[str]:
+        """Ids of the pending applications submitted in the range, by (time, id).
 
-    def engagement(self, job_id: str, engagement_id: str) -> EngagementFact | None:
+        The caller may strike what it was given, and flush, before it asks for the next.
+        """
+
+    def engagement(self, job_id: str, engagement_id: str) -> EngagementRecord | None:
         """Return an engagement read before."""
 
-    def put_engagement(self, job_id: str, fact: EngagementFact) -> None:
+    def put_engagement(self, job_id: str, engagement_id: str, record: EngagementRecord) -> None:
         """Remember an engagement."""
 
-    def engagements_of(self, job_id: str, application_id: str) -> list[EngagementFact]:
-        """Return all engagements remembered of an application, by id."""
-
-    def forget_engagement(self, job_id: str, application_id: str, engagement_id: str) -> None:
+    def forget_engagement(self, job_id: str, engagement_id: str) -> None:
         """Forget an engagement."""
 
-    def put_response(self, job_id: str, event_time_ms: int, answered_ms: int) -> None:
-        """Remember that at a time an application submitted at ``answered_ms`` was responded to."""
+    def index_engagement(self, job_id: str, application_id: str, engagement_id: str) -> None:
+        """Make an engagement known by its application's id."""
 
-    def response_after(
-        self, job_id: str, first_ms: int, last_ms: int, submitted_ms: int
-    ) -> int | None:
-        """Time of the first response in the range to an application submitted strictly later."""
+    def indexed_engagements(self, job_id: str, application_id: str) -> list[str]:
+        """Ids of an application's indexed engagements, sorted."""
 
-    def forget_response(self, job_id: str, event_time_ms: int, answered_ms: int) -> None:
-        """Forget a response."""
+    def unindex_engagement(self, job_id: str, application_id: str, engagement_id: str) -> None:
+        """Take an engagement out of the index."""
+
+    def settled(self, job_id: str) -> Settled:
+        """Return what a job's evidence has settled."""
+
+    def put_settled(self, job_id: str, settled: Settled) -> None:
+        """Replace what a job's evidence has settled; nothing is forgotten."""
 
     def job_event(self, job_id: str, job_event_id: str) -> JobEventFact | None:
         """Return a job event read before."""
 
-    def put_closing(self, job_id: str, job_event_id: str, fact: JobEventFact) -> None:
-        """Remember that a job was closed."""
+    def put_job_event(self, job_id: str, job_event_id: str, fact: JobEventFact) -> None:
+        """Remember a job event."""
 
-    def closing_between(self, job_id: str, first_ms: int, last_ms: int) -> int | None:
-        """Time of the first closing of the job in the range."""
-
-    def forget_closing(self, job_id: str, job_event_id: str, event_time_ms: int) -> None:
-        """Forget a closing."""
+    def forget_job_event(self, job_id: str, job_event_id: str) -> None:
+        """Forget a job event."""
 
     def add_deadline(self, deadline: Deadline) -> None:
-        """Enter a deadline."""
+        """Enter a deadline, not before one that was taken out."""
 
     def due(self, watermark_ms: int) -> Iterable[Deadline]:
         """Take the deadlines strictly before the watermark out, in order, one by one.

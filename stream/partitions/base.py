@@ -46,6 +46,9 @@ from stream.wire import (
 Counted = dict[str, Any]
 """Copies of a partition's counts, by attribute."""
 
+CHUNK = 2000
+"""Windows closed, or applications settled, in one unit of work at the most."""
+
 Unit = list[Message]
 """Messages that belong together: all are sent before the overlay is flushed."""
 
