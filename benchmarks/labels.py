@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -30,6 +31,7 @@ from stream.events import Application, Clock, Engagement, Event, Features, JobEv
 from stream.features import FeatureSpace
 from stream.labels.changes import Change, Scores
 from stream.labels.machine import LabelMachine
+from stream.partitions.job import MOST_STEPS
 from stream.policy import DAY_MS, LabelPolicy
 from stream.stages import label_of
 from stream.state.facts import StoredFacts
@@ -48,9 +50,7 @@ class LabelStage:
     def __init__(self, folder: Path, policy: LabelPolicy) -> None:
         self.store = RocksStore(folder)
         self.overlay = Overlay(self.store)
-        self.machine = LabelMachine(
-            policy, StoredFacts(self.overlay), Counter(), lambda _: None
-        )
+        self.machine = LabelMachine(policy, StoredFacts(self.overlay), Counter(), lambda _: None)
         self.lateness_ms = policy.allowed_lateness_ms
         self.watermark_ms = 0
         self.labels = 0
@@ -59,8 +59,9 @@ class LabelStage:
         """Apply one event, then move the watermark."""
         match event:
             case Application():
-                if self.machine.admit(event, self.watermark_ms):
-                    self.emit(self.machine.add(event, SCORES, 0, self.watermark_ms))
+                admitted = self.machine.admit(event, self.watermark_ms)
+                if admitted is not None:
+                    self.emit(self.machine.add(admitted, SCORES, 0, self.watermark_ms))
             case Engagement():
                 self.emit(self.machine.engagement(event, NOWHERE, self.watermark_ms))
             case JobEvent():
@@ -72,10 +73,10 @@ class LabelStage:
             self.watermark_ms = mark_ms
             self.emit(self.machine.close_due(mark_ms))
 
-    def emit(self, changes: Iterable[Change]) -> None:
+    def emit(self, changes: Iterable[Change | None]) -> None:
         """Encode the labels."""
         for change in changes:
-            if change.label:
+            if change is not None and change.label:
                 encode_label(label_of(change, "bench"))
                 self.labels += 1
 
@@ -89,10 +90,8 @@ def throughput(folder: Path) -> float:
     stage = LabelStage(folder, LabelPolicy())
     start = time.process_time()
     for count, line in enumerate(lines, 1):
-        try:
+        with suppress(EventError):
             stage.apply(decode_event(line, space))
-        except EventError:
-            pass
         if count % FLUSH_EVERY == 0:
             stage.overlay.flush()
     stage.overlay.flush()
@@ -157,8 +156,6 @@ def cost_with_pending(folder: Path, pending: int, events: int = 20_000) -> float
 
 def million(folder: Path) -> dict[str, float]:
     """Fill a store with 1,000,000 pending applications, then close them all in chunks."""
-    from stream.partitions.base import CHUNK
-
     stage = LabelStage(folder, LabelPolicy())
     for number in range(1_000_000):
         stage.apply(application(number, 1 + number * 500, f"j{number % 2000:05}"))
@@ -169,12 +166,12 @@ def million(folder: Path) -> dict[str, float]:
     longest = 0.0
     closed = 0
     turn = time.perf_counter()
-    for change in stage.machine.close_due(10**15):
-        if change.closed:
-            closed += 1
-        if change.label:
-            encode_label(label_of(change, "bench"))
-        if closed % CHUNK == 0:
+    for steps, change in enumerate(stage.machine.close_due(10**15), 1):
+        if change is not None:
+            closed += change.closed
+            if change.label:
+                encode_label(label_of(change, "bench"))
+        if steps % MOST_STEPS == 0:
             stage.overlay.flush()
             longest = max(longest, time.perf_counter() - turn)
             turn = time.perf_counter()
@@ -200,7 +197,7 @@ def main() -> None:
         few = cost_with_pending(folder / "few", 100)
         many = cost_with_pending(folder / "many", 100_000)
         print(f"per event with 100 pending {few * 1e6:.1f} µs, with 100,000 {many * 1e6:.1f} µs")
-        done = subprocess.run(  # noqa: S603 - this file
+        done = subprocess.run(
             [sys.executable, "-m", "benchmarks.labels", "million"],
             check=True, capture_output=True, text=True,
         )  # fmt: skip
@@ -216,8 +213,6 @@ def main() -> None:
             "longest_block_ms": round(found["longest_block_ms"]),
         }
         print(msgspec.json.encode(result).decode())
-
-
 
 
 if __name__ == "__main__":

@@ -4,6 +4,9 @@ Times are milliseconds since 1970 (``*_ms``). Scores are log-odds. A feature blo
 little-endian float32 bytes of its vector: the rounding to float32 happens once, on entry
 (:mod:`stream.features`), so that learning and scoring see the same numbers, and bytes compare,
 hash and store at no cost. :mod:`stream.wire` turns these structs into messages and back.
+
+Small structs that come by the million are made with ``gc=False``: they hold no cycles, and the
+collector's walks over them were a sixth of the label stage's time.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import msgspec
 Terms = dict[str, list[str]]
 
 
-class Features(msgspec.Struct, frozen=True):
+class Features(msgspec.Struct, frozen=True, gc=False):
     """The three feature blocks of an application, each float32 bytes of shape (d,).
 
     ``global_`` is None when the producer sent a ``global_score`` instead.
@@ -24,7 +27,7 @@ class Features(msgspec.Struct, frozen=True):
     per_job: bytes
 
 
-class Application(msgspec.Struct, frozen=True, kw_only=True):
+class Application(msgspec.Struct, frozen=True, gc=False):
     """A member applied for a job."""
 
     application_id: str
@@ -37,7 +40,7 @@ class Application(msgspec.Struct, frozen=True, kw_only=True):
     terms: Terms | None = None
 
 
-class ScoredApplication(msgspec.Struct, frozen=True):
+class ScoredApplication(msgspec.Struct, frozen=True, gc=False):
     """An application on its way to the per-job stage.
 
     ``member_score`` is the member's score as of the reading in the per-member stage;
@@ -51,7 +54,7 @@ class ScoredApplication(msgspec.Struct, frozen=True):
     watermark_ms: int | None
 
 
-class Engagement(msgspec.Struct, frozen=True, kw_only=True):
+class Engagement(msgspec.Struct, frozen=True, gc=False):
     """A recruiter acted on an application."""
 
     engagement_id: str
@@ -63,7 +66,7 @@ class Engagement(msgspec.Struct, frozen=True, kw_only=True):
     channel: str | None = None
 
 
-class JobEvent(msgspec.Struct, frozen=True, kw_only=True):
+class JobEvent(msgspec.Struct, frozen=True, gc=False):
     """Something happened to a job as a whole (so far: it was closed)."""
 
     job_event_id: str
@@ -72,13 +75,13 @@ class JobEvent(msgspec.Struct, frozen=True, kw_only=True):
     action: str
 
 
-class Clock(msgspec.Struct, frozen=True):
+class Clock(msgspec.Struct, frozen=True, gc=False):
     """Nothing earlier than ``event_time_ms`` will follow in this topic and partition."""
 
     event_time_ms: int
 
 
-class Watermark(msgspec.Struct, frozen=True):
+class Watermark(msgspec.Struct, frozen=True, gc=False):
     """The bare watermark of one ``applications`` partition, sent to a job partition."""
 
     partition: int
@@ -86,7 +89,7 @@ class Watermark(msgspec.Struct, frozen=True):
     idle: bool
 
 
-class Source(msgspec.Struct, frozen=True, array_like=True):
+class Source(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Where a record was read, and its bytes as received (at most the first 64 KiB).
 
     ``topic`` is a log's file name, and ``offset`` its line, where no broker is involved.
@@ -100,7 +103,7 @@ class Source(msgspec.Struct, frozen=True, array_like=True):
     key: bytes | None = None
 
 
-class DeadLetter(msgspec.Struct, frozen=True):
+class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     """A record that could not be used, and why (``reason``: a class of :mod:`stream.errors`)."""
 
     reason: str
@@ -111,7 +114,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
 Event = Application | Engagement | JobEvent | Clock
 
 
-class Label(msgspec.Struct, frozen=True, kw_only=True):
+class Label(msgspec.Struct, frozen=True, gc=False):
     """A self-contained training example (spec of the ``labels`` topic).
 
     ``kind`` and ``previous`` are names of :class:`stream.labels.ladder.Kind`. The scores are those
@@ -140,7 +143,7 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     terms: Terms | None
 
 
-class Coefficients(msgspec.Struct, frozen=True, kw_only=True):
+class Coefficients(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One entity's random effect: posterior mode and marginal variances, each of length d."""
 
     effect: str

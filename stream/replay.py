@@ -27,13 +27,12 @@ from stream.events import (
 )
 from stream.features import FeatureSpace, names_of
 from stream.global_model import GlobalModel
-from stream.labels.changes import Change
 from stream.labels.jump import CONFIRMATIONS, JumpFilter
 from stream.labels.watermark import Channels
 from stream.policy import Policy
 from stream.records import MAX_DEAD_LETTER_BYTES
 from stream.run_folder import RunFolder, RunMetrics, ScoreLine
-from stream.stages import JobStage, MemberStage
+from stream.stages import JobStage, MemberStage, Steps
 from stream.state.overlay import Overlay
 from stream.state.partition_state import save_identity
 from stream.state.posteriors import all_posteriors
@@ -42,7 +41,7 @@ from stream.updaters.effect import Effect
 from stream.wire import RawApplication, decode_event, decode_raw, to_event
 
 FLUSH_EVERY = 2048
-"""Lines between two flushes to RocksDB."""
+"""Lines, or labels of one line, between two flushes to RocksDB."""
 
 _LOOK_AHEAD = 10_000  # lines
 _FEW = 10  # applications
@@ -214,7 +213,7 @@ class _Run:
 
     def _application(self, app: Application, watermark_ms: int | None) -> None:
         scored = ScoredApplication(app, self._members.score(app), 0, None)
-        scores, changes = self._jobs.application(scored, watermark_ms)
+        scores, steps = self._jobs.application(scored, watermark_ms)
         if scores is not None:
             self._applications += 1
             self._folder.score(
@@ -227,7 +226,7 @@ class _Run:
                     scores.global_ + scores.member + scores.job,
                 )
             )
-        self._emit(changes)
+        self._emit(steps)
 
     def _advance(self, mark_ms: int) -> None:
         self._channels.advance(_LOG, mark_ms)
@@ -235,14 +234,16 @@ class _Run:
         if self._jobs.dead_letters:
             self._take_dead_letters()
 
-    def _emit(self, changes: list[Change]) -> None:
-        for change in changes:
-            self._timeliness.observe(change)
-            self._prequential.observe(change)
-            if change.label:
-                label = self._jobs.label(change)
-                self._members.learn(label)
-                self._folder.label(label)
+    def _emit(self, steps: Steps) -> None:
+        for count, step in enumerate(steps, 1):
+            if step is not None:
+                self._timeliness.observe(step.change)
+                self._prequential.observe(step.change)
+                if step.label is not None:
+                    self._members.learn(step.label)
+                    self._folder.label(step.label)
+            if count % FLUSH_EVERY == 0:
+                self.flush()  # one line may settle or close a million applications
         if self._jobs.dead_letters:
             self._take_dead_letters()
 

@@ -10,6 +10,8 @@ worker.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from stream.errors import NoScoreError
 from stream.events import (
@@ -22,13 +24,24 @@ from stream.events import (
     Source,
 )
 from stream.global_model import NO_MODEL, GlobalModel
-from stream.labels.changes import Change, Scores
+from stream.labels.changes import Change, Scores, label_of
 from stream.labels.machine import LabelMachine
 from stream.policy import Policy
 from stream.state.facts import StoredFacts
 from stream.state.overlay import Overlay
 from stream.state.posteriors import StoredPosteriors
 from stream.updaters.effect import Effect
+
+
+class Labelled(NamedTuple):
+    """A change and the label that says so; None where it says nothing new."""
+
+    change: Change
+    label: Label | None
+
+
+Steps = Iterator[Labelled | None]
+"""What happens, step by step; None: something ended that has no label."""
 
 
 class MemberStage:
@@ -62,6 +75,9 @@ class MemberStage:
 
 class JobStage:
     """Labels applications and learns them per job, for one partition's jobs.
+
+    What may change many labels gives them as an iterator of steps, each learned when it is given.
+    It must be iterated to its end; the caller may flush after any step.
 
     Args:
         overlay: where facts and posteriors are kept.
@@ -102,47 +118,47 @@ class JobStage:
 
     def application(
         self, scored: ScoredApplication, watermark_ms: int | None
-    ) -> tuple[Scores | None, list[Change]]:
+    ) -> tuple[Scores | None, Steps]:
         """Score, enter and label an application.
 
         Returns its scores as of now (None for a repeat or a late one, which are not scored), and
-        the labels that its reading settled, all of them learned.
+        the labels that its reading settles.
         """
         app = scored.application
-        if not self._machine.admit(app, watermark_ms):
-            return None, []
+        admission = self._machine.admit(app, watermark_ms)
+        if admission is None:
+            return None, iter(())
         scores = Scores(
             self._global_score(app),
             scored.member_score,
             self.effect.score(app.job_id, app.features.per_job),
         )
-        return scores, self._learn(self._machine.add(app, scores, scored.partition, watermark_ms))
+        changes = self._machine.add(admission, scores, scored.partition, watermark_ms)
+        return scores, self._learn(changes)
 
-    def engagement(
-        self, event: Engagement, source: Source, watermark_ms: int | None
-    ) -> list[Change]:
-        """Apply a recruiter's action; the labels that it changed are learned."""
+    def engagement(self, event: Engagement, source: Source, watermark_ms: int | None) -> Steps:
+        """Apply a recruiter's action; give the labels that it changes."""
         return self._learn(self._machine.engagement(event, source, watermark_ms))
 
-    def job_event(self, event: JobEvent, watermark_ms: int | None) -> list[Change]:
-        """Apply a job event; the labels that it changed are learned."""
+    def job_event(self, event: JobEvent, watermark_ms: int | None) -> Steps:
+        """Apply a job event; give the labels that it changes."""
         return self._learn(self._machine.job_event(event, watermark_ms))
 
-    def close_due(self, watermark_ms: int | None) -> list[Change]:
-        """Close the windows that the watermark is past; the final labels are learned."""
+    def close_due(self, watermark_ms: int | None) -> Steps:
+        """End what the watermark is past, windows above all; one step for each thing that ends."""
         if watermark_ms is None:
-            return []
-        return self._learn(list(self._machine.close_due(watermark_ms)))
+            return iter(())
+        return self._learn(self._machine.close_due(watermark_ms))
 
-    def label(self, change: Change) -> Label:
-        """Self-contained training example of a change."""
-        return label_of(change, self.model_version)
-
-    def _learn(self, changes: list[Change]) -> list[Change]:
+    def _learn(self, changes: Iterable[Change | None]) -> Steps:
         for change in changes:
-            if change.label:
-                self.effect.learn(self.label(change))
-        return changes
+            if change is None:
+                yield None
+                continue
+            label = label_of(change, self.model_version) if change.label else None
+            if label is not None:
+                self.effect.learn(label)
+            yield Labelled(change, label)
 
     def _global_score(self, app: Application) -> float:
         if app.global_score is not None:
@@ -153,31 +169,3 @@ class JobStage:
                 " (pass one with --model)"
             )
         return self._model.score(app.features.global_)
-
-
-def label_of(change: Change, model_version: str) -> Label:
-    """Self-contained training example of a change."""
-    facts = change.facts
-    kind, previous = change.kind, change.previous
-    return Label(
-        application_id=change.application_id,
-        member_id=facts.member_id,
-        job_id=change.job_id,
-        label=kind.label,
-        kind=kind.wire,
-        previous=previous.wire if previous else None,
-        rule=facts.rule,
-        final=change.final,
-        weight=1.0,
-        application_time_ms=facts.event_time_ms,
-        evidence_time_ms=change.evidence_time_ms,
-        label_time_ms=change.label_time_ms,
-        model_version=model_version,
-        per_member=facts.per_member,
-        per_job=facts.per_job,
-        global_score=facts.global_score,
-        member_score=facts.member_score,
-        job_score=facts.job_score,
-        channel=facts.channel,
-        terms=facts.terms,
-    )

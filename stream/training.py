@@ -155,7 +155,7 @@ class Trainer:
                 progress(count)
         progress(count)
         far_ms = self._largest_ms + 4 * self._policy.labels.window_ms
-        self._finish(list(self._machine.close_due(far_ms)))
+        self._finish(self._machine.close_due(far_ms))
 
     def fit(self, out: Path) -> Manifest:
         """Fit on what was read and write the model folder.
@@ -193,7 +193,7 @@ class Trainer:
         if self._until_ms is not None and raw.event_time_ms > self._until_ms:
             return
         if isinstance(raw, RawApplication):
-            changes = self._application(raw)
+            changes: Iterable[Change] = self._application(raw)
         else:
             event = to_event(raw, self._space)
             match event:
@@ -202,7 +202,7 @@ class Trainer:
                 case JobEvent():
                     changes = self._machine.job_event(event, self._watermark_ms)
                 case _:
-                    changes = []
+                    changes = ()
             if isinstance(event, Clock):
                 self._advance(event.event_time_ms)
                 self._finish(changes)
@@ -211,7 +211,7 @@ class Trainer:
         self._largest_ms = max(self._largest_ms, raw.event_time_ms)
         self._advance(raw.event_time_ms - self._policy.labels.allowed_lateness_ms)
 
-    def _application(self, raw: RawApplication) -> list[Change]:
+    def _application(self, raw: RawApplication) -> Iterable[Change]:
         block = raw.features.global_
         if block is None:
             raise InvalidFeaturesError("no features.global to train on")
@@ -231,8 +231,9 @@ class Trainer:
             event_time_ms=raw.event_time_ms,
             features=Features(None, b"", b""),
         )
-        if not self._machine.admit(app, self._watermark_ms):
-            return []
+        admission = self._machine.admit(app, self._watermark_ms)
+        if admission is None:
+            return ()
         if self._from_ms is None or raw.event_time_ms < self._from_ms:
             self._from_ms = raw.event_time_ms
         index = self._names["global"].index
@@ -242,16 +243,16 @@ class Trainer:
             else _Open(None, block)
         )
         self._open[app.job_id, app.application_id] = row
-        return self._machine.add(app, _NO_SCORES, 0, self._watermark_ms)
+        return self._machine.add(admission, _NO_SCORES, 0, self._watermark_ms)
 
     def _advance(self, mark_ms: int) -> None:
         if self._watermark_ms is None or mark_ms > self._watermark_ms:
             self._watermark_ms = mark_ms
-            self._finish(list(self._machine.close_due(mark_ms)))
+            self._finish(self._machine.close_due(mark_ms))
 
-    def _finish(self, changes: list[Change]) -> None:
+    def _finish(self, changes: Iterable[Change | None]) -> None:
         for change in changes:
-            if change.closed:
+            if change is not None and change.closed:
                 self._rows.append(self._open.pop((change.job_id, change.application_id)))
                 self._targets.append(change.kind.label)
                 self._windows.append(change.facts.event_time_ms + self._policy.labels.window_ms)

@@ -10,7 +10,8 @@ Feature vectors go out as the exact float32 values (``0.2`` comes back as ``0.20
 from __future__ import annotations
 
 import re
-from struct import iter_unpack
+from functools import lru_cache
+from struct import Struct
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -52,7 +53,9 @@ _Name = Annotated[str, msgspec.Meta(max_length=MAX_ID_CHARS)]
 _Partition = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class RawFeatures(msgspec.Struct, frozen=True, kw_only=True, rename={"global_": "global"}):
+class RawFeatures(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, rename={"global_": "global"}
+):
     """Feature blocks as sent: lists or objects, checked for numbers only."""
 
     global_: RawBlock | None = None
@@ -61,7 +64,7 @@ class RawFeatures(msgspec.Struct, frozen=True, kw_only=True, rename={"global_": 
 
 
 class RawApplication(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="application"
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="application"
 ):
     """An application as sent; ``member_score`` and the rest are there after the member stage."""
 
@@ -78,7 +81,9 @@ class RawApplication(
     watermark_ms: int | None = None
 
 
-class _RawEngagement(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="engagement"):
+class _RawEngagement(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="engagement"
+):
     engagement_id: _Id
     application_id: _Id
     member_id: _Id
@@ -88,29 +93,33 @@ class _RawEngagement(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"
     channel: _Name | None = None
 
 
-class _RawJobEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="job"):
+class _RawJobEvent(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="job"
+):
     job_event_id: _Id
     job_id: _Id
     event_time_ms: _Time
     action: _Action
 
 
-class _RawClock(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="clock"):
+class _RawClock(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="clock"):
     event_time_ms: _Time
 
 
-class _RawWatermark(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="watermark"):
+class _RawWatermark(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="watermark"
+):
     partition: _Partition
     watermark_ms: int | None
     idle: bool
 
 
-class _LabelFeatures(msgspec.Struct, frozen=True, kw_only=True):
+class _LabelFeatures(msgspec.Struct, frozen=True, gc=False):
     per_member: list[float]
     per_job: list[float]
 
 
-class _LabelMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="label"):
+class _LabelMessage(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="label"):
     application_id: _Id
     member_id: _Id
     job_id: _Id
@@ -133,7 +142,7 @@ class _LabelMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type",
 
 
 class _CoefficientsMessage(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="coefficients"
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="coefficients"
 ):
     effect: str
     entity_id: str
@@ -179,21 +188,16 @@ def to_event(event: RawEvent, space: FeatureSpace) -> Event:
             return _application(event, space)
         case _RawEngagement():
             return Engagement(
-                engagement_id=event.engagement_id,
-                application_id=event.application_id,
-                member_id=event.member_id,
-                job_id=event.job_id,
-                event_time_ms=event.event_time_ms,
-                action=event.action,
-                channel=event.channel,
+                event.engagement_id,
+                event.application_id,
+                event.member_id,
+                event.job_id,
+                event.event_time_ms,
+                event.action,
+                event.channel,
             )
         case _RawJobEvent():
-            return JobEvent(
-                job_event_id=event.job_event_id,
-                job_id=event.job_id,
-                event_time_ms=event.event_time_ms,
-                action=event.action,
-            )
+            return JobEvent(event.job_event_id, event.job_id, event.event_time_ms, event.action)
         case _RawClock():
             return Clock(event.event_time_ms)
 
@@ -248,28 +252,26 @@ def encode_watermark(mark: Watermark) -> bytes:
 def encode_label(label: Label) -> bytes:
     """Label → ``labels`` and ``labels.jsonl``."""
     return _ENCODE(
-        _LabelMessage(
-            application_id=label.application_id,
-            member_id=label.member_id,
-            job_id=label.job_id,
-            label=label.label,
-            kind=label.kind,
-            previous=label.previous,
-            rule=label.rule,
-            final=label.final,
-            weight=label.weight,
-            application_time_ms=label.application_time_ms,
-            evidence_time_ms=label.evidence_time_ms,
-            label_time_ms=label.label_time_ms,
-            model_version=label.model_version,
-            features=_LabelFeatures(
-                per_member=numbers(label.per_member), per_job=numbers(label.per_job)
-            ),
-            global_score=label.global_score,
-            member_score=label.member_score,
-            job_score=label.job_score,
-            channel=label.channel,
-            terms=label.terms,
+        _LabelMessage(  # in order: names would cost more than the encoding
+            label.application_id,
+            label.member_id,
+            label.job_id,
+            label.label,
+            label.kind,
+            label.previous,
+            label.rule,
+            label.final,
+            label.weight,
+            label.application_time_ms,
+            label.evidence_time_ms,
+            label.label_time_ms,
+            label.model_version,
+            _LabelFeatures(numbers(label.per_member), numbers(label.per_job)),
+            label.global_score,
+            label.member_score,
+            label.job_score,
+            label.channel,
+            label.terms,
         )
     )
 
@@ -342,7 +344,12 @@ def encode_clock(event_time_ms: int) -> bytes:
 
 def numbers(packed: bytes) -> list[float]:
     """Float32 bytes of shape (d,) → d Python floats."""
-    return [value for (value,) in iter_unpack("<f", packed)]
+    return list(_floats(len(packed) // 4).unpack(packed))
+
+
+@lru_cache
+def _floats(count: int) -> Struct:
+    return Struct(f"<{count}f")
 
 
 def _application(raw: RawApplication, space: FeatureSpace) -> Application:
@@ -353,18 +360,18 @@ def _application(raw: RawApplication, space: FeatureSpace) -> Application:
     elif raw.global_score is None and space.global_ is not None:
         raise InvalidFeaturesError("neither features.global nor global_score is there")
     return Application(
-        application_id=raw.application_id,
-        member_id=raw.member_id,
-        job_id=raw.job_id,
-        event_time_ms=raw.event_time_ms,
-        features=Features(
+        raw.application_id,
+        raw.member_id,
+        raw.job_id,
+        raw.event_time_ms,
+        Features(
             packed_global,
             space.per_member.pack(features.per_member),
             space.per_job.pack(features.per_job),
         ),
-        global_score=raw.global_score,
-        channel=raw.channel,
-        terms=raw.terms,
+        raw.global_score,
+        raw.channel,
+        raw.terms,
     )
 
 

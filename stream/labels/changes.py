@@ -6,15 +6,15 @@ import hashlib
 
 import msgspec
 
-from stream.events import Application, Engagement, JobEvent
+from stream.events import Application, Engagement, JobEvent, Label
 from stream.labels.facts import Facts
-from stream.labels.ladder import Kind
+from stream.labels.ladder import KINDS, NAMES, Kind, target
 
 _DIGEST_BYTES = 16
 _CANONICAL = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
-class Scores(msgspec.Struct, frozen=True):
+class Scores(msgspec.Struct, frozen=True, gc=False):
     """Log-odds of an application as of its first sight."""
 
     global_: float
@@ -22,7 +22,7 @@ class Scores(msgspec.Struct, frozen=True):
     job: float
 
 
-class Change(msgspec.Struct, frozen=True):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """An application's label climbed, or its window closed.
 
     ``facts`` are those after the change. ``label`` is False for the one closing that says nothing
@@ -43,7 +43,35 @@ class Change(msgspec.Struct, frozen=True):
     @property
     def kind(self) -> Kind:
         """The kind after the change."""
-        return Kind(self.facts.kind)
+        return KINDS[self.facts.kind]
+
+
+def label_of(change: Change, model_version: str) -> Label:
+    """Self-contained training example of a change."""
+    facts, previous = change.facts, change.previous
+    kind = facts.kind
+    return Label(  # in order: names would cost more than all the rest
+        change.application_id,
+        facts.member_id,
+        change.job_id,
+        target(kind),
+        NAMES[kind],
+        NAMES[previous] if previous else None,
+        facts.rule,
+        change.final,
+        1.0,
+        facts.event_time_ms,
+        change.evidence_time_ms,
+        change.label_time_ms,
+        model_version,
+        facts.per_member,
+        facts.per_job,
+        facts.global_score,
+        facts.member_score,
+        facts.job_score,
+        facts.channel,
+        facts.terms,
+    )
 
 
 def application_digest(app: Application) -> bytes:

@@ -19,7 +19,7 @@ MOST_LISTED = 32
 """Engagements that an application's facts list by id; further ones are found by their index."""
 
 
-class Facts(msgspec.Struct, frozen=True, array_like=True, tag="f"):
+class Facts(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="f"):
     """An application whose window is open.
 
     ``digest`` fingerprints the producer's content (a repeat has the same); ``kind`` is the label
@@ -45,26 +45,26 @@ class Facts(msgspec.Struct, frozen=True, array_like=True, tag="f"):
     more: bool = False
 
 
-class Marker(msgspec.Struct, frozen=True, array_like=True, tag="m"):
+class Marker(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="m"):
     """An application whose window has closed: what tells a late engagement from an orphan."""
 
     member_id: str
     event_time_ms: int
 
 
-class Waiting(msgspec.Struct, frozen=True, array_like=True, tag="w"):
+class Waiting(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="w"):
     """No application yet, but ``orphans`` engagements that wait for it."""
 
     orphans: int
 
 
-class Applied(msgspec.Struct, frozen=True, array_like=True, tag="a"):
+class Applied(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="a"):
     """An engagement that was applied to its application: only a repeat may still come."""
 
     digest: bytes
 
 
-class Orphan(msgspec.Struct, frozen=True, array_like=True, tag="o"):
+class Orphan(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="o"):
     """An engagement that waits for its application, and all that applying it later takes.
 
     ``source`` is kept because it may have to go to the dead letters.
@@ -79,7 +79,7 @@ class Orphan(msgspec.Struct, frozen=True, array_like=True, tag="o"):
     source: Source
 
 
-class JobEventFact(msgspec.Struct, frozen=True, array_like=True):
+class JobEventFact(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A job event read before."""
 
     event_time_ms: int
@@ -96,7 +96,7 @@ class DeadlineKind(IntEnum):
     MARKER = 5
 
 
-class Deadline(msgspec.Struct, frozen=True, array_like=True, order=True):
+class Deadline(msgspec.Struct, frozen=True, gc=False, array_like=True, order=True):
     """Something ends once the watermark is *strictly* past ``at_ms``.
 
     ``subject`` is the application's or job event's id; ``engagement_id`` an orphan's.

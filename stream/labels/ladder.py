@@ -34,6 +34,12 @@ class Kind(IntEnum):
         return target(self)
 
 
+KINDS: tuple[Kind, ...] = tuple(Kind)
+"""Kinds by number: quicker than asking the enumeration."""
+
+NAMES: tuple[str, ...] = tuple(kind.wire for kind in Kind)
+"""Names in a label message, by number."""
+
 BY_NAME: dict[str, Kind] = {kind.wire: kind for kind in Kind if kind is not Kind.PENDING}
 
 

@@ -17,28 +17,26 @@ any                 after its window                              a marker until
 ==================  ============================================  ==========================
 
 It can be so because facts are kept, not conclusions: an engagement that comes before its
-application waits as an orphan; responses and closings stay for as long as an application that they
-could settle may still be read. Evidence reaches only what is *pending*, so that a response costs
-what it settles, not what the job holds.
+application waits as an orphan; what evidence has settled is remembered for as long as an
+application that it could settle may still be read. Evidence reaches only what is *pending*, so
+that a response costs what it settles, not what the job holds.
 
 The machine decides; scoring and learning are the stage's. Each event is applied in full, then the
-stage moves the watermark and calls :meth:`LabelMachine.close_due`.
+stage moves the watermark and calls :meth:`LabelMachine.close_due`. What may be a lot comes as an
+iterator: the caller may pause it after any change, write the state and go on, or begin again with
+the same event after a crash. For that, an event settles others before its own fact is written:
+begun again it goes on where it stopped. What the watermark closes is struck off the deadlines as
+it goes, so that closing goes on where it stopped too.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
-from stream.errors import (
-    ConflictError,
-    EventError,
-    MismatchError,
-    UnknownActionError,
-    UnmatchedError,
-)
+from stream.errors import ConflictError, UnknownActionError
 from stream.events import Application, DeadLetter, Engagement, JobEvent, Source
 from stream.labels.changes import (
     Change,
@@ -48,27 +46,31 @@ from stream.labels.changes import (
     job_event_digest,
 )
 from stream.labels.facts import (
+    MOST_LISTED,
+    Applied,
     Deadline,
     DeadlineKind,
-    EngagementFact,
     FactBook,
     Facts,
     JobEventFact,
     Marker,
     Waiting,
 )
-from stream.labels.ladder import Kind
-from stream.labels.rules import (
-    Explicit,
-    JobClosed,
-    LaterResponse,
-    Neutral,
-    Positive,
-    SettlingRule,
-)
+from stream.labels.ladder import KINDS, Kind
+from stream.labels.orphans import Orphans, mismatch
+from stream.labels.rules import Explicit, JobClosed, LaterResponse, Neutral, Positive
+from stream.labels.settled import Settled, Stretch, added, found, since, with_stretch
 from stream.policy import LabelPolicy
 
 CLOSED = "closed"  # the one job action that is known
+
+
+class Admission(msgspec.Struct, frozen=True, gc=False):
+    """An application that is new and in time. ``waited``: engagements were read before it."""
+
+    application: Application
+    digest: bytes
+    waited: bool
 
 
 class LabelMachine:
@@ -89,11 +91,10 @@ class LabelMachine:
         tally: Counter[str],
         dead_letter: Callable[[DeadLetter], None],
     ) -> None:
-        self._policy = policy
         self._window_ms = policy.window_ms
         self._book = book
         self.tally = tally
-        self._dead_letter = dead_letter
+        self._orphans = Orphans(policy.orphan_ttl_ms, book, dead_letter)
         self._kind_of_action: dict[str, Kind] = {
             action: rule.kind
             for rule in (Positive(policy), Explicit(policy), Neutral(policy))
@@ -101,68 +102,98 @@ class LabelMachine:
         }
         self._later_response = LaterResponse(policy) if policy.later_response else None
         self._job_closed = JobClosed(policy) if policy.job_closed else None
-        self._settling: tuple[SettlingRule, ...] = tuple(
-            rule for rule in (self._later_response, self._job_closed) if rule is not None
-        )
 
     # -- events ------------------------------------------------------------------------------
 
-    def admit(self, app: Application, watermark_ms: int | None) -> bool:
-        """Whether an application is new and in time, and so to be scored and :meth:`add`-ed.
+    def admit(self, app: Application, watermark_ms: int | None) -> Admission | None:
+        """Let in what is new and in time: it is to be scored and :meth:`add`-ed.
 
         Raises:
             ConflictError: one with this id but other content was read before.
 
         """
         record = self._book.application(app.job_id, app.application_id)
+        digest = application_digest(app)
         if isinstance(record, Facts):
-            if record.digest != application_digest(app):
+            if record.digest != digest:
                 raise ConflictError(
                     f"application {app.application_id} of job {app.job_id} was read before with"
                     " other content"
                 )
             self.tally["repeats"] += 1
-            return False
+            return None
         if isinstance(record, Marker):
             self.tally["repeats"] += 1
-            return False
+            return None
         if not _past(watermark_ms, app.event_time_ms + self._window_ms):
-            return True
+            return Admission(app, digest, record is not None)
         self.tally["late_applications"] += 1
-        if isinstance(record, Waiting):
-            self._late_orphans(app)
-        self._mark(app.job_id, app.application_id, app.member_id, app.event_time_ms, watermark_ms)
-        return False
+        if record is not None:
+            self.tally["late_engagements"] += self._orphans.too_late(app)
+        self._mark_late(app, watermark_ms)
+        return None
 
     def add(
-        self, app: Application, scores: Scores, partition: int, watermark_ms: int | None
-    ) -> list[Change]:
-        """Enter an application that was admitted; return its first label and what it settles."""
-        book, job_id = self._book, app.job_id
-        submitted_ms = app.event_time_ms
-        record = book.application(job_id, app.application_id)
-        own = self._adopt_orphans(app) if isinstance(record, Waiting) else []
-        evidence: list[tuple[Kind, int]] = [
-            (kind, fact.event_time_ms)
-            for fact in own
-            if (kind := self._evidence(fact, submitted_ms)) is not Kind.PENDING
+        self, admission: Admission, scores: Scores, partition: int, watermark_ms: int | None
+    ) -> Iterable[Change]:
+        """Enter an application that was admitted; give what it settles and its first label.
+
+        It may not be done before the result is iterated to its end.
+        """
+        if admission.waited:
+            return self._add_awaited(admission, scores, partition, watermark_ms)
+        return self._enter(admission, scores, partition, watermark_ms, [], [])
+
+    def _add_awaited(
+        self, admission: Admission, scores: Scores, partition: int, watermark_ms: int | None
+    ) -> Iterator[Change]:
+        """Enter an application of which engagements were read before it."""
+        app = admission.application
+        job_id, submitted_ms = app.job_id, app.event_time_ms
+        label_time_ms = _latest(submitted_ms, watermark_ms)
+        waiting = self._orphans.of(app)
+        evidence = [
+            (kind, orphan.event_time_ms)
+            for orphan in waiting
+            if orphan.member_id == app.member_id
+            and (kind := self._evidence(orphan.action, orphan.event_time_ms, submitted_ms))
         ]
+        for _, time_ms in evidence:
+            yield from self._respond(job_id, time_ms, submitted_ms, label_time_ms, watermark_ms)
+        engagements = self._orphans.adopt(app, waiting)
+        for engagement_id in engagements[MOST_LISTED:]:
+            self._book.index_engagement(job_id, app.application_id, engagement_id)
+        yield from self._enter(admission, scores, partition, watermark_ms, evidence, engagements)
+
+    def _enter(
+        self,
+        admission: Admission,
+        scores: Scores,
+        partition: int,
+        watermark_ms: int | None,
+        evidence: list[tuple[Kind, int]],
+        engagements: list[str],
+    ) -> tuple[Change, ...]:
+        """Enter an application with its own engagements, and what they say of it."""
+        book, app = self._book, admission.application
+        job_id, submitted_ms = app.job_id, app.event_time_ms
         kind, rule, decided_ms = self._first_verdict(job_id, submitted_ms, evidence)
         facts = Facts(
-            member_id=app.member_id,
-            event_time_ms=submitted_ms,
-            digest=application_digest(app),
-            partition=partition,
-            per_member=app.features.per_member,
-            per_job=app.features.per_job,
-            global_score=scores.global_,
-            member_score=scores.member,
-            job_score=scores.job,
-            channel=app.channel,
-            terms=app.terms,
-            kind=kind,
-            rule=rule,
-            engagements=len(own),
+            app.member_id,
+            submitted_ms,
+            admission.digest,
+            partition,
+            app.features.per_member,
+            app.features.per_job,
+            scores.global_,
+            scores.member,
+            scores.job,
+            app.channel,
+            app.terms,
+            kind,
+            rule,
+            tuple(engagements[:MOST_LISTED]),
+            len(engagements) > MOST_LISTED,
         )
         book.put_application(job_id, app.application_id, facts)
         book.add_deadline(
@@ -170,31 +201,27 @@ class LabelMachine:
                 submitted_ms + self._window_ms, DeadlineKind.WINDOW, job_id, app.application_id
             )
         )
-        label_time_ms = _latest(submitted_ms, watermark_ms)
-        changes: list[Change] = []
         if kind is Kind.PENDING:
             book.add_pending(job_id, submitted_ms, app.application_id)
-        else:
-            changes.append(
-                Change(
-                    job_id,
-                    app.application_id,
-                    facts,
-                    Kind.PENDING,
-                    None,
-                    kind is Kind.POSITIVE,
-                    decided_ms,
-                    label_time_ms,
-                )
-            )
-        for _, time_ms in evidence:
-            changes += self._respond(job_id, time_ms, submitted_ms, label_time_ms)
-        return changes
+            return ()
+        change = Change(
+            job_id,
+            app.application_id,
+            facts,
+            Kind.PENDING,
+            None,
+            kind is Kind.POSITIVE,
+            decided_ms,
+            _latest(submitted_ms, watermark_ms),
+        )
+        return (change,)
 
     def engagement(
         self, event: Engagement, source: Source, watermark_ms: int | None
-    ) -> list[Change]:
-        """Apply a recruiter's action; return the labels that it changes.
+    ) -> Iterable[Change]:
+        """Apply a recruiter's action; give the labels that it changes, others' before its own.
+
+        It may not be done before the result is iterated to its end.
 
         Raises:
             UnknownActionError, ConflictError, MismatchError, UnmatchedError: a dead letter; the
@@ -215,51 +242,23 @@ class LabelMachine:
                     " content"
                 )
             self.tally["repeats"] += 1
-            return []
+            return ()
         record = book.application(job_id, event.application_id)
-        fact = EngagementFact(
-            event.engagement_id,
-            event.application_id,
-            event.member_id,
-            event.event_time_ms,
-            event.action,
-            digest,
-        )
         if record is None or isinstance(record, Waiting):
-            self._wait(job_id, fact, source, record, watermark_ms)
-            return []
+            self._orphans.wait(event, digest, source, record, watermark_ms)
+            self.tally["orphans"] += 1
+            return ()
         if record.member_id != event.member_id:
-            raise _mismatch(job_id, fact, record.member_id)
+            raise mismatch(job_id, event, record.member_id)
         if isinstance(record, Marker):
             self.tally["late_engagements"] += 1
-            return []
-        book.put_engagement(job_id, fact)
-        facts = msgspec.structs.replace(record, engagements=record.engagements + 1)
-        kind = self._evidence(fact, record.event_time_ms)
-        label_time_ms = _latest(event.event_time_ms, watermark_ms)
-        changes: list[Change] = []
-        if kind > record.kind:
-            changes.append(
-                self._climb(
-                    job_id,
-                    event.application_id,
-                    facts,
-                    kind,
-                    None,
-                    fact.event_time_ms,
-                    label_time_ms,
-                )
-            )
-        else:
-            book.put_application(job_id, event.application_id, facts)
-        if kind is not Kind.PENDING:
-            changes += self._respond(
-                job_id, fact.event_time_ms, record.event_time_ms, label_time_ms
-            )
-        return changes
+            return ()
+        return self._act(event, digest, record, watermark_ms)
 
-    def job_event(self, event: JobEvent, watermark_ms: int | None) -> list[Change]:
-        """Apply the closing of a job; return the labels that it settles.
+    def job_event(self, event: JobEvent, watermark_ms: int | None) -> Iterable[Change]:
+        """Apply the closing of a job; give the labels that it settles.
+
+        It may not be done before the result is iterated to its end.
 
         Raises:
             UnknownActionError, ConflictError: a dead letter; the state is untouched.
@@ -267,73 +266,59 @@ class LabelMachine:
         """
         if event.action != CLOSED:
             raise UnknownActionError(f"job action {event.action[:64]!r} is not known (closed is)")
-        book, job_id, time_ms = self._book, event.job_id, event.event_time_ms
         digest = job_event_digest(event)
-        known = book.job_event(job_id, event.job_event_id)
+        known = self._book.job_event(event.job_id, event.job_event_id)
         if known is not None:
             if known.digest != digest:
                 raise ConflictError(
-                    f"job event {event.job_event_id} of job {job_id} was read before with other"
-                    " content"
+                    f"job event {event.job_event_id} of job {event.job_id} was read before with"
+                    " other content"
                 )
             self.tally["repeats"] += 1
-            return []
-        if _past(watermark_ms, time_ms + self._window_ms):
+            return ()
+        if _past(watermark_ms, event.event_time_ms + self._window_ms):
             self.tally["late_job_events"] += 1
-            return []
-        book.put_closing(job_id, event.job_event_id, JobEventFact(time_ms, digest))
-        book.add_deadline(
-            Deadline(
-                time_ms + self._window_ms,
-                DeadlineKind.CLOSING,
-                job_id,
-                event.job_event_id,
-                time_ms=time_ms,
-            )
-        )
-        if self._job_closed is None:
-            return []
-        first_ms, last_ms = self._job_closed.reach(time_ms)
-        return self._settle(
-            job_id,
-            self._job_closed.name,
-            time_ms,
-            first_ms,
-            last_ms,
-            _latest(time_ms, watermark_ms),
-        )
+            return ()
+        return self._end_job(event, digest, watermark_ms)
 
     # -- the watermark -----------------------------------------------------------------------
 
-    def close_due(self, watermark_ms: int) -> Iterator[Change]:
-        """End all that the watermark is strictly past, in order of time; yield window closings."""
-        book = self._book
-        for deadline in book.due(watermark_ms):
+    def close_due(self, watermark_ms: int) -> Iterator[Change | None]:
+        """End all that the watermark is strictly past, in order of time.
+
+        Gives one item for each thing that ended: the change of a window, None for all else.
+        """
+        for deadline in self._book.due(watermark_ms):
             match deadline.kind:
                 case DeadlineKind.WINDOW:
                     yield self._close(deadline, watermark_ms)
+                    continue
                 case DeadlineKind.MARKER:
-                    book.forget_application(deadline.job_id, deadline.subject)
+                    self._book.forget_application(deadline.job_id, deadline.subject)
                 case DeadlineKind.ORPHAN:
-                    self._expire(deadline)
-                case DeadlineKind.RESPONSE:
-                    book.forget_response(deadline.job_id, deadline.time_ms, deadline.answered_ms)
+                    self._orphans.expire(deadline)
+                case DeadlineKind.SETTLED:
+                    self._forget_settled(deadline.job_id, watermark_ms)
                 case DeadlineKind.CLOSING:
-                    book.forget_closing(deadline.job_id, deadline.subject, deadline.time_ms)
+                    self._book.forget_job_event(deadline.job_id, deadline.subject)
+            yield None
 
     def _close(self, deadline: Deadline, watermark_ms: int) -> Change:
         book, job_id, application_id = self._book, deadline.job_id, deadline.subject
         facts = book.application(job_id, application_id)
         if not isinstance(facts, Facts):  # a WINDOW deadline is made with the facts, once
             raise TypeError(f"application {application_id} of job {job_id} has no facts to close")
-        previous = Kind(facts.kind)
+        previous, previous_rule = KINDS[facts.kind], facts.rule
+        submitted_ms = facts.event_time_ms
         if previous is Kind.PENDING:
-            book.remove_pending(job_id, facts.event_time_ms, application_id)
-        if facts.engagements:
-            for fact in book.engagements_of(job_id, application_id):
-                book.forget_engagement(job_id, application_id, fact.engagement_id)
-        self._mark(job_id, application_id, facts.member_id, facts.event_time_ms, None)
-        previous_rule = facts.rule
+            book.remove_pending(job_id, submitted_ms, application_id)
+        for engagement_id in facts.engagements:
+            book.forget_engagement(job_id, engagement_id)
+        if facts.more:
+            for engagement_id in book.indexed_engagements(job_id, application_id):
+                book.unindex_engagement(job_id, application_id, engagement_id)
+                book.forget_engagement(job_id, engagement_id)
+        self._mark(job_id, application_id, facts.member_id, submitted_ms)
         if previous < Kind.NEGATIVE_EXPLICIT:
             facts = msgspec.structs.replace(facts, kind=Kind.NEGATIVE_CONCLUSIVE, rule=None)
         return Change(
@@ -345,35 +330,43 @@ class LabelMachine:
             True,
             None,
             watermark_ms,
-            label=previous is not Kind.POSITIVE,
-            closed=True,
+            previous is not Kind.POSITIVE,
+            True,
         )
 
-    def _mark(
-        self,
-        job_id: str,
-        application_id: str,
-        member_id: str,
-        submitted_ms: int,
-        watermark_ms: int | None,
-    ) -> None:
+    def _mark(self, job_id: str, application_id: str, member_id: str, submitted_ms: int) -> None:
         """Leave the marker that tells a late engagement from an orphan, until A + 2W."""
-        until_ms = submitted_ms + 2 * self._window_ms
-        if _past(watermark_ms, until_ms):
-            self._book.forget_application(job_id, application_id)
-            return
         self._book.put_application(job_id, application_id, Marker(member_id, submitted_ms))
-        self._book.add_deadline(Deadline(until_ms, DeadlineKind.MARKER, job_id, application_id))
+        self._book.add_deadline(
+            Deadline(
+                submitted_ms + 2 * self._window_ms, DeadlineKind.MARKER, job_id, application_id
+            )
+        )
+
+    def _mark_late(self, app: Application, watermark_ms: int | None) -> None:
+        if _past(watermark_ms, app.event_time_ms + 2 * self._window_ms):
+            self._book.forget_application(app.job_id, app.application_id)
+        else:
+            self._mark(app.job_id, app.application_id, app.member_id, app.event_time_ms)
+
+    def _forget_settled(self, job_id: str, watermark_ms: int) -> None:
+        settled = since(self._book.settled(job_id), watermark_ms - self._window_ms)
+        self._book.put_settled(job_id, settled)
+        if settled:
+            self._expect_end(job_id, settled[-1].last_ms)
+
+    def _expect_end(self, job_id: str, last_ms: int) -> None:
+        self._book.add_deadline(Deadline(last_ms + self._window_ms, DeadlineKind.SETTLED, job_id))
 
     # -- evidence ----------------------------------------------------------------------------
 
-    def _evidence(self, fact: EngagementFact, submitted_ms: int) -> Kind:
+    def _evidence(self, action: str, time_ms: int, submitted_ms: int) -> Kind:
         """What an engagement says about its own application; PENDING: nothing."""
-        if not submitted_ms <= fact.event_time_ms <= submitted_ms + self._window_ms:
+        if not submitted_ms <= time_ms <= submitted_ms + self._window_ms:
             self.tally["outside_window"] += 1
             return Kind.PENDING
         # An orphan may have been stored under a policy that still knew its action.
-        return self._kind_of_action.get(fact.action, Kind.PENDING)
+        return self._kind_of_action.get(action, Kind.PENDING)
 
     def _first_verdict(
         self, job_id: str, submitted_ms: int, evidence: list[tuple[Kind, int]]
@@ -382,150 +375,152 @@ class LabelMachine:
         if evidence:
             kind = max(kind for kind, _ in evidence)
             return kind, None, min(time_ms for own, time_ms in evidence if own is kind)
-        for rule in self._settling:
-            time_ms = rule.found(self._book, job_id, submitted_ms)
-            if time_ms is not None:
-                return Kind.NEGATIVE_INFERRED, rule.name, time_ms
+        stretch = found(self._book.settled(job_id), submitted_ms)
+        if stretch is not None:
+            return Kind.NEGATIVE_INFERRED, stretch.rule, stretch.evidence_ms
         return Kind.PENDING, None, None
 
+    def _act(
+        self, event: Engagement, digest: bytes, facts: Facts, watermark_ms: int | None
+    ) -> Iterable[Change]:
+        """Apply a new engagement to its open application: what it settles, then its own fact."""
+        kind = self._evidence(event.action, event.event_time_ms, facts.event_time_ms)
+        label_time_ms = _latest(event.event_time_ms, watermark_ms)
+        if kind is Kind.PENDING:
+            return self._note(event, digest, facts, kind, label_time_ms)
+        settled = self._respond(
+            event.job_id, event.event_time_ms, facts.event_time_ms, label_time_ms, watermark_ms
+        )
+        if not settled:
+            return self._note(event, digest, facts, kind, label_time_ms)
+        return self._act_after(settled, event, digest, facts, kind, label_time_ms)
+
+    def _act_after(
+        self,
+        settled: Iterable[Change],
+        event: Engagement,
+        digest: bytes,
+        facts: Facts,
+        kind: Kind,
+        label_time_ms: int,
+    ) -> Iterator[Change]:
+        yield from settled
+        yield from self._note(event, digest, facts, kind, label_time_ms)
+
+    def _note(
+        self, event: Engagement, digest: bytes, facts: Facts, kind: Kind, label_time_ms: int
+    ) -> tuple[Change, ...]:
+        """Keep an engagement's own fact; give its application's change."""
+        job_id, application_id = event.job_id, event.application_id
+        self._book.put_engagement(job_id, event.engagement_id, Applied(digest))
+        listed = facts.engagements
+        more = len(listed) >= MOST_LISTED
+        if more:
+            self._book.index_engagement(job_id, application_id, event.engagement_id)
+        else:
+            listed = (*listed, event.engagement_id)
+        if kind <= facts.kind:
+            after = msgspec.structs.replace(facts, engagements=listed, more=more)
+            self._book.put_application(job_id, application_id, after)
+            return ()
+        after = msgspec.structs.replace(facts, kind=kind, rule=None, engagements=listed, more=more)
+        return (
+            self._climb(job_id, application_id, facts, after, event.event_time_ms, label_time_ms),
+        )
+
+    def _end_job(
+        self, event: JobEvent, digest: bytes, watermark_ms: int | None
+    ) -> Iterator[Change]:
+        """Apply a new closing: what it settles, then its own fact."""
+        job_id, time_ms = event.job_id, event.event_time_ms
+        rule = self._job_closed
+        if rule is not None:
+            first_ms, last_ms = rule.reach(time_ms)
+            stretch = Stretch(first_ms, last_ms, time_ms, rule.name)
+            yield from self._settle(job_id, stretch, _latest(time_ms, watermark_ms), watermark_ms)
+        self._book.put_job_event(job_id, event.job_event_id, JobEventFact(time_ms, digest))
+        self._book.add_deadline(
+            Deadline(time_ms + self._window_ms, DeadlineKind.CLOSING, job_id, event.job_event_id)
+        )
+
     def _respond(
-        self, job_id: str, time_ms: int, answered_ms: int, label_time_ms: int
-    ) -> list[Change]:
+        self,
+        job_id: str,
+        time_ms: int,
+        answered_ms: int,
+        label_time_ms: int,
+        watermark_ms: int | None,
+    ) -> Iterable[Change]:
         """Evidence about one application settles the pending ones submitted before it."""
         rule = self._later_response
         if rule is None:
-            return []
-        self._book.put_response(job_id, time_ms, answered_ms)
-        self._book.add_deadline(
-            Deadline(
-                time_ms + self._window_ms,
-                DeadlineKind.RESPONSE,
-                job_id,
-                time_ms=time_ms,
-                answered_ms=answered_ms,
-            )
-        )
+            return ()
         first_ms, last_ms = rule.reach(time_ms, answered_ms)
-        return self._settle(job_id, rule.name, time_ms, first_ms, last_ms, label_time_ms)
+        stretch = Stretch(first_ms, last_ms, time_ms, rule.name)
+        return self._settle(job_id, stretch, label_time_ms, watermark_ms)
 
     def _settle(
+        self, job_id: str, stretch: Stretch, label_time_ms: int, watermark_ms: int | None
+    ) -> Iterable[Change]:
+        """Infer a negative for every pending application submitted in the stretch."""
+        settled = self._book.settled(job_id)
+        ranges = added(settled, stretch.first_ms, stretch.last_ms)
+        if not ranges:
+            return ()
+        return self._infer(job_id, stretch, settled, ranges, label_time_ms, watermark_ms)
+
+    def _infer(
         self,
         job_id: str,
-        rule: str,
-        evidence_ms: int,
-        first_ms: int,
-        last_ms: int,
+        stretch: Stretch,
+        settled: Settled,
+        ranges: list[tuple[int, int]],
         label_time_ms: int,
-    ) -> list[Change]:
-        """Infer a negative for every pending application submitted in the closed range."""
-        changes = []
-        for application_id in self._book.pending_between(job_id, first_ms, last_ms):
-            facts = self._book.application(job_id, application_id)
-            if isinstance(facts, Facts):
-                changes.append(
-                    self._climb(
+        watermark_ms: int | None,
+    ) -> Iterator[Change]:
+        book = self._book
+        for first_ms, last_ms in ranges:
+            for application_id in book.pending_between(job_id, first_ms, last_ms):
+                facts = book.application(job_id, application_id)
+                if isinstance(facts, Facts):
+                    yield self._climb(
                         job_id,
                         application_id,
                         facts,
-                        Kind.NEGATIVE_INFERRED,
-                        rule,
-                        evidence_ms,
+                        msgspec.structs.replace(
+                            facts, kind=Kind.NEGATIVE_INFERRED, rule=stretch.rule
+                        ),
+                        stretch.evidence_ms,
                         label_time_ms,
                     )
-                )
-        return changes
+        if _past(watermark_ms, stretch.last_ms + self._window_ms):
+            return  # nothing that it could settle will be admitted
+        book.put_settled(job_id, with_stretch(settled, stretch))
+        if not settled:
+            self._expect_end(job_id, stretch.last_ms)
 
     def _climb(
         self,
         job_id: str,
         application_id: str,
-        facts: Facts,
-        kind: Kind,
-        rule: str | None,
+        before: Facts,
+        after: Facts,
         evidence_ms: int,
         label_time_ms: int,
     ) -> Change:
-        previous = Kind(facts.kind)
-        if previous is Kind.PENDING:
-            self._book.remove_pending(job_id, facts.event_time_ms, application_id)
-        after = msgspec.structs.replace(facts, kind=kind, rule=rule)
+        if before.kind == Kind.PENDING:
+            self._book.remove_pending(job_id, before.event_time_ms, application_id)
         self._book.put_application(job_id, application_id, after)
         return Change(
             job_id,
             application_id,
             after,
-            previous,
-            facts.rule,
-            kind is Kind.POSITIVE,
+            KINDS[before.kind],
+            before.rule,
+            after.kind == Kind.POSITIVE,
             evidence_ms,
             label_time_ms,
         )
-
-    # -- orphans -----------------------------------------------------------------------------
-
-    def _wait(
-        self,
-        job_id: str,
-        fact: EngagementFact,
-        source: Source,
-        record: Waiting | None,
-        watermark_ms: int | None,
-    ) -> None:
-        """Keep an engagement whose application is not known yet, with its bytes."""
-        expires_ms = fact.event_time_ms + self._policy.orphan_ttl_ms
-        if _past(watermark_ms, expires_ms):
-            raise _unmatched(job_id, fact)
-        self.tally["orphans"] += 1
-        waiting = 1 if record is None else record.orphans + 1
-        self._book.put_application(job_id, fact.application_id, Waiting(waiting))
-        self._book.put_engagement(job_id, msgspec.structs.replace(fact, source=source))
-        self._book.add_deadline(
-            Deadline(
-                expires_ms,
-                DeadlineKind.ORPHAN,
-                job_id,
-                fact.application_id,
-                engagement_id=fact.engagement_id,
-            )
-        )
-
-    def _adopt_orphans(self, app: Application) -> list[EngagementFact]:
-        """Return the engagements that waited for this application, mismatched ones set aside."""
-        own = []
-        for fact in self._book.engagements_of(app.job_id, app.application_id):
-            if fact.member_id != app.member_id:
-                self._set_aside(app.job_id, fact, _mismatch(app.job_id, fact, app.member_id))
-                continue
-            kept = msgspec.structs.replace(fact, source=None)
-            self._book.put_engagement(app.job_id, kept)
-            own.append(kept)
-        return own
-
-    def _late_orphans(self, app: Application) -> None:
-        for fact in self._book.engagements_of(app.job_id, app.application_id):
-            if fact.member_id != app.member_id:
-                self._set_aside(app.job_id, fact, _mismatch(app.job_id, fact, app.member_id))
-                continue
-            self.tally["late_engagements"] += 1
-            self._book.forget_engagement(app.job_id, app.application_id, fact.engagement_id)
-
-    def _expire(self, deadline: Deadline) -> None:
-        """No application came: a dead letter. A deadline of an adopted orphan is void."""
-        job_id, application_id = deadline.job_id, deadline.subject
-        fact = self._book.engagement(job_id, deadline.engagement_id)
-        record = self._book.application(job_id, application_id)
-        if fact is None or fact.source is None or not isinstance(record, Waiting):
-            return
-        self._set_aside(job_id, fact, _unmatched(job_id, fact))
-        if record.orphans > 1:
-            self._book.put_application(job_id, application_id, Waiting(record.orphans - 1))
-        else:
-            self._book.forget_application(job_id, application_id)
-
-    def _set_aside(self, job_id: str, fact: EngagementFact, error: EventError) -> None:
-        self._book.forget_engagement(job_id, fact.application_id, fact.engagement_id)
-        if fact.source is not None:
-            self._dead_letter(DeadLetter(error.reason, str(error), fact.source))
 
 
 def _past(watermark_ms: int | None, deadline_ms: int) -> bool:
@@ -533,18 +528,4 @@ def _past(watermark_ms: int | None, deadline_ms: int) -> bool:
 
 
 def _latest(time_ms: int, watermark_ms: int | None) -> int:
-    return time_ms if watermark_ms is None else max(time_ms, watermark_ms)
-
-
-def _mismatch(job_id: str, fact: EngagementFact, member_id: str) -> MismatchError:
-    return MismatchError(
-        f"engagement {fact.engagement_id} names member {fact.member_id}, application"
-        f" {fact.application_id} of job {job_id} is of {member_id}"
-    )
-
-
-def _unmatched(job_id: str, fact: EngagementFact) -> UnmatchedError:
-    return UnmatchedError(
-        f"engagement {fact.engagement_id}: no application {fact.application_id} of job {job_id}"
-        " came within orphan_ttl"
-    )
+    return time_ms if watermark_ms is None or watermark_ms < time_ms else watermark_ms

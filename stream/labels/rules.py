@@ -1,16 +1,12 @@
 """The rules that turn evidence into labels, one small class each (spec §3, points 1 to 3).
 
 A rule of *own evidence* looks at an engagement with the application itself. A rule of *settling*
-infers a negative for applications that were passed over: ``reach`` says which pending ones a
-piece of evidence settles, ``found`` asks the same question from the other side, for an application
-that is read after the evidence.
+infers a negative for applications that were passed over: ``reach`` says which ones, by the time of
+their submission, a piece of evidence settles, whether they were read before it or are read after.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from stream.labels.facts import FactBook
 from stream.labels.ladder import Kind
 from stream.policy import LabelPolicy
 
@@ -42,15 +38,6 @@ class Neutral:
         self.actions = policy.neutral_actions
 
 
-class SettlingRule(Protocol):
-    """Infers a negative from what happened around an application."""
-
-    name: str
-
-    def found(self, book: FactBook, job_id: str, submitted_ms: int) -> int | None:
-        """Time of the first known evidence against an application just read."""
-
-
 class LaterResponse:
     """Somebody who applied strictly later was answered or declined: this one was passed over."""
 
@@ -67,12 +54,6 @@ class LaterResponse:
         """
         return time_ms - self.window_ms, min(answered_ms - 1, time_ms - self.min_age_ms)
 
-    def found(self, book: FactBook, job_id: str, submitted_ms: int) -> int | None:
-        """Time of the first response to a later applicant within the window."""
-        return book.response_after(
-            job_id, submitted_ms + self.min_age_ms, submitted_ms + self.window_ms, submitted_ms
-        )
-
 
 class JobClosed:
     """The job was closed while the application's window was open."""
@@ -85,7 +66,3 @@ class JobClosed:
     def reach(self, time_ms: int) -> tuple[int, int]:
         """Submission times (closed range) settled by a closing at ``time_ms``."""
         return time_ms - self.window_ms, time_ms
-
-    def found(self, book: FactBook, job_id: str, submitted_ms: int) -> int | None:
-        """Time of the first closing within the window."""
-        return book.closing_between(job_id, submitted_ms, submitted_ms + self.window_ms)

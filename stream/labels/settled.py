@@ -18,7 +18,7 @@ MOST_STRETCHES = 64
 """Beyond it neighbours are joined under the evidence of the later one: the value is bounded."""
 
 
-class Stretch(msgspec.Struct, frozen=True, array_like=True):
+class Stretch(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Submission times (ms, closed range) settled by a ``rule``; ``evidence_ms``: by what."""
 
     first_ms: int
@@ -94,9 +94,7 @@ def _joined(stretches: list[Stretch]) -> list[Stretch]:
     for stretch in stretches:
         if kept and left > few and kept[-1].last_ms + 1 == stretch.first_ms:
             last = kept.pop()
-            kept.append(
-                Stretch(last.first_ms, stretch.last_ms, stretch.evidence_ms, stretch.rule)
-            )
+            kept.append(Stretch(last.first_ms, stretch.last_ms, stretch.evidence_ms, stretch.rule))
             left -= 1
         else:
             kept.append(stretch)

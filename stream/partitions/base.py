@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any, ClassVar
 
@@ -43,14 +43,11 @@ from stream.wire import (
     encode_coefficients,
 )
 
-Counted = dict[str, Any]
-"""Copies of a partition's counts, by attribute."""
-
-CHUNK = 2000
-"""Windows closed, or applications settled, in one unit of work at the most."""
-
 Unit = list[Message]
 """Messages that belong together: all are sent before the overlay is flushed."""
+
+Cuts = Iterable[None]
+"""Work that says after which of its steps the unit may be ended, and another begun."""
 
 
 class Partition(ABC):
@@ -96,7 +93,9 @@ class Partition(ABC):
         self._idle_timeout_ms = idle_timeout_ms
         self._routing = Routing(self.input_topic, number, partitions)
         self._at_end_since_ms: int | None = None
+        self._messages: Unit = []  # of the unit of work that is being done
         self._cause_ms: dict[str, int] = {}  # entity → timestamp of the event that changed it
+        self._counted: dict[str, Any] = {}
         self._check_identity(model_version)
         self._restore(channels)
 
@@ -129,29 +128,32 @@ class Partition(ABC):
         """
         position = self._progress.positions.get(topic, 0)
         fresh = [record for record in records if record.offset >= position]
+        after = max(end, position)
         if fresh and topic == self.input_topic:
             self._at_end_since_ms = None  # what still brings records is not idle
-        before = self._counted()
+        if not self._counted:
+            self._keep_counts()
         try:
-            unit = self._unit(topic, fresh, max(end, position), now_ms)
+            yield from self._units(topic, fresh, after, now_ms)
         except HearbackError:
             raise
         except Exception:  # noqa: BLE001 - which record it was is found below
-            self._rollback(before)
+            self._rollback()
         else:
-            yield unit
             return
         for at, record in enumerate(fresh):
-            after = max(end, position) if at == len(fresh) - 1 else record.offset + 1
-            before = self._counted()
+            if record.offset < self._progress.positions.get(topic, 0):
+                continue  # it was in a unit that was finished before
+            passed = after if at == len(fresh) - 1 else record.offset + 1
             try:
-                unit = self._unit(topic, [record], after, now_ms)
+                yield from self._units(topic, [record], passed, now_ms)
             except HearbackError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, the stream goes on
-                self._rollback(before)
-                unit = self._poison(topic, record, after, error)
-            yield unit
+                self._rollback()
+                yield self._poison(topic, record, passed, error)
+        if self._progress.positions.get(topic, 0) < after:
+            yield self._end_at(topic, after)
 
     def observe_end(self, at_end: bool, now_ms: int) -> None:
         """Take note whether the input topic's position equals its end."""
@@ -166,21 +168,39 @@ class Partition(ABC):
 
     # -- units of work -----------------------------------------------------------------------
 
-    def _unit(self, topic: str, records: Sequence[Record], after: int, now_ms: int) -> Unit:
-        messages: Unit = []
-        for record in records:
-            source = source_of(topic, self.number, record)
-            try:
-                self._record(topic, record, now_ms, messages)
-            except EventError as error:
-                letter = DeadLetter(error.reason, str(error), source)
-                self._dead_letter(letter, record.timestamp_ms, messages)
-        self._progress.positions[topic] = after
-        return self._finish(messages)
+    def _units(
+        self, topic: str, records: Sequence[Record], after: int, now_ms: int
+    ) -> Iterator[Unit]:
+        """Apply records: one unit of work, or several where a record causes a lot.
 
-    def _finish(self, messages: Unit) -> Unit:
+        A unit that ends within a record leaves the position before it: begun again, the record
+        goes on with what is left to settle. What the watermark has to close is itself part of the
+        state, so a unit that ends within that leaves the position behind the record, and the
+        watermark where the record moved it: closing goes on before anything else is read.
+        """
+        for _ in self._due(now_ms):
+            yield self._finish()
+        for record in records:
+            try:
+                for _ in self._record(topic, record, now_ms):
+                    yield self._end_at(topic, record.offset)
+            except EventError as error:
+                source = source_of(topic, self.number, record)
+                letter = DeadLetter(error.reason, str(error), source)
+                self._dead_letter(letter, record.timestamp_ms)
+            for _ in self._due(record.timestamp_ms):
+                yield self._end_at(topic, record.offset + 1)
+        yield self._end_at(topic, after)
+
+    def _end_at(self, topic: str, position: int) -> Unit:
+        """Finish the unit of work; a restart goes on from a position."""
+        self._progress.positions[topic] = position
+        return self._finish()
+
+    def _finish(self) -> Unit:
         """Refit, publish what changed, and put the progress into the overlay."""
-        effect = self.effect
+        effect, messages = self.effect, self._messages
+        self._messages = []
         for entity_id in effect.flush():
             coefficients = effect.coefficients(entity_id)
             if coefficients is not None:
@@ -195,32 +215,33 @@ class Partition(ABC):
                 )
         self._cause_ms.clear()
         save_progress(self._overlay, self._progress)
+        self._keep_counts()
         return messages
 
     def _poison(self, topic: str, record: Record, after: int, error: Exception) -> Unit:
         poison = PoisonError(f"{type(error).__name__}: {str(error)[:200]}")
         letter = DeadLetter(poison.reason, str(poison), source_of(topic, self.number, record))
-        messages: Unit = []
-        self._dead_letter(letter, record.timestamp_ms, messages)
-        self._progress.positions[topic] = after
-        return self._finish(messages)
+        self._dead_letter(letter, record.timestamp_ms)
+        return self._end_at(topic, after)
 
-    def _counted(self) -> Counted:
-        """Return a copy of all that is only counted, not stored: a rollback restores it."""
-        return {name: deepcopy(getattr(self, name)) for name in self.counts}
+    def _keep_counts(self) -> None:
+        """Copy all that is only counted, not stored: a rollback restores it."""
+        self._counted = {name: deepcopy(getattr(self, name)) for name in self.counts}
 
-    def _rollback(self, counted: Counted) -> None:
-        """Undo all since the last flush, and take the counts back to what they were."""
-        for name, value in counted.items():
+    def _rollback(self) -> None:
+        """Undo all since the last unit of work, the counts too."""
+        for name, value in self._counted.items():
             setattr(self, name, value)
+        self._keep_counts()
+        self._messages = []
         self._overlay.discard()
         self.effect.discard()
         self._cause_ms.clear()
         self._restore(len(self._progress.channels.marks))
 
-    def _dead_letter(self, letter: DeadLetter, timestamp_ms: int, messages: Unit) -> None:
+    def _dead_letter(self, letter: DeadLetter, timestamp_ms: int) -> None:
         self.dead_letters[letter.reason] += 1
-        messages.append(dead_letter_message(letter, timestamp_ms))
+        self._messages.append(dead_letter_message(letter, timestamp_ms))
 
     def _idle(self, now_ms: int) -> bool:
         since_ms = self._at_end_since_ms
@@ -234,8 +255,13 @@ class Partition(ABC):
         """The effect that learns here."""
 
     @abstractmethod
-    def _record(self, topic: str, record: Record, now_ms: int, messages: Unit) -> None:
-        """Apply one record; append what it causes."""
+    def _record(self, topic: str, record: Record, now_ms: int) -> Cuts:
+        """Apply one record, moving the watermark last; append what it causes to the messages."""
+
+    def _due(self, timestamp_ms: int) -> Cuts:
+        """Close what the watermark is past; ``timestamp_ms`` is that of what moved it."""
+        del timestamp_ms
+        return ()
 
     # -- state -------------------------------------------------------------------------------
 

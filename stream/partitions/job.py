@@ -19,8 +19,7 @@ from stream.events import (
     Watermark,
 )
 from stream.global_model import GlobalModel
-from stream.labels.changes import Change
-from stream.partitions.base import Counted, Partition, Unit
+from stream.partitions.base import Cuts, Partition, Unit
 from stream.policy import Policy
 from stream.records import (
     APPLICATIONS_BY_JOB,
@@ -30,7 +29,7 @@ from stream.records import (
     Record,
     source_of,
 )
-from stream.stages import JobStage
+from stream.stages import JobStage, Labelled, Steps
 from stream.state.overlay import Overlay
 from stream.updaters.effect import Effect
 from stream.wire import (
@@ -38,6 +37,10 @@ from stream.wire import (
     decode_event,
     encode_label,
 )
+
+MOST_STEPS = 1000
+"""Labels changed and windows closed in one unit of work: tens of milliseconds, so that however many
+there are the event loop gets its turn in between."""
 
 
 class JobPartition(Partition):
@@ -78,6 +81,7 @@ class JobPartition(Partition):
         self._stage = JobStage(overlay, model.space.per_job.size, policy, model)
         self._own_channel = partitions
         self._ticked_ms: int | None = None
+        self._steps = 0  # of the unit of work that is being done
         self.tally = self._stage.tally
         self.timeliness = Timeliness()
 
@@ -91,92 +95,106 @@ class JobPartition(Partition):
         if was_idle and self._ticked_ms is not None:
             channels.grow(now_ms - self._ticked_ms)
         self._ticked_ms = now_ms
-        if channels.watermark_ms == before_ms:
-            return
-        messages: Unit = []
-        self._close_due(now_ms, messages)
-        yield self._finish(messages)
+        something = channels.watermark_ms != before_ms
+        for _ in self._due(now_ms):
+            yield self._finish()
+            something = True
+        if something:
+            yield self._finish()
 
     @property
     def effect(self) -> Effect:
         """The effect that learns here."""
         return self._stage.effect
 
-    def _record(self, topic: str, record: Record, now_ms: int, messages: Unit) -> None:
+    def _record(self, topic: str, record: Record, now_ms: int) -> Cuts:
         value = record.value or b""
-        channels = self._progress.channels
         if topic == ENGAGEMENTS:
-            event = decode_event(value, self._space)
-            mark_ms = self._engagements(event, record, now_ms, messages)
-            channels.advance(self._own_channel, mark_ms)
-        else:
-            message = decode_by_job(value, self._space)
-            if message.partition >= self.partitions:
-                raise EventError(f"there is no member partition {message.partition}")
-            refusal: EventError | None = None
-            if isinstance(message, ScoredApplication):
-                try:
-                    self._application(message, record, messages)
-                except EventError as error:
-                    refusal = error
-            # The mark is the member partition's, not the event's: it holds for a refused one too.
-            channels.advance(message.partition, message.watermark_ms)
-            if isinstance(message, Watermark) and message.idle:
-                channels.set_idle(message.partition)
-            if refusal is not None:
-                self._close_due(record.timestamp_ms, messages)
-                raise refusal
-        self._close_due(record.timestamp_ms, messages)
+            yield from self._engagements(decode_event(value, self._space), record, now_ms)
+            return
+        message = decode_by_job(value, self._space)
+        if message.partition >= self.partitions:
+            raise EventError(f"there is no member partition {message.partition}")
+        refusal: EventError | None = None
+        if isinstance(message, ScoredApplication):
+            self.events["application"] += 1
+            try:
+                _, steps = self._stage.application(message, self.watermark_ms)
+            except EventError as error:
+                refusal = error
+            else:
+                yield from self._emit(steps, record.timestamp_ms)
+        # The mark is the member partition's, not the event's: it holds for a refused one too.
+        channels = self._progress.channels
+        channels.advance(message.partition, message.watermark_ms)
+        if isinstance(message, Watermark) and message.idle:
+            channels.set_idle(message.partition)
+        if refusal is not None:
+            raise refusal
 
-    def _application(self, scored: ScoredApplication, record: Record, messages: Unit) -> None:
-        self.events["application"] += 1
-        _, changes = self._stage.application(scored, self.watermark_ms)
-        self._emit(changes, record.timestamp_ms, messages)
+    def _finish(self) -> Unit:
+        self._steps = 0
+        return super()._finish()
 
-    def _rollback(self, counted: Counted) -> None:
-        super()._rollback(counted)
+    def _rollback(self) -> None:
+        super()._rollback()
+        self._steps = 0
         self._stage.tally = self.tally
         self._stage.dead_letters.clear()
 
-    def _engagements(self, event: Event, record: Record, now_ms: int, messages: Unit) -> int:
-        """Apply a record of the engagements topic; return its channel's new mark."""
+    def _engagements(self, event: Event, record: Record, now_ms: int) -> Cuts:
+        """Apply a record of the engagements topic; its channel's mark follows from its time."""
         if isinstance(event, Application):
             raise UnknownTypeError(f"Application does not belong into {ENGAGEMENTS}")
         mark_ms = self._check_time(event.event_time_ms, now_ms)
         if isinstance(event, Clock):
             self.events["clock"] += 1
-            return mark_ms
+            self._progress.channels.advance(self._own_channel, mark_ms)
+            return
         self._routing.check(record.key, event.job_id)
         watermark_ms = self.watermark_ms
         match event:
             case Engagement():
                 self.events["engagement"] += 1
                 source = source_of(ENGAGEMENTS, self.number, record)
-                changes = self._stage.engagement(event, source, watermark_ms)
+                steps = self._stage.engagement(event, source, watermark_ms)
             case JobEvent():
                 self.events["job"] += 1
-                changes = self._stage.job_event(event, watermark_ms)
-        self._emit(changes, record.timestamp_ms, messages)
-        return mark_ms - self._policy.labels.allowed_lateness_ms
+                steps = self._stage.job_event(event, watermark_ms)
+        yield from self._emit(steps, record.timestamp_ms)
+        mark_ms -= self._policy.labels.allowed_lateness_ms
+        self._progress.channels.advance(self._own_channel, mark_ms)
 
-    def _close_due(self, timestamp_ms: int, messages: Unit) -> None:
-        self._emit(self._stage.close_due(self.watermark_ms), timestamp_ms, messages)
+    def _due(self, timestamp_ms: int) -> Cuts:
+        return self._emit(self._stage.close_due(self.watermark_ms), timestamp_ms)
 
-    def _emit(self, changes: list[Change], timestamp_ms: int, messages: Unit) -> None:
-        for change in changes:
-            self.timeliness.observe(change)
-            if change.label:
-                label = self._stage.label(change)
-                self._cause_ms.setdefault(label.job_id, timestamp_ms)
-                messages.append(
-                    Message(
-                        LABELS,
-                        label.member_id.encode(),
-                        encode_label(label),
-                        change.facts.partition,
-                        timestamp_ms,
-                    )
+    def _emit(self, steps: Steps, timestamp_ms: int) -> Cuts:
+        """Send what happens; a cut whenever the unit of work has got its share."""
+        for step in steps:
+            if step is not None:
+                self._send(step, timestamp_ms)
+            self._steps += 1
+            if self._steps >= MOST_STEPS:
+                self._send_dead_letters(timestamp_ms)
+                yield
+        self._send_dead_letters(timestamp_ms)
+
+    def _send(self, step: Labelled, timestamp_ms: int) -> None:
+        change, label = step
+        self.timeliness.observe(change)
+        if label is not None:
+            self._cause_ms.setdefault(label.job_id, timestamp_ms)
+            self._messages.append(
+                Message(
+                    LABELS,
+                    label.member_id.encode(),
+                    encode_label(label),
+                    change.facts.partition,
+                    timestamp_ms,
                 )
+            )
+
+    def _send_dead_letters(self, timestamp_ms: int) -> None:
         for letter in self._stage.dead_letters:
-            self._dead_letter(letter, timestamp_ms, messages)
+            self._dead_letter(letter, timestamp_ms)
         self._stage.dead_letters.clear()

@@ -13,7 +13,7 @@ from stream.events import (
 )
 from stream.features import FeatureSpace
 from stream.partitioner import partition_of
-from stream.partitions.base import Counted, Partition, Unit
+from stream.partitions.base import Cuts, Partition, Unit
 from stream.policy import Policy
 from stream.records import (
     APPLICATIONS,
@@ -73,30 +73,29 @@ class MemberPartition(Partition):
         if idle:
             channels.set_idle(0)
         known = (channels.marks[0], idle)
-        messages: Unit = []
         for job_partition, told in enumerate(self._told):
             if told != known and now_ms - self._told_ms[job_partition] >= _BARE_EVERY_MS:
                 mark = Watermark(self.number, known[0], idle)
-                messages.append(
+                self._messages.append(
                     Message(
                         APPLICATIONS_BY_JOB, None, encode_watermark(mark), job_partition, now_ms
                     )
                 )
                 self._told[job_partition] = known
                 self._told_ms[job_partition] = now_ms
-        if messages:
-            yield self._finish(messages)
+        if self._messages:
+            yield self._finish()
 
     @property
     def effect(self) -> Effect:
         """The effect that learns here."""
         return self._stage.effect
 
-    def _rollback(self, counted: Counted) -> None:
-        super()._rollback(counted)
+    def _rollback(self) -> None:
+        super()._rollback()
         self._told = [None] * self.partitions
 
-    def _record(self, topic: str, record: Record, now_ms: int, messages: Unit) -> None:
+    def _record(self, topic: str, record: Record, now_ms: int) -> Cuts:
         value = record.value or b""
         if topic == LABELS:
             label = decode_label(value, self._space)
@@ -107,7 +106,7 @@ class MemberPartition(Partition):
             self.events["label"] += 1
             self._cause_ms.setdefault(label.member_id, record.timestamp_ms)
             self._stage.learn(label)
-            return
+            return ()
         event = decode_event(value, self._space)
         channels = self._progress.channels
         match event:
@@ -117,21 +116,15 @@ class MemberPartition(Partition):
                 self.events["application"] += 1
                 member_score = self._stage.score(event)
                 channels.advance(0, mark_ms - self._policy.labels.allowed_lateness_ms)
-                self._send(event, member_score, record.timestamp_ms, now_ms, messages)
+                self._send(event, member_score, record.timestamp_ms, now_ms)
             case Clock():
                 channels.advance(0, self._check_time(event.event_time_ms, now_ms))
                 self.events["clock"] += 1
             case _:
                 raise UnknownTypeError(f"{type(event).__name__} does not belong into {topic}")
+        return ()
 
-    def _send(
-        self,
-        app: Application,
-        member_score: float,
-        timestamp_ms: int,
-        now_ms: int,
-        messages: Unit,
-    ) -> None:
+    def _send(self, app: Application, member_score: float, timestamp_ms: int, now_ms: int) -> None:
         mark_ms = self._progress.channels.marks[0]
         scored = ScoredApplication(app, member_score, self.number, mark_ms)
         key = app.job_id.encode()
@@ -141,6 +134,6 @@ class MemberPartition(Partition):
             raise TooLargeError(
                 f"{len(value)} bytes on its way to the job, Kafka's limit is {MAX_OUTPUT_BYTES}"
             )
-        messages.append(Message(APPLICATIONS_BY_JOB, key, value, job_partition, timestamp_ms))
+        self._messages.append(Message(APPLICATIONS_BY_JOB, key, value, job_partition, timestamp_ms))
         self._told[job_partition] = (mark_ms, False)
         self._told_ms[job_partition] = now_ms

@@ -8,14 +8,15 @@ cannot express takes a new version, and old versions are read for ever. What can
 =======  =========================================================================
 version  layout
 =======  =========================================================================
-1        MessagePack arrays: ``Facts`` / ``Marker`` / ``Waiting`` (tagged by their
-         first element), ``EngagementFact``, ``JobEventFact``, ``Deadline``,
-         ``Posterior``
+1        MessagePack arrays: ``Facts`` / ``Marker`` / ``Waiting`` and ``Applied`` /
+         ``Orphan`` (tagged by their first element), ``Settled`` (a list of
+         ``Stretch``), ``JobEventFact``, ``Deadline`` and lists of it, ``Posterior``
 =======  =========================================================================
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
@@ -23,13 +24,16 @@ import msgspec
 from stream.errors import StateError
 from stream.labels.facts import (
     ApplicationRecord,
+    Applied,
     Deadline,
-    EngagementFact,
+    EngagementRecord,
     Facts,
     JobEventFact,
     Marker,
+    Orphan,
     Waiting,
 )
+from stream.labels.settled import Settled
 from stream.updaters.posterior import Posterior
 
 VERSION = 1
@@ -39,9 +43,11 @@ _T = TypeVar("_T")
 
 _encode = msgspec.msgpack.Encoder().encode
 _APPLICATION = msgspec.msgpack.Decoder(Facts | Marker | Waiting)
-_ENGAGEMENT = msgspec.msgpack.Decoder(EngagementFact)
+_ENGAGEMENT = msgspec.msgpack.Decoder(Applied | Orphan)
+_SETTLED = msgspec.msgpack.Decoder(Settled)
 _JOB_EVENT = msgspec.msgpack.Decoder(JobEventFact)
 _DEADLINE = msgspec.msgpack.Decoder(Deadline)
+_DEADLINES = msgspec.msgpack.Decoder(list[Deadline])
 _POSTERIOR = msgspec.msgpack.Decoder(Posterior)
 
 
@@ -56,14 +62,25 @@ def decode_application(value: bytes) -> ApplicationRecord:
     return record
 
 
-def encode_engagement(fact: EngagementFact) -> bytes:
-    """Engagement fact → bytes."""
-    return _PREFIX + _encode(fact)
+def encode_engagement(record: EngagementRecord) -> bytes:
+    """Engagement record → bytes."""
+    return _PREFIX + _encode(record)
 
 
-def decode_engagement(value: bytes) -> EngagementFact:
-    """Bytes → engagement fact."""
-    return _decode(_ENGAGEMENT, value)
+def decode_engagement(value: bytes) -> EngagementRecord:
+    """Bytes → engagement record."""
+    record: EngagementRecord = _decode(_ENGAGEMENT, value)
+    return record
+
+
+def encode_settled(settled: Settled) -> bytes:
+    """What a job's evidence has settled → bytes."""
+    return _PREFIX + _encode(settled)
+
+
+def decode_settled(value: bytes) -> Settled:
+    """Bytes → what a job's evidence has settled."""
+    return _decode(_SETTLED, value)
 
 
 def encode_job_event(fact: JobEventFact) -> bytes:
@@ -84,6 +101,16 @@ def encode_deadline(deadline: Deadline) -> bytes:
 def decode_deadline(value: bytes) -> Deadline:
     """Bytes → deadline."""
     return _decode(_DEADLINE, value)
+
+
+def encode_deadlines(run: Sequence[Deadline]) -> bytes:
+    """Run of deadlines → bytes."""
+    return _PREFIX + _encode(run)
+
+
+def decode_deadlines(value: bytes) -> list[Deadline]:
+    """Bytes → run of deadlines."""
+    return _decode(_DEADLINES, value)
 
 
 def encode_posterior(posterior: Posterior) -> bytes:

@@ -1,26 +1,46 @@
-"""Deadlines in order of time: the head in memory, the rest in the store.
+"""Deadlines in order of time: the next ones in memory, the rest in the store.
 
-Every deadline is in the store; the earliest ones, up to a horizon, are held in a heap too, so that
-moving the watermark record by record costs a comparison and not a scan. The heap is a cache: it is
-rebuilt from the store after a restart or when unflushed writes were thrown away.
+What is added between two flushes is stored as *runs*: sorted, up to :data:`RUN` in one value under
+the time of the first, so that a deadline costs a fraction of a write. Runs are read back, one after
+the other, when their time comes, and deleted when all of theirs was taken out; of those partly
+taken the store knows the last deadline that was (order is total, and nothing is added before it).
+
+So moving the watermark record by record costs a comparison. All that is in memory is rebuilt from
+the store after a restart or when unflushed writes were thrown away.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from heapq import heappop, heappush, nsmallest
+from collections import deque
+from collections.abc import Iterable, Iterator
+from heapq import heappop, heappush, heapreplace
 from itertools import islice
 
 from stream.labels.facts import Deadline
 from stream.state import codec, keys
 from stream.state.overlay import Overlay
 
-_FIRST = b"d"
-_END = b"e"
-_BLOCK = 1024  # deadlines read ahead at a time
-_MOST = 16 * _BLOCK  # deadlines held in memory
-_HASH_BYTES = 12  # among deadlines of one kind and millisecond
+RUN = 256
+"""Deadlines in one value at most."""
+
+_AHEAD = 4  # runs fetched from the store at a time; not decoded before their time comes
+_FIRST = keys.DEADLINES_DONE + b"\x00"
+_END = keys.after(keys.DEADLINES_DONE)
+_TIME_AT = len(keys.DEADLINES_DONE)
+_HASH_BYTES = 8  # among runs that begin at one millisecond
+_NEVER = keys.MAX_TIME
+
+
+class _Run:
+    """A run in memory, of which the deadlines before ``at`` were taken out."""
+
+    __slots__ = ("at", "deadlines", "key")
+
+    def __init__(self, key: bytes, deadlines: list[Deadline]) -> None:
+        self.key = key
+        self.deadlines = deadlines
+        self.at = 0
 
 
 class DeadlineQueue:
@@ -28,53 +48,113 @@ class DeadlineQueue:
 
     def __init__(self, overlay: Overlay) -> None:
         self._overlay = overlay
-        self._generation = overlay.generation
-        self._heap: list[tuple[bytes, Deadline]] = []
-        self._horizon = _FIRST  # all stored deadlines with a key up to here are in the heap
+        overlay.attach(self)
+        self.throw_away()
+
+    def throw_away(self) -> None:
+        """Forget what is in memory: the store is the truth."""
+        self._new: list[Deadline] = []  # a heap: not stored yet
+        self._runs: list[tuple[Deadline, bytes, _Run]] = []  # a heap: loaded, by what is next
+        self._horizon = _FIRST  # runs below this key are loaded
+        self._ahead: deque[tuple[bytes, bytes]] = deque()  # the first runs that are not
+        self._next_ms = 0  # when the first of them begins, or earlier
+        value = self._overlay.store.get(keys.DEADLINES_DONE)
+        self._done = None if value is None else codec.decode_deadline(value)
+        self._stored_done = self._done
 
     def add(self, deadline: Deadline) -> None:
-        """Enter a deadline; entering an equal one again changes nothing."""
-        key, value = _entry(deadline)
-        self._overlay.put(key, value)
-        if key <= self._horizon:
-            heappush(self._heap, (key, deadline))
-            if len(self._heap) > _MOST:
-                self._heap = nsmallest(_BLOCK, self._heap)  # sorted, so a heap
-                self._horizon = self._heap[-1][0]
+        """Enter a deadline, not before one taken out; entering it again changes nothing."""
+        heappush(self._new, deadline)
 
-    def due(self, watermark_ms: int) -> Iterator[Deadline]:
+    def due(self, watermark_ms: int) -> Iterable[Deadline]:
         """Take the deadlines strictly before the watermark out, in order, one by one."""
-        if self._generation != self._overlay.generation:
-            self._generation = self._overlay.generation
-            self._heap.clear()
-            self._horizon = _FIRST
-        limit = _FIRST + keys.time_bytes(watermark_ms)
-        previous = b""
+        if (
+            self._next_ms >= watermark_ms
+            and (not self._new or self._new[0].at_ms >= watermark_ms)
+            and (not self._runs or self._runs[0][0].at_ms >= watermark_ms)
+        ):
+            return ()
+        return self._take(watermark_ms)
+
+    def write_out(self) -> None:
+        """Store what is new, and how far partly taken runs were."""
+        new = sorted(self._new)
+        self._new = []
+        for at in range(0, len(new), RUN):
+            self._store(new[at : at + RUN])
+        done = self._done if self._runs else None
+        if done != self._stored_done:
+            self._stored_done = done
+            self._overlay.change(
+                keys.DEADLINES_DONE,
+                keys.DEADLINES_DONE,
+                None if done is None else codec.encode_deadline(done),
+            )
+
+    def _take(self, watermark_ms: int) -> Iterator[Deadline]:
         while True:
-            if not self._heap or self._heap[0][0] >= limit:
-                if self._horizon >= limit:
-                    return
-                self._read_ahead()
+            head = self._runs[0][0] if self._runs else None
+            new = self._new[0] if self._new else None
+            is_new = new is not None and (head is None or new <= head)
+            if is_new:
+                head = new
+            if self._next_ms < watermark_ms and (head is None or self._next_ms <= head.at_ms):
+                self._load()
                 continue
-            key, deadline = heappop(self._heap)
-            if key == previous:
-                continue  # entered twice
-            previous = key
-            self._overlay.delete(key)
-            yield deadline
+            if head is None or head.at_ms >= watermark_ms:
+                return
+            if is_new:
+                heappop(self._new)
+            else:
+                self._step()
+            if head != self._done:  # entered twice
+                self._done = head
+                yield head
 
-    def _read_ahead(self) -> None:
-        """Move the horizon on by one block; to the end when there is no more."""
-        after = self._horizon + b"\x00" if self._horizon != _FIRST else _FIRST
-        block = list(islice(self._overlay.scan(after, _END), _BLOCK))
-        for key, value in block:
-            heappush(self._heap, (key, codec.decode_deadline(value)))
-        self._horizon = block[-1][0] if len(block) == _BLOCK else _END
+    def _step(self) -> None:
+        """Take the next deadline out of the loaded runs."""
+        _, key, run = self._runs[0]
+        run.at += 1
+        if run.at < len(run.deadlines):
+            heapreplace(self._runs, (run.deadlines[run.at], key, run))
+        else:
+            heappop(self._runs)
+            self._overlay.change(keys.DEADLINES_DONE, key, None)
 
+    def _load(self) -> None:
+        """Load the next run if it begins where it was expected; see when the one after it does."""
+        key, value = self._next_run()
+        if key is not None and keys.time_at(key, _TIME_AT) <= self._next_ms:
+            self._ahead.popleft()
+            self._horizon = key + b"\x00"
+            self._enter(key, codec.decode_deadlines(value))
+            key, _ = self._next_run()
+        self._next_ms = _NEVER if key is None else keys.time_at(key, _TIME_AT)
 
-def _entry(deadline: Deadline) -> tuple[bytes, bytes]:
-    """Key in order of time and kind; a hash tells apart what ends at the same instant."""
-    value = codec.encode_deadline(deadline)
-    digest = hashlib.blake2b(value, digest_size=_HASH_BYTES).digest()
-    key = _FIRST + keys.time_bytes(deadline.at_ms) + bytes([deadline.kind]) + digest
-    return key, value
+    def _next_run(self) -> tuple[bytes, bytes] | tuple[None, bytes]:
+        if not self._ahead:
+            found = self._overlay.scan(keys.DEADLINES_DONE, self._horizon, _END)
+            self._ahead.extend(islice(found, _AHEAD))
+        return self._ahead[0] if self._ahead else (None, b"")
+
+    def _enter(self, key: bytes, deadlines: list[Deadline]) -> None:
+        done = self._stored_done
+        if done is not None and deadlines[0] <= done:
+            deadlines = [deadline for deadline in deadlines if deadline > done]
+        if deadlines:
+            heappush(self._runs, (deadlines[0], key, _Run(key, deadlines)))
+        else:
+            self._overlay.change(keys.DEADLINES_DONE, key, None)
+
+    def _store(self, deadlines: list[Deadline]) -> None:
+        value = codec.encode_deadlines(deadlines)
+        digest = hashlib.blake2b(value, digest_size=_HASH_BYTES).digest()
+        first_ms = deadlines[0].at_ms
+        key = keys.deadlines(first_ms, digest)
+        self._overlay.change(keys.DEADLINES_DONE, key, value)
+        if key < self._horizon:
+            self._enter(key, deadlines)
+            return
+        if self._ahead and key < self._ahead[-1][0]:
+            self._ahead.clear()
+        self._next_ms = min(self._next_ms, first_ms)

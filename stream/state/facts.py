@@ -1,20 +1,34 @@
-"""The fact book in a store (:class:`stream.labels.facts.FactBook`)."""
+"""The fact book in a store (:class:`stream.labels.facts.FactBook`).
+
+What was read or written lately is kept decoded; application records and what is settled are encoded
+only when the overlay is drained, so that what changes several times between two flushes is written
+once. Both caches are bounded and go with a discard.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
 
 from stream.labels.facts import (
     ApplicationRecord,
     Deadline,
-    EngagementFact,
+    EngagementRecord,
     JobEventFact,
 )
+from stream.labels.settled import NOTHING, Settled
 from stream.state import codec, keys
 from stream.state.deadlines import DeadlineQueue
 from stream.state.overlay import Overlay
 
+_K = TypeVar("_K")
+_T = TypeVar("_T")
+
 _NOTHING = b""
+_PENDING_BLOCK = 512  # ids of pending applications read at a time
+_RECORDS = 1 << 14  # application records kept at least, about 1 kB each; twice as many at most
+_JOBS = 1 << 13  # jobs likewise, of which what is settled is kept
 
 
 class StoredFacts:
@@ -23,129 +37,161 @@ class StoredFacts:
     def __init__(self, overlay: Overlay) -> None:
         self._overlay = overlay
         self._deadlines = DeadlineQueue(overlay)
+        self._records: dict[tuple[str, str], ApplicationRecord] = {}
+        self._new_records: dict[tuple[str, str], ApplicationRecord | None] = {}
+        self._settled: dict[str, Settled] = {}
+        self._changed_settled: dict[str, None] = {}
+        overlay.attach(self)
 
     def application(self, job_id: str, application_id: str) -> ApplicationRecord | None:
         """Return what is known of an application."""
+        ids = job_id, application_id
+        if ids in self._new_records:
+            return self._new_records[ids]
+        known = self._records.get(ids)
+        if known is not None:
+            return known
         value = self._overlay.get(keys.application(job_id, application_id))
-        return None if value is None else codec.decode_application(value)
+        if value is None:
+            return None
+        record = self._records[ids] = codec.decode_application(value)
+        return record
 
     def put_application(self, job_id: str, application_id: str, record: ApplicationRecord) -> None:
         """Replace what is known of an application."""
-        self._overlay.put(
-            keys.application(job_id, application_id), codec.encode_application(record)
-        )
+        self._new_records[job_id, application_id] = record
 
     def forget_application(self, job_id: str, application_id: str) -> None:
         """Forget an application altogether."""
-        self._overlay.delete(keys.application(job_id, application_id))
+        self._new_records[job_id, application_id] = None
 
     def add_pending(self, job_id: str, event_time_ms: int, application_id: str) -> None:
         """Enter an application that has no label yet."""
-        self._overlay.put(_pending(job_id, event_time_ms, application_id), _NOTHING)
+        prefix = keys.pending(job_id)
+        key = prefix + keys.time_bytes(event_time_ms) + application_id.encode()
+        self._overlay.change(prefix, key, _NOTHING)
 
     def remove_pending(self, job_id: str, event_time_ms: int, application_id: str) -> None:
         """Strike an application that has a label now."""
-        self._overlay.delete(_pending(job_id, event_time_ms, application_id))
+        prefix = keys.pending(job_id)
+        key = prefix + keys.time_bytes(event_time_ms) + application_id.encode()
+        self._overlay.change(prefix, key, None)
 
-    def pending_between(self, job_id: str, first_ms: int, last_ms: int) -> list[str]:
-        """Ids of the pending applications submitted in the range, by (time, id)."""
+    def pending_between(self, job_id: str, first_ms: int, last_ms: int) -> Iterator[str]:
+        """Ids of the pending applications submitted in the range, by (time, id).
+
+        Read block by block, each from where the last one ended: the caller may flush in between.
+        """
+        if last_ms < max(first_ms, 0):
+            return
         prefix = keys.pending(job_id)
         skip = len(prefix) + 8
-        return [key[skip:].decode() for key, _ in self._range(prefix, first_ms, last_ms)]
+        first, end = prefix + keys.time_bytes(first_ms), prefix + keys.time_bytes(last_ms + 1)
+        while True:
+            block = list(islice(self._overlay.scan(prefix, first, end), _PENDING_BLOCK))
+            for key, _ in block:
+                yield key[skip:].decode()
+            if len(block) < _PENDING_BLOCK:
+                return
+            first = block[-1][0] + b"\x00"
 
-    def engagement(self, job_id: str, engagement_id: str) -> EngagementFact | None:
+    def engagement(self, job_id: str, engagement_id: str) -> EngagementRecord | None:
         """Return an engagement read before."""
         value = self._overlay.get(keys.engagement(job_id, engagement_id))
         return None if value is None else codec.decode_engagement(value)
 
-    def put_engagement(self, job_id: str, fact: EngagementFact) -> None:
+    def put_engagement(self, job_id: str, engagement_id: str, record: EngagementRecord) -> None:
         """Remember an engagement."""
-        self._overlay.put(
-            keys.engagement(job_id, fact.engagement_id), codec.encode_engagement(fact)
-        )
-        prefix = keys.engagements_of(job_id, fact.application_id)
-        self._overlay.put(prefix + fact.engagement_id.encode(), _NOTHING)
+        self._overlay.put(keys.engagement(job_id, engagement_id), codec.encode_engagement(record))
 
-    def engagements_of(self, job_id: str, application_id: str) -> list[EngagementFact]:
-        """Return all engagements remembered of an application, by id."""
-        prefix = keys.engagements_of(job_id, application_id)
-        found = []
-        for key, _ in list(self._overlay.scan(prefix, keys.after(prefix))):
-            fact = self.engagement(job_id, key[len(prefix) :].decode())
-            if fact is not None:
-                found.append(fact)
-        return found
-
-    def forget_engagement(self, job_id: str, application_id: str, engagement_id: str) -> None:
+    def forget_engagement(self, job_id: str, engagement_id: str) -> None:
         """Forget an engagement."""
         self._overlay.delete(keys.engagement(job_id, engagement_id))
+
+    def index_engagement(self, job_id: str, application_id: str, engagement_id: str) -> None:
+        """Make an engagement known by its application's id."""
         prefix = keys.engagements_of(job_id, application_id)
-        self._overlay.delete(prefix + engagement_id.encode())
+        self._overlay.change(prefix, prefix + engagement_id.encode(), _NOTHING)
 
-    def put_response(self, job_id: str, event_time_ms: int, answered_ms: int) -> None:
-        """Remember that at a time an application submitted at ``answered_ms`` was responded to."""
-        self._overlay.put(_response(job_id, event_time_ms, answered_ms), _NOTHING)
+    def indexed_engagements(self, job_id: str, application_id: str) -> list[str]:
+        """Ids of an application's indexed engagements, sorted."""
+        prefix = keys.engagements_of(job_id, application_id)
+        return [
+            key[len(prefix) :].decode()
+            for key, _ in self._overlay.scan(prefix, prefix, keys.after(prefix))
+        ]
 
-    def response_after(
-        self, job_id: str, first_ms: int, last_ms: int, submitted_ms: int
-    ) -> int | None:
-        """Time of the first response in the range to an application submitted strictly later."""
-        prefix = keys.responses(job_id)
-        for key, _ in self._range(prefix, first_ms, last_ms):
-            if keys.time_at(key, len(prefix) + 8) > submitted_ms:
-                return keys.time_at(key, len(prefix))
-        return None
+    def unindex_engagement(self, job_id: str, application_id: str, engagement_id: str) -> None:
+        """Take an engagement out of the index."""
+        prefix = keys.engagements_of(job_id, application_id)
+        self._overlay.change(prefix, prefix + engagement_id.encode(), None)
 
-    def forget_response(self, job_id: str, event_time_ms: int, answered_ms: int) -> None:
-        """Forget a response."""
-        self._overlay.delete(_response(job_id, event_time_ms, answered_ms))
+    def settled(self, job_id: str) -> Settled:
+        """Return what a job's evidence has settled."""
+        if job_id in self._settled:
+            return self._settled[job_id]
+        value = self._overlay.get(keys.settled(job_id))
+        settled = NOTHING if value is None else codec.decode_settled(value)
+        self._settled[job_id] = settled
+        return settled
+
+    def put_settled(self, job_id: str, settled: Settled) -> None:
+        """Replace what a job's evidence has settled; nothing is forgotten."""
+        self._settled[job_id] = settled
+        self._changed_settled[job_id] = None
 
     def job_event(self, job_id: str, job_event_id: str) -> JobEventFact | None:
         """Return a job event read before."""
         value = self._overlay.get(keys.job_event(job_id, job_event_id))
         return None if value is None else codec.decode_job_event(value)
 
-    def put_closing(self, job_id: str, job_event_id: str, fact: JobEventFact) -> None:
-        """Remember that a job was closed."""
+    def put_job_event(self, job_id: str, job_event_id: str, fact: JobEventFact) -> None:
+        """Remember a job event."""
         self._overlay.put(keys.job_event(job_id, job_event_id), codec.encode_job_event(fact))
-        self._overlay.put(_closing(job_id, fact.event_time_ms, job_event_id), _NOTHING)
 
-    def closing_between(self, job_id: str, first_ms: int, last_ms: int) -> int | None:
-        """Time of the first closing of the job in the range."""
-        prefix = keys.closings(job_id)
-        for key, _ in self._range(prefix, first_ms, last_ms):
-            return keys.time_at(key, len(prefix))
-        return None
-
-    def forget_closing(self, job_id: str, job_event_id: str, event_time_ms: int) -> None:
-        """Forget a closing."""
+    def forget_job_event(self, job_id: str, job_event_id: str) -> None:
+        """Forget a job event."""
         self._overlay.delete(keys.job_event(job_id, job_event_id))
-        self._overlay.delete(_closing(job_id, event_time_ms, job_event_id))
 
     def add_deadline(self, deadline: Deadline) -> None:
-        """Enter a deadline."""
+        """Enter a deadline, not before one that was taken out."""
         self._deadlines.add(deadline)
 
-    def due(self, watermark_ms: int) -> Iterator[Deadline]:
+    def due(self, watermark_ms: int) -> Iterable[Deadline]:
         """Take the deadlines strictly before the watermark out, in order, one by one."""
         return self._deadlines.due(watermark_ms)
 
-    def _range(self, prefix: bytes, first_ms: int, last_ms: int) -> Iterator[tuple[bytes, bytes]]:
-        """Entries of a time index whose time lies in the closed range."""
-        if last_ms < max(first_ms, 0):
-            return iter(())
-        return self._overlay.scan(
-            prefix + keys.time_bytes(first_ms), prefix + keys.time_bytes(last_ms + 1)
-        )
+    def write_out(self) -> None:
+        """Encode what changed, and let the caches shrink."""
+        overlay, records, settled = self._overlay, self._records, self._settled
+        for ids, record in self._new_records.items():
+            key = keys.application(*ids)
+            if record is None:
+                records.pop(ids, None)
+                overlay.delete(key)
+            else:
+                records[ids] = record
+                overlay.put(key, codec.encode_application(record))
+        self._new_records.clear()
+        for job_id in self._changed_settled:
+            if settled[job_id]:
+                overlay.put(keys.settled(job_id), codec.encode_settled(settled[job_id]))
+            else:
+                overlay.delete(keys.settled(job_id))
+        self._changed_settled.clear()
+        self._records = _shrunk(records, _RECORDS)
+        self._settled = _shrunk(settled, _JOBS)
+
+    def throw_away(self) -> None:
+        """Forget everything: the store is the truth."""
+        self._records.clear()
+        self._new_records.clear()
+        self._settled.clear()
+        self._changed_settled.clear()
 
 
-def _pending(job_id: str, event_time_ms: int, application_id: str) -> bytes:
-    return keys.pending(job_id) + keys.time_bytes(event_time_ms) + application_id.encode()
-
-
-def _response(job_id: str, event_time_ms: int, answered_ms: int) -> bytes:
-    return keys.responses(job_id) + keys.time_bytes(event_time_ms) + keys.time_bytes(answered_ms)
-
-
-def _closing(job_id: str, event_time_ms: int, job_event_id: str) -> bytes:
-    return keys.closings(job_id) + keys.time_bytes(event_time_ms) + job_event_id.encode()
+def _shrunk(cache: dict[_K, _T], least: int) -> dict[_K, _T]:
+    """Keep the newest entries once there are twice as many as must be kept."""
+    if len(cache) < 2 * least:
+        return cache
+    return dict(islice(cache.items(), len(cache) - least, None))

@@ -7,33 +7,39 @@ unless they end it; times are 8 bytes, big-endian, so that byte order is time or
 family  fields                                 value
 ======  =====================================  ==========================================
 ``a``   job, application                       application record (facts, marker, waiting)
-``c``   job, t, job event                      empty: closings by time
-``d``   deadline, kind, hash                   deadline
-``e``   job, engagement                        engagement fact
+``b``   job                                    what the job's evidence has settled
+``d``   t of the first, hash                   a run of deadlines, in order
+``d``                                          the last deadline taken out of a run still there
+``e``   job, engagement                        engagement record (applied, orphan)
 ``j``   job, job event                         job event fact
 ``n``   effect, entity                         posterior
 ``p``   job, A, application                    empty: pending applications by time
-``r``   job, t, A'                             empty: responses by time
 ``s``   name                                   the partition's own state (format, channels, …)
-``x``   job, application, engagement           empty: engagements by application
+``x``   job, application, engagement           empty: engagements by application (orphans, and
+                                               those that the application's facts do not list)
 ======  =====================================  ==========================================
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
 
 _SHORT = Struct(">H")
 _TIME = Struct(">Q")
 MAX_TIME = (1 << 63) - 1
-ORDERED_FAMILIES = frozenset(b"cdnprx")
-"""Families that are scanned by range; the others are only ever read key by key."""
+_PREFIXES = 1 << 14  # prefixes of jobs that are not built anew
 
 
 def sized(text: str) -> bytes:
     """Length-prefixed UTF-8 of an id inside a key."""
     raw = text.encode()
     return _SHORT.pack(len(raw)) + raw
+
+
+@lru_cache(_PREFIXES)
+def _of_job(family: bytes, job_id: str) -> bytes:
+    return family + sized(job_id)
 
 
 def time_bytes(time_ms: int) -> bytes:
@@ -49,12 +55,12 @@ def time_at(key: bytes, offset: int) -> int:
 
 def application(job_id: str, application_id: str) -> bytes:
     """Key of an application record."""
-    return b"a" + sized(job_id) + application_id.encode()
+    return _of_job(b"a", job_id) + application_id.encode()
 
 
 def engagement(job_id: str, engagement_id: str) -> bytes:
-    """Key of an engagement fact."""
-    return b"e" + sized(job_id) + engagement_id.encode()
+    """Key of an engagement record."""
+    return _of_job(b"e", job_id) + engagement_id.encode()
 
 
 def engagements_of(job_id: str, application_id: str) -> bytes:
@@ -69,17 +75,21 @@ def job_event(job_id: str, job_event_id: str) -> bytes:
 
 def pending(job_id: str) -> bytes:
     """Prefix of a job's pending applications."""
-    return b"p" + sized(job_id)
+    return _of_job(b"p", job_id)
 
 
-def responses(job_id: str) -> bytes:
-    """Prefix of a job's responses."""
-    return b"r" + sized(job_id)
+def settled(job_id: str) -> bytes:
+    """Key of what a job's evidence has settled."""
+    return b"b" + job_id.encode()
 
 
-def closings(job_id: str) -> bytes:
-    """Prefix of a job's closings."""
-    return b"c" + sized(job_id)
+DEADLINES_DONE = b"d"
+"""Key of the last deadline taken out, while a run that held it is still there."""
+
+
+def deadlines(first_ms: int, digest: bytes) -> bytes:
+    """Key of a run of deadlines: the time of its first, and what tells it from others."""
+    return DEADLINES_DONE + time_bytes(first_ms) + digest
 
 
 def posterior(effect: str, entity_id: str) -> bytes:

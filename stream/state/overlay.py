@@ -7,75 +7,98 @@ outputs that belong to them are safe, or throws them away with :meth:`Overlay.di
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
-from sortedcontainers import SortedDict
-
-from stream.state.keys import ORDERED_FAMILIES
 from stream.state.store import Store, Writes
 
 
-class Overlay:
-    """A store as it will be once the pending writes are flushed.
+class Holder(Protocol):
+    """Keeps values above the overlay: read ones, and changed ones that it has not written yet."""
 
-    ``generation`` counts the times that writes were thrown away: who caches anything read through
-    the overlay drops it when the number changes.
-    """
+    def write_out(self) -> None:
+        """Put what is held back into the overlay: it is about to be drained."""
+
+    def throw_away(self) -> None:
+        """Forget everything: unflushed writes are thrown away."""
+
+
+class Overlay:
+    """A store as it will be once the pending writes are flushed."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.generation = 0
-        self._points: dict[bytes, bytes | None] = {}
-        self._ordered: SortedDict[bytes, bytes | None] = SortedDict()
+        self._pending: dict[bytes, bytes | None] = {}
+        self._scanned: dict[bytes, set[bytes]] = {}  # pending keys of scanned families, by group
+        self._holders: list[Holder] = []
+
+    def attach(self, holder: Holder) -> None:
+        """Tell a holder about flushes and discards from now on."""
+        self._holders.append(holder)
 
     def get(self, key: bytes) -> bytes | None:
         """Value of a key."""
-        pending = self._ordered if key[0] in ORDERED_FAMILIES else self._points
-        if key in pending:
-            return pending[key]
+        if key in self._pending:
+            return self._pending[key]
         return self.store.get(key)
 
     def put(self, key: bytes, value: bytes) -> None:
         """Set a value."""
-        self._write(key, value)
+        self._pending[key] = value
 
     def delete(self, key: bytes) -> None:
         """Delete a key, whether it is there or not."""
-        self._write(key, None)
+        self._pending[key] = None
 
-    def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Entries with first ≤ key < end of an ordered family, in key order.
+    def change(self, group: bytes, key: bytes, value: bytes | None) -> None:
+        """Set a value of a scanned family, or delete it.
 
-        Writes made while iterating may or may not be seen.
+        Args:
+            group: a prefix of the key, within which it will be scanned.
+            key: the whole key. value: None deletes.
+
+        """
+        self._pending[key] = value
+        entered = self._scanned.get(group)
+        if entered is None:
+            self._scanned[group] = {key}
+        else:
+            entered.add(key)
+
+    def scan(self, group: bytes, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Entries of a group with first ≤ key < end, in order.
+
+        Writes made while iterating may or may not be seen; there must be no flush meanwhile.
         """
         stored = self.store.scan(first, end)
-        pending = list(self._ordered.irange(first, end, inclusive=(True, False)))
-        if not pending:
+        entered = self._scanned.get(group)
+        changed = sorted(key for key in entered if first <= key < end) if entered else None
+        if not changed:
             yield from stored
             return
-        changed = iter(pending)
-        mine = next(changed, None)
         theirs = next(stored, None)
-        while mine is not None or theirs is not None:
-            if theirs is None or (mine is not None and mine <= theirs[0]):
-                if theirs is not None and mine == theirs[0]:
-                    theirs = next(stored, None)
-                if mine is not None:
-                    value = self._ordered.get(mine)
-                    if value is not None:
-                        yield mine, value
-                mine = next(changed, None)
-            else:
+        for mine in changed:
+            while theirs is not None and theirs[0] < mine:
                 yield theirs
                 theirs = next(stored, None)
+            if theirs is not None and theirs[0] == mine:
+                theirs = next(stored, None)
+            value = self._pending[mine]
+            if value is not None:
+                yield mine, value
+        while theirs is not None:
+            yield theirs
+            theirs = next(stored, None)
 
     def drain(self) -> Writes:
         """Return the pending writes; they stay visible until :meth:`settle`."""
-        return {**self._points, **self._ordered}
+        for holder in self._holders:
+            holder.write_out()
+        return self._pending
 
     def settle(self) -> None:
         """Forget the pending writes: the store has them now."""
-        self._points.clear()
-        self._ordered.clear()
+        self._pending = {}
+        self._scanned.clear()
 
     def flush(self) -> None:
         """Write the pending writes to the store."""
@@ -85,10 +108,5 @@ class Overlay:
     def discard(self) -> None:
         """Throw the pending writes away."""
         self.settle()
-        self.generation += 1
-
-    def _write(self, key: bytes, value: bytes | None) -> None:
-        if key[0] in ORDERED_FAMILIES:
-            self._ordered[key] = value
-        else:
-            self._points[key] = value
+        for holder in self._holders:
+            holder.throw_away()

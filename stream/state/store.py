@@ -14,6 +14,7 @@ from rocksdict import (
     AccessType,
     BlockBasedOptions,
     Cache,
+    DataBlockIndexType,
     DBCompressionType,
     Options,
     Rdict,
@@ -138,11 +139,12 @@ class RocksStore:
     def write(self, writes: Writes) -> None:
         """Apply all writes at once."""
         batch = WriteBatch(raw_mode=True)
+        put, delete = batch.put, batch.delete
         for key, value in writes.items():
             if value is None:
-                batch.delete(key)
+                delete(key)
             else:
-                batch.put(key, value)
+                put(key, value)
         self._db.write(batch)
 
     def close(self) -> None:
@@ -160,7 +162,10 @@ def _options(cache_bytes: int) -> Options:
     options.set_compression_type(DBCompressionType.lz4())
     table = BlockBasedOptions()
     table.set_block_cache(Cache(cache_bytes))
+    # Most reads are of single keys, and many of keys that are not there.
     table.set_bloom_filter(10, False)
-    table.set_cache_index_and_filter_blocks(True)
+    table.set_data_block_index_type(DataBlockIndexType.binary_and_hash())
+    options.set_memtable_prefix_bloom_ratio(0.1)
+    options.set_memtable_whole_key_filtering(True)
     options.set_block_based_table_factory(table)
     return options

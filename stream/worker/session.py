@@ -287,6 +287,7 @@ class Session:
                     await self._outbox.send(unit)
                 owned.overlay.flush()
                 self._metrics.flushed(unit, time.monotonic() - start, self._now_ms())
+                await asyncio.sleep(0)  # there may be a thousand units: others have their turn
         except BaseException:
             # The actor of the partition's other topic waits for the lock: it must not flush what
             # was never sent.

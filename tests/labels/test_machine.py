@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from random import Random
 
@@ -47,9 +48,12 @@ class Bench:
         """Apply one event, without moving the watermark."""
         match event:
             case Application():
-                if not self.machine.admit(event, self.watermark_ms):
+                admission = self.machine.admit(event, self.watermark_ms)
+                if admission is None:
                     return []
-                changes = self.machine.add(event, SCORES, 0, self.watermark_ms)
+                changes: Iterable[Change] = self.machine.add(
+                    admission, SCORES, 0, self.watermark_ms
+                )
             case Engagement():
                 changes = self.machine.engagement(event, kit.source(), self.watermark_ms)
             case JobEvent():
@@ -60,13 +64,14 @@ class Bench:
         """Move the watermark."""
         if self.watermark_ms is None or watermark_ms > self.watermark_ms:
             self.watermark_ms = watermark_ms
-        return self._note(list(self.machine.close_due(self.watermark_ms)))
+        return self._note(self.machine.close_due(self.watermark_ms))
 
     def label(self, name: str, job: str = "j") -> tuple[int, str, bool] | None:
         """Return the last label of an application."""
         return self.last.get((job, name))
 
-    def _note(self, changes: list[Change]) -> list[Change]:
+    def _note(self, steps: Iterable[Change | None]) -> list[Change]:
+        changes = [change for change in steps if change is not None]
         for change in changes:
             key = change.job_id, change.application_id
             if change.label:
@@ -224,7 +229,7 @@ def test_label_says_what_decided_it() -> None:
     bench = Bench()
     bench.apply(A)
     bench.apply(B)
-    own, inferred = bench.apply(engagement("e", "b", 10_200))
+    inferred, own = bench.apply(engagement("e", "b", 10_200))
     assert (own.application_id, own.facts.rule, own.evidence_time_ms) == ("b", None, 10_200)
     assert (inferred.application_id, inferred.facts.rule) == ("a", "later_response")
     assert inferred.evidence_time_ms == inferred.label_time_ms == 10_200

@@ -11,7 +11,16 @@ import pytest
 
 from stream.errors import StateError
 from stream.events import Source
-from stream.labels.facts import Deadline, EngagementFact, Facts, JobEventFact, Marker, Waiting
+from stream.labels.facts import (
+    Applied,
+    Deadline,
+    Facts,
+    JobEventFact,
+    Marker,
+    Orphan,
+    Waiting,
+)
+from stream.labels.settled import Stretch
 from stream.state import codec
 from stream.updaters.posterior import Example, Posterior
 
@@ -33,25 +42,35 @@ VALUES: dict[str, tuple[Any, Callable[[Any], bytes], Callable[[bytes], Any]]] = 
             {"skill": ["python"]},
             2,
             "later_response",
-            7,
+            ("e1", "e2"),
+            True,
         ),
         codec.encode_application,
         codec.decode_application,
     ),
     "marker": (Marker("m1", 5), codec.encode_application, codec.decode_application),
     "waiting": (Waiting(2), codec.encode_application, codec.decode_application),
-    "engagement": (
-        EngagementFact(
-            "e1", "a1", "m1", 5, "message", b"d" * 16, Source("t", 1, 2, 3, b"raw", b"k")
-        ),
+    "applied": (Applied(b"d" * 16), codec.encode_engagement, codec.decode_engagement),
+    "orphan": (
+        Orphan("e1", "a1", "m1", 5, "message", b"d" * 16, Source("t", 1, 2, 3, b"raw", b"k")),
         codec.encode_engagement,
         codec.decode_engagement,
     ),
+    "settled": (
+        (Stretch(1, 5, 9, "later_response"), Stretch(7, 8, 8, "job_closed")),
+        codec.encode_settled,
+        codec.decode_settled,
+    ),
     "job_event": (JobEventFact(5, b"d" * 16), codec.encode_job_event, codec.decode_job_event),
     "deadline": (
-        Deadline(5, 1, "j", "a", "e", 6, 7),
+        Deadline(5, 1, "j", "a", "e"),
         codec.encode_deadline,
         codec.decode_deadline,
+    ),
+    "deadlines": (
+        [Deadline(5, 1, "j", "a", "e"), Deadline(6, 3, "j")],
+        codec.encode_deadlines,
+        codec.decode_deadlines,
     ),
     "posterior": (
         Posterior(b"\0" * 16, 9, [Example(9, "1:ja", 4, True, 1.0, -0.5, b"\0\0\x80?")], 3),

@@ -28,23 +28,64 @@ def test_due_gives_all_that_lies_strictly_before(steps: list[tuple[str, int]]) -
     """The queue equals a sorted list, over flushes and restarts, with tiny blocks."""
     store = MemoryStore()
     overlay = Overlay(store)
-    with patch.object(deadlines, "_BLOCK", 2), patch.object(deadlines, "_MOST", 4):
+    with patch.object(deadlines, "RUN", 3), patch.object(deadlines, "_AHEAD", 2):
         queue = DeadlineQueue(overlay)
         waiting: list[int] = []
+        watermark_ms = 0
         for number, (step, time_ms) in enumerate(steps):
             if step == "add":
-                queue.add(Deadline(time_ms, 1, "j", str(number)))
-                waiting.append(time_ms)
+                at_ms = max(time_ms, watermark_ms)
+                queue.add(Deadline(at_ms, 1, "j", str(number)))
+                waiting.append(at_ms)
             elif step == "move":
-                due = [deadline.at_ms for deadline in queue.due(time_ms)]
-                assert due == sorted(at for at in waiting if at < time_ms)
-                waiting = [at for at in waiting if at >= time_ms]
+                watermark_ms = max(time_ms, watermark_ms)
+                due = [deadline.at_ms for deadline in queue.due(watermark_ms)]
+                assert due == sorted(at for at in waiting if at < watermark_ms)
+                waiting = [at for at in waiting if at >= watermark_ms]
             else:
                 overlay.flush()
                 if step == "restart":
+                    overlay = Overlay(store)
                     queue = DeadlineQueue(overlay)
         overlay.flush()
-        assert len(list(store.scan(b"", b"\xff"))) == len(waiting)
+        assert len(list(queue.due(1000))) == len(waiting)
+        overlay.flush()
+        assert not list(store.scan(b"", b"\xff"))
+
+
+@given(st.lists(st.integers(0, 40), max_size=30), st.data())
+def test_a_crash_among_what_is_due_repeats_and_loses_nothing(
+    times: list[int], data: st.DataObject
+) -> None:
+    """Taken out and flushed is taken out; taken out and not flushed comes again."""
+    store = MemoryStore()
+    with patch.object(deadlines, "RUN", 3), patch.object(deadlines, "_AHEAD", 2):
+        overlay = Overlay(store)
+        queue = DeadlineQueue(overlay)
+        for number, time_ms in enumerate(times):
+            queue.add(Deadline(time_ms, 1, "j", str(number)))
+            if data.draw(st.booleans()):
+                overlay.flush()
+        overlay.flush()
+        taken: list[int] = []
+        flushed = 0
+        while len(taken) < len(times):
+            for deadline in queue.due(50):
+                taken.append(deadline.at_ms)
+                match data.draw(st.sampled_from(["go on", "flush", "crash", "discard"])):
+                    case "flush":
+                        overlay.flush()
+                        flushed = len(taken)
+                    case "crash":
+                        overlay = Overlay(store)
+                        queue = DeadlineQueue(overlay)
+                        del taken[flushed:]
+                        break
+                    case "discard":
+                        overlay.discard()
+                        del taken[flushed:]
+                        break
+        assert taken == sorted(times)
 
 
 def test_an_equal_deadline_counts_once() -> None:

@@ -62,8 +62,8 @@ def test_foreign_folders_are_refused(tmp_path: Path) -> None:
 
 
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=5)
-KEYS = st.tuples(st.sampled_from(b"pa"), st.binary(max_size=2)).map(
-    lambda pair: bytes([pair[0]]) + pair[1]
+KEYS = st.tuples(st.sampled_from(b"pa"), st.binary(min_size=1, max_size=2)).map(
+    lambda pair: bytes([pair[0], 0, 1]) + pair[1]
 )
 WRITES = st.dictionaries(KEYS, st.one_of(st.none(), st.binary(max_size=2)))
 
@@ -80,15 +80,21 @@ def test_overlay_is_a_dictionary_over_the_store(
     for writes, end in steps:
         for key, value in writes.items():
             if value is None:
-                overlay.delete(key)
                 model.pop(key, None)
             else:
-                overlay.put(key, value)
                 model[key] = value
+            if key[0] == ord("p"):
+                overlay.change(key[:4], key, value)
+            elif value is None:
+                overlay.delete(key)
+            else:
+                overlay.put(key, value)
         for key in writes:
             assert overlay.get(key) == model.get(key)
-        ordered = sorted((k, v) for k, v in model.items() if k[:1] == b"p")
-        assert list(overlay.scan(b"p", b"q")) == ordered
+        job = next(iter(writes), b"p\x00\x01a")[3:4]
+        prefix = b"p\x00\x01" + job
+        ordered = sorted((k, v) for k, v in model.items() if k.startswith(prefix))
+        assert list(overlay.scan(prefix, prefix, prefix + b"\xff\xff")) == ordered
         if end == "flush":
             overlay.flush()
             flushed = dict(model)
