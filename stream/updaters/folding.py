@@ -13,8 +13,8 @@ itself. The gradient of the whole objective at θ̂ was zero and stays so.
 the objective by −w·(y' − y)·(o + z'θ): f += w·(y' − y)·z is exact, whatever the curvature was.
 
 **Curvature.** Final labels are folded with h = p·(1 − p), Laplace's. Provisional ones (overflow)
-may still flip, far from the mode at which they were folded; there h, which vanishes for p near 0, would
-leave the entity unable to come back. The secant curvature (σ(m) − σ(o))/(m − o), where it is
+may still flip, far from the mode at which they were folded; there h, which vanishes for p near 0,
+would leave the entity unable to come back. The secant curvature (σ(m) − σ(o))/(m − o), where it is
 larger, is that of the logistic loss on average between the offset and m.
 
 **Diagonal.** Above ``full_up_to`` features only diag(F) is kept: c·z_j² for finals; for provisional

@@ -7,10 +7,10 @@ Minimises over θ, for kept examples i with weights already aged,
 where F and f hold what was folded (:mod:`stream.updaters.folding`). It is strictly convex for
 λ > 0: gradient Σ w_i·(σ(m_i) − y_i)·z_i + Fθ − f + λθ, Hessian
 Σ w_i·σ(m_i)·(1 − σ(m_i))·z_i·z_i' + F + λI. Each step solves H·s = g by Cholesky and is halved
-until it satisfies Armijo's condition on the *objective* (a cheaper test on the derivative alone diverged
-on separable data with a weak prior). It stops after the full step from a point where the squared
-Newton decrement g'H⁻¹g is at most the tolerance: with 1e-10 the result is within 1e-5 posterior
-standard deviations of the mode.
+until it satisfies Armijo's condition on the *objective* (a cheaper test on the derivative alone
+diverged on separable data with a weak prior). It stops after the full step from a point where the
+squared Newton decrement g'H⁻¹g is at most the tolerance: with 1e-10 the result is within 1e-5
+posterior standard deviations of the mode.
 
 Source: Boyd & Vandenberghe, Convex Optimization, §9.5 (damped Newton, stopping by the decrement).
 """
