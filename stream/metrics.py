@@ -78,6 +78,12 @@ class WorkerMetrics:
             ["effect"],
             registry=registry,
         )
+        self._folded = Counter(
+            "hearback_folded",
+            "Examples folded into an entity's summary, by effect and sort (final, open).",
+            ["effect", "sort"],
+            registry=registry,
+        )
         self._newton_steps = Counter(
             "hearback_newton_steps", "Newton steps taken, by effect.", ["effect"], registry=registry
         )
@@ -145,6 +151,8 @@ class WorkerMetrics:
         effect = partition.effect
         self._grow(partition, "refits", {effect.name: effect.refits}, self._refits)
         self._grow(partition, "newton", {effect.name: effect.newton_steps}, self._newton_steps)
+        folded = {"final": effect.folded, "open": effect.overflowed}
+        self._grow(partition, "folded", folded, self._folded, effect.name)
         self._grow(partition, "fail", {effect.name: effect.unconverged}, self._unconverged)
         if isinstance(partition, JobPartition):
             self._grow(partition, "labels", partition.timeliness.labels, self._labels)

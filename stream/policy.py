@@ -21,6 +21,9 @@ HOUR_MS = 3_600_000
 MAX_ENTITY_BYTES = 512 * 1024
 """Largest stored value of an entity, with ids of ordinary length."""
 
+FOLD = 32
+"""Examples folded at a time; so many more than the limits are kept in between."""
+
 _EXAMPLE_BYTES = 96  # of a kept example besides its features: times, offset, ids
 _FEWEST_EXAMPLES = 16
 
@@ -76,6 +79,7 @@ class EffectSettings(msgspec.Struct, frozen=True, kw_only=True):
     half_life_ms: int | None = 30 * DAY_MS
     capacity: int = 128
     open_limit: int = 1024
+    full_up_to: int = 32
     coupled: bool = True
 
     def __post_init__(self) -> None:
@@ -86,6 +90,8 @@ class EffectSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError('half_life must be longer than zero, or "off"')
         if self.capacity < 1 or self.open_limit < 1:
             raise ConfigError("capacity and open_limit must be at least 1")
+        if self.full_up_to < 0:
+            raise ConfigError("full_up_to must not be negative")
 
     def fitted(self, size: int) -> EffectSettings:
         """Lower the limits so that an entity of ``size`` features stays under 512 KiB.
@@ -95,7 +101,8 @@ class EffectSettings(msgspec.Struct, frozen=True, kw_only=True):
 
         """
         example_bytes = 4 * size + _EXAMPLE_BYTES
-        fit = (MAX_ENTITY_BYTES - 8 * size) // example_bytes
+        folded_bytes = 8 * size * (size if size <= self.full_up_to else 1)
+        fit = (MAX_ENTITY_BYTES - 16 * size - folded_bytes) // example_bytes - 2 * FOLD
         if fit < _FEWEST_EXAMPLES:
             raise ConfigError(
                 f"{size} features are too many for one effect: an entity would keep fewer than"
@@ -136,6 +143,7 @@ class _EffectFile(msgspec.Struct, forbid_unknown_fields=True):
     half_life: str | None = None
     capacity: int | None = None
     open_limit: int | None = None
+    full_up_to: int | None = None
     coupled: bool | None = None
 
 
@@ -197,6 +205,7 @@ def _effect(found: _EffectFile) -> EffectSettings:
             prior_precision=found.prior_precision,
             capacity=found.capacity,
             open_limit=found.open_limit,
+            full_up_to=found.full_up_to,
             coupled=found.coupled,
         )
     )

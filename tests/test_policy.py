@@ -41,6 +41,7 @@ def test_every_key_is_read() -> None:
         half_life = "off"
         capacity = 16
         open_limit = 64
+        full_up_to = 8
         coupled = false
         [effects.per_job]
         half_life = "7d"
@@ -56,7 +57,7 @@ def test_every_key_is_read() -> None:
     assert (labels.allowed_lateness_ms, labels.orphan_ttl_ms) == (600_000, 2 * DAY_MS)
     member = policy.per_member
     assert (member.prior_precision, member.half_life_ms, member.capacity) == (0.5, None, 16)
-    assert (member.open_limit, member.coupled) == (64, False)
+    assert (member.open_limit, member.full_up_to, member.coupled) == (64, 8, False)
     assert policy.per_job.half_life_ms == 7 * DAY_MS
 
 
@@ -65,7 +66,7 @@ def test_limits_are_lowered_for_many_features() -> None:
     plain = EffectSettings()
     assert plain.fitted(16) is plain
     many = plain.fitted(1000)
-    assert (many.capacity + many.open_limit) * (4 * 1000 + 96) <= MAX_ENTITY_BYTES
+    assert (many.capacity + many.open_limit + 64) * (4 * 1000 + 96) <= MAX_ENTITY_BYTES
     assert many.capacity >= 1
     with pytest.raises(ConfigError, match="too many"):
         plain.fitted(10_000)

@@ -12,11 +12,13 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.errors import StateError
 from stream.events import Coefficients, Label
 from stream.features import vector
 from stream.labels.ladder import BY_NAME, target
 from stream.policy import EffectSettings
 from stream.updaters import newton
+from stream.updaters.folding import fold
 from stream.updaters.posterior import Example, Posterior
 
 EffectName = Literal["per_member", "per_job"]
@@ -58,6 +60,8 @@ class Effect:
         self.refits = 0
         self.newton_steps = 0
         self.unconverged = 0
+        self.folded = 0
+        self.overflowed = 0
         self._size = size
         self._settings = settings
         self._model_version = model_version
@@ -77,20 +81,29 @@ class Effect:
         return float(vector(z) @ np.frombuffer(posterior.mode))
 
     def learn(self, label: Label) -> None:
-        """Take a label in; a repeat or one that stands lower than what is known does nothing."""
+        """Take a label in; a repeat or one that stands lower than what is known does nothing.
+
+        In order: age what was folded if T grows; add or replace; fold final examples over
+        ``capacity``; overflow provisional ones over ``open_limit``. Whether to fold depends on the
+        sequence of labels alone, never on when a flush happens.
+        """
         entity_id, example = self._example(label)
         posterior = self._get(entity_id)
         if posterior is None:
-            posterior = Posterior(bytes(8 * self._size), example.time_ms, [])
+            posterior = Posterior(bytes(8 * self._size), example.time_ms, [example])
             self._live[entity_id] = posterior
-        if posterior.learn(
-            example,
-            correction=label.previous is not None,
-            capacity=self._settings.capacity,
-            open_limit=self._settings.open_limit,
-        ):
-            self._stale.add(entity_id)
-            self._changed[entity_id] = None
+        elif (replaced := posterior.replace(example)) is False:
+            return
+        elif replaced is None:
+            self._age(posterior, example.time_ms)
+            if label.previous is None or not posterior.folded:
+                posterior.add(example)
+            elif not self._correct(posterior, example, label.previous):
+                return
+        self._stale.add(entity_id)
+        self._changed[entity_id] = None
+        self._fold(entity_id, posterior, self._settings.capacity, final=True)
+        self._fold(entity_id, posterior, self._settings.open_limit, final=False)
 
     def flush(self) -> list[str]:
         """Refit what is stale, save what changed; return the changed entities in order."""
@@ -117,9 +130,10 @@ class Effect:
 
     def describe(self, entity_id: str, posterior: Posterior) -> Coefficients:
         """Coefficients message of a posterior."""
-        Z, _, w, o = self._columns(posterior)
+        Z, _, w, o = self._columns(posterior, posterior.kept)
+        F, _ = self._folded(posterior)
         mode = np.frombuffer(posterior.mode)
-        variance = newton.variances(Z, w, o, self._settings.prior_precision, mode)
+        variance = newton.variances(Z, w, o, self._settings.prior_precision, _square(F), mode)
         return Coefficients(
             effect=self.name,
             entity_id=entity_id,
@@ -158,29 +172,92 @@ class Effect:
         )
 
     def _refit(self, entity_id: str, posterior: Posterior) -> None:
-        Z, y, w, o = self._columns(posterior)
+        Z, y, w, o = self._columns(posterior, posterior.kept)
+        F, f = self._folded(posterior)
         theta = np.frombuffer(posterior.mode).copy()
-        steps = newton.fit(Z, y, w, o, self._settings.prior_precision, theta, self._tolerance)
+        steps = newton.fit(
+            Z, y, w, o, self._settings.prior_precision, _square(F), f, theta, self._tolerance
+        )
         posterior.mode = theta.tobytes()
         self._stale.discard(entity_id)
         self.refits += 1
         self.newton_steps += abs(steps)
         self.unconverged += steps < 0
 
+    def _fold(self, entity_id: str, posterior: Posterior, most: int, *, final: bool) -> None:
+        """Fold the oldest of a sort when there are too many of it, at the mode as of now."""
+        oldest = posterior.oldest(most, final=final)
+        if not oldest:
+            return
+        if entity_id in self._stale:
+            self._refit(entity_id, posterior)
+        Z, y, w, o = self._columns(posterior, oldest)
+        F, f = self._folded(posterior)
+        fold(F, f, Z.astype(np.float64), y, w, o, np.frombuffer(posterior.mode), final=final)
+        posterior.precision, posterior.linear = F.tobytes(), f.tobytes()
+        posterior.drop(oldest)
+        # The mode stays where it is, but for rounding: fitted again before it is used.
+        self._stale.add(entity_id)
+        if final:
+            self.folded += len(oldest)
+        else:
+            self.overflowed += len(oldest)
+
+    def _correct(self, posterior: Posterior, example: Example, previous: str) -> bool:
+        """Correct an example that is folded already: the log-likelihood is linear in y."""
+        change = target(example.kind) - target(BY_NAME[previous])
+        if not change:
+            return False
+        _, f = self._folded(posterior)
+        _, _, w, _ = self._columns(posterior, [example])
+        f += w[0] * change * vector(example.z)
+        posterior.linear = f.tobytes()
+        if not posterior.precision:
+            posterior.precision = self._folded(posterior)[0].tobytes()
+        return True
+
+    def _age(self, posterior: Posterior, time_ms: int) -> None:
+        """Let T grow; what was folded loses weight as the kept examples do."""
+        if time_ms <= posterior.time_ms:
+            return
+        half_life_ms = self._settings.half_life_ms
+        if half_life_ms is not None and posterior.linear:
+            factor = 2.0 ** (-(time_ms - posterior.time_ms) / half_life_ms)
+            F, f = self._folded(posterior)
+            posterior.precision, posterior.linear = (F * factor).tobytes(), (f * factor).tobytes()
+        posterior.time_ms = time_ms
+
+    def _folded(self, posterior: Posterior) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """F, (d, d) or its diagonal (d,), and f (d,): writable copies."""
+        d = self._size
+        shape = (d, d) if d <= self._settings.full_up_to else (d,)
+        if not posterior.linear:
+            return np.zeros(shape), np.zeros(d)
+        F = np.frombuffer(posterior.precision).copy()
+        if F.size != np.prod(shape):
+            raise StateError(
+                f"the state of {self.name} was learned with another full_up_to: start over"
+            )
+        return F.reshape(shape), np.frombuffer(posterior.linear).copy()
+
     def _columns(
-        self, posterior: Posterior
+        self, posterior: Posterior, examples: list[Example]
     ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Z (n, d), y, aged w, o (n,) of the kept examples."""
-        kept = posterior.kept
-        packed = b"".join([example.z for example in kept])
-        Z = np.frombuffer(packed, dtype=np.float32).reshape(len(kept), self._size)
-        y = np.array([target(example.kind) for example in kept], dtype=np.float64)
-        w = np.array([example.weight for example in kept], dtype=np.float64)
-        o = np.array([example.offset for example in kept], dtype=np.float64)
+        """Z (n, d), y, aged w, o (n,) of some examples."""
+        packed = b"".join([example.z for example in examples])
+        Z = np.frombuffer(packed, dtype=np.float32).reshape(len(examples), self._size)
+        y = np.array([target(example.kind) for example in examples], dtype=np.float64)
+        w = np.array([example.weight for example in examples], dtype=np.float64)
+        o = np.array([example.offset for example in examples], dtype=np.float64)
         half_life_ms = self._settings.half_life_ms
         if half_life_ms is not None:
             age_ms = posterior.time_ms - np.array(
-                [example.time_ms for example in kept], dtype=np.float64
+                [example.time_ms for example in examples], dtype=np.float64
             )
             w *= np.exp2(-age_ms / half_life_ms)
         return Z, y, w, o
+
+
+def _square(F: NDArray[np.float64]) -> NDArray[np.float64]:
+    """F as a matrix (d, d), whether it is kept whole or as its diagonal."""
+    return F if F.ndim == 2 else np.diag(F).copy()

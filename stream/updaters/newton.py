@@ -2,14 +2,15 @@
 
 Minimises over θ, for kept examples i with weights already aged,
 
-    Σ w_i·[log(1 + exp(m_i)) − y_i·m_i] + ½·λ·‖θ‖²,        m_i = o_i + z_i'θ,
+    Σ w_i·[log(1 + exp(m_i)) − y_i·m_i] + ½·θ'Fθ − f'θ + ½·λ·‖θ‖²,    m_i = o_i + z_i'θ,
 
-which is strictly convex for λ > 0: gradient Σ w_i·(σ(m_i) − y_i)·z_i + λθ, Hessian
-Σ w_i·σ(m_i)·(1 − σ(m_i))·z_i·z_i' + λI. Each step solves H·s = g by Cholesky and is halved until
-it satisfies Armijo's condition on the *objective* (a cheaper test on the derivative alone diverged
-on separable data with a weak prior). It stops after the full step from a point where the squared
-Newton decrement g'H⁻¹g is at most the tolerance: with 1e-10 the result is within 1e-5 posterior
-standard deviations of the mode.
+where F and f hold what was folded (:mod:`stream.updaters.folding`). It is strictly convex for
+λ > 0: gradient Σ w_i·(σ(m_i) − y_i)·z_i + Fθ − f + λθ, Hessian
+Σ w_i·σ(m_i)·(1 − σ(m_i))·z_i·z_i' + F + λI. Each step solves H·s = g by Cholesky and is halved
+until it satisfies Armijo's condition on the *objective* (a cheaper test on the derivative alone
+diverged on separable data with a weak prior). It stops after the full step from a point where the
+squared Newton decrement g'H⁻¹g is at most the tolerance: with 1e-10 the result is within 1e-5
+posterior standard deviations of the mode.
 
 Source: Boyd & Vandenberghe, Convex Optimization, §9.5 (damped Newton, stopping by the decrement).
 """
@@ -97,19 +98,34 @@ def _solve(L: _Matrix, g: _Vector, x: _Vector) -> None:
 
 
 @_compiled
-def _objective(margins: _Vector, y: _Vector, w: _Vector, theta: _Vector, precision: float) -> float:
+def _objective(
+    margins: _Vector,
+    y: _Vector,
+    w: _Vector,
+    theta: _Vector,
+    precision: float,
+    F: _Matrix,
+    f: _Vector,
+) -> float:
     total = 0.0
     for i in range(margins.shape[0]):
         total += w[i] * (_log1p_exp(margins[i]) - y[i] * margins[i])
-    norm = 0.0
     for j in range(theta.shape[0]):
-        norm += theta[j] * theta[j]
-    return float(total + 0.5 * precision * norm)
+        pull = precision * theta[j]
+        for k in range(theta.shape[0]):
+            pull += F[j, k] * theta[k]
+        total += theta[j] * (0.5 * pull - f[j])
+    return float(total)
 
 
 @_compiled
 def _factor(
-    Z: NDArray[np.float32], margins: _Vector, w: _Vector, precision: float, H: _Matrix
+    Z: NDArray[np.float32],
+    margins: _Vector,
+    w: _Vector,
+    precision: float,
+    F: _Matrix,
+    H: _Matrix,
 ) -> bool:
     """Overwrite ``H`` (d, d) with the Cholesky factor of the Hessian at these margins.
 
@@ -122,8 +138,8 @@ def _factor(
         largest = precision
         for j in range(d):
             for k in range(j + 1):
-                H[j, k] = 0.0
-            H[j, j] = precision + ridge
+                H[j, k] = F[j, k]
+            H[j, j] += precision + ridge
         for i in range(n):
             p = _sigmoid(margins[i])
             h = w[i] * p * (1.0 - p)
@@ -146,6 +162,8 @@ def fit(
     w: _Vector,
     o: _Vector,
     precision: float,
+    F: _Matrix,
+    f: _Vector,
     theta: _Vector,
     tolerance: float,
 ) -> int:
@@ -153,7 +171,7 @@ def fit(
 
     Args:
         Z: features (n, d). y: targets (n,). w: aged weights (n,). o: offsets (n,).
-        precision: λ.
+        precision: λ. F: folded precision (d, d). f: folded linear part (d,).
         theta: where to start; overwritten.
         tolerance: squared Newton decrement to stop at.
 
@@ -177,12 +195,14 @@ def fit(
                 m += Z[i, j] * theta[j]
             margins[i] = m
         for j in range(d):
-            g[j] = precision * theta[j]
+            g[j] = precision * theta[j] - f[j]
+            for k in range(d):
+                g[j] += F[j, k] * theta[k]
         for i in range(n):
             r = w[i] * (_sigmoid(margins[i]) - y[i])
             for j in range(d):
                 g[j] += r * Z[i, j]
-        if not _factor(Z, margins, w, precision, H):
+        if not _factor(Z, margins, w, precision, F, H):
             return -taken
         _solve(H, g, step)
         decrement = 0.0
@@ -197,7 +217,7 @@ def fit(
             for j in range(d):
                 s += Z[i, j] * step[j]
             slopes[i] = s
-        start = _objective(margins, y, w, theta, precision)
+        start = _objective(margins, y, w, theta, precision, F, f)
         allowed = _ROUNDING * (1.0 + abs(start))
         t = 1.0
         while t > 1e-18:
@@ -205,7 +225,7 @@ def fit(
                 trial[j] = theta[j] - t * step[j]
             for i in range(n):
                 trial_margins[i] = margins[i] - t * slopes[i]
-            value = _objective(trial_margins, y, w, trial, precision)
+            value = _objective(trial_margins, y, w, trial, precision, F, f)
             if value <= start - _ARMIJO * t * decrement + allowed:
                 break
             t *= 0.5
@@ -216,7 +236,12 @@ def fit(
 
 @_compiled
 def variances(
-    Z: NDArray[np.float32], w: _Vector, o: _Vector, precision: float, theta: _Vector
+    Z: NDArray[np.float32],
+    w: _Vector,
+    o: _Vector,
+    precision: float,
+    F: _Matrix,
+    theta: _Vector,
 ) -> _Vector:
     """Diagonal (d,) of the inverse Hessian at ``theta``: the Laplace marginal variances."""
     n, d = Z.shape
@@ -227,7 +252,7 @@ def variances(
             m += Z[i, j] * theta[j]
         margins[i] = m
     L = np.empty((d, d))
-    _factor(Z, margins, w, precision, L)
+    _factor(Z, margins, w, precision, F, L)
     result = np.zeros(d)
     column = np.empty(d)
     # (H⁻¹)_jj = Σ_i (L⁻¹)_ij², column j of L⁻¹ by forward substitution.
@@ -249,5 +274,6 @@ def warm_up() -> None:
     """
     Z = np.frombuffer(bytes(4), dtype=np.float32).reshape(1, 1)
     one = np.ones(1)
-    fit(Z, one, one, one, 1.0, np.zeros(1), TOLERANCE)
-    variances(Z, one, one, 1.0, np.frombuffer(bytes(8)))
+    F = np.zeros((1, 1))
+    fit(Z, one, one, one, 1.0, F, one, np.zeros(1), TOLERANCE)
+    variances(Z, one, one, 1.0, F, np.frombuffer(bytes(8)))

@@ -1,4 +1,4 @@
-"""The state of one entity: its mode and the examples that it follows from."""
+"""The state of one entity: its mode, the examples it follows from, and what was folded."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import bisect
 import msgspec
 
 from stream.labels.ladder import rung
+from stream.policy import FOLD
 
 
 class Example(msgspec.Struct, frozen=True, array_like=True):
@@ -35,53 +36,53 @@ class Posterior(msgspec.Struct, array_like=True):
     """All that is known of an entity.
 
     ``mode`` is the float64 bytes of θ, shape (d,), of the last refit. ``time_ms`` is T, the largest
-    application time learned. ``retired`` counts examples that were learned but are not kept any
-    more.
+    application time learned. ``folded`` counts the examples that are in ``precision`` (F, float64
+    bytes of shape (d, d), or (d,) for its diagonal) and ``linear`` (f, (d,)) instead of ``kept``;
+    both are empty while nothing was folded.
     """
 
     mode: bytes
     time_ms: int
     kept: list[Example]
-    retired: int = 0
+    folded: int = 0
+    precision: bytes = b""
+    linear: bytes = b""
 
     @property
     def examples(self) -> int:
         """Applications learned so far."""
-        return len(self.kept) + self.retired
+        return len(self.kept) + self.folded
 
-    def learn(self, example: Example, *, correction: bool, capacity: int, open_limit: int) -> bool:
-        """Add an example, or replace the one with its id by a label that stands higher.
+    def add(self, example: Example) -> None:
+        """Keep a new example, in order."""
+        bisect.insort(self.kept, example, key=_order)
 
-        ``correction`` says that the application had a label before: when it is not kept it was
-        dropped, and is not counted twice. Over ``capacity`` final or ``open_limit`` provisional
-        examples, the oldest of that sort is dropped. Returns whether anything changed: a label
-        that does not climb is a repeat.
+    def replace(self, example: Example) -> bool | None:
+        """Replace the kept example with this id, if the new label stands higher.
+
+        Returns None when none is kept, else whether it was replaced: a label that does not climb
+        is a repeat. The offset is that of the first sight in every label, so nothing else changes.
         """
-        at = self._find(example)
-        if at is None:
-            if correction and self.retired:
-                self.retired -= 1
-            bisect.insort(self.kept, example, key=_order)
-            self.time_ms = max(self.time_ms, example.time_ms)
-        elif example.rung <= self.kept[at].rung:
+        at = bisect.bisect_left(self.kept, _order(example), key=_order)
+        if at == len(self.kept) or _order(self.kept[at]) != _order(example):
+            return None
+        if example.rung <= self.kept[at].rung:
             return False
-        else:
-            # The offset is that of the first sight in every label; the label is what changed.
-            self.kept[at] = example
-        self._limit(example.final, capacity if example.final else open_limit)
+        self.kept[at] = example
         return True
 
-    def _find(self, example: Example) -> int | None:
-        at = bisect.bisect_left(self.kept, _order(example), key=_order)
-        return at if at < len(self.kept) and _order(self.kept[at]) == _order(example) else None
+    def oldest(self, most: int, *, final: bool) -> list[Example]:
+        """Return the ``FOLD`` oldest of a sort by (time, id), when ``most`` + ``FOLD`` are kept."""
+        if len(self.kept) < most + FOLD:
+            return []
+        same = [example for example in self.kept if example.final is final]
+        return same[:FOLD] if len(same) >= most + FOLD else []
 
-    def _limit(self, final: bool, most: int) -> None:
-        if len(self.kept) <= most:
-            return
-        same = [at for at, example in enumerate(self.kept) if example.final is final]
-        for at in reversed(same[: max(len(same) - most, 0)]):
-            del self.kept[at]
-            self.retired += 1
+    def drop(self, examples: list[Example]) -> None:
+        """Keep these no longer: they were folded."""
+        gone = {_order(example) for example in examples}
+        self.kept = [example for example in self.kept if _order(example) not in gone]
+        self.folded += len(examples)
 
 
 def _order(example: Example) -> tuple[int, str]:

@@ -73,7 +73,14 @@ VALUES: dict[str, tuple[Any, Callable[[Any], bytes], Callable[[bytes], Any]]] = 
         codec.decode_deadlines,
     ),
     "posterior": (
-        Posterior(b"\0" * 16, 9, [Example(9, "1:ja", 4, True, 1.0, -0.5, b"\0\0\x80?")], 3),
+        Posterior(
+            b"\0" * 8,
+            9,
+            [Example(9, "1:ja", 4, True, 1.0, -0.5, b"\0\0\x80?")],
+            3,
+            b"\1" * 8,
+            b"\2" * 8,
+        ),
         codec.encode_posterior,
         codec.decode_posterior,
     ),

@@ -186,19 +186,6 @@ def test_examples_are_forgotten_by_half_life() -> None:
     assert np.allclose(theta(posterior), wanted, atol=1e-9)
 
 
-def test_over_capacity_the_oldest_of_its_sort_is_dropped() -> None:
-    """Final and provisional examples have limits of their own; what is dropped stays counted."""
-    labels = [label(n, "positive") for n in range(5)]
-    labels += [label(n, "negative_inferred") for n in range(5, 9)]
-    posterior = learn(labels, capacity=3, open_limit=2)
-    assert [e.id[-3:] for e in posterior.kept] == ["002", "003", "004", "007", "008"]
-    assert posterior.examples == 9
-    again = learn(
-        [*labels, label(6, "positive", previous="negative_inferred")], capacity=3, open_limit=2
-    )
-    assert again.examples == 9
-
-
 def test_applications_of_different_jobs_may_share_an_id() -> None:
     """An application is identified by its job and its id together."""
     same = [label(0, "positive", job=job) for job in ("j", "k", "0:j")]

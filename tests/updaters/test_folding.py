@@ -1,0 +1,300 @@
+"""Folding, overflow and their corrections: the derivation of ``folding.py``, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from stream.events import Label
+from stream.policy import DAY_MS, EffectSettings
+from stream.updaters import folding
+from stream.updaters.effect import Effect
+from stream.updaters.posterior import Posterior
+from tests.updaters.test_effect import DictBook
+
+Array = NDArray[np.float64]
+HALF_LIFE_DAYS = 30.0
+
+
+def label(
+    number: int,
+    z: Array,
+    kind: str,
+    *,
+    final: bool = False,
+    previous: str | None = None,
+    hour: float | None = None,
+    score: float = 0.0,
+) -> Label:
+    """Label of application ``number`` with features z; one an hour unless told otherwise."""
+    return Label(
+        application_id=f"a{number:05}",
+        member_id="m",
+        job_id="j",
+        label=int(kind == "positive"),
+        kind=kind,
+        previous=previous,
+        rule=None,
+        final=final or kind in {"positive", "negative_conclusive"},
+        weight=1.0,
+        application_time_ms=int((number if hour is None else hour) * 3_600_000),
+        evidence_time_ms=None,
+        label_time_ms=0,
+        model_version="v",
+        per_member=b"",
+        per_job=z.astype("<f4").tobytes(),
+        global_score=score,
+        member_score=0.0,
+        job_score=0.0,
+        channel=None,
+        terms=None,
+    )
+
+
+def learn(
+    labels: Sequence[Label], d: int, cuts: set[int] | None = None, **settings: Any
+) -> Posterior:
+    """Learn labels of job j, flushing after the numbers in ``cuts``."""
+    book = DictBook()
+    effect = Effect("per_job", d, EffectSettings(**settings), "v", book, tolerance=1e-14)
+    for count, item in enumerate(labels):
+        effect.learn(item)
+        if cuts is None or count in cuts:
+            effect.flush()
+    effect.flush()
+    posterior = book.load("j")
+    assert posterior is not None
+    return posterior
+
+
+def rows(seed: int, n: int, d: int) -> Array:
+    """Positively correlated features, the first a constant 1."""
+    rng = np.random.default_rng(seed)
+    Z = 0.7 * rng.normal(size=(n, 1)) + 0.7 * rng.normal(size=(n, d))
+    Z[:, 0] = 1.0
+    return Z.astype(np.float32).astype(np.float64)
+
+
+class Reference:
+    """Spec's updater written down a second time, plainly: lists, NumPy, a Newton of its own."""
+
+    def __init__(self, d: int, *, capacity: int, open_limit: int, full: bool) -> None:
+        self.F, self.f, self.T = np.zeros((d, d)), np.zeros(d), 0.0
+        self.theta = np.zeros(d)
+        self.kept: dict[str, Label] = {}
+        self._limits = {True: capacity, False: open_limit}
+        self._full = full
+
+    def weight(self, item: Label) -> float:
+        """Aged weight of an example."""
+        return float(2 ** (-(self.T - item.application_time_ms) / (HALF_LIFE_DAYS * DAY_MS)))
+
+    def columns(self, items: Sequence[Label]) -> tuple[Array, Array, Array, Array]:
+        """Z, y, w, o."""
+        Z = np.array([np.frombuffer(item.per_job, "<f4").astype(float) for item in items])
+        y = np.array([float(item.label) for item in items])
+        w = np.array([self.weight(item) for item in items])
+        o = np.array([item.global_score for item in items])
+        return Z.reshape(len(items), len(self.f)), y, w, o
+
+    def hessian(self) -> Array:
+        """Of the whole objective at the mode."""
+        Z, _, w, o = self.columns(list(self.kept.values()))
+        p = expit(o + Z @ self.theta)
+        return np.asarray((Z * (w * p * (1 - p))[:, None]).T @ Z + self.F + 3 * np.eye(len(self.f)))
+
+    def refit(self) -> None:
+        """Newton with full steps (the problems here are tame)."""
+        Z, y, w, o = self.columns(list(self.kept.values()))
+        for _ in range(60):
+            p = expit(o + Z @ self.theta)
+            g = Z.T @ (w * (p - y)) + self.F @ self.theta - self.f + 3 * self.theta
+            self.theta = self.theta - np.linalg.solve(self.hessian(), g)
+
+    def learn(self, item: Label) -> None:
+        """Take one label in, by the order of the spec."""
+        T = max(self.T, item.application_time_ms)
+        factor = 2 ** (-(T - self.T) / (HALF_LIFE_DAYS * DAY_MS))
+        self.F, self.f, self.T = self.F * factor, self.f * factor, T
+        known = item.application_id in self.kept
+        if item.previous is not None and not known:
+            change = item.label - int(item.previous == "positive")
+            z = np.frombuffer(item.per_job, "<f4").astype(float)
+            self.f = self.f + self.weight(item) * change * z
+        else:
+            self.kept[item.application_id] = item
+        for final in (True, False):
+            same = sorted(
+                (other for other in self.kept.values() if other.final is final),
+                key=lambda other: (other.application_time_ms, other.application_id),
+            )
+            if len(same) >= self._limits[final] + 32:
+                self.refit()
+                self._fold(same[:32], final)
+
+    def _fold(self, items: list[Label], final: bool) -> None:
+        for item in items:
+            Z, y, w, o = (column[0] for column in self.columns([item]))
+            m = o + Z @ self.theta
+            p = expit(m)
+            c = p * (1 - p)
+            if not final and abs(m - o) >= 1e-6:
+                c = max(c, (p - expit(o)) / (m - o))
+            added = c * np.outer(Z, Z)
+            if not self._full:
+                added = np.diag(c * Z**2 if final else c * np.abs(Z) * np.abs(Z).sum())
+            self.F = self.F + w * added
+            self.f = self.f + w * ((y - p) * Z + added @ self.theta)
+            del self.kept[item.application_id]
+
+
+def stream_of_labels(seed: int, n: int, d: int) -> list[Label]:
+    """Labels of n applications in which wrong ones come first and are corrected later."""
+    random, Z = Random(seed), rows(seed, n, d)
+    queue: list[tuple[float, Label]] = []
+    for number in range(n):
+        kind = random.choice(["positive", "negative_conclusive", "negative_explicit"])
+        score = random.gauss(-1, 1)
+        first_at = number + random.random() * 20
+        later_at = first_at + random.random() * 300
+        common: dict[str, Any] = {"hour": float(number), "score": score}
+        if random.random() < 0.6:
+            queue.append((first_at, label(number, Z[number], "negative_inferred", **common)))
+            common["previous"] = "negative_inferred"
+        queue.append((later_at, label(number, Z[number], kind, **common)))
+    return [item for _, item in sorted(queue, key=lambda pair: pair[0])]
+
+
+@pytest.mark.parametrize("full", [True, False])
+@pytest.mark.parametrize(("capacity", "open_limit"), [(1, 1), (40, 30), (5, 1000), (1000, 5)])
+def test_folds_follow_the_formulas(full: bool, capacity: int, open_limit: int) -> None:
+    """F, f, mode and kept examples equal those of a plain second implementation."""
+    labels = stream_of_labels(3, 300, 4)
+    wanted = Reference(4, capacity=capacity, open_limit=open_limit, full=full)
+    for item in labels:
+        wanted.learn(item)
+    wanted.refit()
+    found = learn(
+        labels, 4, set(), capacity=capacity, open_limit=open_limit, full_up_to=4 if full else 3
+    )
+    assert [e.id for e in found.kept] == sorted(wanted.kept)
+    assert found.examples == 300
+    sd = np.sqrt(np.diag(np.linalg.inv(wanted.hessian())))
+    assert np.max(np.abs(np.frombuffer(found.mode) - wanted.theta) / sd) < 1e-6
+    F = np.frombuffer(found.precision)
+    assert np.allclose(F.reshape(4, 4) if full else np.diag(F), wanted.F, rtol=1e-6, atol=1e-9)
+    assert np.allclose(np.frombuffer(found.linear), wanted.f, rtol=1e-6, atol=1e-8)
+
+
+@given(st.integers(0, 1000), st.sets(st.integers(0, 250)), st.booleans())
+def test_cuts_change_nothing(seed: int, cuts: set[int], full: bool) -> None:
+    """However the sequence is cut into batches, state and variances are the same."""
+    labels = stream_of_labels(seed, 120, 3)
+    settings = {"capacity": 20, "open_limit": 10, "full_up_to": 3 if full else 2}
+    one, other = learn(labels, 3, cuts, **settings), learn(labels, 3, None, **settings)
+    assert one.kept == other.kept
+    scale = 1e-6 * np.sqrt(1 / 3)
+    assert np.allclose(np.frombuffer(one.mode), np.frombuffer(other.mode), atol=scale)
+    for name in ("precision", "linear"):
+        first, second = (np.frombuffer(getattr(p, name)) for p in (one, other))
+        assert np.allclose(first, second, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("ndim", [1, 2])
+@pytest.mark.parametrize("final", [True, False])
+def test_a_fold_keeps_the_mode(ndim: int, final: bool) -> None:
+    """The folded part has the slope of the loss that it replaces, at the mode."""
+    Z = rows(5, 40, 4)
+    rng = np.random.default_rng(5)
+    y, w, o = (rng.random(40) < 0.3).astype(float), rng.uniform(0.5, 2, 40), rng.normal(size=40)
+    theta = rng.normal(size=4)
+    F, f = np.zeros((4,) * ndim), np.zeros(4)
+    folding.fold(F, f, Z, y, w, o, theta, final=final)
+    full = F if ndim == 2 else np.diag(F)
+    slope_of_loss = Z.T @ (w * (expit(o + Z @ theta) - y))
+    assert np.allclose(full @ theta - f, slope_of_loss, atol=1e-9)
+
+
+def test_the_diagonal_of_open_examples_dominates() -> None:
+    """The overflow's diagonal is at least the full matrix, along every direction."""
+    Z, zero = rows(6, 30, 5), np.zeros(30)
+    full, diagonal = np.zeros((5, 5)), np.zeros(5)
+    theta = np.full(5, 0.3)
+    for F in (full, diagonal):
+        folding.fold(F, np.zeros(5), Z, zero, zero + 1, zero, theta, final=False)
+    assert np.linalg.eigvalsh(np.diag(diagonal) - full).min() > -1e-9
+
+
+def test_a_correction_after_overflow_is_linear() -> None:
+    """A label that flips after its example overflowed moves f by w·Δy·z, and nothing else."""
+    Z = rows(7, 60, 3)
+    labels = [label(n, Z[n], "negative_inferred") for n in range(60)]
+    settings = {"open_limit": 20, "half_life_ms": None}
+    before = learn(labels, 3, set(), **settings)
+    flip = label(2, Z[2], "positive", previous="negative_inferred")
+    after = learn([*labels, flip], 3, set(), **settings)
+    assert before.precision == after.precision
+    moved = np.frombuffer(after.linear) - np.frombuffer(before.linear)
+    assert np.allclose(moved, Z[2], atol=1e-12)
+    assert (after.examples, after.kept) == (60, before.kept)
+
+
+def test_a_final_label_of_an_overflowed_negative_changes_nothing() -> None:
+    """Conclusive after inferred: y stays 0, so nothing moves and nothing is counted twice."""
+    Z = rows(8, 60, 3)
+    labels = [label(n, Z[n], "negative_inferred") for n in range(60)]
+    end = label(2, Z[2], "negative_conclusive", previous="negative_inferred")
+    assert learn([*labels, end], 3, set(), open_limit=20) == learn(labels, 3, set(), open_limit=20)
+
+
+def exact(labels: Sequence[Label], d: int) -> tuple[Array, Array]:
+    """MAP over the last labels with nothing folded, and its standard deviations."""
+    last = {item.application_id: item for item in labels}
+    whole = Reference(d, capacity=10**9, open_limit=10**9, full=True)
+    whole.T = max(item.application_time_ms for item in last.values())
+    whole.kept = last
+    whole.refit()
+    return whole.theta, np.sqrt(np.diag(np.linalg.inv(whole.hessian())))
+
+
+def hot_job(n: int, seed: int = 0) -> list[Label]:
+    """Return n applications in three days, all inferred negatives first; a fifth turns positive."""
+    rng, Z = np.random.default_rng(seed), rows(seed, n, 4)
+    chance = expit(-1.6 + Z[:, 1:] @ np.array([0.5, -0.3, 0.2]))
+    positive = rng.random(n) < chance * 0.2 / chance.mean()
+    hours = np.sort(rng.random(n) * 72)
+    first = [label(k, Z[k], "negative_inferred", hour=hours[k], score=-1.0) for k in range(n)]
+    later = [
+        label(k, Z[k], "positive", previous="negative_inferred", hour=hours[k], score=-1.0)
+        for k in rng.permutation(np.flatnonzero(positive))
+    ]
+    return first + later
+
+
+def test_a_hot_job_ends_near_the_exact_map() -> None:
+    """1,000 applications in three days, a fifth of the inferred negatives turn: within 1.5 sd."""
+    labels = hot_job(1000)
+    wanted, sd = exact(labels, 4)
+    found = np.frombuffer(learn(labels, 4, set()).mode)
+    assert np.max(np.abs(found - wanted) / sd) < 1.5
+
+
+def test_the_laplace_error_is_small() -> None:
+    """2,000 final examples of which all but the last 128 are folded: within 0.3 sd of the MAP."""
+    Z = rows(9, 2000, 4)
+    rng = np.random.default_rng(9)
+    labels = [
+        label(k, Z[k], "positive" if rng.random() < 0.25 else "negative_conclusive", hour=k / 10)
+        for k in range(2000)
+    ]
+    wanted, sd = exact(labels, 4)
+    found = np.frombuffer(learn(labels, 4, set()).mode)
+    assert np.max(np.abs(found - wanted) / sd) < 0.3
