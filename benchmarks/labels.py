@@ -29,11 +29,10 @@ from producers.truth import SimulationSettings, draw_truth
 from stream.errors import EventError
 from stream.events import Application, Clock, Engagement, Event, Features, JobEvent, Source
 from stream.features import FeatureSpace
-from stream.labels.changes import Change, Scores
+from stream.labels.changes import Change, Scores, label_of
 from stream.labels.machine import LabelMachine
 from stream.partitions.job import MOST_STEPS
 from stream.policy import DAY_MS, LabelPolicy
-from stream.stages import label_of
 from stream.state.facts import StoredFacts
 from stream.state.overlay import Overlay
 from stream.state.store import RocksStore
