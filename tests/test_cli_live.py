@@ -14,14 +14,18 @@ from tests.test_cli import hearback
 
 
 def test_demo_ends_with_a_summary(tmp_path: Path) -> None:
-    """The demo runs from nothing to its summary, twice in one folder, and touches no other."""
+    """The demo runs to its summary, over the rests of an earlier one, and touches no other."""
     out = tmp_path / "demo"
-    for _ in range(2):
-        done = hearback("demo", "--out", out, "--seconds", "5", cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
+    out.mkdir()
+    for rest in (".hearback-demo", "worker.log"):
+        (out / rest).write_text("of an earlier demo")
+    done = hearback("demo", "--out", out, "--seconds", "5", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     for text in ("answered in the end", "AUC", "global only", "p50", "member m", "job j", "Files"):
         assert text in done.stdout
-    assert "Traceback" not in (out / "worker.log").read_text()
+    log = (out / "worker.log").read_text()
+    assert "Traceback" not in log
+    assert "of an earlier demo" not in log
     foreign = tmp_path / "mine"
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("precious")
