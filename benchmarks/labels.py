@@ -49,7 +49,7 @@ from stream.wire import decode_event, encode_clock, encode_label, encode_waterma
 RUNS = 3
 FLUSH_EVERY = 2000
 MILLION = 1_000_000
-JOBS = 2000  # that the million is spread over
+JOBS = 20_000  # that the million is spread over
 FEATURES = 16  # of each effect
 SCORES = Scores(-1.2, 0.1, -0.3)
 NOWHERE = Source("engagements", 0, 0, 0, b"")

@@ -38,7 +38,7 @@ from stream.wire import (
     encode_label,
 )
 
-MOST_STEPS = 250
+MOST_STEPS = 150
 """Labels changed and windows closed in one unit of work: tens of milliseconds, so that however many
 there are the event loop gets its turn in between."""
 
