@@ -1,16 +1,16 @@
 """The label stage: events per second, cost with many pending, memory, longest block.
 
-Rate, cost and memory are of the label stage alone: events decoded from JSON, the label machine with
-its state in RocksDB, label messages encoded; no scoring, no learning; one core. The longest block
-is of a whole job partition as the worker runs it, learning included. Keys of the last line:
+The label stage alone is: events decoded from JSON, the label machine with its state in RocksDB,
+label messages encoded; no scoring, no learning; one core. Keys of the last line:
 
 - ``label_events_per_s``: on a simulated log of about 220,000 events, flushed every 2,000;
 - ``pending_100k_over_100``: cost per event of a job with 100,000 pending applications over that of
   one with 100, the same mix of applications and answers that settle a few;
 - ``rss_mb_1m_pending``: resident memory of a process with 1,000,000 pending applications, also
   while they are closed;
-- ``longest_block_ms``: the longest stretch that the event loop waits while the watermark passes
-  them all: one unit of work with its flush.
+- ``longest_block_ms``: the longest stretch that an event loop waits while the watermark passes
+  them all, one unit of work with its flush; also for a whole job partition that learns, with
+  100,000 of them.
 
 A shared machine is noisy: each rate is the best of several runs, and the two costs take turns.
 """
@@ -18,6 +18,7 @@ A shared machine is noisy: each rate is the best of several runs, and the two co
 from __future__ import annotations
 
 import contextlib
+import gc
 import subprocess
 import sys
 import tempfile
@@ -37,7 +38,8 @@ from stream.features import FeatureSpace
 from stream.global_model import GlobalModel, Manifest
 from stream.labels.changes import Change, Scores, label_of
 from stream.labels.machine import LabelMachine
-from stream.partitions import JobPartition, Unit
+from stream.partitions import JobPartition
+from stream.partitions.job import MOST_STEPS
 from stream.policy import DAY_MS, LabelPolicy, Policy
 from stream.records import APPLICATIONS_BY_JOB, ENGAGEMENTS, LABELS, Record
 from stream.state.facts import StoredFacts
@@ -48,8 +50,9 @@ from stream.wire import decode_event, encode_clock, encode_label, encode_waterma
 
 RUNS = 3
 FLUSH_EVERY = 2000
-MILLION = 1_000_000
-JOBS = 20_000  # that the million is spread over
+PAST_ALL_MS = 500 * 1_000_000 + 15 * DAY_MS
+"""Past the windows of all applications that :func:`fill` makes."""
+
 FEATURES = 16  # of each effect
 SCORES = Scores(-1.2, 0.1, -0.3)
 NOWHERE = Source("engagements", 0, 0, 0, b"")
@@ -170,45 +173,70 @@ class HotJob:
         )
 
 
-def million(folder: Path) -> dict[str, float]:
-    """Fill a store with 1,000,000 pending applications; let a job partition close them all."""
+def fill(folder: Path, pending: int, jobs: int) -> LabelStage:
+    """Make a store with so many pending applications, spread over so many jobs."""
     stage = LabelStage(folder, LabelPolicy())
-    start = time.perf_counter()
-    for number in range(MILLION):
-        stage.apply(application(number, 1 + 500 * number, f"j{number % JOBS:05}"))
+    for number in range(pending):
+        stage.apply(application(number, 1 + 500 * number, f"j{number % jobs:05}"))
     stage.overlay.flush()
-    filled = time.perf_counter() - start
+    return stage
+
+
+def million(folder: Path) -> dict[str, float]:
+    """Hold 1,000,000 pending applications; close them in units as the job partition does."""
+    pending = 1_000_000
+    settle_collector()
+    stage = fill(folder, pending, 2_000)
     resident = [resident_mb()]
+    longest = 0.0
+    start = turn = time.perf_counter()
+    for steps, change in enumerate(stage.machine.close_due(PAST_ALL_MS), 1):
+        stage.emit([change])
+        if steps % MOST_STEPS == 0:
+            stage.overlay.flush()
+            now = time.perf_counter()
+            longest, turn = max(longest, now - turn), now
+        if steps % 100_000 == 0:
+            resident.append(resident_mb())
+    seconds = time.perf_counter() - start
     stage.close()
+    assert stage.labels == pending
+    return {"rss_mb": max(resident), "seconds": seconds, "longest_block_ms": longest * 1000}
+
+
+def learning(folder: Path) -> dict[str, float]:
+    """Let a whole job partition, which learns, close 100,000 windows of 2,000 jobs."""
+    pending = 100_000
     warm_up()
+    fill(folder, pending, 2_000).close()
     store = RocksStore(folder)
     overlay = Overlay(store)
     partition = JobPartition(0, 1, overlay, Policy(), model(), 60_000)
-    end_ms = 500 * MILLION + LabelPolicy().window_ms + 1
     inputs = [
-        (APPLICATIONS_BY_JOB, encode_watermark(Watermark(0, end_ms, idle=False))),
-        (ENGAGEMENTS, encode_clock(end_ms)),
+        (APPLICATIONS_BY_JOB, encode_watermark(Watermark(0, PAST_ALL_MS, idle=False))),
+        (ENGAGEMENTS, encode_clock(PAST_ALL_MS)),
     ]
+    settle_collector()
     labels = 0
     longest = 0.0
     start = turn = time.perf_counter()
     for topic, value in inputs:
-        unit: Unit
-        for unit in partition.process(topic, [Record(0, None, value, end_ms)], 1, end_ms):
+        record = Record(0, None, value, PAST_ALL_MS)
+        for unit in partition.process(topic, [record], 1, PAST_ALL_MS):
             overlay.flush()
             now = time.perf_counter()
             longest, turn = max(longest, now - turn), now
             labels += sum(message.topic == LABELS for message in unit)
-            if labels % 100_000 == 0:
-                resident.append(resident_mb())
-    assert labels == MILLION
+    seconds = time.perf_counter() - start
     store.close()
-    return {
-        "fill_s": filled,
-        "close_s": time.perf_counter() - start,
-        "rss_mb": max(resident),
-        "longest_block_ms": longest * 1000,
-    }
+    assert labels == pending
+    return {"rss_mb": resident_mb(), "seconds": seconds, "longest_block_ms": longest * 1000}
+
+
+def settle_collector() -> None:
+    """Leave what is there for good out of garbage collections, as the worker does."""
+    gc.collect()
+    gc.freeze()
 
 
 def model() -> GlobalModel:
@@ -238,38 +266,50 @@ def resident_mb() -> float:
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
+PARTS = {"million": million, "learning": learning}
+
+
+def apart(part: str) -> dict[str, float]:
+    """Run one of the parts in a process of its own."""
+    done = subprocess.run(  # noqa: S603 - this file
+        [sys.executable, "-m", "benchmarks.labels", part],
+        check=True, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    return msgspec.json.decode(done.stdout.splitlines()[-1], type=dict[str, float])
+
+
 def main() -> None:
-    """Measure all four; the million in a process of its own."""
+    """Measure all four; what fills the memory in processes of their own."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if sys.argv[1:] == ["million"]:
-            print(msgspec.json.encode(million(folder / "million")).decode())
+        if sys.argv[1:]:
+            print(msgspec.json.encode(PARTS[sys.argv[1]](folder / "store")).decode())
             return
         settings = SimulationSettings(members=6000, jobs=1200, days=60)
         names = draw_truth(settings).feature_names
         space = FeatureSpace(names["global"], names["per_member"], names["per_job"])
         lines = list(simulate(settings))
+        settle_collector()
         rate = max(throughput(folder / f"run{run}", lines, space) for run in range(RUNS))
         del lines
         few, many = HotJob(folder / "few", 100), HotJob(folder / "many", 100_000)
         costs = [(few.cost(), many.cost()) for _ in range(2 * RUNS)]
         few_s, many_s = (min(cost) for cost in zip(*costs, strict=True))
         print(f"an event with 100 pending {few_s * 1e6:.1f} µs, with 100,000 {many_s * 1e6:.1f} µs")
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.labels", "million"],
-        check=True, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    found = msgspec.json.decode(done.stdout.splitlines()[-1])
+    alone, whole = apart("million"), apart("learning")
     print(
-        f"1,000,000 pending, filled in {found['fill_s']:.0f} s: {found['rss_mb']:.0f} MB resident;"
-        f" closed and learned in {found['close_s']:.0f} s, never more than"
-        f" {found['longest_block_ms']:.0f} ms at a stretch"
+        f"1,000,000 pending: {alone['rss_mb']:.0f} MB resident; all closed in"
+        f" {alone['seconds']:.0f} s, at most {alone['longest_block_ms']:.0f} ms at a stretch"
+    )
+    print(
+        f"100,000 closed and learned in {whole['seconds']:.0f} s, at most"
+        f" {whole['longest_block_ms']:.0f} ms at a stretch"
     )
     result = {
         "label_events_per_s": round(rate),
         "pending_100k_over_100": round(many_s / few_s, 2),
-        "rss_mb_1m_pending": round(found["rss_mb"]),
-        "longest_block_ms": round(found["longest_block_ms"]),
+        "rss_mb_1m_pending": round(alone["rss_mb"]),
+        "longest_block_ms": round(max(alone["longest_block_ms"], whole["longest_block_ms"])),
     }
     print(msgspec.json.encode(result).decode())
 
