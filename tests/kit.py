@@ -196,6 +196,21 @@ class Market:
             self.restart(stage, number)
         return len(records)
 
+    def stumble(self, stage: str, number: int, topic: str, units: int, *, flushed: bool) -> int:
+        """Let a partition read a topic to its end, and die after some units of work.
+
+        ``flushed``: after the last one's state was written, else before. Returns how many messages
+        it sent.
+        """
+        before = len(self.sent)
+        partition, log = self.partitions[stage, number], self.topics[topic, number]
+        records = log[partition.position(topic) or 0 :]
+        work = partition.process(topic, records, len(log), self.now_ms)
+        self._deliver(stage, number, islice(work, units - 1))
+        self._deliver(stage, number, islice(work, 1), flush=flushed)
+        self.restart(stage, number)
+        return len(self.sent) - before
+
     def tick(self, stage: str, number: int) -> None:
         """Let a partition do what is due by the wall clock."""
         partition = self.partitions[stage, number]

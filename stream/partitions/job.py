@@ -39,8 +39,8 @@ from stream.wire import (
 )
 
 MOST_STEPS = 150
-"""Labels changed and windows closed in one unit of work: tens of milliseconds, so that however many
-there are the event loop gets its turn in between."""
+"""Labels changed and windows closed in one unit of work at the most. With what is learned of them
+that is tens of milliseconds, so that the event loop gets its turn however many there are."""
 
 
 class JobPartition(Partition):

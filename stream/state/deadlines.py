@@ -82,7 +82,9 @@ class DeadlineQueue:
         self._new = []
         for at in range(0, len(new), RUN):
             self._store(new[at : at + RUN])
-        done = self._done if self._runs else None
+        done = self._done
+        if done is not None and not self._runs and self._next_ms > done.at_ms:
+            done = None  # no run is partly taken, loaded or (after a restart) still to be loaded
         if done != self._stored_done:
             self._stored_done = done
             self._overlay.change(

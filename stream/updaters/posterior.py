@@ -10,7 +10,7 @@ from stream.labels.ladder import rung
 from stream.policy import FOLD
 
 
-class Example(msgspec.Struct, frozen=True, array_like=True):
+class Example(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One labelled application, as one entity sees it.
 
     Ordered by (application time, id): the order in which examples are kept, summed and dropped.

@@ -317,6 +317,24 @@ def test_everything_is_forgotten() -> None:
     assert not list(bench.store.scan(b"", b"\xff"))
 
 
+def test_an_application_with_many_engagements_is_forgotten_too() -> None:
+    """Engagements beyond those that facts list are found and forgotten, orphans or not."""
+    bench = Bench(LabelPolicy(window_ms=W, orphan_ttl_ms=10_000, allowed_lateness_ms=0))
+    notes = [engagement(f"n{number:02}", "a", 10_010, "note") for number in range(80)]
+    events: list[TestEvent] = [*notes[:40], A, *notes[40:], engagement("e", "a", 10_020)]
+    for event in events:
+        bench.apply(event)
+    assert bench.label("a") == POSITIVE
+    for note in notes:
+        bench.apply(note)
+    assert bench.tally["repeats"] == len(notes)
+    bench.overlay.flush()
+    bench.move(11_001)
+    bench.overlay.flush()
+    assert not list(bench.store.scan(b"e", b"f"))
+    assert not list(bench.store.scan(b"x", b"y"))
+
+
 @st.composite
 def logs(draw: st.DrawFn) -> list[TestEvent]:
     """Small random logs on a few jobs, with ties, times at the edges and strangers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -13,6 +14,7 @@ from stream import wire
 from stream.errors import BrokerError, ConfigError, StateError
 from stream.events import ScoredApplication
 from stream.metrics import WorkerMetrics
+from stream.partitions import JobPartition
 from stream.policy import DAY_MS, Policy
 from stream.records import CONSUMED, LABELS, Message, Record
 from stream.state.partition_state import load_progress
@@ -113,6 +115,30 @@ def test_what_was_not_sent_is_never_written(tmp_path: Path) -> None:
         await session.process(APPLIED)
         await session.process(CLOSED)
         assert [message.topic for message in sink.sent].count(LABELS) == 1
+        await session.stop()
+
+    asyncio.run(scenario())
+
+
+def test_others_have_their_turn_between_units(tmp_path: Path) -> None:
+    """A batch of many units of work lets the event loop go on after each, also after empty ones."""
+
+    async def scenario() -> None:
+        session, _, _ = make(tmp_path)
+        await session.assigned(ALL)
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        with patch.object(JobPartition, "process", lambda *_: iter([[] for _ in range(50)])):
+            other = asyncio.create_task(count())
+            await session.process(ANSWER)
+        other.cancel()
+        assert turns >= 50
         await session.stop()
 
     asyncio.run(scenario())
