@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stream.labels.facts import Deadline
@@ -24,6 +24,7 @@ from stream.state.store import MemoryStore
         max_size=60,
     )
 )
+@example([("add", 0), ("add", 0), ("add", 1), ("flush", 0), ("move", 1), ("restart", 0)])
 def test_due_gives_all_that_lies_strictly_before(steps: list[tuple[str, int]]) -> None:
     """The queue equals a sorted list, over flushes and restarts, with tiny blocks."""
     store = MemoryStore()
