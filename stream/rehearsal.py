@@ -82,6 +82,10 @@ class Rehearsal:
             "per_job": space.per_job.size,
         }
 
+    def scores(self, rehearsed: Rehearsed) -> _Floats:
+        """Full scores (n,) in log-odds: global, member and job."""
+        return self.global_scores + rehearsed.member + rehearsed.job
+
 
 class Rehearsed(NamedTuple):
     """Scores of the effects (n,), 0 for an effect that was left out, and the effects themselves."""
