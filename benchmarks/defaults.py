@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.contest import application_span
-from producers.logs import LogLine, merge, read_head
+from producers.logs import LogLine, merge
 from producers.simulate import SimulationSettings, simulate
 from stream.evaluation import quality
 from stream.global_model import load_model
@@ -30,6 +30,7 @@ from stream.policy import DAY_MS, EffectSettings, Policy, load_policy
 from stream.rehearsal import Rehearsal, record, rehearse
 from stream.replay import first_look
 from stream.training import Trainer
+from stream.tuning import before
 
 SIMULATED: dict[str, dict[str, Any]] = {
     "λ = 1": {"precision_member": 1.0, "precision_job": 1.0},
@@ -144,16 +145,9 @@ def contest_quarter(log: Path) -> Market:
     with tempfile.TemporaryDirectory() as folder:
         trainer.fit(Path(folder) / "model")
         model = load_model(Path(folder) / "model")
-    lines, space = first_look(_before(merge([log]), quarter_ms), model)
+    lines, space = first_look(before(merge([log]), quarter_ms), model)
     rehearsal = record(lines, policy, model, space)
     return Market("contest Q1", rehearsal, quarter_ms - policy.labels.window_ms)
-
-
-def _before(lines: Iterable[LogLine], until_ms: int) -> Iterator[LogLine]:
-    for line in lines:
-        head = read_head(line.raw)
-        if head is not None and (head.time_ms() or 0) <= until_ms:
-            yield line
 
 
 def _with(effects: list[str], **changes: Any) -> Policy:
