@@ -43,6 +43,7 @@ class Asked(NamedTuple):
     event_time_ms: int
     per_member: bytes
     per_job: bytes
+    global_: bytes | None
 
 
 class Step(NamedTuple):
@@ -58,7 +59,8 @@ class Rehearsal:
     Attributes:
         applications: in order of their first sight, n of them.
         steps: scoring and learning, in the replay's order.
-        global_scores: log-odds (n,). recorded: the full scores of the recording replay (n,).
+        global_scores: log-odds (n,); others may be put in their place.
+        recorded: the full scores of the recording replay (n,).
         targets: 0/1, the last label of each (n,); NaN where none came.
         times_ms: application times (n,).
         sizes: d of each effect's features.
@@ -130,7 +132,7 @@ def rehearse(
         size = rehearsal.sizes[name]
         made[name] = Effect(name, size, settings[name].fitted(size), NO_MODEL, _Book())
     by_member, by_job = made.get("per_member"), made.get("per_job")
-    member, job = np.zeros(n), np.zeros(n)
+    fixed, member, job = rehearsal.global_scores, np.zeros(n), np.zeros(n)
     for number, label in rehearsal.steps[:until]:
         if label is None:
             asked = rehearsal.applications[number]
@@ -140,7 +142,10 @@ def rehearse(
                 job[number] = by_job.score(asked.job_id, asked.per_job)
             continue
         lesson = msgspec.structs.replace(
-            label, member_score=float(member[number]), job_score=float(job[number])
+            label,
+            global_score=float(fixed[number]),
+            member_score=float(member[number]),
+            job_score=float(job[number]),
         )
         if by_job is not None:
             by_job.learn(lesson)
@@ -173,6 +178,7 @@ class Recorder:
                 app.event_time_ms,
                 features.per_member,
                 features.per_job,
+                features.global_,
             )
         )
         self.scores.append(scores)

@@ -12,11 +12,11 @@ from rich.table import Table
 from producers.logs import ReadProgress, check_logs, merge
 from stream.cli.options import ERR, OUT, Logs, PolicyFile, parsed, reading
 from stream.errors import ConfigError, ModelError, StoppedError
-from stream.global_model import load_model
 from stream.policy import format_policy, load_policy
 from stream.units import format_time, parse_time_ms
 
 if TYPE_CHECKING:
+    from stream.global_model import GlobalModel
     from stream.tuning import Trial, Tuner
 
 
@@ -30,48 +30,44 @@ def tune(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The policy file to write (TOML).")],
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            help="Model folder. Without it, applications must carry a global_score, or a model is"
-            " fitted on the same log up to --until."
-        ),
-    ] = None,
     policy: PolicyFile = None,
 ) -> None:
     """Choose the effects' settings for your own log.
 
     Tries prior precision and half-life of each effect, capacity and coupling, one at a time, and
     takes what predicts better: every application is scored before anything of it is learned, and
-    judged by log loss if its whole label window had passed by --until. About 30 settings are
-    tried, each as long as learning the log once. Ctrl-C keeps the best so far.
+    judged by log loss if its whole label window had passed by --until. A value must gain more
+    than its standard error. About 30 to 50 values are tried, each as long as learning the log
+    once. Ctrl-C keeps the best so far.
+
+    No --model is needed: where applications carry no global_score, global models are fitted here,
+    each scoring only jobs that it was not fitted on.
 
     The file that it writes holds the label policy too and is ready for `--policy`. To see what the
-    choice is worth, replay the rest with both:
-
-        hearback replay LOG --policy policy.toml --score-from TIME --out tuned …
+    choice is worth, replay twice with `--score-from TIME`, with it and without.
     """
     from stream.rehearsal import record
     from stream.replay import first_look
-    from stream.tuning import Tuner, before, train_until
+    from stream.tuning import Tuner, before, cross_fit, train_until
 
     start = load_policy(policy)
     until_ms = parsed(parse_time_ms, until) or 0
     check_logs(logs)
     if out.exists():
         raise ConfigError(f"{out} is there already: name another file or remove it")
-    loaded = None if model is None else load_model(model)
-    if loaded is None:
-        try:
-            first_look(before(merge(logs), until_ms), None)
-        except ModelError:
-            read = ReadProgress()
-            with reading("no --model: training one", read) as progress:
-                loaded = train_until(merge(logs, read), start, until_ms, progress)
+    model: GlobalModel | None = None
+    try:
+        first_look(before(merge(logs), until_ms), None)
+    except ModelError:  # no global scores
+        read = ReadProgress()
+        with reading("fitting a global model", read) as progress:
+            model = train_until(merge(logs, read), start, until_ms, progress)
     read = ReadProgress()
-    lines, space = first_look(before(merge(logs, read), until_ms), loaded)
+    lines, space = first_look(before(merge(logs, read), until_ms), model)
     with reading("labelling", read) as progress:
-        rehearsal = record(lines, start, loaded, space, progress)
+        rehearsal = record(lines, start, model, space, progress)
+    if model is not None:
+        cross_fit(rehearsal, start, until_ms)
     tuner = Tuner(rehearsal, start, until_ms)
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
