@@ -16,10 +16,10 @@ NIPS 2011). Who ranks many candidates for one job draws the job's coefficients o
 
 **What a draw is honest about.** Messages carry each coefficient's marginal variance, not their
 covariances, so a draw from a message takes the coefficients as independent: every single one has
-the right distribution, a sum of them does not (``benchmarks/calibration.py`` measures it). Where
-the entity's state is at hand, :meth:`Belief.of_state` draws from the whole Gaussian
-(``stream.inspection.belief_from_run`` reads it from a replay's folder). Both treat the member's and the job's coefficients as independent of each
-other, and the global model as certain.
+the right distribution, a sum of them does not quite (``benchmarks/calibration.py`` measures it).
+Where the entity's state is at hand, :meth:`Belief.of_state` draws from the whole Gaussian
+(``stream.inspection.belief_from_run`` reads it from a replay's folder). Both treat the member's and
+the job's coefficients as independent of each other, and the global model as certain.
 
 Shapes: d features; coefficients and draws float64 (d,); features are rounded to float32, as the
 worker does. Randomness comes from the ``numpy.random.Generator`` passed in, and from nowhere else.
@@ -59,7 +59,7 @@ class Belief:
 
     def __init__(self, mean: _Vector, root: _Vector) -> None:
         self.mean = mean
-        self._root = root
+        self.root = root
 
     @classmethod
     def of(cls, coefficients: Coefficients | None, size: int, prior_precision: float) -> Self:
@@ -113,7 +113,7 @@ class Belief:
     def draw(self, rng: np.random.Generator) -> _Vector:
         """One draw of the coefficients (d,)."""
         noise = rng.standard_normal(self.size)
-        spread = self._root * noise if self._root.ndim == 1 else self._root @ noise
+        spread = self.root * noise if self.root.ndim == 1 else self.root @ noise
         return np.asarray(self.mean + spread, dtype=np.float64)
 
     def features(self, z: Numbers) -> _Vector:

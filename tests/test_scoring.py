@@ -94,7 +94,7 @@ def test_the_states_covariance_has_the_messages_variances(settings: dict[str, An
     rng = np.random.default_rng(3)
     covariance = np.cov(np.array([belief.draw(rng) for _ in range(DRAWS)]).T)
     assert np.allclose(np.diag(covariance), known.variance, rtol=0.05)
-    exact = belief._root @ belief._root.T
+    exact = belief.root @ belief.root.T
     assert np.allclose(np.diag(exact), known.variance, rtol=1e-6)
     assert np.abs(exact - np.diag(np.diag(exact))).max() > 0.005
 
@@ -106,7 +106,7 @@ def test_a_runs_state_gives_the_joint_belief(tmp_path: Path) -> None:
     belief = belief_from_run(tmp_path / "run", row["effect"], row["entity_id"])
     assert belief is not None
     assert belief.mean.tolist() == row["mean"]
-    exact = belief._root @ belief._root.T
+    exact = belief.root @ belief.root.T
     assert np.diag(exact).tolist() == pytest.approx(row["variance"])
     assert belief_from_run(tmp_path / "run", row["effect"], "nobody") is None
 
