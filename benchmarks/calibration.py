@@ -91,7 +91,8 @@ def main() -> None:
     for n in SIZES:
         ratios = list(draw_ratios(n))
         say(f"{n} labels, median", float(np.median(ratios)))
-        say(f"{n} labels, 95th percentile", float(np.percentile(ratios, 95)))
+        for percent in (5, 95):
+            say(f"{n} labels, {percent}th percentile", float(np.percentile(ratios, percent)))
     print(msgspec.json.encode(result).decode())
 
 
