@@ -10,9 +10,9 @@ hearback runs with its defaults. The others' settings are chosen for each of the
 time over the values in :data:`GRIDS`, by log loss on the first quarter alone, judged as ``hearback
 tune`` does (closed windows, cross-fitted global scores). lambda-learner and river have one effect
 each, as the libraries do. A batch refit takes the label that is known of each application and fits
-both effects at once, to the optimum that coordinate descent would end in; its coefficients serve until
-the next one (its settings are chosen with weekly refits). The last line is one JSON object. About
-fifteen minutes, most of it lambda-learner.
+both effects at once, to the optimum that coordinate descent would end in; its coefficients serve
+until the next refit (its settings are chosen with weekly ones). The last line is one JSON object.
+About fifteen minutes, most of it lambda-learner.
 """
 
 from __future__ import annotations
@@ -154,13 +154,15 @@ def exercise(rehearsal: Rehearsal, judged: NDArray[np.bool_]) -> Exercise:
         arrays[effect] = np.unique(ids, return_inverse=True)[1]
         packed = [np.frombuffer(getattr(one, f"per_{effect}"), "<f4") for one in asked]
         arrays[f"z_{effect}"] = np.array(packed, dtype=np.float64)
-    arrays["steps"] = np.array(
+    steps = np.array(
         [
             (number, -1, 0) if label is None else (number, label.label, label.final)
             for number, label in rehearsal.steps
         ],
         dtype=np.int64,
     )
+    asks = (steps[:, 1] < 0) & judged[steps[:, 0]]
+    arrays["steps"] = steps[: np.flatnonzero(asks)[-1] + 1]  # what comes later is for nobody
     return Exercise(rehearsal, judged, arrays)
 
 
@@ -257,6 +259,7 @@ def rival(part: Exercise) -> Iterator[Scorer]:
             [baselines_python(), program, path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         ) as process:
             stdin, stdout = process.stdin, process.stdout
             assert stdin is not None
