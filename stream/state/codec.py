@@ -10,8 +10,7 @@ version  layout
 =======  =========================================================================
 1        MessagePack arrays: ``Facts`` / ``Marker`` / ``Waiting`` and ``Applied`` /
          ``Orphan`` (tagged by their first element), ``Settled`` (a list of
-         ``Stretch``), ``JobEventFact``, ``Deadline`` and lists of it, ``Posterior``;
-         lists of (time, application) that are pending
+         ``Stretch``), ``JobEventFact``, ``Deadline`` and lists of it, ``Posterior``
 =======  =========================================================================
 """
 
@@ -49,7 +48,6 @@ _SETTLED = msgspec.msgpack.Decoder(Settled)
 _JOB_EVENT = msgspec.msgpack.Decoder(JobEventFact)
 _DEADLINE = msgspec.msgpack.Decoder(Deadline)
 _DEADLINES = msgspec.msgpack.Decoder(list[Deadline])
-_PENDING = msgspec.msgpack.Decoder(list[tuple[int, str]])
 _POSTERIOR = msgspec.msgpack.Decoder(Posterior)
 
 
@@ -113,16 +111,6 @@ def encode_deadlines(run: Sequence[Deadline]) -> bytes:
 def decode_deadlines(value: bytes) -> list[Deadline]:
     """Bytes → run of deadlines."""
     return _decode(_DEADLINES, value)
-
-
-def encode_pending(block: Sequence[tuple[int, str]]) -> bytes:
-    """Block of pending applications, (time, id) → bytes."""
-    return _PREFIX + _encode(block)
-
-
-def decode_pending(value: bytes) -> list[tuple[int, str]]:
-    """Bytes → block of pending applications."""
-    return _decode(_PENDING, value)
 
 
 def encode_posterior(posterior: Posterior) -> bytes:

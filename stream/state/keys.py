@@ -13,8 +13,7 @@ family  fields                                 value
 ``e``   job, engagement                        engagement record (applied, orphan)
 ``j``   job, job event                         job event fact
 ``n``   effect, entity                         posterior
-``p``   job, A, application                    a block of pending applications, in order, none
-                                               of which lies before this one
+``p``   job, A, application                    empty: pending applications by time
 ``s``   name                                   the partition's own state (format, channels, …)
 ``x``   job, application, engagement           empty: engagements by application (orphans, and
                                                those that the application's facts do not list)
@@ -75,7 +74,7 @@ def job_event(job_id: str, job_event_id: str) -> bytes:
 
 
 def pending(job_id: str) -> bytes:
-    """Prefix of the blocks of a job's pending applications."""
+    """Prefix of a job's pending applications."""
     return _of_job(b"p", job_id)
 
 

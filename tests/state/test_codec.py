@@ -67,7 +67,6 @@ VALUES: dict[str, tuple[Any, Callable[[Any], bytes], Callable[[bytes], Any]]] = 
         codec.encode_deadline,
         codec.decode_deadline,
     ),
-    "pending": ([(5, "a1"), (7, "é")], codec.encode_pending, codec.decode_pending),
     "deadlines": (
         [Deadline(5, 1, "j", "a", "e"), Deadline(6, 3, "j")],
         codec.encode_deadlines,
