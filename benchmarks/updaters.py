@@ -1,9 +1,9 @@
 """The kernel against lambda-learner and river, and how its cost grows.
 
 lambda-learner 0.1.0 and river train in an environment of their own, which is made on first use in
-the user's cache folder (``updaters-rivals.txt`` pins it). All of it runs on one core, in turns: each
-round times hearback, lambda-learner and river on the same entities, and a key of the last line is
-the median over the rounds of the ratio of their rates.
+the user's cache folder (``updaters-rivals.txt`` pins it). All of it runs on one core, in turns:
+each round times hearback, lambda-learner and river on the same entities, and a key of the last line
+is the median over the rounds of the ratio of their rates.
 
 An *update* of an entity: 10 new examples arrive on top of 160 that are folded; in: the folded part
 and the old mode; out: the MAP to hearback's tolerance and the posterior precision. For
@@ -45,9 +45,9 @@ Array = NDArray[np.float64]
 REQUIREMENTS = Path(__file__).with_name("updaters-rivals.txt")
 PRECISION = 3.0  # λ, the default
 FOLDED = 160
-ENTITIES = 50
-ROUNDS = 15
-REPEATS = 20  # of hearback in a round: it is quick
+ENTITIES = 200
+ROUNDS = 11
+REPEATS = 5  # of hearback in a round: it is quick
 SIZES = [(8, 5), (16, 10), (32, 10), (64, 20)]
 DECIDING = (32, 10)
 
@@ -66,7 +66,7 @@ class Problem(NamedTuple):
 
 
 def problem(d: int, n: int, *, full: bool, entities: int = ENTITIES, seed: int = 0) -> Problem:
-    """Draw entities from the prior, learn and fold ``FOLDED`` examples each, and draw n new ones."""
+    """Draw entities from the prior, fold ``FOLDED`` examples into each, and draw n new ones."""
     rng = np.random.default_rng(seed)
     drawn = []
     for _ in range(entities):

@@ -106,19 +106,12 @@ def add_gram(H: _Matrix, X: _Matrix, c: _Vector) -> None:
 
 
 @vectorised
-def add_squares(X: _Matrix, c: _Vector, out: _Vector) -> None:
-    """Add Σ c_i·x_ij² to ``out`` (d,)."""
-    for i in range(X.shape[0]):
-        for j in range(X.shape[1]):
-            out[j] += c[i] * X[i, j] * X[i, j]
-
-
-@vectorised
 def cholesky(H: _Matrix) -> bool:
     """Factor the first d rows of ``H`` (d + k, d), a positive definite matrix, in place.
 
-    Only the lower triangle is read and written. The other k rows x become L⁻¹x. Four rows at a
-    time, for speed. False: it is not positive definite to working precision.
+    Only the lower triangle is read and written; on the diagonal stands that of L *inverted*, which
+    is all that is asked of it. The other k rows x become L⁻¹x. Four rows at a time, for speed.
+    False: it is not positive definite to working precision.
     """
     rows, d = H.shape
     for j in range(d):
@@ -127,9 +120,8 @@ def cholesky(H: _Matrix) -> bool:
             s -= H[j, k] * H[j, k]
         if not s > 0.0:
             return False
-        root = np.sqrt(s)
-        inverse = 1.0 / root
-        H[j, j] = root
+        inverse = np.sqrt(s) * (1.0 / s)  # both at once: quicker than one after the other
+        H[j, j] = inverse
         whole = rows - (rows - j - 1) % 4
         for i in range(j + 1, whole, 4):
             s0, s1, s2, s3 = H[i, j], H[i + 1, j], H[i + 2, j], H[i + 3, j]
@@ -151,18 +143,18 @@ def cholesky(H: _Matrix) -> bool:
 
 @vectorised
 def forward(L: _Matrix, x: _Vector) -> None:
-    """Overwrite x (d,) with L⁻¹x; of ``L`` the first d rows are read."""
+    """Overwrite x (d,) with L⁻¹x; of ``L`` the first d rows are read, as ``cholesky`` left them."""
     for i in range(x.shape[0]):
         s = x[i]
         for k in range(i):
             s -= L[i, k] * x[k]
-        x[i] = s / L[i, i]
+        x[i] = s * L[i, i]
 
 
 @vectorised
 def backward(L: _Matrix, x: _Vector) -> None:
-    """Overwrite x (d,) with L⁻ᵀx; of ``L`` the first d rows are read."""
+    """Overwrite x (d,) with L⁻ᵀx; of ``L`` the first d rows are read, as ``cholesky`` left them."""
     for i in range(x.shape[0] - 1, -1, -1):
-        x[i] /= L[i, i]
+        x[i] *= L[i, i]
         for k in range(i):
             x[k] -= L[i, k] * x[i]

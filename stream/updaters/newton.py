@@ -35,10 +35,12 @@ Woodbury's formula, with S = W^½ and B = I + SKS,
 
 So a step costs O(n³), after O(n²·d) for K and, where A is full, O(d³ + n·d²) for L and V. The first
 step starts from the margins m of any θ, which need not have an α: the minimum of the quadratic
-model at m is α = b − S·B⁻¹·S·K·b with b = W(m − o − Vη₀) − ρ. Where K is large (a weak prior, large
-features) margins lose digits in Kα; so the last step is taken in θ, with the gradient of the
-primal form and s = L⁻ᵀ(I − V'SB⁻¹SV)L⁻¹g, again until its decrement passes, and when it does not,
-the primal form takes over.
+model at m is α = b − S·B⁻¹·S·K·b with b = W(m − o − Vη₀) − ρ; at the mode w(y − 1) ≤ α ≤ wy, to
+which it is cut. Where K is large (a weak prior, large
+features) margins lose digits in Kα; so the last steps are taken in θ, with the gradient of the
+primal form and s = L⁻ᵀ(I − V'SB⁻¹SV)L⁻¹g, S and B as they were when margins last moved by at most
+0.03, which is H to 3 %. They are repeated until the decrement passes; when it does not, the primal
+form takes over.
 
 Sources: Boyd & Vandenberghe, Convex Optimization, §9.5 (damped Newton, the decrement); Bach,
 Self-concordant analysis for logistic regression, EJS 2010, §2 (the bound); Rasmussen & Williams,
@@ -52,7 +54,6 @@ from numpy.typing import NDArray
 
 from stream.updaters.dense import (
     add_gram,
-    add_squares,
     add_times_transposed,
     backward,
     cholesky,
@@ -70,14 +71,15 @@ TOLERANCE = 1e-10
 
 _ARMIJO = 1e-4
 _SURE = 1.5  # change of margins up to which a full step needs no line search
+_FAR = 10.0  # change of margins after which the dual form may do better to start from α = 0
 _MAX_STEPS = 500
-_LAST_STEPS = 4  # in θ, after the dual form
-_NEAR_END = 3e-3  # change of margins below which the last factor serves again
+_LAST_STEPS = 8  # in θ, after the dual form
+_NEAR_END = 0.03  # change of margins up to which the last factor serves again: H to 3 %
 _LARGEST_B = 1e7  # of the trace of B: above it variances by the dual form lose digits
 _RIDGES = 8
 _ROUNDING = 1e-14  # of the objective: below it an increase is noise
 
-_DENSE = 0x0420E74A
+_DENSE = 0x58190845
 """CRC-32 of dense.py. Numba's cache on disk asks only whether the file of a function has changed,
 not those of the functions it calls: so a change there must be one here (a test says so)."""
 
@@ -242,12 +244,12 @@ def _whiten(X: _Matrix, precision: float, F: _Vector, f: _Vector, L: _Vector, V:
     n, d = X.shape
     if F.ndim == 1:
         for j in range(d):
-            L[j] = np.sqrt(precision + F[j])
+            L[j] = 1.0 / np.sqrt(precision + F[j])
         for i in range(n):
             for j in range(d):
-                V[i, j] = X[i, j] / L[j]
+                V[i, j] = X[i, j] * L[j]
         for j in range(d):
-            V[n, j] = f[j] / L[j]
+            V[n, j] = f[j] * L[j]
         return True
     _prior(precision, F, L)
     V[:n] = X
@@ -260,7 +262,7 @@ def _unwhiten(L: _Matrix, x: _Vector) -> None:
     """Overwrite x (d,) with L⁻ᵀx, L a lower triangle or a diagonal (d,)."""
     if L.ndim == 1:
         for j in range(x.shape[0]):
-            x[j] /= L[j]
+            x[j] *= L[j]
     else:
         backward(L, x)
 
@@ -272,21 +274,21 @@ def _dual_step(
     curvature: _Vector,
     S: _Vector,
     B: _Matrix,
+    nothing: _Vector,
     x: _Vector,
     change: _Vector,
 ) -> bool:
     """Overwrite ``change`` (n,) with Δα = −(r − S·B⁻¹·S·K·r).
 
-    ``S`` (n,) becomes W^½, ``B`` (n + 1, n) the Cholesky factor of I + SKS, ``x`` (n,) is scratch.
+    ``S`` (n,) becomes W^½, ``B`` (n + 1, n) the Cholesky factor of I + SKS; ``nothing`` is zeros
+    and ``x`` scratch, (n,).
     """
     n = r.shape[0]
     for i in range(n):
         S[i] = np.sqrt(curvature[i])
+    times(K, r, nothing, x)
     for i in range(n):
-        s = 0.0
-        for k in range(n):
-            s += K[i, k] * r[k]
-        B[n, i] = S[i] * s
+        B[n, i] = S[i] * x[i]
         for k in range(i):
             B[i, k] = S[i] * K[i, k] * S[k]
         B[i, i] = 1.0 + curvature[i] * K[i, i]
@@ -323,23 +325,27 @@ def _dual(
         return 0
     K, B = np.empty((n + 1, n + 1)), np.empty((n + 1, n))
     products(V, K)
-    work = np.empty((11, n))
+    work = np.empty((12, n))
     margins, change, rho, curvature, r, S = work[0], work[1], work[2], work[3], work[4], work[5]
     alpha, change_alpha, away, trial, x = work[6], work[7], work[8], work[9], work[10]
+    nothing = work[11]
     for i in range(n):
+        nothing[i] = 0.0
         away[i] = o[i] + K[n, i]
-    # The first step leads from the margins of θ to an α; where that may be worse, α = 0 is better.
+    # The first step leads from the margins of θ to an α, cut to the box in which the mode has it.
     times(X, theta, o, margins)
     _slopes(margins, y, w, rho, curvature)
     for i in range(n):
         r[i] = rho[i] - curvature[i] * (margins[i] - away[i])
-    if not _dual_step(K, r, curvature, S, B, x, alpha):
+    if not _dual_step(K, r, curvature, S, B, nothing, x, alpha):
         return 0
+    for i in range(n):
+        alpha[i] = min(max(alpha[i], w[i] * (y[i] - 1.0)), w[i] * y[i])
     times(K, alpha, away, trial)
     for i in range(n):
         change[i] = trial[i] - margins[i]
     moved = largest(change)
-    if moved > _SURE:
+    if moved > _FAR:
         value = _losses(trial, y, w) + 0.5 * (dot(alpha, trial) - dot(alpha, away))
         if not value <= _losses(away, y, w):
             alpha[:] = 0.0
@@ -352,11 +358,9 @@ def _dual(
         _slopes(margins, y, w, rho, curvature)
         for i in range(n):
             r[i] = rho[i] + alpha[i]
-        if not _dual_step(K, r, curvature, S, B, x, change_alpha):
+        if not _dual_step(K, r, curvature, S, B, nothing, x, change_alpha):
             return 0
-        for i in range(n):
-            x[i] = 0.0
-        times(K, change_alpha, x, change)
+        times(K, change_alpha, nothing, change)
         moved = largest(change)
         if moved == np.inf:
             return 0
@@ -376,9 +380,7 @@ def _dual(
                 t *= 0.5
         for i in range(n):
             alpha[i] += t * change_alpha[i]
-    for i in range(n):
-        away[i] = 0.0
-    mode, g = V[n].copy(), np.empty(d)
+    mode, g = V[n], np.empty(d)
     add_times_transposed(V, alpha, mode)
     _unwhiten(L, mode)
     for _ in range(_LAST_STEPS):
@@ -386,7 +388,7 @@ def _dual(
         times(X, mode, o, margins)
         _slopes(margins, y, w, rho, curvature)
         _gradient(X, rho, precision, F, f, mode, g)
-        if _last_step(L, V, S, B, away, x, g) <= tolerance:
+        if _last_step(L, V, S, B, nothing, x, g) <= tolerance:
             for j in range(d):
                 theta[j] = mode[j] - g[j]
             return taken
@@ -405,7 +407,7 @@ def _last_step(
     """
     if L.ndim == 1:
         for j in range(g.shape[0]):
-            g[j] /= L[j]
+            g[j] *= L[j]
     else:
         forward(L, g)
     times(V, g, nothing, x)
@@ -493,17 +495,18 @@ def posterior_precision(
     Z: _Features, w: _Vector, o: _Vector, precision: float, F: _Vector, theta: _Vector
 ) -> _Vector:
     """λI + F + Z'WZ at ``theta``, or where F is a diagonal (d,) that of it: of the shape of F."""
-    X = Z.astype(np.float64)
-    curvature = _curvature(X, w, o, theta)
-    d = X.shape[1]
+    n, d = Z.shape
     P = np.empty(F.shape)
     if F.ndim == 1:
         for j in range(d):
             P[j] = precision + F[j]
-        add_squares(X, curvature, P)
+        for i in range(n):
+            h = _curvature(Z[i], w[i], o[i], theta)
+            for j in range(d):
+                P[j] += h * Z[i, j] * Z[i, j]
     else:
         _prior(precision, F, P)
-        add_gram(P, X, curvature)
+        add_gram(P, Z.astype(np.float64), _curvatures(Z, w, o, theta))
         for j in range(d):
             for k in range(j):
                 P[k, j] = P[j, k]
@@ -521,7 +524,7 @@ def variances(
     """
     X = Z.astype(np.float64)
     n, d = X.shape
-    curvature = _curvature(X, w, o, theta)
+    curvature = _curvatures(Z, w, o, theta)
     result = np.zeros(d)
     if F.ndim == 1 and n <= d and _dual_variances(X, curvature, precision, F, result):
         return result
@@ -534,7 +537,7 @@ def variances(
         for i in range(j, d):
             s = 1.0 if i == j else 0.0
             s -= dot(L[i, j:i], column[j:i])
-            column[i] = s / L[i, i]
+            column[i] = s * L[i, i]
             result[j] += column[i] * column[i]
     return result
 
@@ -564,14 +567,23 @@ def _dual_variances(
     return True
 
 
+@vectorised
+def _curvature(z: _Features, w: float, o: float, theta: _Vector) -> float:
+    """w·p·(1 − p) at ``theta`` for one example z (d,)."""
+    m = o
+    for j in range(theta.shape[0]):
+        m += z[j] * theta[j]
+    e = np.exp(-abs(m))
+    return float(w * e / ((1.0 + e) * (1.0 + e)))
+
+
 @compiled
-def _curvature(X: _Matrix, w: _Vector, o: _Vector, theta: _Vector) -> _Vector:
+def _curvatures(Z: _Features, w: _Vector, o: _Vector, theta: _Vector) -> _Vector:
     """W (n,) at ``theta``."""
-    n = X.shape[0]
-    margins, rho, curvature = np.empty(n), np.empty(n), np.empty(n)
-    times(X, theta, o, margins)
-    _slopes(margins, w, w, rho, curvature)
-    return curvature
+    result = np.empty(Z.shape[0])
+    for i in range(Z.shape[0]):
+        result[i] = _curvature(Z[i], w[i], o[i], theta)
+    return result
 
 
 def warm_up() -> None:
