@@ -7,7 +7,7 @@ these take.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 import numpy as np
@@ -17,6 +17,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _Vector = NDArray[np.float64]
 _Matrix = NDArray[np.float64]
+_Rows = NDArray[np.floating[Any]]  # features as they are, float32, or copied to float64
 
 
 def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -57,7 +58,7 @@ def largest(x: _Vector) -> float:
 
 
 @vectorised
-def times(A: _Matrix, x: _Vector, start: _Vector, out: _Vector) -> None:
+def times(A: _Rows, x: _Vector, start: _Vector, out: _Vector) -> None:
     """Overwrite out (n,) with start + A·x, for A (≥ n, ≥ d), x (d,)."""
     for i in range(out.shape[0]):
         s = start[i]
@@ -67,7 +68,7 @@ def times(A: _Matrix, x: _Vector, start: _Vector, out: _Vector) -> None:
 
 
 @vectorised
-def add_times_transposed(A: _Matrix, x: _Vector, out: _Vector) -> None:
+def add_times_transposed(A: _Rows, x: _Vector, out: _Vector) -> None:
     """Add A'·x to out (d,), for A (≥ n, d), x (n,)."""
     for i in range(x.shape[0]):
         for k in range(out.shape[0]):
@@ -89,20 +90,32 @@ def products(V: _Matrix, K: _Matrix) -> None:
 
 @vectorised
 def add_gram(H: _Matrix, X: _Matrix, c: _Vector) -> None:
-    """Add X'·diag(c)·X to the lower triangle of ``H`` (d, d), four examples at a time."""
+    """Add X'·diag(c)·X to the lower triangle of ``H`` (d, d); what stands above it is destroyed.
+
+    Two rows of H and four examples at a time, so that less is moved than multiplied.
+    """
     n, d = X.shape
     whole = n - n % 4
     for i in range(0, whole, 4):
-        for j in range(d):
-            c0, c1 = c[i] * X[i, j], c[i + 1] * X[i + 1, j]
-            c2, c3 = c[i + 2] * X[i + 2, j], c[i + 3] * X[i + 3, j]
-            for k in range(j + 1):
-                H[j, k] += c0 * X[i, k] + c1 * X[i + 1, k] + c2 * X[i + 2, k] + c3 * X[i + 3, k]
+        for j in range(0, d - 1, 2):
+            a0, a1 = c[i] * X[i, j], c[i + 1] * X[i + 1, j]
+            a2, a3 = c[i + 2] * X[i + 2, j], c[i + 3] * X[i + 3, j]
+            b0, b1 = c[i] * X[i, j + 1], c[i + 1] * X[i + 1, j + 1]
+            b2, b3 = c[i + 2] * X[i + 2, j + 1], c[i + 3] * X[i + 3, j + 1]
+            for k in range(j + 2):
+                x0, x1, x2, x3 = X[i, k], X[i + 1, k], X[i + 2, k], X[i + 3, k]
+                H[j, k] += a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
+                H[j + 1, k] += b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
+        if d % 2:
+            a0, a1 = c[i] * X[i, d - 1], c[i + 1] * X[i + 1, d - 1]
+            a2, a3 = c[i + 2] * X[i + 2, d - 1], c[i + 3] * X[i + 3, d - 1]
+            for k in range(d):
+                H[d - 1, k] += a0 * X[i, k] + a1 * X[i + 1, k] + a2 * X[i + 2, k] + a3 * X[i + 3, k]
     for i in range(whole, n):
         for j in range(d):
-            c0 = c[i] * X[i, j]
+            a0 = c[i] * X[i, j]
             for k in range(j + 1):
-                H[j, k] += c0 * X[i, k]
+                H[j, k] += a0 * X[i, k]
 
 
 @vectorised

@@ -35,12 +35,14 @@ Woodbury's formula, with S = W^½ and B = I + SKS,
 
 So a step costs O(n³), after O(n²·d) for K and, where A is full, O(d³ + n·d²) for L and V. The first
 step starts from the margins m of any θ, which need not have an α: the minimum of the quadratic
-model at m is α = b − S·B⁻¹·S·K·b with b = W(m − o − Vη₀) − ρ; at the mode w(y − 1) ≤ α ≤ wy, to
-which it is cut. Where K is large (a weak prior, large
-features) margins lose digits in Kα; so the last steps are taken in θ, with the gradient of the
-primal form and s = L⁻ᵀ(I − V'SB⁻¹SV)L⁻¹g, S and B as they were when margins last moved by at most
-0.03, which is H to 3 %. They are repeated until the decrement passes; when it does not, the primal
-form takes over.
+model at m is α = b − S·B⁻¹·S·K·b with b = W(m − o − Vη₀) − ρ, cut to the box w(y − 1) ≤ α ≤ wy, in
+which the mode has it. Where K is large (a weak prior, large features) margins lose digits in Kα; so
+the last steps are taken in θ, with the gradient of the primal form and
+
+    s = L⁻ᵀ(I − V'S·B⁻¹·SV)L⁻¹g,
+
+S and B as they were when a step last moved the margins, by 0.03 at most: that is H to 3 %. They are
+repeated until the decrement passes; when it does not, the primal form takes over.
 
 Sources: Boyd & Vandenberghe, Convex Optimization, §9.5 (damped Newton, the decrement); Bach,
 Self-concordant analysis for logistic regression, EJS 2010, §2 (the bound); Rasmussen & Williams,
@@ -48,6 +50,8 @@ Gaussian Processes for Machine Learning, §3.4 (the dual form, B).
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,13 +83,14 @@ _LARGEST_B = 1e7  # of the trace of B: above it variances by the dual form lose 
 _RIDGES = 8
 _ROUNDING = 1e-14  # of the objective: below it an increase is noise
 
-_DENSE = 0x58190845
+_DENSE = 0xB5B9E63E
 """CRC-32 of dense.py. Numba's cache on disk asks only whether the file of a function has changed,
 not those of the functions it calls: so a change there must be one here (a test says so)."""
 
 _Vector = NDArray[np.float64]
 _Matrix = NDArray[np.float64]
 _Features = NDArray[np.float32]
+_Rows = NDArray[np.floating[Any]]  # features as they are, or copied to float64
 
 
 @compiled
@@ -107,9 +112,9 @@ def _slopes(margins: _Vector, y: _Vector, w: _Vector, rho: _Vector, curvature: _
 
 @vectorised
 def _gradient(
-    X: _Matrix, rho: _Vector, precision: float, F: _Vector, f: _Vector, theta: _Vector, g: _Vector
+    Z: _Rows, rho: _Vector, precision: float, F: _Vector, f: _Vector, theta: _Vector, g: _Vector
 ) -> None:
-    """Overwrite g (d,) with X'ρ + (λI + F)θ − f."""
+    """Overwrite g (d,) with Z'ρ + (λI + F)θ − f."""
     d = theta.shape[0]
     for j in range(d):
         g[j] = precision * theta[j] - f[j]
@@ -117,7 +122,7 @@ def _gradient(
             g[j] += F[j] * theta[j]
         else:
             g[j] += dot(F[j], theta)
-    add_times_transposed(X, rho, g)
+    add_times_transposed(Z, rho, g)
 
 
 @vectorised
@@ -236,23 +241,23 @@ def _objective(
 
 
 @compiled
-def _whiten(X: _Matrix, precision: float, F: _Vector, f: _Vector, L: _Vector, V: _Matrix) -> bool:
-    """Overwrite ``V`` (n + 1, d) with X·L⁻ᵀ and, below it, η₀ = L⁻¹f; ``L`` with a root of A.
+def _whiten(Z: _Features, precision: float, F: _Vector, f: _Vector, L: _Vector, V: _Matrix) -> bool:
+    """Overwrite ``V`` (n + 1, d) with Z·L⁻ᵀ and, below it, η₀ = L⁻¹f; ``L`` with a root of A.
 
     ``L`` has the shape of F, but where it is a matrix, (d + n + 1, d): V stands in its last rows.
     """
-    n, d = X.shape
+    n, d = Z.shape
     if F.ndim == 1:
         for j in range(d):
             L[j] = 1.0 / np.sqrt(precision + F[j])
         for i in range(n):
             for j in range(d):
-                V[i, j] = X[i, j] * L[j]
+                V[i, j] = Z[i, j] * L[j]
         for j in range(d):
             V[n, j] = f[j] * L[j]
         return True
     _prior(precision, F, L)
-    V[:n] = X
+    V[:n] = Z
     V[n] = f
     return cholesky(L)
 
@@ -304,7 +309,7 @@ def _dual_step(
 
 @compiled
 def _dual(
-    X: _Matrix,
+    Z: _Features,
     y: _Vector,
     w: _Vector,
     o: _Vector,
@@ -315,13 +320,13 @@ def _dual(
     tolerance: float,
 ) -> int:
     """Move ``theta`` to the mode by steps in α; 0, and ``theta`` as it was, when that fails."""
-    n, d = X.shape
+    n, d = Z.shape
     if F.ndim == 1:
         L, V = np.empty(d), np.empty((n + 1, d))
     else:
         L = np.empty((d + n + 1, d))
         V = L[d:]
-    if not _whiten(X, precision, F, f, L, V):
+    if not _whiten(Z, precision, F, f, L, V):
         return 0
     K, B = np.empty((n + 1, n + 1)), np.empty((n + 1, n))
     products(V, K)
@@ -333,7 +338,7 @@ def _dual(
         nothing[i] = 0.0
         away[i] = o[i] + K[n, i]
     # The first step leads from the margins of θ to an α, cut to the box in which the mode has it.
-    times(X, theta, o, margins)
+    times(Z, theta, o, margins)
     _slopes(margins, y, w, rho, curvature)
     for i in range(n):
         r[i] = rho[i] - curvature[i] * (margins[i] - away[i])
@@ -385,9 +390,9 @@ def _dual(
     _unwhiten(L, mode)
     for _ in range(_LAST_STEPS):
         taken += 1
-        times(X, mode, o, margins)
+        times(Z, mode, o, margins)
         _slopes(margins, y, w, rho, curvature)
-        _gradient(X, rho, precision, F, f, mode, g)
+        _gradient(Z, rho, precision, F, f, mode, g)
         if _last_step(L, V, S, B, nothing, x, g) <= tolerance:
             for j in range(d):
                 theta[j] = mode[j] - g[j]
@@ -450,12 +455,11 @@ def fit(
 
     """
     n, d = Z.shape
-    X = Z.astype(np.float64)
     if n <= d:
-        taken = _dual(X, y, w, o, precision, F, f, theta, tolerance)
+        taken = _dual(Z, y, w, o, precision, F, f, theta, tolerance)
         if taken > 0:
             return taken
-    return _primal(X, y, w, o, precision, F, f, theta, tolerance)
+    return _primal(Z.astype(np.float64), y, w, o, precision, F, f, theta, tolerance)
 
 
 @compiled
