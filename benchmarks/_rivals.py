@@ -2,7 +2,7 @@
 
 Runs in an environment of its own (``updaters-rivals.txt``), without hearback. Reads commands from
 stdin, one a line, and answers each with a line of JSON: the seconds that training alone took for
-all entities, and for lambda-learner the modes and the posterior precisions. What is built before
+each entity, and for lambda-learner the modes and the posterior precisions. What is built before
 training (data sets, models, trainers) is not timed.
 """
 
@@ -46,9 +46,11 @@ def lambda_learner(problem: dict[str, Any]) -> dict[str, Any]:
             strict=True,
         )
     ]
-    start = time.perf_counter()
-    trained = [each.train() for each in trainers]
-    seconds = time.perf_counter() - start
+    trained, seconds = [], []
+    for each in trainers:
+        start = time.perf_counter()
+        trained.append(each.train())
+        seconds.append(time.perf_counter() - start)
     hessians = [result[0].hessian.toarray() for result in trained]
     return {
         "seconds": seconds,
@@ -68,11 +70,13 @@ def river(problem: dict[str, Any]) -> dict[str, Any]:
         )
         for Z, y in zip(problem["Z"], problem["y"], strict=True)
     ]
-    start = time.perf_counter()
+    seconds = []
     for learner, rows, labels in entities:
+        start = time.perf_counter()
         for row, label in zip(rows, labels, strict=True):
             learner.learn_one(row, label)
-    return {"seconds": time.perf_counter() - start}
+        seconds.append(time.perf_counter() - start)
+    return {"seconds": seconds}
 
 
 def main() -> None:

@@ -2,8 +2,9 @@
 
 lambda-learner 0.1.0 and river train in an environment of their own, which is made on first use in
 the user's cache folder (``updaters-rivals.txt`` pins it). All of it runs on one core, in turns:
-each round times hearback, lambda-learner and river on the same entities, and of each the fastest
-round counts, as other work on a shared machine only ever slows one down.
+each round times hearback, lambda-learner and river on the same entities. Other work on a shared
+machine only ever slows one down, so of each the fastest of ``ROUNDS`` counts, in pieces of the same
+length: a millisecond or less, one entity for the rivals, all of them for hearback.
 
 An *update* of an entity: 10 new examples arrive on top of 160 that are folded; in: the folded part
 and the old mode; out: the MAP to hearback's tolerance and the posterior precision. For
@@ -23,6 +24,7 @@ import tempfile
 import time
 import venv
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,8 +47,7 @@ REQUIREMENTS = Path(__file__).with_name("updaters-rivals.txt")
 PRECISION = 3.0  # λ, the default
 FOLDED = 160
 ENTITIES = 200
-ROUNDS = 11
-REPEATS = 5  # of hearback in a round: it is quick
+ROUNDS = 15
 SIZES = [(8, 5), (16, 10), (32, 10), (64, 20)]
 DECIDING = (32, 10)
 
@@ -119,12 +120,11 @@ def update(of: Problem, *, with_variances: bool = False) -> tuple[Array, Array]:
     return theta, found
 
 
-def seconds_of(action: Callable[[], object], repeats: int) -> float:
-    """Seconds that one run takes on average."""
+def seconds_of(action: Callable[[], object]) -> float:
+    """Seconds that an action takes."""
     start = time.perf_counter()
-    for _ in range(repeats):
-        action()
-    return (time.perf_counter() - start) / repeats
+    action()
+    return time.perf_counter() - start
 
 
 class Rivals:
@@ -227,8 +227,8 @@ def against_rivals() -> dict[str, float]:
                 of = problem(d, n, full=mode == "full")
                 distance = same(name, of, rivals.train("lambda_learner", name, of))
                 update(of, with_variances=True)
-                rounds = [one_round(of, name, rivals) for _ in range(ROUNDS)]
-                ours, whole, theirs, river = (min(column) for column in zip(*rounds, strict=True))
+                seconds = [one_round(of, name, rivals) for _ in range(ROUNDS)]
+                ours, whole, theirs, river = np.min(seconds, axis=0).mean(axis=1).tolist()
                 over_theirs, over_river = theirs / ours, river / ours
                 print(
                     f"{f'{d}, {n}':8}{mode:12}{1 / ours:12,.0f}{1 / whole:12,.0f}"
@@ -243,13 +243,13 @@ def against_rivals() -> dict[str, float]:
     return keys
 
 
-def one_round(of: Problem, name: str, rivals: Rivals) -> tuple[float, float, float, float]:
-    """Seconds per update: hearback's, the same with variances, lambda-learner's, river's."""
-    ours = seconds_of(lambda: update(of), REPEATS)
-    whole = seconds_of(lambda: update(of, with_variances=True), REPEATS)
-    theirs = float(rivals.train("lambda_learner", name, of)["seconds"])
-    river = float(rivals.train("river", name, of)["seconds"])
-    return ours / ENTITIES, whole / ENTITIES, theirs / ENTITIES, river / ENTITIES
+def one_round(of: Problem, name: str, rivals: Rivals) -> list[list[float]]:
+    """Seconds per update of each entity: hearback's, with variances, lambda-learner's, river's."""
+    update(of)  # back into the processor's cache, where the rivals' own work is
+    ours = seconds_of(lambda: update(of)) / ENTITIES
+    whole = seconds_of(lambda: update(of, with_variances=True)) / ENTITIES
+    theirs = [rivals.train(method, name, of)["seconds"] for method in ("lambda_learner", "river")]
+    return [[ours] * ENTITIES, [whole] * ENTITIES, *theirs]
 
 
 def growth() -> None:
@@ -263,7 +263,7 @@ def growth() -> None:
             for n in counts:
                 of = problem(d, n, full=mode == "full", entities=8)
                 update(of)
-                row.append(min(seconds_of(lambda of=of: update(of), 3) for _ in range(5)) / 8)  # type: ignore[misc]
+                row.append(min(seconds_of(partial(update, of)) for _ in range(40)) / 8)
             print(f"{d:<6}" + "".join(f"{seconds * 1e6:9.1f}" for seconds in row))
 
 
