@@ -32,7 +32,10 @@ class WritingHandler:
         self._mode = mode
         self._path = path
 
-    async def process(self, batch: RecordBatch) -> None:
+    def leaving(self) -> None:
+        """Nothing waits."""
+
+    async def process(self, batch: RecordBatch) -> bool:
         """Take as long, or fail, as the mode says."""
         self._write(f"begin {batch.topic} {batch.partition} {batch.begin}")
         if self._mode == "slow":
@@ -44,6 +47,7 @@ class WritingHandler:
         elif self._mode == "failing" and batch.partition == 2:
             raise PoisonError("record 7 cannot be set aside")
         self._write(f"end {batch.topic} {batch.partition} {batch.begin} {batch.end}")
+        return True
 
     async def tick(self) -> None:
         """Fail if the mode says so."""

@@ -107,13 +107,14 @@ def test_a_batch_that_was_sought_back_comes_again(kit: Kit) -> None:
     refused: set[tuple[str, int, int]] = set()
 
     class Refusing(Recorder):
-        async def process(self, batch: RecordBatch) -> None:
+        async def process(self, batch: RecordBatch) -> bool:
             where = (batch.topic, batch.partition, batch.begin)
             if where in refused or batch.partition == 3:
-                await super().process(batch)
-            elif self.control is not None:
+                return await super().process(batch)
+            if self.control is not None:
                 refused.add(where)
                 await self.control.seek({(batch.topic, batch.partition): batch.begin})
+            return batch.partition == 2  # whatever it says: it was sought
 
     kit.produce(4000)
     recorder = Refusing()
