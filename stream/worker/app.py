@@ -448,7 +448,13 @@ class _Terse(logging.Filter):
     the error that ends the worker, which is told once, at the end.
     """
 
-    _ROUTINE = ("Crashed reason=", "because it is rebalancing", "RebalanceInProgressError")
+    _ROUTINE = (
+        "Crashed reason=",
+        "because it is rebalancing",
+        "RebalanceInProgressError",
+        "is overlapping",  # Faust's timers notice that a unit of work took long
+        "Missing sensor state",
+    )
 
     def __init__(self) -> None:
         super().__init__()

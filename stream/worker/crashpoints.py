@@ -1,7 +1,8 @@
 """Named places between any two steps of a session, at which a test can let the process die.
 
 ``hearback worker`` arms them from the environment: ``HEARBACK_CRASH_AT=committed:3`` kills the
-process, as ``kill -9`` would, when it comes to the point ``committed`` for the third time.
+process, as ``kill -9`` would, when it comes to the point ``committed`` for the third time;
+``committed:3:freeze`` stops it there, once, until somebody sends SIGCONT.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ POINTS = (
 """In the order in which a session comes to them."""
 
 _left: dict[str, int] = {}
+_how: dict[str, signal.Signals] = {}
 
 
 def arm(environment: Mapping[str, str]) -> None:
@@ -45,15 +47,18 @@ def arm(environment: Mapping[str, str]) -> None:
     wanted = environment.get(VARIABLE)
     if not wanted:
         return
-    name, _, times = wanted.partition(":")
-    if name not in POINTS or not (times or "1").isdigit():
+    name, _, rest = wanted.partition(":")
+    times, _, how = rest.partition(":")
+    times, how = times or "1", how or "die"
+    if name not in POINTS or not times.isdigit() or how not in {"die", "freeze"}:
         raise ConfigError(f"{VARIABLE}={wanted}: points are {', '.join(POINTS)}, as name:times")
-    _left[name] = int(times or "1")
+    _left[name] = int(times)
+    _how[name] = signal.SIGSTOP if how == "freeze" else signal.SIGKILL
 
 
 def crash_point(name: str) -> None:
     """Die here, if that was asked for."""
     if name in _left:
         _left[name] -= 1
-        if _left[name] <= 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if _left[name] == 0:
+            os.kill(os.getpid(), _how[name])

@@ -7,6 +7,7 @@ whatever an earlier owner still has open, and nothing that this one tries later 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -118,8 +119,9 @@ class Transactions:
 
     def close(self) -> None:
         """Give up what is on its way."""
-        self._producer.purge(in_queue=True, in_flight=True, blocking=False)
-        self._producer.poll(0)
+        with suppress(KafkaException):  # a producer that was fenced says so again
+            self._producer.purge(in_queue=True, in_flight=True, blocking=False)
+            self._producer.poll(0)
         del self._producer
 
     def _send_writes(self, writes: Writes) -> None:
