@@ -176,7 +176,12 @@ class RocksStore:
 
     def close(self) -> None:
         """Release the folder."""
-        self._db.close()
+        try:
+            self._db.close()
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            raise StateError(f"the state cannot be closed: {error}") from None
 
 
 def _options(memory: RocksMemory | None) -> Options:

@@ -275,10 +275,16 @@ class Worker:
             await asyncio.to_thread(check_broker, self._settings)
             await self._until_done()
         finally:
-            async with self._turn:
-                await self._handler.stop()
+            await self._release()
         if self.error is not None:
             raise self.error
+
+    async def _release(self) -> None:
+        async with self._turn:
+            try:
+                await self._handler.stop()
+            except Exception as error:  # noqa: BLE001 - the error before it is the cause
+                self.fail(error)
 
     async def _until_done(self) -> None:
         app = self._app
@@ -308,14 +314,14 @@ class Worker:
             if admitted is None:
                 continue
             try:
-                done = await self._handler.process(admitted)
+                if await self._handler.process(admitted):
+                    self.consumer.acknowledge(admitted)
+                    crash_point("acknowledged")
+                else:
+                    await self.consumer.give_back(admitted)
             except Exception as error:  # noqa: BLE001  # Faust would acknowledge it and go on
                 error.add_note(f"in {admitted.topic}-{admitted.partition} from {admitted.begin}")
                 self.fail(error)
-            else:
-                if done:
-                    self.consumer.acknowledge(admitted)
-                    crash_point("acknowledged")
 
     async def _on_assigned(self, *_: Any, **__: Any) -> None:
         if not self.consumer.assigned:

@@ -114,8 +114,10 @@ class DataFolder:
 
     def release(self) -> None:
         """Close all stores and let another worker have the folder."""
-        self.keep_only(())
-        os.close(self._lock)
+        try:
+            self.keep_only(())
+        finally:
+            os.close(self._lock)
 
     def _folder(self, place: Place) -> Path:
         stage, number = place

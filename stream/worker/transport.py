@@ -321,6 +321,12 @@ class BatchConsumer(faust_driver.Consumer):
             del self._open[tp]
             self._position[tp] = batch.end
 
+    async def give_back(self, batch: RecordBatch) -> None:
+        """Let an admitted batch come again, unless its partition was sought meanwhile."""
+        tp = TP(batch.topic, batch.partition)
+        if self.assigned and not self._settling and self._open.get(tp) is batch:
+            await self.seek_to({tp: self._position[tp]})
+
     async def begun(self, partitions: Iterable[TP]) -> dict[TP, int]:
         """Return the committed offsets of those partitions whose first records were read.
 

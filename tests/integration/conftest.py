@@ -48,6 +48,15 @@ def small_market(tmp_path_factory: pytest.TempPathFactory) -> Market:
 
 
 @pytest.fixture(scope="session")
+def middle_market(tmp_path_factory: pytest.TempPathFactory) -> Market:
+    """Some 25,000 events: enough to be in the middle of for a while."""
+    settings = SimulationSettings(
+        seed=7, members=1000, jobs=120, days=20, applications_per_member=14.0
+    )
+    return Market(tmp_path_factory.mktemp("middle"), settings)
+
+
+@pytest.fixture(scope="session")
 def market(tmp_path_factory: pytest.TempPathFactory) -> Market:
     """Some 100,000 events."""
     settings = SimulationSettings(
@@ -60,6 +69,14 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Market:
 def world(broker: str, market: Market, tmp_path: Path) -> Iterator[World]:
     """The large market on the shared broker, with topics of its own."""
     made = World(tmp_path, broker, market)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def middle_world(broker: str, middle_market: Market, tmp_path: Path) -> Iterator[World]:
+    """The middle market on the shared broker, with topics of its own."""
+    made = World(tmp_path, broker, middle_market)
     yield made
     made.end()
 

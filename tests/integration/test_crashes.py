@@ -1,4 +1,4 @@
-"""Killed at every named crash point and at random moments, a worker learns the same all the same."""
+"""Killed at every named crash point and at random moments, a worker still learns the same."""
 
 from __future__ import annotations
 

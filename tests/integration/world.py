@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
@@ -126,8 +127,17 @@ class Market:
 class Worker:
     """A worker as a user starts it, with a data folder of its own."""
 
-    def __init__(self, world: World, name: str, crash_at: str | None, more: Sequence[str]) -> None:
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        crash_at: str | None = None,
+        more: Sequence[str] = (),
+        program: Sequence[str] = ("-m", "stream.cli"),
+        largest_file_bytes: int | None = None,
+    ) -> None:
         self.name = name
+        self.failed = False  # as it had to
         self.log = world.folder / f"{name}-{time.monotonic_ns()}.log"
         environment = dict(os.environ)
         environment.pop(VARIABLE, None)
@@ -136,7 +146,7 @@ class Worker:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "stream.cli", "worker", "--broker", world.broker),
+                    *(sys.executable, *program, "worker", "--broker", world.broker),
                     *("--model", str(world.market.folder / "model")),
                     *("--policy", str(world.market.policy_file)),
                     *("--data", str(world.folder / name), "--app-id", world.application_id),
@@ -145,6 +155,9 @@ class Worker:
                 stderr=log,
                 env=environment,
             )
+        if largest_file_bytes is not None:
+            limits = (largest_file_bytes, largest_file_bytes)
+            resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, limits)
 
     @property
     def said(self) -> str:
@@ -196,6 +209,17 @@ class Worker:
         self.process.wait(60)
         assert self.process.returncode == 0, self.said
 
+    def wait_for_failure(self, seconds: float = 60.0) -> str:
+        """Wait until it has stopped with exit code 1; return its last line."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} does not stop: {self.said}") from None
+        assert self.process.returncode == 1, self.said
+        self.failed = True
+        assert "Traceback" not in self.said
+        return self.said.strip().splitlines()[-1]
+
     def wait_for_crash(self, seconds: float = 60.0) -> None:
         """Wait until it has died of its crash point."""
         try:
@@ -223,9 +247,9 @@ class World:
             broker, self.application_id, market.policy.labels.window_ms, partitions, replication=1
         )
 
-    def start(self, name: str = "a", crash_at: str | None = None, *more: str) -> Worker:
+    def start(self, name: str = "a", crash_at: str | None = None, **more: Any) -> Worker:
         """Start a worker with the data folder ``name``."""
-        worker = Worker(self, name, crash_at, more)
+        worker = Worker(self, name, crash_at, **more)
         self.workers.append(worker)
         return worker
 
@@ -286,7 +310,7 @@ class World:
             if enough(last):
                 return values
             for worker in self.workers:
-                assert worker.process.poll() in {None, 0, -signal.SIGKILL}, worker.said
+                assert worker.failed or worker.process.poll() != 1, worker.said
             if time.monotonic() > deadline:
                 missing = self.market.last.keys() - last.keys()
                 said = "\n".join(f"{worker.name}: {worker.said}" for worker in self.workers)

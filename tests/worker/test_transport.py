@@ -125,6 +125,26 @@ def test_a_batch_that_was_sought_back_comes_again(kit: Kit) -> None:
     assert kit.committed() == kit.ends()
 
 
+def test_a_batch_that_was_not_handled_comes_again(kit: Kit) -> None:
+    """A batch for which ``process`` says False comes again, also when it is the last."""
+    refused: set[tuple[str, int, int]] = set()
+
+    class Refusing(Recorder):
+        async def process(self, batch: RecordBatch) -> bool:
+            where = (batch.topic, batch.partition, batch.begin)
+            if where in refused:
+                return await super().process(batch)
+            refused.add(where)
+            return False
+
+    kit.produce(800)
+    recorder = Refusing()
+    kit.work(recorder, lambda: recorder.count >= 800, max_poll_records=40)
+    recorder.check_contiguous()
+    assert recorder.count == 800
+    assert kit.committed() == kit.ends()
+
+
 def test_slow_partitions_hold_up_no_other(kit: Kit) -> None:
     """While the buffers of one partition are full the others' records are all handled."""
     gate = asyncio.Event()
