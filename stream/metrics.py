@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import version
 from wsgiref.simple_server import WSGIServer
 
@@ -118,9 +118,15 @@ class WorkerMetrics:
         )
         self._unattended = Gauge(
             "hearback_unattended_seconds",
-            "For how long nobody has worked on a partition that is assigned here; 0: it is worked"
-            " on. Grows while the broker is away.",
+            "For how long a partition that is assigned here has had no session, or a flush that"
+            " hangs; 0: it is worked on. Grows while the broker is away.",
             ["stage", "partition"],
+            registry=registry,
+        )
+        self._unassigned = Gauge(
+            "hearback_unassigned_seconds",
+            "For how long this worker has had no partitions: it waits for its group, or the broker"
+            " is away. 0: it has some.",
             registry=registry,
         )
         self._lost = Counter(
@@ -164,6 +170,10 @@ class WorkerMetrics:
     def unattended(self, stage: str, number: int, seconds: float) -> None:
         """Say for how long nobody has worked on a partition."""
         self._unattended.labels(stage, str(number)).set(seconds)
+
+    def unassigned(self, seconds: Callable[[], float]) -> None:
+        """Say how to find out for how long the worker has had no partitions."""
+        self._unassigned.set_function(seconds)
 
     def lost(self, stage: str, reason: str) -> None:
         """A session ended before its time."""
