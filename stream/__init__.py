@@ -18,6 +18,7 @@ The map of the package, from the bottom up; a module imports only what stands ab
 ``producers``               (a package beside this one) simulate, read and play logs
 ``run_folder``, ``replay``  logs → the same stages → files
 ``training``                fits the global model on a log
+``rehearsal``, ``tuning``   a log learned again with other settings; choosing them
 ``inspection``              one entity's coefficients, from wherever they are
 ``metrics``                 every Prometheus collector
 ``embedded_broker``         a throw-away broker for trying things out

@@ -23,6 +23,12 @@ class ConfigError(HearbackError):
     reason = "config"
 
 
+class StoppedError(HearbackError):
+    """Ctrl-C, in a command that says itself what is left of its work (exit code 130)."""
+
+    reason = "stopped"
+
+
 class ModelError(HearbackError):
     """A model folder is missing, damaged, or does not fit the data or the state."""
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.metrics import log_loss, roc_auc_score
 
 from stream.labels.changes import Change
@@ -27,6 +29,8 @@ AGES_MS: dict[str, int] = {
 """Ages of an application at which it is asked how many labels were known."""
 
 _ANY = "any"
+
+Numbers: TypeAlias = "array[int] | array[float] | NDArray[np.float64]"
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,9 +87,9 @@ class Prequential:
         )
 
 
-def quality(targets: array[int], scores: array[float]) -> Quality | None:
+def quality(targets: Numbers, scores: Numbers) -> Quality | None:
     """Judge log-odds (n,) against 0/1 targets (n,); None where there is nothing to judge."""
-    if not targets:
+    if not len(targets):
         return None
     y = np.asarray(targets, dtype=np.int64)
     p = 1.0 / (1.0 + np.exp(-np.clip(np.asarray(scores, dtype=np.float64), -500.0, 500.0)))

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from stream.errors import ConfigError
-from stream.units import parse_duration_ms
+from stream.units import format_duration, parse_duration_ms
 
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
@@ -197,6 +197,45 @@ def load_policy(path: Path | None) -> Policy:
         return parse_policy(text)
     except ConfigError as error:
         raise ConfigError(f"policy {path}: {error}") from None
+
+
+def format_policy(policy: Policy) -> str:
+    """Policy → TOML with every key, as :func:`parse_policy` reads it; it comes back equal."""
+    labels = policy.labels
+    parts = [
+        "[labels]",
+        *(
+            f"{key} = {_list(getattr(labels, key))}"
+            for key in ("positive_actions", "negative_actions", "neutral_actions")
+        ),
+        *(
+            f'{key} = "{format_duration(getattr(labels, key + "_ms"))}"'
+            for key in ("window", "min_age", "allowed_lateness", "orphan_ttl")
+        ),
+        f"later_response = {_truth(labels.later_response)}",
+        f"job_closed = {_truth(labels.job_closed)}",
+    ]
+    for name, effect in (("per_member", policy.per_member), ("per_job", policy.per_job)):
+        half_life_ms = effect.half_life_ms
+        parts += [
+            f"\n[effects.{name}]",
+            f"prior_precision = {effect.prior_precision!r}",
+            f'half_life = "{"off" if half_life_ms is None else format_duration(half_life_ms)}"',
+            f"capacity = {effect.capacity}",
+            f"open_limit = {effect.open_limit}",
+            f"full_up_to = {effect.full_up_to}",
+            f"coupled = {_truth(effect.coupled)}",
+        ]
+    return "\n".join(parts) + "\n"
+
+
+def _list(names: frozenset[str]) -> str:
+    # A JSON string is a TOML string, but for DEL.
+    return msgspec.json.encode(sorted(names)).decode().replace("\x7f", "\\u007F")
+
+
+def _truth(value: bool) -> str:
+    return "true" if value else "false"
 
 
 def _effect(found: _EffectFile) -> EffectSettings:

@@ -31,12 +31,11 @@ from stream.labels.jump import CONFIRMATIONS, JumpFilter
 from stream.labels.watermark import Channels
 from stream.policy import Policy
 from stream.records import MAX_DEAD_LETTER_BYTES
-from stream.run_folder import RunFolder, RunMetrics, ScoreLine
+from stream.run_folder import RunMetrics, RunSink
 from stream.stages import JobStage, MemberStage, Steps
 from stream.state.overlay import Overlay
 from stream.state.partition_state import save_identity
 from stream.state.posteriors import all_posteriors
-from stream.state.store import Store
 from stream.updaters.effect import Effect
 from stream.wire import RawApplication, decode_event, decode_raw, to_event
 
@@ -50,7 +49,7 @@ _LOG = 0  # the log is the one channel
 
 def replay(
     lines: Iterable[LogLine],
-    folder: RunFolder,
+    sink: RunSink,
     policy: Policy,
     model: GlobalModel | None,
     space: FeatureSpace,
@@ -60,11 +59,11 @@ def replay(
     max_jump_ms: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> RunMetrics:
-    """Replay a log into an opened run folder.
+    """Replay a log into an opened run folder, or into another sink.
 
     Args:
         lines: the log, in order of arrival.
-        folder: where the files go.
+        sink: where the results go.
         policy: label policy and effects.
         model: the frozen global model; None when every application brings its ``global_score``.
         space: the feature blocks, from :func:`first_look`.
@@ -74,7 +73,7 @@ def replay(
         progress: called with the number of lines read, now and then.
 
     """
-    run = _Run(folder, policy, model, space, score_from_ms, max_jump_ms)
+    run = _Run(sink, policy, model, space, score_from_ms, max_jump_ms)
     count = 0
     for count, line in enumerate(lines, 1):
         run.line(line)
@@ -86,8 +85,8 @@ def replay(
         run.close()
     run.flush()
     progress(count)
-    metrics = run.finish(folder.store)
-    folder.metrics(metrics)
+    metrics = run.finish()
+    sink.metrics(metrics)
     return metrics
 
 
@@ -96,18 +95,18 @@ class _Run:
 
     def __init__(
         self,
-        folder: RunFolder,
+        sink: RunSink,
         policy: Policy,
         model: GlobalModel | None,
         space: FeatureSpace,
         score_from_ms: int,
         max_jump_ms: int | None,
     ) -> None:
-        self._folder = folder
+        self._sink = sink
         self._policy = policy.labels
         self._space = space
         self._score_from_ms = score_from_ms
-        self._overlay = Overlay(folder.store)
+        self._overlay = Overlay(sink.store)
         self._jobs = JobStage(self._overlay, space.per_job.size, policy, model)
         self._version = self._jobs.model_version
         self._members = MemberStage(self._overlay, space.per_member.size, policy, self._version)
@@ -168,10 +167,10 @@ class _Run:
         self._members.effect.flush()
         self._overlay.flush()
 
-    def finish(self, store: Store) -> RunMetrics:
+    def finish(self) -> RunMetrics:
         """Write the coefficients, sorted by key, and sum up."""
         entities: dict[str, int] = {
-            effect.name: self._write_coefficients(store, effect)
+            effect.name: self._write_coefficients(effect)
             for effect in sorted(
                 (self._members.effect, self._jobs.effect), key=lambda effect: effect.name
             )
@@ -216,16 +215,7 @@ class _Run:
         scores, steps = self._jobs.application(scored, watermark_ms)
         if scores is not None:
             self._applications += 1
-            self._folder.score(
-                ScoreLine(
-                    app.application_id,
-                    app.event_time_ms,
-                    scores.global_,
-                    scores.member,
-                    scores.job,
-                    scores.global_ + scores.member + scores.job,
-                )
-            )
+            self._sink.score(app, scores)
         self._emit(steps)
 
     def _advance(self, mark_ms: int) -> None:
@@ -241,7 +231,7 @@ class _Run:
                 self._prequential.observe(step.change)
                 if step.label is not None:
                     self._members.learn(step.label)
-                    self._folder.label(step.label)
+                    self._sink.label(step.label)
             if count % FLUSH_EVERY == 0:
                 self.flush()  # one line may settle or close a million applications
         if self._jobs.dead_letters:
@@ -254,12 +244,12 @@ class _Run:
 
     def _dead_letter(self, letter: DeadLetter) -> None:
         self._dead[letter.reason] += 1
-        self._folder.dead_letter(letter)
+        self._sink.dead_letter(letter)
 
-    def _write_coefficients(self, store: Store, effect: Effect) -> int:
+    def _write_coefficients(self, effect: Effect) -> int:
         count = 0
-        for entity_id, posterior in all_posteriors(store, effect.name):
-            self._folder.coefficients(effect.describe(entity_id, posterior))
+        for entity_id, posterior in all_posteriors(self._sink.store, effect.name):
+            self._sink.coefficients(effect.describe(entity_id, posterior))
             count += 1
         return count
 

@@ -16,14 +16,15 @@ import base64
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import msgspec
 
 from stream.errors import ConfigError
 from stream.evaluation import Summary
-from stream.events import Coefficients, DeadLetter, Label
-from stream.state.store import RocksStore
+from stream.events import Application, Coefficients, DeadLetter, Label
+from stream.labels.changes import Scores
+from stream.state.store import RocksStore, Store
 from stream.wire import encode_coefficients, encode_label
 
 LABELS = "labels.jsonl"
@@ -80,6 +81,29 @@ class RunMetrics(msgspec.Struct, frozen=True, kw_only=True):
     quality: Summary
 
 
+class RunSink(Protocol):
+    """Where a replay's results go: a :class:`RunFolder`, or memory."""
+
+    @property
+    def store(self) -> Store:
+        """Where the replay keeps its state."""
+
+    def score(self, app: Application, scores: Scores) -> None:
+        """Take an application's scores, as of before anything of it is learned."""
+
+    def label(self, label: Label) -> None:
+        """Take a label, after both effects learned it."""
+
+    def coefficients(self, coefficients: Coefficients) -> None:
+        """Take an entity's final coefficients."""
+
+    def dead_letter(self, letter: DeadLetter) -> None:
+        """Take what could not be used."""
+
+    def metrics(self, metrics: RunMetrics) -> None:
+        """Take the counts and the quality, last of all."""
+
+
 class RunFolder:
     """Writes a run. Use as a context manager; it makes the folder and closes the files.
 
@@ -104,7 +128,7 @@ class RunFolder:
             self._scores = stack.enter_context((self.path / SCORES).open("wb"))
             self._coefficients = stack.enter_context((self.path / COEFFICIENTS).open("wb"))
             self._dead_letters = stack.enter_context((self.path / DEAD_LETTERS).open("wb"))
-            self.store = RocksStore(self.path / STATE)
+            self.store: Store = RocksStore(self.path / STATE)
             stack.callback(self.store.close)
             self._open = stack.pop_all()
         return self
@@ -122,8 +146,16 @@ class RunFolder:
         """Write a label message."""
         self._labels.write(encode_label(label) + b"\n")
 
-    def score(self, line: ScoreLine) -> None:
+    def score(self, app: Application, scores: Scores) -> None:
         """Write an application's scores."""
+        line = ScoreLine(
+            app.application_id,
+            app.event_time_ms,
+            scores.global_,
+            scores.member,
+            scores.job,
+            scores.global_ + scores.member + scores.job,
+        )
         self._scores.write(_encode(line) + b"\n")
 
     def coefficients(self, coefficients: Coefficients) -> None:

@@ -16,7 +16,9 @@ from stream.policy import DAY_MS
 from tests import kit
 from tests.test_replay import market, rows
 
-COMMANDS = ["demo", "simulate", "train", "replay", "inspect", "broker", "worker", "produce"]
+COMMANDS = [
+    "demo", "simulate", "train", "replay", "tune", "inspect", "broker", "worker", "produce",
+]  # fmt: skip
 
 
 def hearback(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -100,6 +102,10 @@ def test_inspect_shows_coefficients_by_name(run: Path) -> None:
         (["replay", "LOG", "--out", "r", "--policy", "none.toml"], 1, "policy none.toml"),
         (["replay", "LOG", "--out", "r", "--score-from", "soon"], 2, "soon"),
         (["train", "LOG", "--out", "m", "--until", "1970-01-02"], 1, "both kinds are needed"),
+        (["tune", "LOG", "--until", "1970-02-10", "--out", "LOG"], 1, "is there already"),
+        (["tune", "LOG", "--until", "1970-01-20", "--out", "p.toml"], 1, "at least 200"),
+        (["tune", "none.jsonl", "--until", "1970-01-20", "--out", "p.toml"], 1, "does not exist"),
+        (["tune", "LOG", "--out", "p.toml"], 2, "--until"),
         (["inspect", "cat", "x", "--run", "RUN"], 2, "cat"),
         (["inspect", "member", "x"], 2, "exactly one"),
         (["inspect", "member", "nobody", "--run", "RUN"], 1, "nothing was learned"),

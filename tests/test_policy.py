@@ -11,7 +11,9 @@ from stream.policy import (
     DAY_MS,
     MAX_ENTITY_BYTES,
     EffectSettings,
+    LabelPolicy,
     Policy,
+    format_policy,
     load_policy,
     parse_policy,
 )
@@ -104,3 +106,18 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     """A policy that is not there is a clear error, not the defaults."""
     with pytest.raises(ConfigError, match="No such file"):
         load_policy(tmp_path / "none.toml")
+
+
+def test_a_written_policy_comes_back_equal() -> None:
+    """What ``format_policy`` writes is read back as the same policy, strange actions too."""
+    policy = Policy(
+        labels=LabelPolicy(
+            positive_actions=frozenset({'say "yes"', "naïve\\", "tab\t", "del\x7f"}),
+            window_ms=36 * 3_600_000,
+            later_response=False,
+        ),
+        per_member=EffectSettings(prior_precision=1e-6, half_life_ms=None, coupled=False),
+        per_job=EffectSettings(prior_precision=0.1 + 0.2, half_life_ms=5_400_000, capacity=7),
+    )
+    assert parse_policy(format_policy(policy)) == policy
+    assert parse_policy(format_policy(Policy())) == Policy()

@@ -9,8 +9,8 @@ import sys
 
 import typer
 
-from stream.cli import demo, history, live, look
-from stream.errors import HearbackError
+from stream.cli import demo, history, live, look, tune
+from stream.errors import HearbackError, StoppedError
 
 _INTERRUPTED = 130  # Typer's exit code after Ctrl-C
 
@@ -29,6 +29,7 @@ for _command in (
     history.simulate,
     history.train,
     history.replay,
+    tune.tune,
     look.inspect,
     live.broker,
     live.worker,
@@ -43,7 +44,7 @@ def main() -> None:
         app()
     except HearbackError as error:
         sys.stderr.write(f"hearback: {error}\n")
-        sys.exit(1)
+        sys.exit(_INTERRUPTED if isinstance(error, StoppedError) else 1)
     except OSError as error:
         # A full disk, a folder without permission: nothing that a traceback would explain.
         where = f" ({error.filename})" if error.filename else ""

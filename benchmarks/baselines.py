@@ -1,0 +1,51 @@
+"""The environment of what hearback is compared with: lambda-learner and river, never ours.
+
+lambda-learner fails on SciPy ≥ 1.18, so it and river live in a virtual environment of their own,
+made on first use from ``requirements-baselines.txt`` in the user's cache folder (or in
+HEARBACK_BASELINES) and kept for the next time. A benchmark runs its baselines as a program there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+REQUIREMENTS = Path(__file__).with_name("requirements-baselines.txt")
+
+
+def baselines_python() -> Path:
+    """Return the Python of the baselines' environment, making it the first time.
+
+    Another list of requirements, or another Python, is another environment.
+
+    Raises:
+        subprocess.CalledProcessError: pip could not install them.
+
+    """
+    recipe = sys.version.encode() + REQUIREMENTS.read_bytes()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hearback"
+    root = Path(os.environ.get("HEARBACK_BASELINES") or cache / "baselines")
+    home = root / hashlib.sha256(recipe).hexdigest()[:12]
+    python = home / "bin" / "python"
+    ready = home / "ready"
+    if not ready.exists():
+        print(f"installing the baselines into {home}", file=sys.stderr)
+        shutil.rmtree(home, ignore_errors=True)
+        venv.create(home, with_pip=True)
+        subprocess.run(  # noqa: S603 - our own list of requirements
+            [python, *("-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+             *("-r", REQUIREMENTS)],
+            check=True,
+            stdout=sys.stderr,
+        )  # fmt: skip
+        ready.touch()
+    return python
+
+
+if __name__ == "__main__":
+    print(baselines_python())
