@@ -30,6 +30,7 @@ START_MS: Final = 1_704_067_200_000
 MINUTE_MS: Final = MS_PER_UNIT["m"]
 HOUR_MS: Final = MS_PER_UNIT["h"]
 DAY_MS: Final = MS_PER_UNIT["d"]
+WEEK_MS: Final = MS_PER_UNIT["w"]
 
 
 class SimulationSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,12 +127,16 @@ def lively(**changes: Any) -> SimulationSettings:
     """
     return SimulationSettings(
         **{
+            "members": 1_500,
             "jobs": 600,
             "days": 120,
-            "search_ms": 42 * DAY_MS,
-            "job_life_ms": 12 * DAY_MS,
-            "drift_member_ms": 60 * DAY_MS,
-            "drift_job_ms": 30 * DAY_MS,
+            "applications_per_member": 25.0,
+            "precision_member": 1.2,
+            "precision_job": 2.5,
+            "search_ms": 14 * WEEK_MS,
+            "job_life_ms": 18 * DAY_MS,
+            "drift_member_ms": 120 * DAY_MS,
+            "drift_job_ms": 45 * DAY_MS,
             "habits": True,
             "jobs_per_recruiter": 4.0,
         }

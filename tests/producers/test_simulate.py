@@ -330,7 +330,9 @@ def test_outcomes_follow_the_truth_of_their_day(
 
 def test_preferences_drift_with_their_half_life() -> None:
     """After a half-life coefficients correlate by ½ with what they were, and spread as ever."""
-    settings = lively(members=3000, jobs=3000, days=90, drift_job_ms=None)
+    settings = lively(
+        members=3000, jobs=3000, days=90, drift_member_ms=60 * DAY_MS, drift_job_ms=None
+    )
     start = draw_truth(settings)
     later = Preferences(settings).go_to(60)
     assert np.corrcoef(start.per_member.ravel(), later.per_member.ravel())[0, 1] == pytest.approx(
