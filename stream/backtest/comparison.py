@@ -171,6 +171,11 @@ def parse_comparison(text: str, base: Policy) -> Comparison:
     if found.reference is not None and found.reference not in names:
         raise ConfigError(f"reference {found.reference!r} is none of the settings")
     reference = 0 if found.reference is None else names.index(found.reference)
+    if settings[reference].policy.labels != base.labels:
+        raise ConfigError(
+            f"reference {names[reference]!r} changes [labels], but all are judged by the labels of"
+            " --policy: choose another reference"
+        )
     return Comparison(settings=settings, reference=reference)
 
 

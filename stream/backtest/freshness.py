@@ -14,6 +14,7 @@ was never updated. Shapes: n applications, E entities, d features.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -21,7 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.backtest.judgement import Interval, Judge, Sums, interval
+from stream.backtest.judgement import Interval, Judge, Sums, divided, interval
 from stream.policy import DAY_MS
 from stream.rehearsal import Modes, Rehearsal
 from stream.updaters.effect import EffectName
@@ -84,6 +85,12 @@ class Rows(NamedTuple):
     age_ms: _Ints
     member: _Floats
     job: _Floats
+
+    def where(self, chosen: NDArray[np.bool_]) -> Rows:
+        """Take some of the rows."""
+        return Rows(
+            self.numbers[chosen], self.age_ms[chosen], self.member[chosen], self.job[chosen]
+        )
 
 
 class Freezer:
@@ -152,10 +159,10 @@ class Freezer:
         points: list[AgePoint] = []
         drawn: list[dict[str, _Floats]] = []
         if self._rows:
-            rows = Rows(*(np.concatenate(column) for column in zip(*self._rows, strict=True)))
-            for low, high in zip(EDGES_DAYS[:-1], EDGES_DAYS[1:], strict=True):
+            rows = _joined(self._rows)
+            for low, high in itertools.pairwise(EDGES_DAYS):
                 within = (rows.age_ms >= low * DAY_MS) & (rows.age_ms < high * DAY_MS)
-                some = Rows(*(column[within] for column in rows))
+                some = rows.where(within)
                 y = targets[some.numbers]
                 if len(y) < FEWEST or not FEWEST_OF_EACH <= y.sum() <= len(y) - FEWEST_OF_EACH:
                     continue
@@ -191,7 +198,17 @@ class _Entities:
         theta = np.zeros((len(self._index), self._z.shape[1]))
         for entity, mode in modes.items():
             theta[self._index[entity]] = np.frombuffer(mode)
-        return np.einsum("nd,nd->n", self._z[numbers], theta[self._of[numbers]])
+        scores: _Floats = (self._z[numbers] * theta[self._of[numbers]]).sum(axis=1)
+        return scores
+
+
+def _joined(rows: list[Rows]) -> Rows:
+    return Rows(
+        np.concatenate([one.numbers for one in rows]),
+        np.concatenate([one.age_ms for one in rows]),
+        np.concatenate([one.member for one in rows]),
+        np.concatenate([one.job for one in rows]),
+    )
 
 
 def _freezes(from_ms: int, until_ms: int) -> list[int]:
@@ -261,8 +278,7 @@ def _share(
     def share(draws: _Floats) -> _Floats:
         base = figure(without, draws)
         gained, kept = sign * (figure(live, draws) - base), sign * (figure(frozen, draws) - base)
-        out = np.full(len(draws), np.nan)
-        return np.divide(kept, gained, out=out, where=gained > _LEAST_ADVANTAGE / 10)
+        return divided(kept, gained, _LEAST_ADVANTAGE / 10)
 
     drawn = share(judge.draws)
     advantage = sign * (figure(live, judge.whole)[0] - figure(without, judge.whole)[0])

@@ -81,19 +81,15 @@ class Sums(NamedTuple):
     def auc(self, draws: _Floats) -> _Floats:
         """AUC of each draw (B, K) → (B,); NaN where it has one outcome only."""
         pairs = (draws @ self.positives) * (draws @ self.negatives)
-        won = np.einsum("bi,ij,bj->b", draws, self.wins, draws, optimize=True)
-        return np.divide(won, pairs, out=np.full(len(draws), np.nan), where=pairs > 0)
+        return divided(((draws @ self.wins) * draws).sum(axis=1), pairs)
 
     def log_loss(self, draws: _Floats) -> _Floats:
         """Mean log loss of each draw (B, K) → (B,); NaN where it is empty."""
-        count = draws @ (self.positives + self.negatives)
-        return np.divide(draws @ self.loss, count, out=np.full(len(draws), np.nan), where=count > 0)
+        return divided(draws @ self.loss, draws @ (self.positives + self.negatives))
 
     def observed_over_expected(self, draws: _Floats) -> _Floats:
         """Positives over the sum of probabilities of each draw (B, K) → (B,)."""
-        expected = draws @ self.expected
-        out = np.full(len(draws), np.nan)
-        return np.divide(draws @ self.positives, expected, out=out, where=expected > 0)
+        return divided(draws @ self.positives, draws @ self.expected)
 
 
 class Judge:
@@ -131,8 +127,8 @@ class Judge:
             wins,
             np.bincount(of_positives, minlength=count).astype(np.float64),
             np.bincount(of_negatives, minlength=count).astype(np.float64),
-            np.bincount(blocks, loss, minlength=count),
-            np.bincount(blocks, probability(scores), minlength=count),
+            np.bincount(blocks, loss, minlength=count).astype(np.float64),
+            np.bincount(blocks, probability(scores), minlength=count).astype(np.float64),
         )
 
     def calibration(self, scores: _Floats) -> list[CalibrationBin]:
@@ -164,6 +160,13 @@ def interval(value: float, drawn: _Floats, blocks: int) -> Interval:
         return Interval(value)
     low, high = np.quantile(drawn, (0.025, 0.975))
     return Interval(value, float(low), float(high))
+
+
+def divided(over: _Floats, under: _Floats, least: float = 0.0) -> _Floats:
+    """Divide, NaN where the divisor is not above ``least``."""
+    enough = under > least
+    found: _Floats = np.where(enough, over / np.where(enough, under, 1.0), np.nan)
+    return found
 
 
 def probability(scores: _Floats) -> _Floats:
