@@ -145,6 +145,10 @@ class Freezer:
             )
         )
 
+    def rows(self) -> Rows:
+        """All that was scored so far, freeze after freeze."""
+        return _joined(self._rows)
+
     def curve(
         self, targets: _Floats, fixed: _Floats, member: _Floats, job: _Floats, blocks: _Ints
     ) -> Freshness:
@@ -159,7 +163,7 @@ class Freezer:
         points: list[AgePoint] = []
         drawn: list[dict[str, _Floats]] = []
         if self._rows:
-            rows = _joined(self._rows)
+            rows = self.rows()
             for low, high in itertools.pairwise(EDGES_DAYS):
                 within = (rows.age_ms >= low * DAY_MS) & (rows.age_ms < high * DAY_MS)
                 some = rows.where(within)

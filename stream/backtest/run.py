@@ -256,9 +256,11 @@ class Runner:
     ) -> None:
         """Tell how early a setting knows its labels, once for all that take the same ones."""
         key = setting.policy.labels, setting.learn
+        if not setting.use:
+            return
         if key in timings:
             timings[key].settings.append(setting.name)
-        elif rehearsal is self._truth and setting.use:
+        elif rehearsal is self._truth:
             window_ms = setting.policy.labels.window_ms
             ages = timeliness(
                 rehearsal.steps, setting.learn, rehearsal.targets, self._judged, window_ms
