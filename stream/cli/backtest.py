@@ -94,6 +94,9 @@ def backtest(
     """
     from stream.backtest.comparison import load_comparison
     from stream.backtest.run import Runner, look_through
+    from stream.report.charts import freshness
+    from stream.report.page import page, picture
+    from stream.report.words import sentences
 
     base = load_policy(policy)
     comparison = load_comparison(config, base)
@@ -120,8 +123,14 @@ def backtest(
     found = _run(runner, len(comparison.settings))
     out.mkdir(parents=True, exist_ok=True)
     (out / RESULT).write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
+    (out / REPORT).write_text(page(found), encoding="utf-8")
+    if found.freshness is not None and found.freshness.points:
+        (out / CURVE).write_text(picture(freshness(found.freshness)), encoding="utf-8")
     OUT.print(_table(found))
-    OUT.print(f"files in {out}", soft_wrap=True)
+    OUT.print("")
+    for sentence in sentences(found):
+        OUT.print(f"- {sentence}", soft_wrap=True, highlight=False, markup=False)
+    OUT.print(f"\nto look at: {out / REPORT}; every figure: {out / RESULT}", soft_wrap=True)
 
 
 def _model(
