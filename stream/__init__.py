@@ -13,6 +13,7 @@ The map of the package, from the bottom up; a module imports only what stands ab
 ``updaters``                an entity's posterior, the Newton kernel, one effect
 ``state``                   keys, codecs, stores, and what is not flushed yet
 ``stages``                  the two stages over structs: who scores, labels, learns
+``scoring``                 for serving processes: the mean, a Thompson draw
 ``evaluation``              prequential quality, time to label
 ``records``, ``partitions``  the stages as the worker runs them: records in, messages out
 ``producers``               (a package beside this one) simulate, read and play logs

@@ -15,6 +15,7 @@ from stream.global_model import GlobalModel
 from stream.partitioner import partition_of
 from stream.records import COEFFICIENTS
 from stream.run_folder import STATE
+from stream.scoring import Belief
 from stream.state.overlay import Overlay
 from stream.state.partition_state import Identity, load_identity
 from stream.state.posteriors import StoredPosteriors
@@ -92,6 +93,24 @@ def from_run(path: Path, effect: EffectName, entity_id: str) -> Entity | None:
 
     """
     return _from_store(path / STATE, effect, entity_id)
+
+
+def belief_from_run(path: Path, effect: EffectName, entity_id: str) -> Belief | None:
+    """Whole Gaussian of an entity in a replay's folder, for joint draws; None: never learned.
+
+    Raises:
+        StateError: the folder holds no run.
+
+    """
+    store = RocksStore(path / STATE, read_only=True)
+    try:
+        identity = load_identity(store)
+        posterior = StoredPosteriors(effect, Overlay(store)).load(entity_id)
+    finally:
+        store.close()
+    if identity is None or posterior is None:
+        return None
+    return Belief.of_state(posterior, identity.effects[effect])
 
 
 def from_data(path: Path, effect: EffectName, entity_id: str) -> Entity | None:

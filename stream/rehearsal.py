@@ -5,7 +5,7 @@ applications are scored and labels learned, and every further setting costs only
 itself. ``hearback tune`` and the benchmarks stand on this; a rehearsal with the settings of the
 recording gives the replay's scores (tested).
 
-Everything is held in memory: about 2 kB for each application, and the posteriors while one setting
+Everything is held in memory: about 3 kB for each application, and the posteriors while one setting
 is rehearsed. Shapes: n applications in order of their first sight.
 """
 

@@ -1,0 +1,293 @@
+"""Who predicts best on the contest log? One protocol, one row per method.
+
+HEARBACK_CONTEST_LOG names the log. The global model is trained on the first quarter of the
+applications' time span and frozen. Every method sees the same labels in the same order, from the
+start of the log, with the global score as offset, and scores each application before it learns
+anything of it; what comes after the quarter is judged, truth is the final label. An entity that was
+never seen scores what the global model says.
+
+hearback runs with its defaults. The others' settings are chosen for each of them here, one at a
+time over the values in :data:`GRIDS`, by log loss on the first quarter alone, judged as ``hearback
+tune`` does (closed windows, cross-fitted global scores). lambda-learner and river have one effect
+each, as the libraries do. A batch refit takes the label that is known of each application and fits
+both effects at once, to the optimum that coordinate descent would end in; its coefficients serve
+until the next refit (its settings are chosen with weekly ones). The last line is one JSON object.
+About six minutes, half of it lambda-learner.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.sparse import csr_matrix
+from scipy.special import expit
+
+from benchmarks.baselines import baselines_python
+from benchmarks.contest import application_span
+from benchmarks.defaults import contest_quarter
+from producers.logs import merge
+from stream.evaluation import quality
+from stream.global_model import load_model
+from stream.policy import DAY_MS, EffectSettings, Policy, load_policy
+from stream.rehearsal import BOTH, Rehearsal, record, rehearse
+from stream.replay import first_look
+from stream.training import Trainer
+from stream.updaters.effect import EffectName
+
+_Floats = NDArray[np.float64]
+Settings = dict[str, Any]
+Scorer = Callable[[Settings], _Floats]
+
+LEARNERS: dict[str, Settings] = {
+    "lambda-learner": {"precision": 3.0, "delta": 1.0, "labels": "changes"},
+    "river": {"rate": 0.03, "l2": 0.0, "labels": "changes"},
+    "batch": {"precision": 3.0, "half_life_days": None},
+}
+"""Where each method's settings start."""
+
+GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "lambda-learner": {
+        "precision": (1.0, 3.0, 10.0),
+        "delta": (0.95, 0.99, 1.0),
+        "labels": ("changes", "final"),
+    },
+    "river": {
+        "rate": (0.003, 0.01, 0.03, 0.1, 0.3),
+        "l2": (0.0, 0.01, 0.1, 0.3),
+        "labels": ("changes", "final"),
+    },
+    "batch": {"precision": (1.0, 3.0, 10.0), "half_life_days": (14, 30, None)},
+}
+
+VARIANTS: dict[str, tuple[Settings, tuple[EffectName, ...]]] = {
+    "hearback, per member alone": ({}, ("per_member",)),
+    "hearback, per job alone": ({}, ("per_job",)),
+    "hearback, not coupled": ({"coupled": False}, BOTH),
+    "hearback, capacity 32": ({"capacity": 32}, BOTH),
+    "hearback, nothing folded": ({"capacity": 10**6, "open_limit": 10**6}, BOTH),
+    "hearback": ({}, BOTH),
+}
+
+
+class Exercise(NamedTuple):
+    """A recorded log; which applications are judged (n,); its arrays for the baselines."""
+
+    rehearsal: Rehearsal
+    judged: NDArray[np.bool_]
+    arrays: dict[str, NDArray[Any]]
+
+
+def main() -> None:
+    """Run all methods, print the table."""
+    named = os.environ.get("HEARBACK_CONTEST_LOG", "")
+    if not Path(named).is_file():
+        sys.exit("HEARBACK_CONTEST_LOG must name the contest log (events.jsonl.gz)")
+    whole, early = scored_part(Path(named)), first_quarter(Path(named))
+    rows: dict[str, dict[str, float]] = {}
+
+    def say(name: str, scores: _Floats, settings: str = "") -> None:
+        rows[name] = judge(whole, scores)
+        auc, loss = rows[name]["auc"], rows[name]["log_loss"]
+        print(f"{name:30}{auc:8.4f}{loss:10.4f}  {settings}", flush=True)
+
+    print(f"{int(whole.judged.sum()):,} applications judged")
+    print(f"{'':30}{'AUC':>8}{'log loss':>10}  settings chosen on the first quarter")
+    say("global only", whole.rehearsal.global_scores)
+    chosen = choose("batch", early, partial(_batch, early, 7))
+    for name, days in (("weekly batch refit", 7), ("daily batch refit", 1)):
+        say(name, batch(whole, days, **chosen), _said(chosen))
+    with rival(early) as ask_early, rival(whole) as ask_whole:
+        for method in ("lambda-learner", "river"):
+            for effect in ("member", "job"):
+                kind = {"method": method, "effect": effect}
+                chosen = choose(method, early, partial(_ask, ask_early, kind))
+                say(f"{method} per {effect}", ask_whole(kind | chosen), _said(chosen))
+    for name, (differs, effects) in VARIANTS.items():
+        settings = EffectSettings(**differs)
+        found = rehearse(whole.rehearsal, Policy(per_member=settings, per_job=settings), effects)
+        say(name, whole.rehearsal.scores(found))
+    print(msgspec.json.encode(rows).decode())
+
+
+def scored_part(log: Path) -> Exercise:
+    """Train the global model on the first quarter; record the log; judge what follows."""
+    policy = load_policy(log.parent / "policy.toml")
+    first_ms, last_ms = application_span(log)
+    quarter_ms = first_ms + (last_ms - first_ms) // 4
+    names = msgspec.json.decode((log.parent / "features.json").read_bytes())
+    trainer = Trainer(policy, quarter_ms, names)
+    trainer.read(merge([log]), lambda _: None)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer.fit(Path(folder))
+        model = load_model(Path(folder))
+    lines, space = first_look(merge([log]), model)
+    rehearsal = record(lines, policy, model, space)
+    return exercise(rehearsal, rehearsal.times_ms >= quarter_ms)
+
+
+def first_quarter(log: Path) -> Exercise:
+    """The part on which settings are chosen."""
+    market = contest_quarter(log)
+    assert market.until_ms is not None
+    known = ~np.isnan(market.rehearsal.targets)
+    return exercise(market.rehearsal, known & (market.rehearsal.times_ms <= market.until_ms))
+
+
+def exercise(rehearsal: Rehearsal, judged: NDArray[np.bool_]) -> Exercise:
+    """Write a recording as arrays (see ``baseline_methods.py``)."""
+    asked = rehearsal.applications
+    arrays: dict[str, NDArray[Any]] = {"offset": rehearsal.global_scores}
+    for effect in ("member", "job"):
+        ids = [getattr(one, f"{effect}_id") for one in asked]
+        arrays[effect] = np.unique(ids, return_inverse=True)[1]
+        packed = [np.frombuffer(getattr(one, f"per_{effect}"), "<f4") for one in asked]
+        arrays[f"z_{effect}"] = np.array(packed, dtype=np.float64)
+    steps = np.array(
+        [
+            (number, -1, 0) if label is None else (number, label.label, label.final)
+            for number, label in rehearsal.steps
+        ],
+        dtype=np.int64,
+    )
+    asks = (steps[:, 1] < 0) & judged[steps[:, 0]]
+    arrays["steps"] = steps[: np.flatnonzero(asks)[-1] + 1]  # what comes later is for nobody
+    return Exercise(rehearsal, judged, arrays)
+
+
+def judge(part: Exercise, scores: _Floats) -> dict[str, float]:
+    """AUC and log loss of what is judged."""
+    found = quality(part.rehearsal.targets[part.judged], scores[part.judged])
+    assert found is not None
+    assert found.auc is not None
+    return {"auc": round(found.auc, 4), "log_loss": round(found.log_loss, 4)}
+
+
+def choose(method: str, early: Exercise, score: Scorer) -> Settings:
+    """Go through the grids one setting at a time; return what has the least log loss."""
+    best = dict(LEARNERS[method])
+    least = judge(early, score(best))["log_loss"]
+    for key, values in GRIDS[method].items():
+        for value in values:
+            if value != best[key]:
+                tried = best | {key: value}
+                loss = judge(early, score(tried))["log_loss"]
+                if loss < least:
+                    best, least = tried, loss
+    return best
+
+
+def batch(
+    part: Exercise, every_days: int, *, precision: float, half_life_days: float | None
+) -> _Floats:
+    """Refit both effects every so many days on all labels known by then; scores (n,).
+
+    Minimises the log loss of the known labels, weights halved every half-life by application time,
+    plus ½·λ·‖θ‖² over all members' and jobs' coefficients together, by L-BFGS from the last ones.
+    """
+    arrays, times_ms = part.arrays, part.rehearsal.times_ms
+    design = _design(arrays)
+    offset = arrays["offset"]
+    theta: _Floats = np.zeros(design.shape[1])
+    known = np.full(len(offset), -1)
+    scores = offset.copy()
+    next_ms = int(times_ms[0]) + every_days * DAY_MS
+    for number, target, _ in arrays["steps"].tolist():
+        if target >= 0:
+            known[number] = target
+            continue
+        while times_ms[number] >= next_ms:
+            seen = np.flatnonzero(known >= 0)
+            w = np.ones(len(seen))
+            if half_life_days is not None:
+                w = np.exp2(-(next_ms - times_ms[seen]) / (half_life_days * DAY_MS))
+            theta = _fit(design[seen], known[seen].astype(float), w, offset[seen], precision, theta)
+            next_ms += every_days * DAY_MS
+        row = slice(design.indptr[number], design.indptr[number + 1])
+        scores[number] += design.data[row] @ theta[design.indices[row]]
+    return scores
+
+
+def _design(arrays: dict[str, NDArray[Any]]) -> Any:
+    """One row per application: its member's and its job's features in their columns (sparse)."""
+    columns, values = [], []
+    first = 0
+    for effect in ("member", "job"):
+        z = arrays[f"z_{effect}"]
+        columns.append(first + arrays[effect][:, None] * z.shape[1] + np.arange(z.shape[1]))
+        values.append(z)
+        first += (int(arrays[effect].max()) + 1) * z.shape[1]
+    indices, data = np.hstack(columns), np.hstack(values)
+    indptr = np.arange(0, indices.size + 1, indices.shape[1])
+    untyped: Any = csr_matrix
+    return untyped((data.ravel(), indices.ravel(), indptr), shape=(len(data), first))
+
+
+def _fit(X: Any, y: _Floats, w: _Floats, o: _Floats, precision: float, start: _Floats) -> _Floats:
+    transposed = X.T.tocsr()
+
+    def loss(theta: _Floats) -> tuple[float, _Floats]:
+        m = o + X @ theta
+        value = w @ (np.logaddexp(0.0, m) - y * m) + 0.5 * precision * theta @ theta
+        return float(value), transposed @ (w * (expit(m) - y)) + precision * theta
+
+    untyped: Any = minimize
+    found = untyped(loss, start, jac=True, method="L-BFGS-B", options={"gtol": 1e-3})
+    return np.asarray(found.x, dtype=np.float64)
+
+
+@contextmanager
+def rival(part: Exercise) -> Iterator[Scorer]:
+    """Start the baselines' program on an exercise; give what asks it for a method's scores."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "exercise.npz"
+        arrays: Any = part.arrays
+        np.savez(path, **arrays)
+        program = Path(__file__).with_name("baseline_methods.py")
+        with subprocess.Popen(  # noqa: S603 - our own program
+            [baselines_python(), program, path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        ) as process:
+            stdin, stdout = process.stdin, process.stdout
+            assert stdin is not None
+            assert stdout is not None
+
+            def ask(method: Settings) -> _Floats:
+                stdin.write(msgspec.json.encode(method) + b"\n")
+                stdin.flush()
+                answer = stdout.readline()
+                if not answer:
+                    sys.exit(f"the baselines' program ended on {method}")
+                return np.array(msgspec.json.decode(answer))
+
+            yield ask
+            stdin.close()
+
+
+def _batch(part: Exercise, days: int, settings: Settings) -> _Floats:
+    return batch(part, days, **settings)
+
+
+def _ask(ask: Scorer, kind: Settings, settings: Settings) -> _Floats:
+    return ask(kind | settings)
+
+
+def _said(settings: Settings) -> str:
+    return ", ".join(f"{key} {value}" for key, value in settings.items())
+
+
+if __name__ == "__main__":
+    main()
