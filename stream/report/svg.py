@@ -40,7 +40,7 @@ def numbers(
     known = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
     least = min(known) if low is None else low
     most = max(known) if high is None else high
-    if most <= least:
+    if most - least <= 1e-9 * max(abs(least), abs(most)):  # hardly two values
         least, most = least - 0.5, least + 0.5
     step = _round_step((most - least) / _TICKS)
     first = math.floor(least / step + 1e-9) if low is None else math.ceil(least / step - 1e-9)
@@ -216,4 +216,6 @@ def _runs(points: Sequence[Point]) -> list[list[Point]]:
 def _round_step(step: float) -> float:
     """Round up to 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(step))
-    return next(power * times for times in (1.0, 2.0, 5.0, 10.0) if step <= power * times + 1e-12)
+    return next(
+        power * times for times in (1.0, 2.0, 5.0, 10.0) if step <= power * times * (1 + 1e-9)
+    )
