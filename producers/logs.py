@@ -1,4 +1,6 @@
-"""Log files: JSON Lines, plain, ``.gz`` or ``.zst`` (the suffix decides), read, merged and written.
+"""Log files: JSON Lines, plain, ``.gz`` or ``.zst``, or Parquet (the suffix decides).
+
+Read, merged and written; Parquet is only read (:mod:`producers.parquet`).
 
 Reading is lenient, because a log is history: what cannot be read becomes a line that its consumer
 sets aside, never an exception half-way through. Only what is known before the first line (a file
@@ -19,6 +21,7 @@ from typing import IO, Any, Final, NamedTuple, Protocol
 import msgspec
 import zstandard
 
+from producers import parquet
 from stream.errors import LogError
 from stream.units import MAX_TIME_MS
 
@@ -124,7 +127,7 @@ def read_lines(path: Path, progress: ReadProgress | None = None) -> Iterator[Log
     if progress is None:
         progress = ReadProgress()
     progress.total_bytes += path.stat().st_size
-    return _lines(path.name, _decompressed(path, progress))
+    return _opened(path, progress)
 
 
 def merge(paths: Sequence[Path], progress: ReadProgress | None = None) -> Iterator[LogLine]:
@@ -133,21 +136,29 @@ def merge(paths: Sequence[Path], progress: ReadProgress | None = None) -> Iterat
     One file is read in its line order, which is arrival order. Of several files' next lines the
     earliest comes first; ties: applications, then engagements, then anything else, then by the
     order of ``paths``. A line whose time cannot be read takes the time of the line before it in
-    its file.
+    its file. A file is open only from its first line's turn to its last's, so that a year of daily
+    files takes no more memory than two days.
 
     Raises:
         LogError: at once where any file cannot be opened; later where the disk fails.
 
     """
     check_logs(paths)
-    files = [read_lines(path, progress) for path in paths]
-    if len(files) == 1:
-        return files[0]
-    return (line for _, _, _, line in heapq.merge(*map(_ordered, files, range(len(files)))))
+    if len(paths) == 1:
+        return read_lines(paths[0], progress)
+    for path in paths:
+        if path.suffix in parquet.SUFFIXES:
+            parquet.check(path)  # what is known before the first line is an error now
+    if progress is None:
+        progress = ReadProgress()
+    progress.total_bytes += sum(path.stat().st_size for path in paths)
+    return _merged(paths, progress)
 
 
 def write_lines(path: Path, lines: Iterable[bytes]) -> int:
     """Write lines to a log, compressed as its suffix says; called by the command line.
+
+    Parquet is not written.
 
     The same lines give the same bytes. The file appears under its name only when it is complete.
 
@@ -158,6 +169,8 @@ def write_lines(path: Path, lines: Iterable[bytes]) -> int:
         LogError: the file cannot be written.
 
     """
+    if path.suffix in parquet.SUFFIXES:
+        raise LogError(f"log {path}: Parquet is only read; write .jsonl, .gz or .zst")
     partial = path.with_name(path.name + ".part")
     count = 0
     try:
@@ -183,11 +196,56 @@ class _DamagedError(Exception):
     """A compressed stream cannot be read on; the message says why."""
 
 
-def _ordered(lines: Iterator[LogLine], file: int) -> Iterator[tuple[int, int, int, LogLine]]:
-    """Attach what the merge compares: time, kind of event, file.
+def _opened(path: Path, progress: ReadProgress) -> Iterator[LogLine]:
+    if path.suffix not in parquet.SUFFIXES:
+        return _lines(path.name, _decompressed(path, progress))
 
-    Two lines never compare as such: within one file the merge keeps the order without comparing,
-    and of two files the numbers differ.
+    def count(more: int) -> None:
+        progress.done_bytes += more
+
+    return _numbered(path.name, parquet.rows(path, count))
+
+
+def _numbered(name: str, rows: Iterator[bytes]) -> Iterator[LogLine]:
+    number = 0
+    try:
+        for number, raw in enumerate(rows, 1):
+            yield LogLine(name, number, raw[:MAX_LINE_BYTES])
+    except parquet.BrokenParquetError as error:
+        yield LogLine(name, number + 1, b"", f"{name}: {error}")
+
+
+_Place = tuple[int, int, int]
+"""What the merge compares: time, kind of event, file. No two files' are equal."""
+
+
+def _merged(paths: Sequence[Path], progress: ReadProgress) -> Iterator[LogLine]:
+    """Merge files, opening each when it is its first line's turn."""
+    opened: dict[int, Iterator[tuple[_Place, LogLine]]] = {}
+    turns: list[tuple[_Place, LogLine | None]] = []
+    for file, path in enumerate(paths):
+        for place, _ in islice(_ordered(_opened(path, ReadProgress()), file), 1):
+            turns.append((place, None))
+    heapq.heapify(turns)
+    while turns:
+        (_, _, file), line = turns[0]
+        if line is None:
+            opened[file] = _ordered(_opened(paths[file], progress), file)
+        else:
+            yield line
+        following = next(opened[file], None)
+        if following is None:
+            del opened[file]
+            heapq.heappop(turns)
+        else:
+            heapq.heapreplace(turns, following)
+
+
+def _ordered(lines: Iterator[LogLine], file: int) -> Iterator[tuple[_Place, LogLine]]:
+    """Attach its place to each line.
+
+    Two lines never compare as such: of one file only one line waits at a time, and of two files the
+    numbers differ.
     """
     time_ms = 0
     for line in lines:
@@ -197,7 +255,7 @@ def _ordered(lines: Iterator[LogLine], file: int) -> Iterator[tuple[int, int, in
             own_ms = head.time_ms()
             time_ms = time_ms if own_ms is None else own_ms
             rank = 0 if head.type == "application" else 1 if head.type == "engagement" else 2
-        yield time_ms, rank, file, line
+        yield (time_ms, rank, file), line
 
 
 def _lines(name: str, chunks: Iterator[bytes]) -> Iterator[LogLine]:

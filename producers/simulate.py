@@ -7,7 +7,8 @@ is ever answered within two weeks is a coin with
     logit p = x_global·β + z_member·θ_m + z_job·θ_j,    θ_m ~ N(0, I/λ_member), θ_j ~ N(0, I/λ_job)
 
 where z_member describes the job (and the pair) and z_job the member (and the pair), each with a
-constant 1 first. Around that coin: members search in bursts; jobs open and close; recruiters answer
+constant 1 first. Where the settings say so, θ drifts from day to day. Around that coin: members
+search for weeks, in bursts; jobs open and close; recruiters (:mod:`producers.recruiters`) answer
 late, many applicants in one sitting, decline some, take some of that back, and write notes. The
 stream comes in arrival order: some events arrive late, some twice.
 
@@ -26,6 +27,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from producers.drift import Preferences
+from producers.recruiters import ANSWERS, LATEST_ANSWER_MS, Recruiters
 from producers.truth import (
     START_MS,
     SimulationSettings,
@@ -34,6 +37,7 @@ from producers.truth import (
     generator,
     global_columns,
     job_id,
+    lively,
     member_id,
 )
 from stream.units import MS_PER_UNIT
@@ -45,6 +49,7 @@ __all__ = [
     "Truth",
     "draw_truth",
     "job_id",
+    "lively",
     "member_id",
     "simulate",
 ]
@@ -68,8 +73,6 @@ _CHANNELS: Final = ("job_applicants", "search", "recommended")
 _TITLES: Final = ("analyst", "engineer", "designer", "nurse", "driver", "accountant", "teacher")
 _SKILLS: Final = ("python", "sql", "excel", "writing", "sales", "welding", "java", "care", "cad")
 
-# The latest first answer, after its application: inside the default window of 14 days.
-_LATEST_ANSWER_MS: Final = 14 * DAY_MS - 2 * HOUR_MS
 _BURST_GOES_ON = 0.5  # a member who searched yesterday searches today
 _SEARCHING = 0.25  # of the members, on an average day
 _WEEKDAY: Final = (1.2, 1.25, 1.2, 1.1, 0.95, 0.6, 0.7)  # Monday to Sunday
@@ -151,7 +154,7 @@ class _Market:
 
     def __init__(self, settings: SimulationSettings) -> None:
         self.settings = settings
-        self.truth = draw_truth(settings)
+        self.preferences = Preferences(settings)
         self.rng = generator(settings, 2)
         self.applications_so_far = 0
         self._engagements_so_far = 0
@@ -164,8 +167,9 @@ class _Market:
         self._eagerness = rng.gamma(6.0, 1.0, members)
         self._searching = rng.random(members) < _SEARCHING
         self._terms = rng.random(members) < settings.terms_share
-        # Jobs: live for about two weeks, or as long as it takes for three to be open at any time.
-        typical_ms = max(14.0, 3.0 * settings.days / jobs) * DAY_MS
+        self._search_begins, self._search_ends = self._draw_searches()
+        # Jobs: live as long as typical, or as long as it takes for three to be open at any time.
+        typical_ms = max(settings.job_life_ms, 3.0 * settings.days * DAY_MS / jobs)
         life_ms = typical_ms * np.clip(rng.lognormal(0.0, 0.5, jobs), 0.25, 3.0)
         span_ms = settings.days * DAY_MS + typical_ms
         opening = (np.arange(jobs) + rng.random(jobs)) / jobs * span_ms - typical_ms
@@ -173,9 +177,9 @@ class _Market:
         self._closed = self._opened + life_ms.astype(np.int64)
         self._says_closed = rng.random(jobs) < settings.close_share
         self._popularity = rng.lognormal(0.0, 0.5, jobs)
-        # Recruiters sit down to their applicants every so often.
-        self._sitting_every = rng.uniform(6 * HOUR_MS, 24 * HOUR_MS, jobs).astype(np.int64)
-        self._sitting_at = (rng.random(jobs) * self._sitting_every).astype(np.int64)
+        # Applicants are looked through every so often.
+        every = rng.uniform(6 * HOUR_MS, 24 * HOUR_MS, jobs).astype(np.int64)
+        self._recruiters = Recruiters(settings, every, (rng.random(jobs) * every).astype(np.int64))
 
     def draw_day(self, day: int) -> tuple[list[bytes], NDArray[np.void]]:
         """Draw all that has its cause on this day.
@@ -184,11 +188,27 @@ class _Market:
             The lines of the day's applications, and its events of dtype ``_EVENT``, repeats too.
 
         """
+        self.preferences.go_to(day)
         applications, jobs_closed = self._draw_applications(day), self._job_events(day)
         lines, answer_chance = self._describe(applications)
         engagements = self._draw_engagements(applications, answer_chance)
         events = np.concatenate([applications, engagements, jobs_closed])
         return lines, self._on_its_way(events)
+
+    def _draw_searches(self) -> tuple[_Ints, _Ints]:
+        """Draw when each member's search begins and ends, (M,), in milliseconds."""
+        settings = self.settings
+        if settings.search_ms is None:
+            always = np.zeros(settings.members, dtype=np.int64)
+            return always, always + np.iinfo(np.int64).max
+        rng = generator(settings, 5)
+        length_ms = settings.search_ms * np.clip(
+            rng.lognormal(0.0, 0.6, settings.members), 0.1, 4.0
+        )
+        # So that as many are searching on every day, the first and the last included.
+        span_ms = settings.days * DAY_MS + length_ms
+        begins = settings.start_ms - length_ms + rng.random(settings.members) * span_ms
+        return begins.astype(np.int64), (begins + length_ms).astype(np.int64)
 
     def _draw_applications(self, day: int) -> NDArray[np.void]:
         settings, rng = self.settings, self.rng
@@ -196,12 +216,14 @@ class _Market:
         chance = rng.random(settings.members)
         starts = _SEARCHING * (1 - _BURST_GOES_ON) / (1 - _SEARCHING)
         self._searching = chance < np.where(self._searching, _BURST_GOES_ON, starts)
-        eagerness = np.where(self._searching, self._eagerness, 0.0)
+        today = self._searching & (self._search_begins < begin + DAY_MS)
+        today &= self._search_ends > begin
+        eagerness = np.where(today, self._eagerness, 0.0)
         open_jobs = np.flatnonzero((self._opened < begin + DAY_MS) & (self._closed > begin))
         weekday = (begin // DAY_MS + 3) % 7  # 1970-01-01 was a Thursday
         mean = settings.members * settings.applications_per_member / settings.days
         wanted = int(rng.poisson(mean * _WEEKDAY[weekday]))
-        if not wanted or not len(open_jobs) or not self._searching.any():
+        if not wanted or not len(open_jobs) or not today.any():
             return np.empty(0, dtype=_EVENT)
         # More are drawn than wanted: a member applies to a job once, and only while it is open.
         n = wanted + wanted // 2 + 16
@@ -233,7 +255,7 @@ class _Market:
 
     def _describe(self, events: NDArray[np.void]) -> tuple[list[bytes], _Floats]:
         """Draw the features; return the lines (n) and the chances of being answered (n,)."""
-        settings, rng, truth = self.settings, self.rng, self.truth
+        settings, rng, truth = self.settings, self.rng, self.preferences.today
         n = len(events)
         member, job = events["member"], events["job"]
         half = math.sqrt(0.5)  # half of each feature is the entity's, half the pair's
@@ -282,14 +304,15 @@ class _Market:
         n = len(events)
         applied = events["time_ms"]
         answered = rng.random(n) < chance
-        declined = ~answered & (rng.random(n) < settings.reject_share)
+        job, recruiters = events["job"], self._recruiters
+        declined = ~answered & (rng.random(n) < recruiters.decline_shares(job))
         corrected = answered & (rng.random(n) < settings.correction_share)
         noted = rng.random(n) < settings.note_share
-        first = self._sitting(events, self._draw_delays(n))
-        note = self._sitting(events, self._draw_delays(n))
+        first = recruiters.draw_times(rng, applied, job)
+        note = recruiters.draw_times(rng, applied, job)
         # A correction comes within three days of the decline, and still counts.
         second = first + rng.integers(HOUR_MS, 3 * DAY_MS, n)
-        second = np.minimum(second, applied + _LATEST_ANSWER_MS + 2 * HOUR_MS - 1)
+        second = np.minimum(second, applied + LATEST_ANSWER_MS + 2 * HOUR_MS - 1)
         # What follows an answer may take longer than anyone waits for a label.
         later = np.where(corrected, second, first) + (rng.exponential(2.0, n) * DAY_MS).astype(
             np.int64
@@ -298,7 +321,7 @@ class _Market:
         goes_on = answered & (rng.random(n) < 0.5)
         ends_well = goes_on & (rng.random(n) < 0.3)
         decline = _pick(rng, n, reject=0.6, archive=0.25, skip=0.15)
-        answer = _pick(rng, n, view_profile=0.5, message=0.3, shortlist=0.2)
+        answer = _pick_each(rng, recruiters.answer_shares(job))
         parts = [
             (declined | corrected, first, decline),
             (corrected, second, _pick(rng, n, message=1.0)),
@@ -316,22 +339,6 @@ class _Market:
         engagements["number"] = self._engagements_so_far + np.arange(len(engagements))
         self._engagements_so_far += len(engagements)
         return engagements
-
-    def _draw_delays(self, n: int) -> _Ints:
-        """Draw how long recruiters take, (n,): with the sittings, a third within a day."""
-        rng = self.rng
-        soon = rng.exponential(5.0, n) * HOUR_MS
-        late = (0.5 + 12.5 * rng.beta(1.0, 2.0, n)) * DAY_MS
-        delay = np.where(rng.random(n) < 0.31, soon, late).astype(np.int64)
-        return np.clip(delay, MINUTE_MS, _LATEST_ANSWER_MS)
-
-    def _sitting(self, events: NDArray[np.void], delay: _Ints) -> _Ints:
-        """Move answers to the recruiter's next sitting, where that is not too late, (n,)."""
-        ready, job = events["time_ms"] + delay, events["job"]
-        every, phase = self._sitting_every[job], self._sitting_at[job]
-        sits = phase - (phase - ready) // every * every  # the next multiple, rounded up
-        sits += self.rng.integers(0, 30 * MINUTE_MS, len(events))
-        return np.where(sits - events["time_ms"] <= _LATEST_ANSWER_MS, sits, ready)
 
     def _job_events(self, day: int) -> NDArray[np.void]:
         begin = self.settings.start_ms + day * DAY_MS
@@ -402,6 +409,14 @@ def _pick(rng: np.random.Generator, n: int, **shares: float) -> _Ints:
     """Draw n actions, by number, with the given shares, (n,)."""
     numbers = np.array([_ACTION_NUMBER[action] for action in shares], dtype=np.int64)
     return numbers[_choose(rng, np.array(list(shares.values())), n)]
+
+
+def _pick_each(rng: np.random.Generator, shares: _Floats) -> _Ints:
+    """Draw an answer for each, by number, with its own shares (n, 3), (n,)."""
+    total = np.cumsum(shares, axis=1)
+    chosen = (total < (rng.random(len(shares)) * total[:, -1])[:, None]).sum(axis=1)
+    numbers: _Ints = np.array([_ACTION_NUMBER[action] for action in ANSWERS])[chosen]
+    return numbers
 
 
 def _terms(member: int) -> dict[str, list[str]]:

@@ -1,14 +1,19 @@
 """What is true in a simulated marketplace: its settings and its coefficients.
 
-Pure; :mod:`producers.simulate` decides by these coefficients, and writes them next to its log.
-Shapes: M members, J jobs, d as in the settings.
+Pure; :mod:`producers.simulate` decides by these coefficients, and they are written next to its log.
+Two kinds of market: in the calm one, the defaults, preferences never change and everybody searches
+all the time, which is what a learner is held against; the lively one (:func:`lively`) is what
+hiring is said to be like (job searches and job postings are transient, and personal models go stale
+without updates: Salomatin et al., *Quality matches via personalized AI*, LinkedIn Engineering,
+2020). Shapes: M members, J jobs, d as in the settings.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -24,6 +29,8 @@ START_MS: Final = 1_704_067_200_000
 
 MINUTE_MS: Final = MS_PER_UNIT["m"]
 HOUR_MS: Final = MS_PER_UNIT["h"]
+DAY_MS: Final = MS_PER_UNIT["d"]
+WEEK_MS: Final = MS_PER_UNIT["w"]
 
 
 class SimulationSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +42,12 @@ class SimulationSettings(msgspec.Struct, frozen=True, kw_only=True):
     ``answer_rate`` is the share of applications that are answered, ``reject_share`` that of the
     others which are declined in so many words, ``correction_share`` that of the answered which were
     declined first. ``max_lateness_ms`` bounds how much later than its time an event arrives.
+
+    ``search_ms`` is how long a member searches, typically, once (None: all the time);
+    ``job_life_ms`` how long a job is open. ``drift_*_ms`` are half-lives of preferences: after so
+    long the correlation of an entity's coefficients with what they were is ½ (None: they stay).
+    With ``habits`` recruiters have ``jobs_per_recruiter`` jobs, own hours, an own pace and own
+    ways (:mod:`producers.recruiters`).
     """
 
     seed: int = 1
@@ -61,13 +74,25 @@ class SimulationSettings(msgspec.Struct, frozen=True, kw_only=True):
     terms_share: float = 0.5
     named_features: bool = False
     global_score: bool = False
+    search_ms: int | None = None
+    job_life_ms: int = 14 * DAY_MS
+    drift_member_ms: int | None = None
+    drift_job_ms: int | None = None
+    habits: bool = False
+    jobs_per_recruiter: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, in one line."""
         for name in ("members", "jobs", "days", "d_global", "d_member", "d_job"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1")
-        for name in ("global_sd", "precision_member", "precision_job", "applications_per_member"):
+        for name in (
+            "global_sd",
+            "precision_member",
+            "precision_job",
+            "applications_per_member",
+            "jobs_per_recruiter",
+        ):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} must be a positive number")
@@ -76,6 +101,10 @@ class SimulationSettings(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigError(f"{name} must lie between 0 and 1")
         if not 0.001 <= self.answer_rate <= 0.999:
             raise ConfigError("answer_rate must lie between 0.001 and 0.999")
+        for name in ("search_ms", "job_life_ms", "drift_member_ms", "drift_job_ms"):
+            value = getattr(self, name)
+            if value is not None and value < HOUR_MS:
+                raise ConfigError(f"{name.removesuffix('_ms')} must be at least 1h")
         if self.seed < 0:
             raise ConfigError("seed must not be negative")
         if not 0 <= self.start_ms <= 4_102_444_800_000 or self.days > 36_525:
@@ -89,12 +118,39 @@ class SimulationSettings(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
+def lively(**changes: Any) -> SimulationSettings:
+    """Describe a market in which preferences drift, people come and go, and recruiters have habits.
+
+    Chosen so that what the effects gain halves within about three weeks when updates stop, and the
+    job's sooner than the member's, and that about 30 % of first answers come within a day
+    (docs/backtest.md has the figures and the command).
+    """
+    return SimulationSettings(
+        **{
+            "members": 1_500,
+            "jobs": 600,
+            "days": 120,
+            "applications_per_member": 25.0,
+            "precision_member": 1.2,
+            "precision_job": 2.5,
+            "search_ms": 14 * WEEK_MS,
+            "job_life_ms": 18 * DAY_MS,
+            "drift_member_ms": 120 * DAY_MS,
+            "drift_job_ms": 45 * DAY_MS,
+            "habits": True,
+            "jobs_per_recruiter": 4.0,
+        }
+        | changes
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Truth:
     """The coefficients that decided: ``beta`` (d_global,), the effects (M, d_member), (J, d_job).
 
     Entity k's row is row k, its id :func:`member_id` or :func:`job_id`. ``feature_names`` has the
-    names of each block in order: ``global``, ``per_member``, ``per_job``.
+    names of each block in order: ``global``, ``per_member``, ``per_job``. Where preferences drift,
+    these are the effects of one day (:mod:`producers.drift`).
     """
 
     settings: SimulationSettings
@@ -103,24 +159,28 @@ class Truth:
     per_member: _Floats
     per_job: _Floats
 
-    def to_json(self) -> bytes:
-        """Write it as one JSON object, coefficients by entity id."""
-        document = {
+    def to_json(self, over_time: list[dict[str, object]] | None = None) -> bytes:
+        """Write it as one JSON object, coefficients by entity id; of other days if given."""
+        document: dict[str, object] = {
             "settings": self.settings,
             "feature_names": self.feature_names,
             "global": self.beta.tolist(),
-            "per_member": dict(
-                zip(
-                    map(member_id, range(len(self.per_member))),
-                    self.per_member.tolist(),
-                    strict=True,
-                )
-            ),
-            "per_job": dict(
-                zip(map(job_id, range(len(self.per_job))), self.per_job.tolist(), strict=True)
-            ),
+            **self.effects(),
         }
+        if over_time is not None:
+            document["over_time"] = over_time
         return msgspec.json.encode(document) + b"\n"
+
+    def effects(self) -> dict[str, dict[str, list[float]]]:
+        """Give both effects' coefficients by entity id."""
+        return {
+            "per_member": _by_id(member_id, self.per_member),
+            "per_job": _by_id(job_id, self.per_job),
+        }
+
+
+def _by_id(name: Callable[[int], str], rows: _Floats) -> dict[str, list[float]]:
+    return {name(number): row for number, row in enumerate(rows.tolist())}
 
 
 def member_id(number: int) -> str:
@@ -194,5 +254,8 @@ def _intercept(settings: SimulationSettings) -> float:
 
 
 def generator(settings: SimulationSettings, stream: int) -> np.random.Generator:
-    """Make one of three independent generators: 0 truth, 1 the entities, 2 what happens."""
+    """Make one of the independent generators.
+
+    0 truth, 1 the entities, 2 what happens, 3 drift, 4 recruiters, 5 searches.
+    """
     return np.random.default_rng(np.random.SeedSequence([settings.seed, stream]))

@@ -20,6 +20,7 @@ The map of the package, from the bottom up; a module imports only what stands ab
 ``run_folder``, ``replay``  logs → the same stages → files
 ``training``                fits the global model on a log
 ``rehearsal``, ``tuning``   a log learned again with other settings; choosing them
+``backtest``, ``report``    several settings over one log, compared; a page people look at
 ``inspection``              one entity's coefficients, from wherever they are
 ``metrics``                 every Prometheus collector
 ``embedded_broker``         a throw-away broker for trying things out

@@ -160,9 +160,21 @@ class _PolicyFile(msgspec.Struct, forbid_unknown_fields=True):
 def parse_policy(text: str) -> Policy:
     """TOML text → policy; ConfigError names the key and what it accepts."""
     try:
-        found = msgspec.convert(tomllib.loads(text), _PolicyFile)
+        document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not TOML: {error}") from None
+    return policy_of(document)
+
+
+def change_policy(policy: Policy, changes: dict[str, Any]) -> Policy:
+    """Policy with some keys set anew; ``changes`` is shaped like a policy file."""
+    return policy_of(_merged(tomllib.loads(format_policy(policy)), changes))
+
+
+def policy_of(document: dict[str, Any]) -> Policy:
+    """Policy from what a policy file holds; ConfigError names the key and what it accepts."""
+    try:
+        found = msgspec.convert(document, _PolicyFile)
     except msgspec.ValidationError as error:
         raise ConfigError(str(error)) from None
     labels = found.labels
@@ -252,6 +264,14 @@ def _effect(found: _EffectFile) -> EffectSettings:
         return settings
     half_life = None if found.half_life == "off" else _duration("half_life", found.half_life)
     return msgspec.structs.replace(settings, half_life_ms=half_life)
+
+
+def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(one)
+    for key, value in other.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
 
 
 def _given(**values: Any) -> dict[str, Any]:  # the structs' own fields are checked by msgspec

@@ -11,7 +11,7 @@ is rehearsed. Shapes: n applications in order of their first sight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -31,6 +31,9 @@ from stream.updaters.effect import Effect, EffectName
 from stream.updaters.posterior import Posterior
 
 BOTH: tuple[EffectName, ...] = ("per_member", "per_job")
+
+Modes = dict[str, bytes]
+"""Coefficients by entity: float64 bytes of shape (d,)."""
 
 _Floats = NDArray[np.float64]
 
@@ -115,6 +118,9 @@ def rehearse(
     policy: Policy,
     effects: tuple[EffectName, ...] = BOTH,
     until: int | None = None,
+    steps: Sequence[Step] | None = None,
+    pauses: Container[int] = (),
+    on_pause: Callable[[int, dict[EffectName, Modes]], None] = lambda _number, _modes: None,
 ) -> Rehearsed:
     """Score and learn everything anew, prequentially, with other settings of the effects.
 
@@ -123,18 +129,27 @@ def rehearse(
         policy: only the effects' settings are used: the labels are as recorded.
         effects: one that is left out scores 0 and learns nothing.
         until: only so many steps; None: all.
+        steps: in place of the recorded ones, for who wants labels later, or others.
+        pauses: numbers of the applications before whose scoring ``on_pause`` is called, with the
+            application's number and the coefficients of then.
+        on_pause: see ``pauses``.
 
     """
     n = len(rehearsal.applications)
     settings = {"per_member": policy.per_member, "per_job": policy.per_job}
     made: dict[EffectName, Effect] = {}
-    for name in effects:
+    books: dict[EffectName, _Book] = {name: _Book() for name in effects}
+    for name, book in books.items():
         size = rehearsal.sizes[name]
-        made[name] = Effect(name, size, settings[name].fitted(size), NO_MODEL, _Book())
+        made[name] = Effect(name, size, settings[name].fitted(size), NO_MODEL, book)
     by_member, by_job = made.get("per_member"), made.get("per_job")
     fixed, member, job = rehearsal.global_scores, np.zeros(n), np.zeros(n)
-    for number, label in rehearsal.steps[:until]:
+    for number, label in (rehearsal.steps if steps is None else steps)[:until]:
         if label is None:
+            if number in pauses:
+                for effect in made.values():
+                    effect.flush()
+                on_pause(number, {name: book.modes() for name, book in books.items()})
             asked = rehearsal.applications[number]
             if by_member is not None:
                 member[number] = by_member.score(asked.member_id, asked.per_member)
@@ -210,3 +225,6 @@ class _Book:
 
     def save(self, entity_id: str, posterior: Posterior) -> None:
         self._posteriors[entity_id] = posterior
+
+    def modes(self) -> Modes:
+        return {entity_id: posterior.mode for entity_id, posterior in self._posteriors.items()}

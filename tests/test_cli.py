@@ -17,7 +17,8 @@ from tests import kit
 from tests.test_replay import market, rows
 
 COMMANDS = [
-    "demo", "simulate", "train", "replay", "tune", "inspect", "broker", "worker", "produce",
+    "demo", "simulate", "train", "replay", "backtest", "tune", "inspect", "broker", "worker",
+    "produce",
 ]  # fmt: skip
 
 
@@ -102,6 +103,13 @@ def test_inspect_shows_coefficients_by_name(run: Path) -> None:
         (["replay", "LOG", "--out", "r", "--policy", "none.toml"], 1, "policy none.toml"),
         (["replay", "LOG", "--out", "r", "--score-from", "soon"], 2, "soon"),
         (["train", "LOG", "--out", "m", "--until", "1970-01-02"], 1, "both kinds are needed"),
+        (["backtest", "none.jsonl", "--out", "b"], 1, "does not exist"),
+        (["backtest", "LOG", "--out", "RUN"], 1, "is there already"),
+        (["backtest", "LOG", "--out", "b", "--config", "none.toml"], 1, "comparison none.toml"),
+        (["backtest", "LOG", "--out", "b", "--model", "MODEL"], 1, "at least 200"),
+        (["backtest", "LOG", "--out", "b", "--score-from", "soon"], 2, "soon"),
+        (["backtest", "LOG"], 2, "--out"),
+        (["simulate", "--out", "l.jsonl", "--market", "wild"], 2, "wild"),
         (["tune", "LOG", "--until", "1970-02-10", "--out", "LOG"], 1, "is there already"),
         (["tune", "LOG", "--until", "1970-01-20", "--out", "p.toml"], 1, "at least 200"),
         (["tune", "none.jsonl", "--until", "1970-01-20", "--out", "p.toml"], 1, "does not exist"),
@@ -131,6 +139,41 @@ def test_refusals_are_one_clear_line(
     if code == 1:
         assert len(done.stderr.strip().splitlines()) == 1
     assert not [path for path in tmp_path.iterdir() if path.name != "hearback-data"]
+
+
+def test_from_a_log_to_a_report(tmp_path: Path) -> None:
+    """A model is fitted where there is none; table, sentences, figures, page and curve appear."""
+    log = tmp_path / "log.jsonl.gz"
+    hearback(
+        "simulate", "--out", log, "--members", 150, "--jobs", 60, "--days", 80,
+        "--applications-per-member", 25,
+    )  # fmt: skip
+    example = hearback("backtest", "--example")
+    assert example.returncode == 0
+    config = tmp_path / "compare.toml"
+    config.write_text(
+        example.stdout[: example.stdout.index('[[setting]]\nname = "nothing inferred')]
+    )
+    done = hearback("backtest", log, "--config", config, "--out", tmp_path / "found")
+    assert done.returncode == 0, done.stderr
+    for words in ("every label", "never again", "global model alone", "times in 100"):
+        assert words in done.stdout
+    folder = tmp_path / "found"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "backtest.json", "freshness.svg", "report.html",
+    ]  # fmt: skip
+    result = msgspec.json.decode((folder / "backtest.json").read_bytes())
+    assert len(result["settings"]) == 5
+    assert (folder / "report.html").read_text().startswith("<!doctype html>")
+    hearback("train", log, "--until", "2024-01-21", "--out", tmp_path / "model")
+    done = hearback(
+        "backtest", log, "--config", config, "--model", tmp_path / "model",
+        "--score-from", "2024-02-01", "--out", tmp_path / "other",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    other = msgspec.json.decode((tmp_path / "other" / "backtest.json").read_bytes())
+    assert other["judged"] < result["judged"]
+    assert other["score_from_ms"] == 1_706_745_600_000
 
 
 def test_interrupted_replay_says_so(log: Path, tmp_path: Path) -> None:

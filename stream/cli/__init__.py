@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from stream.cli import demo, history, live, look, tune
+from stream.cli import backtest, demo, history, live, look, tune
 from stream.cli.topics import topics
 from stream.errors import HearbackError, StoppedError
 
@@ -30,6 +30,7 @@ for _command in (
     history.simulate,
     history.train,
     history.replay,
+    backtest.backtest,
     tune.tune,
     look.inspect,
     live.broker,

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
+from producers.drift import truth_over_time
 from producers.logs import ReadProgress, merge, write_lines
-from producers.truth import SimulationSettings, draw_truth
+from producers.truth import SimulationSettings, lively
 from stream.cli.options import ERR, OUT, Logs, PolicyFile, doing, parsed, reading
 from stream.errors import ConfigError
 from stream.global_model import load_model
 from stream.policy import load_policy
 from stream.units import format_time, parse_duration_ms, parse_time_ms
 
-_DEFAULTS = SimulationSettings()
+_DEFAULTS = lively()
+
+
+class Market(StrEnum):
+    """What kind of market is simulated."""
+
+    LIVELY = "lively"
+    CALM = "calm"
 
 
 def simulate(
@@ -25,6 +34,13 @@ def simulate(
         Path | None,
         typer.Option("--truth", help="Where the true coefficients go; LOG.truth.json unless set."),
     ] = None,
+    market: Annotated[
+        Market,
+        typer.Option(
+            help="lively: members search for weeks, jobs live for days, preferences drift and"
+            " recruiters have habits. calm: nothing ever changes."
+        ),
+    ] = Market.LIVELY,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 1,
     members: Annotated[int, typer.Option(help="How many members apply.")] = _DEFAULTS.members,
     jobs: Annotated[int, typer.Option(help="How many jobs there are.")] = _DEFAULTS.jobs,
@@ -43,11 +59,13 @@ def simulate(
 
     Members apply to jobs, recruiters answer after hours or days, decline, correct themselves or
     close the job; some events arrive out of order (by less than an hour) or twice. The log is in
-    order of arrival; a second file has the true coefficients.
+    order of arrival; a second file has the true coefficients: those of the last day, and of every
+    week where they drift.
     """
     from producers.simulate import simulate as simulate_lines
 
-    settings = SimulationSettings(
+    kind = lively if market is Market.LIVELY else SimulationSettings
+    settings = kind(
         seed=seed,
         members=members,
         jobs=jobs,
@@ -63,7 +81,7 @@ def simulate(
     _make_parent(truth_path)
     with doing("simulating a marketplace"):
         count = write_lines(out, simulate_lines(settings))
-        truth_path.write_bytes(draw_truth(settings).to_json())
+        truth_path.write_bytes(truth_over_time(settings))
     OUT.print(f"{count:,} events in {out}, the true coefficients in {truth_path}", soft_wrap=True)
 
 

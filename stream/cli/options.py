@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -26,6 +28,8 @@ from stream.errors import ConfigError
 
 _T = TypeVar("_T")
 
+_SAID_EVERY_S = 30.0
+
 OUT = Console()
 """Results."""
 
@@ -36,7 +40,8 @@ Logs = Annotated[
     list[Path],
     typer.Argument(
         metavar="LOG...",
-        help="Event logs: JSON Lines, plain, .gz or .zst. Several are merged by event time.",
+        help="Event logs: JSON Lines, plain, .gz or .zst, or Parquet. Several are merged by event"
+        " time.",
     ),
 ]
 PolicyFile = Annotated[
@@ -90,7 +95,13 @@ def doing(what: str) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def reading(what: str, read: ReadProgress) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar over the logs' bytes; give the callback for events so far."""
+    """Show how far the logs were read, how fast, and the time left; give the callback for events.
+
+    In a terminal a bar; elsewhere (a log file, a pipe) a line every :data:`_SAID_EVERY_S`.
+    """
+    if not ERR.is_terminal:
+        yield _Said(what, read).advance
+        return
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -99,7 +110,7 @@ def reading(what: str, read: ReadProgress) -> Iterator[Callable[[int], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal) as bar:
+    with Progress(*columns, console=ERR, transient=True) as bar:
         task = bar.add_task(what, total=None, events=0)
 
         def advance(events: int) -> None:
@@ -108,3 +119,28 @@ def reading(what: str, read: ReadProgress) -> Iterator[Callable[[int], None]]:
             )
 
         yield advance
+
+
+class _Said:
+    """Progress as plain lines, now and then."""
+
+    def __init__(self, what: str, read: ReadProgress) -> None:
+        self._what, self._read = what, read
+        self._began_s = self._said_s = time.monotonic()
+
+    def advance(self, events: int) -> None:
+        """Say how far it is, if nothing was said for a while."""
+        now_s = time.monotonic()
+        if now_s - self._said_s < _SAID_EVERY_S:
+            return
+        self._said_s = now_s
+        share = self._read.done_bytes / max(self._read.total_bytes, 1)
+        passed_s = now_s - self._began_s
+        left = ""
+        if share > 0:
+            left = f", {timedelta(seconds=round(passed_s * (1 - share) / share))} left"
+        ERR.print(
+            f"{self._what}: {events:,} events, {events / passed_s:,.0f}/s, {share:.0%}{left}",
+            soft_wrap=True,
+            highlight=False,
+        )

@@ -7,6 +7,7 @@ import json
 import os
 import zlib
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 import zstandard
@@ -328,3 +329,40 @@ def test_a_log_that_fails_half_way_is_not_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(LogError, match="cannot be written"):
         write_lines(tmp_path / "no" / "log", [b"x"])
+
+
+def test_many_files_are_open_only_in_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A year of daily files is merged in order with two files open at a time."""
+    paths = []
+    for day in range(365):
+        lines = [event(day * 1000 + 10 * at) for at in range(120)]  # a fifth laps over
+        paths.append(store(tmp_path / f"{day:03}.jsonl", b"\n".join(lines)))
+    opened = most = 0
+    real = Path.open
+
+    class Counted:
+        """A file that counts itself."""
+
+        def __init__(self, file: IO[Any]) -> None:
+            self._file = file
+
+        def __enter__(self) -> IO[Any]:
+            nonlocal opened, most
+            opened += 1
+            most = max(most, opened)
+            return self._file.__enter__()
+
+        def __exit__(self, *_: object) -> None:
+            nonlocal opened
+            opened -= 1
+            self._file.close()
+
+    monkeypatch.setattr(Path, "open", lambda self, *a, **k: Counted(real(self, *a, **k)))
+    progress = ReadProgress()
+    times = [json.loads(line.raw)["event_time_ms"] for line in merge(paths[::-1], progress)]
+    assert times == sorted(times)
+    assert len(times) == 365 * 120
+    assert most <= 3
+    assert progress.done_bytes == progress.total_bytes

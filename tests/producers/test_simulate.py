@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from producers.drift import Preferences, truth_over_time
 from producers.simulate import (
     ACTIONS,
     START_MS,
@@ -20,6 +21,7 @@ from producers.simulate import (
     Truth,
     draw_truth,
     job_id,
+    lively,
     member_id,
     simulate,
 )
@@ -235,6 +237,124 @@ def test_outcomes_follow_the_truth(log: Log, truth: Truth, settings: SimulationS
     assert np.mean(answered) == pytest.approx(settings.answer_rate, abs=0.06)
 
 
+@pytest.fixture(scope="module")
+def market() -> SimulationSettings:
+    """Describe a lively marketplace whose preferences change within its time."""
+    return lively(members=700, jobs=200, days=50, drift_member_ms=10 * DAY_MS, seed=7)
+
+
+@pytest.fixture(scope="module")
+def lively_log(market: SimulationSettings) -> Log:
+    """Simulate it once."""
+    return Log(market)
+
+
+def test_members_search_for_weeks_and_jobs_live_for_days(
+    lively_log: Log, market: SimulationSettings
+) -> None:
+    """In the lively market hardly any member applies all the time, and no job is open for long."""
+    times: dict[str, dict[str, list[int]]] = {"member_id": {}, "job_id": {}}
+    for application in lively_log.applications.values():
+        for key, seen in times.items():
+            seen.setdefault(application[key], []).append(application["event_time_ms"])
+    spans = {
+        key: np.array([max(when) - min(when) for when in seen.values() if len(when) > 5]) / DAY_MS
+        for key, seen in times.items()
+    }
+    assert 10 < np.median(spans["member_id"]) < 35
+    assert 6 < np.median(spans["job_id"]) < 14
+    days = Counter(
+        (a["event_time_ms"] - START_MS) // DAY_MS for a in lively_log.applications.values()
+    )
+    weeks = [sum(days[day] for day in range(week * 7, week * 7 + 7)) for week in range(7)]
+    assert min(weeks) > 0.8 * max(weeks)
+
+
+def test_recruiters_have_habits(lively_log: Log) -> None:
+    """Recruiters rest on Sundays and at night, differ in how they decline, and take days.
+
+    About 30 % of the first answers come within a day, as published.
+    """
+    first = lively_log.first(POLICY.positive_actions | POLICY.negative_actions)
+    ages = np.array(list(first.values()))
+    assert 0.25 < np.mean(ages < DAY_MS) < 0.36
+    assert ages.max() <= 14 * DAY_MS
+    when = [
+        (lively_log.applications[application]["event_time_ms"] + age) // HOUR_MS
+        for application, age in first.items()
+    ]
+    at_night = np.mean([hour % 24 < 7 or hour % 24 > 19 for hour in when])
+    on_sundays = np.mean([(hour // 24 + 3) % 7 == 6 for hour in when])
+    assert at_night < 0.05
+    assert on_sundays < 0.05
+    declined = lively_log.first(POLICY.negative_actions)
+    by_job: dict[str, list[bool]] = {}
+    for application in lively_log.applications.values():
+        by_job.setdefault(application["job_id"], []).append(
+            application["application_id"] in declined
+        )
+    shares = np.array([np.mean(some) for some in by_job.values() if len(some) > 20])
+    assert np.std(shares) > 0.12
+
+
+def test_outcomes_follow_the_truth_of_their_day(
+    lively_log: Log, market: SimulationSettings
+) -> None:
+    """Chances recomputed with each day's truth are calibrated; with the first day's, they err."""
+    preferences = Preferences(market)
+    start = preferences.today
+    positive = lively_log.first(POLICY.positive_actions)
+    by_day: dict[int, list[dict[str, Any]]] = {}
+    for application in lively_log.applications.values():
+        day = (application["event_time_ms"] - START_MS) // DAY_MS
+        by_day.setdefault(day, []).append(application)
+    chances: list[float] = []
+    stale: list[float] = []
+    answered: list[float] = []
+    for day, applications in sorted(by_day.items()):
+        for truth, scores in ((preferences.go_to(day), chances), (start, stale)):
+            for application in applications:
+                features = application["features"]
+                member, job = int(application["member_id"][1:]), int(application["job_id"][1:])
+                score = np.dot(features["global"], truth.beta)
+                score += np.dot(features["per_member"], truth.per_member[member])
+                scores.append(score + np.dot(features["per_job"], truth.per_job[job]))
+        answered += [float(a["application_id"] in positive) for a in applications]
+    chance, y = 1 / (1 + np.exp(-np.array(chances))), np.array(answered)
+    for low, high in ((0.0, 0.1), (0.1, 0.3), (0.3, 0.5), (0.5, 0.8), (0.8, 1.0)):
+        within = (chance >= low) & (chance < high)
+        spread = np.sqrt(np.sum(chance[within] * (1 - chance[within])))
+        assert abs(np.sum(y[within] - chance[within])) < 4 * spread
+    assert roc_auc_score(y, chances) > roc_auc_score(y, stale) + 0.05
+
+
+def test_preferences_drift_with_their_half_life() -> None:
+    """After a half-life coefficients correlate by ½ with what they were, and spread as ever."""
+    settings = lively(
+        members=3000, jobs=3000, days=90, drift_member_ms=60 * DAY_MS, drift_job_ms=None
+    )
+    start = draw_truth(settings)
+    later = Preferences(settings).go_to(60)
+    assert np.corrcoef(start.per_member.ravel(), later.per_member.ravel())[0, 1] == pytest.approx(
+        0.5, abs=0.03
+    )
+    assert np.std(later.per_member) == pytest.approx(np.std(start.per_member), rel=0.05)
+    assert np.array_equal(start.per_job, later.per_job)
+
+
+def test_the_truth_over_time_is_written(market: SimulationSettings) -> None:
+    """The truth file of a market that drifts has that of every week, and of the last day."""
+    document = json.loads(truth_over_time(market))
+    weeks = document["over_time"]
+    assert [week["day"] for week in weeks] == [0, 7, 14, 21, 28, 35, 42, 49]
+    assert weeks[1]["from_ms"] == START_MS + 7 * DAY_MS
+    assert weeks[0]["per_member"]["m000005"] == draw_truth(market).per_member[5].tolist()
+    last = Preferences(market).go_to(49)
+    assert document["per_job"]["j00042"] == last.per_job[42].tolist()
+    assert weeks[7]["per_member"] == document["per_member"]
+    assert json.loads(truth_over_time(SMALL)) == json.loads(draw_truth(SMALL).to_json())
+
+
 def test_the_truth_file_names_every_entity_and_feature(truth: Truth) -> None:
     """The truth has the settings, the features' names, and coefficients of every entity."""
     document = json.loads(truth.to_json())
@@ -315,6 +435,9 @@ def test_a_long_log_starts_at_once() -> None:
         ({"global_sd": float("inf")}, "global_sd must be a positive number"),
         ({"precision_job": 0.0}, "precision_job must be a positive number"),
         ({"max_lateness_ms": HOUR_MS}, "shorter than 1h"),
+        ({"search_ms": 0}, "search must be at least 1h"),
+        ({"drift_job_ms": 1}, "drift_job must be at least 1h"),
+        ({"jobs_per_recruiter": 0.0}, "jobs_per_recruiter must be a positive number"),
         ({"jobs": 30}, "30 jobs are too few for 20 applications per member"),
         ({"seed": -1}, "seed must not be negative"),
         ({"start_ms": -1}, "between 1970 and 2100"),

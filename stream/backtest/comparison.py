@@ -1,0 +1,222 @@
+"""What is compared: ``compare.toml``, read and checked.
+
+A setting says how the effects learn (``policy``, over the base policy), which of them there are
+(``use``), which labels they hear of (``learn``) and when these take effect (``refresh``).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from stream.backtest.schedule import AT_EVERY_LABEL, NEVER, Learn
+from stream.errors import ConfigError
+from stream.policy import DAY_MS, Policy, change_policy
+from stream.rehearsal import BOTH
+from stream.units import format_duration, parse_duration_ms
+from stream.updaters.effect import EffectName
+
+MAX_NAME = 40
+MAX_SETTINGS = 50
+
+EXAMPLE = """\
+# What `hearback backtest LOG --config compare.toml` compares. Every setting reads the same log and
+# is judged on the same applications: scored before learned, right or wrong by the final label.
+#
+# reference      the setting that the others' differences are taken to, and of which the report
+#                shows calibration and who gains; the first one unless named here
+# name           yours
+# refresh        "label" (default): every label takes effect at once; or how often all that came
+#                in between takes effect: "1h", "daily", "weekly"; "never": nothing after
+#                --score-from does
+# learn          "early" (default): labels as they come, inferred negatives too;
+#                "explicit": what recruiters did and what stayed unanswered, nothing inferred;
+#                "final": each application once, when its whole window has passed
+# use            effects: ["per_member", "per_job"] (default), one of them, or []: global alone
+# policy...      any key of a policy file, over the defaults or --policy
+
+reference = "every label"
+
+[[setting]]
+name = "every label"
+
+[[setting]]
+name = "every day"
+refresh = "daily"
+
+[[setting]]
+name = "every week"
+refresh = "weekly"
+
+[[setting]]
+name = "never again"
+refresh = "never"
+
+[[setting]]
+name = "nothing inferred"
+learn = "explicit"
+
+[[setting]]
+name = "wait for the window"
+learn = "final"
+
+[[setting]]
+name = "member only"
+use = ["per_member"]
+
+[[setting]]
+name = "job only"
+use = ["per_job"]
+
+[[setting]]
+name = "weaker prior"
+policy.effects.per_member.prior_precision = 1.0
+policy.effects.per_job.prior_precision = 1.0
+
+[[setting]]
+name = "half-life 7 days"
+policy.effects.per_member.half_life = "7d"
+policy.effects.per_job.half_life = "7d"
+
+[[setting]]
+name = "nothing forgotten"
+policy.effects.per_member.half_life = "off"
+policy.effects.per_job.half_life = "off"
+"""
+"""What is compared without a file; ``hearback backtest --example`` prints it."""
+
+_WORDS: dict[str, int | None] = {
+    "label": AT_EVERY_LABEL,
+    "daily": DAY_MS,
+    "weekly": 7 * DAY_MS,
+    "never": NEVER,
+}
+
+
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to run the product. ``refresh_ms``: see :mod:`stream.backtest.schedule`."""
+
+    name: str
+    refresh_ms: int | None = AT_EVERY_LABEL
+    learn: Learn = "early"
+    use: tuple[EffectName, ...] = BOTH
+    policy: Policy = Policy()
+    changes: tuple[str, ...] = ()
+
+    def in_words(self) -> str:
+        """Say in half a sentence what is different about it."""
+        refresh = {AT_EVERY_LABEL: "at every label", NEVER: "never updated"}.get(
+            self.refresh_ms, f"refreshed every {format_duration(self.refresh_ms or 0)}"
+        )
+        learn = {"early": "", "explicit": "nothing inferred", "final": "final labels only"}
+        use = {0: "no effects", 1: f"{self.use[0]} alone" if self.use else "", 2: ""}
+        said = (refresh if self.use else "", learn[self.learn], use[len(self.use)], *self.changes)
+        return ", ".join(part for part in said if part)
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings; ``reference`` is the index of the one that others are compared with."""
+
+    settings: tuple[Setting, ...]
+    reference: int = 0
+
+
+class _SettingFile(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    refresh: str = "label"
+    learn: Learn = "early"
+    use: list[Literal["per_member", "per_job"]] | None = None
+    policy: dict[str, Any] = {}
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    setting: list[_SettingFile] = []
+    reference: str | None = None
+
+
+def load_comparison(path: Path | None, base: Policy) -> Comparison:
+    """Comparison from a file; the example without one."""
+    if path is None:
+        return parse_comparison(EXAMPLE, base)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"comparison {path}: {error}") from None
+    try:
+        return parse_comparison(text, base)
+    except ConfigError as error:
+        raise ConfigError(f"comparison {path}: {error}") from None
+
+
+def parse_comparison(text: str, base: Policy) -> Comparison:
+    """TOML text → comparison; ConfigError names the setting and the key."""
+    try:
+        found = msgspec.convert(tomllib.loads(text), _File)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not TOML: {error}") from None
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error)) from None
+    if not found.setting:
+        raise ConfigError("no [[setting]]: name at least one (--example prints a file)")
+    if len(found.setting) > MAX_SETTINGS:
+        raise ConfigError(f"more than {MAX_SETTINGS} settings: compare fewer at a time")
+    settings = tuple(_setting(one, base) for one in found.setting)
+    names = [setting.name for setting in settings]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two settings are named {name!r}")
+    if found.reference is not None and found.reference not in names:
+        raise ConfigError(f"reference {found.reference!r} is none of the settings")
+    reference = 0 if found.reference is None else names.index(found.reference)
+    if settings[reference].policy.labels != base.labels:
+        raise ConfigError(
+            f"reference {names[reference]!r} changes [labels], but all are judged by the labels of"
+            " --policy: choose another reference"
+        )
+    return Comparison(settings=settings, reference=reference)
+
+
+def _setting(found: _SettingFile, base: Policy) -> Setting:
+    name = found.name.strip()
+    if not 1 <= len(name) <= MAX_NAME:
+        raise ConfigError(f"a setting's name must have 1 to {MAX_NAME} characters: {name[:60]!r}")
+    try:
+        return Setting(
+            name=name,
+            refresh_ms=_refresh(found.refresh),
+            learn=found.learn,
+            use=BOTH if found.use is None else tuple(one for one in BOTH if one in found.use),
+            policy=change_policy(base, found.policy) if found.policy else base,
+            changes=tuple(_said(found.policy)),
+        )
+    except ConfigError as error:
+        raise ConfigError(f"setting {name!r}: {error}") from None
+
+
+def _refresh(text: str) -> int | None:
+    if text in _WORDS:
+        return _WORDS[text]
+    try:
+        refresh_ms = parse_duration_ms(text)
+    except ConfigError:
+        refresh_ms = 0
+    if refresh_ms <= 0:
+        raise ConfigError(
+            f'refresh {text[:40]!r}: give "label", "daily", "weekly", "never" or a duration'
+        )
+    return refresh_ms
+
+
+def _said(changes: dict[str, Any], prefix: str = "") -> list[str]:
+    """``per_job.half_life = 7d``, for every key that a setting changes."""
+    said = []
+    for key, value in changes.items():
+        where = f"{prefix}{key}"
+        if isinstance(value, dict):
+            said += _said(value, "" if where in {"effects", "labels"} else f"{where}.")
+        else:
+            said.append(f"{where} = {value}")
+    return said

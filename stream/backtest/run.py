@@ -1,0 +1,361 @@
+"""SHELL: one recording of the log, one pass of learning for each setting, one judge for all.
+
+The truth is the final label under the base policy: a setting may wait for other labels, but all are
+judged by the same. Applications count from ``score_from_ms`` on if their whole window lies in the
+log; those after it would be called negative too early.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from producers.logs import LogLine, read_head
+from stream.backtest.comparison import Comparison, Setting
+from stream.backtest.freshness import Freezer, Freshness
+from stream.backtest.judgement import Blocks, Interval, Judge, Sums, interval
+from stream.backtest.result import (
+    GLOBAL_ALONE,
+    Backtest,
+    BlockFigures,
+    Gain,
+    LabelTiming,
+    SettingResult,
+)
+from stream.backtest.schedule import schedule
+from stream.backtest.timeliness import timeliness
+from stream.errors import ConfigError
+from stream.features import FeatureSpace
+from stream.global_model import NO_MODEL, GlobalModel
+from stream.policy import LabelPolicy, Policy
+from stream.rehearsal import Rehearsal, Step, record, rehearse
+from stream.replay import first_look
+from stream.units import format_duration, format_time
+
+FEWEST: Final = 200
+"""Applications to judge by, at least; and ten of each outcome."""
+
+_FEWEST_OF_EACH = 10
+_FEWEST_IN_A_GROUP = 50
+_EXAMPLE_EDGES: Final = (0, 1, 3, 6, 11, 21, 51)
+
+_Floats = NDArray[np.float64]
+_Ints = NDArray[np.int64]
+_Bools = NDArray[np.bool_]
+_Key = tuple[str, str]
+
+
+class Span(NamedTuple):
+    """What a look through the log found: events, and times of applications and of the last event.
+
+    Times are None where there was none.
+    """
+
+    events: int
+    first_ms: int | None
+    last_application_ms: int | None
+    last_ms: int | None
+
+    def quarter_ms(self) -> int:
+        """End of the first quarter of the applications' time: a global model is fitted on that.
+
+        Raises:
+            ConfigError: the log has no application.
+
+        """
+        if self.first_ms is None or self.last_application_ms is None:
+            raise ConfigError("the log has no application with a time")
+        return self.first_ms + (self.last_application_ms - self.first_ms) // 4
+
+
+def look_through(
+    lines: Iterable[LogLine], progress: Callable[[int], None] = lambda _: None
+) -> Span:
+    """Read only when things happened."""
+    count, first, last_application, last = 0, None, None, None
+    for count, line in enumerate(lines, 1):
+        if count % 10_000 == 0:
+            progress(count)
+        head = read_head(line.raw)
+        time_ms = None if head is None else head.time_ms()
+        if head is None or time_ms is None:
+            continue
+        last = time_ms if last is None else max(last, time_ms)
+        if head.type == "application":
+            first = time_ms if first is None else min(first, time_ms)
+            last_application = max(last_application or 0, time_ms)
+    return Span(count, first, last_application, last)
+
+
+class Runner:
+    """Runs a comparison.
+
+    Args:
+        read: gives the log's lines from the start, each time that it is called.
+        names: of the log's files.
+        span: from :func:`look_through`.
+        comparison: what is compared.
+        policy: the base policy: its labels are the truth.
+        model: the global model; None where applications bring their score.
+        score_from_ms: from when on applications are judged.
+
+    Raises:
+        ConfigError: too little to judge by. ModelError: the model does not fit the log.
+
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Iterable[LogLine]],
+        names: list[str],
+        span: Span,
+        comparison: Comparison,
+        policy: Policy,
+        model: GlobalModel | None,
+        score_from_ms: int,
+    ) -> None:
+        self._read, self._names, self._span = read, names, span
+        self._comparison, self._policy, self._model = comparison, policy, model
+        self._score_from_ms = score_from_ms
+        self._truth = self._record(policy.labels)
+        self._keys = _keys(self._truth)
+        rehearsal = self._truth
+        self._judged = self._to_judge(rehearsal)
+        self._targets = rehearsal.targets[self._judged]
+        self._blocks = Blocks.cut(rehearsal.times_ms[self._judged], score_from_ms)
+        self._judge = Judge(self._targets, self._blocks.of, len(self._blocks.from_ms))
+
+    def run(self, on_setting: Callable[[str], None] = lambda _: None) -> Backtest:
+        """Learn with every setting in turn and judge it; ``on_setting`` is called before each."""
+        comparison, truth = self._comparison, self._truth
+        alone = truth.global_scores[self._judged]
+        sums: dict[str, Sums] = {}
+        scores: dict[str, _Floats] = {}
+        timings: dict[tuple[LabelPolicy, str], LabelTiming] = {}
+        freshness: Freshness | None = None
+        by_member: list[Gain] = []
+        by_job: list[Gain] = []
+        by_labels = sorted(
+            range(len(comparison.settings)),
+            key=lambda at: comparison.settings[at].policy.labels != self._policy.labels,
+        )
+        other: tuple[LabelPolicy, Rehearsal] | None = None
+        for at in by_labels:
+            setting = comparison.settings[at]
+            on_setting(setting.name)
+            labels = setting.policy.labels
+            rehearsal = truth
+            if labels != self._policy.labels:
+                if other is None or other[0] != labels:
+                    other = None  # one recording beside the truth at a time
+                    other = labels, self._record(labels)
+                rehearsal = other[1]
+            steps = schedule(
+                rehearsal, setting.refresh_ms, setting.learn, self._score_from_ms, labels.window_ms
+            )
+            if at == comparison.reference:
+                found, freshness = self._with_freshness(setting, steps)
+                members, jobs = _examples_before(truth, steps)
+                by_member = self._gains(members[self._judged], alone, found)
+                by_job = self._gains(jobs[self._judged], alone, found)
+            else:
+                rehearsed = rehearse(rehearsal, setting.policy, setting.use, steps=steps)
+                found = self._aligned(rehearsal, rehearsal.scores(rehearsed))
+            scores[setting.name] = found
+            sums[setting.name] = self._judge.sums(found)
+            self._time(timings, setting, rehearsal)
+        scores[GLOBAL_ALONE], sums[GLOBAL_ALONE] = alone, self._judge.sums(alone)
+        reference = comparison.settings[comparison.reference].name
+        said = {setting.name: setting.in_words() for setting in comparison.settings}
+        return Backtest(
+            logs=self._names,
+            model_version=NO_MODEL if self._model is None else self._model.version,
+            events=self._span.events,
+            applications=len(truth.applications),
+            from_ms=int(truth.times_ms.min()),
+            until_ms=int(truth.times_ms[self._judged].max()),
+            score_from_ms=self._score_from_ms,
+            window_ms=self._policy.labels.window_ms,
+            judged=len(self._targets),
+            positives=int(self._targets.sum()),
+            blocks=len(self._blocks.from_ms),
+            block_ms=self._blocks.length_ms,
+            reference=reference,
+            settings=[
+                self._result(name, said.get(name, "no effects"), scores[name], sums, reference)
+                for name in [*said, GLOBAL_ALONE]
+            ],
+            labels=list(timings.values()),
+            freshness=freshness,
+            by_member_examples=by_member,
+            by_job_examples=by_job,
+        )
+
+    def _record(self, labels: LabelPolicy) -> Rehearsal:
+        lines, space = self._open()
+        return record(lines, Policy(labels=labels), self._model, space)
+
+    def _open(self) -> tuple[Iterable[LogLine], FeatureSpace]:
+        return first_look(self._read(), self._model)
+
+    def _to_judge(self, rehearsal: Rehearsal) -> _Bools:
+        times_ms, window_ms = rehearsal.times_ms, self._policy.labels.window_ms
+        judged: _Bools = (times_ms >= self._score_from_ms) & ~np.isnan(rehearsal.targets)
+        judged &= times_ms + window_ms <= (self._span.last_ms or 0)
+        count, positives = int(judged.sum()), int(rehearsal.targets[judged].sum())
+        if count < FEWEST or not _FEWEST_OF_EACH <= positives <= count - _FEWEST_OF_EACH:
+            raise ConfigError(
+                f"only {count} applications since {format_time(self._score_from_ms)} have their"
+                f" whole window of {format_duration(window_ms)} in the log, {positives} of them"
+                f" positive: at least {FEWEST}, {_FEWEST_OF_EACH} of each outcome, are needed; take"
+                " a longer log or an earlier --score-from"
+            )
+        return judged
+
+    def _with_freshness(
+        self, setting: Setting, steps: list[Step]
+    ) -> tuple[_Floats, Freshness | None]:
+        """Learn with the reference; freeze it now and then."""
+        truth, judged = self._truth, self._judged
+        until_ms = int(truth.times_ms[judged].max()) + 1
+        freezer = Freezer(truth, judged, self._score_from_ms, until_ms)
+        rehearsed = rehearse(
+            truth, setting.policy, setting.use,
+            steps=steps, pauses=freezer.pauses, on_pause=freezer.freeze,
+        )  # fmt: skip
+        freshness = None
+        if setting.use:
+            blocks = np.zeros(len(judged), dtype=np.int64)
+            blocks[judged] = self._blocks.of
+            freshness = freezer.curve(
+                truth.targets, truth.global_scores, rehearsed.member, rehearsed.job, blocks
+            )
+        return truth.scores(rehearsed)[judged], freshness
+
+    def _aligned(self, rehearsal: Rehearsal, scores: _Floats) -> _Floats:
+        """Bring the scores of another recording into the truth's order; unknown ones: global."""
+        if rehearsal is self._truth:
+            return scores[self._judged]
+        found = dict(zip(_keys(rehearsal), scores.tolist(), strict=True))
+        alone = self._truth.global_scores
+        aligned = [
+            found.get(self._keys[number], alone[number]) for number in np.flatnonzero(self._judged)
+        ]
+        return np.array(aligned)
+
+    def _time(
+        self,
+        timings: dict[tuple[LabelPolicy, str], LabelTiming],
+        setting: Setting,
+        rehearsal: Rehearsal,
+    ) -> None:
+        """Tell how early a setting knows its labels, once for all that take the same ones."""
+        key = setting.policy.labels, setting.learn
+        if not setting.use:
+            return
+        if key in timings:
+            timings[key].settings.append(setting.name)
+        elif rehearsal is self._truth:
+            window_ms = setting.policy.labels.window_ms
+            ages = timeliness(
+                rehearsal.steps, setting.learn, rehearsal.targets, self._judged, window_ms
+            )
+            timings[key] = LabelTiming(learn=setting.learn, settings=[setting.name], ages=ages)
+
+    def _gains(self, examples: _Ints, alone: _Floats, full: _Floats) -> list[Gain]:
+        """Judge by how many examples there were before (n judged,)."""
+        gains = []
+        count = len(self._blocks.from_ms)
+        edges = [*_EXAMPLE_EDGES, np.iinfo(np.int64).max]
+        for low, high in itertools.pairwise(edges):
+            within = (examples >= low) & (examples < high)
+            if within.sum() < _FEWEST_IN_A_GROUP:
+                continue
+            judge = Judge(self._targets[within], self._blocks.of[within], count)
+            before, after = judge.sums(alone[within]), judge.sums(full[within])
+            losses = [float(one.log_loss(judge.whole)[0]) for one in (before, after)]
+            drawn = before.log_loss(judge.draws) - after.log_loss(judge.draws)
+            text = str(low) if high == low + 1 else f"{low}-{high - 1}"
+            gains.append(
+                Gain(
+                    examples=f"over {low - 1}" if high == edges[-1] else text,
+                    applications=int(within.sum()),
+                    auc_global=_known(before.auc(judge.whole)[0]),
+                    auc=_known(after.auc(judge.whole)[0]),
+                    log_loss_global=losses[0],
+                    log_loss=losses[1],
+                    log_loss_gained=interval(losses[0] - losses[1], drawn, count),
+                )
+            )
+        return gains
+
+    def _result(
+        self, name: str, in_words: str, scores: _Floats, sums: dict[str, Sums], reference: str
+    ) -> SettingResult:
+        judge, own, other = self._judge, sums[name], sums[reference]
+        count = len(self._blocks.from_ms)
+
+        def figure(of: Callable[[Sums, _Floats], _Floats], *, difference: bool) -> Interval:
+            value, drawn = of(own, judge.whole)[0], of(own, judge.draws)
+            if difference:
+                value, drawn = value - of(other, judge.whole)[0], drawn - of(other, judge.draws)
+            return interval(float(value), drawn, count)
+
+        single = np.eye(count)
+        auc, log_loss = own.auc(single), own.log_loss(single)
+        return SettingResult(
+            name=name,
+            in_words=in_words,
+            auc=figure(Sums.auc, difference=False),
+            log_loss=figure(Sums.log_loss, difference=False),
+            observed_over_expected=figure(Sums.observed_over_expected, difference=False),
+            auc_difference=figure(Sums.auc, difference=True),
+            log_loss_difference=figure(Sums.log_loss, difference=True),
+            over_time=[
+                BlockFigures(
+                    from_ms=from_ms,
+                    applications=int(own.positives[at] + own.negatives[at]),
+                    positives=int(own.positives[at]),
+                    auc=_known(auc[at]),
+                    log_loss=_known(log_loss[at]),
+                )
+                for at, from_ms in enumerate(self._blocks.from_ms)
+            ],
+            calibration=judge.calibration(scores),
+        )
+
+
+def _keys(rehearsal: Rehearsal) -> list[_Key]:
+    """Name the applications as the log does: job and application id; every one has a label."""
+    keys: list[_Key] = [("", "")] * len(rehearsal.applications)
+    for number, label in rehearsal.steps:
+        if label is not None:
+            keys[number] = label.job_id, label.application_id
+    return keys
+
+
+def _examples_before(rehearsal: Rehearsal, steps: list[Step]) -> tuple[_Ints, _Ints]:
+    """Count the applications learned of each one's member and job before it was scored (n,)."""
+    n = len(rehearsal.applications)
+    members, jobs = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+    learned = np.zeros(n, dtype=bool)
+    of_member: Counter[str] = Counter()
+    of_job: Counter[str] = Counter()
+    for number, label in steps:
+        asked = rehearsal.applications[number]
+        if label is None:
+            members[number], jobs[number] = of_member[asked.member_id], of_job[asked.job_id]
+        elif not learned[number]:
+            learned[number] = True
+            of_member[asked.member_id] += 1
+            of_job[asked.job_id] += 1
+    return members, jobs
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

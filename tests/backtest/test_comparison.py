@@ -1,0 +1,91 @@
+"""``compare.toml``: what it means, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stream.backtest.comparison import EXAMPLE, load_comparison, parse_comparison
+from stream.errors import ConfigError
+from stream.policy import DAY_MS, HOUR_MS, EffectSettings, Policy
+
+
+def test_the_example_compares_what_it_says() -> None:
+    """The example is what is compared without a file, and has every kind of setting."""
+    found = load_comparison(None, Policy())
+    assert found == parse_comparison(EXAMPLE, Policy())
+    by_name = {setting.name: setting for setting in found.settings}
+    assert found.settings[found.reference].name == "every label"
+    assert {setting.refresh_ms for setting in found.settings} == {0, DAY_MS, 7 * DAY_MS, None}
+    assert {setting.learn for setting in found.settings} == {"early", "explicit", "final"}
+    assert by_name["member only"].use == ("per_member",)
+    assert by_name["nothing forgotten"].policy.per_job.half_life_ms is None
+    assert by_name["weaker prior"].policy.per_member.prior_precision == 1.0
+    assert by_name["weaker prior"].policy.labels == Policy().labels
+
+
+def test_changes_go_over_the_base_policy() -> None:
+    """A setting changes single keys; the others are the base policy's."""
+    base = Policy(per_job=EffectSettings(prior_precision=7.0, half_life_ms=None))
+    text = """
+    [[setting]]
+    name = "as it is"
+    [[setting]]
+    name = "shorter window"
+    refresh = "6h"
+    policy.labels.window = "7d"
+    policy.effects.per_job.capacity = 16
+    """
+    as_is, shorter = parse_comparison(text, base).settings
+    assert as_is.policy == base
+    assert shorter.policy.labels.window_ms == 7 * DAY_MS
+    assert shorter.policy.per_job == EffectSettings(
+        prior_precision=7.0, half_life_ms=None, capacity=16
+    )
+    assert shorter.refresh_ms == 6 * HOUR_MS
+    assert shorter.in_words() == "refreshed every 6h, window = 7d, per_job.capacity = 16"
+
+
+def test_settings_are_said_in_words() -> None:
+    """What is different about a setting is said in half a sentence."""
+    words = [setting.in_words() for setting in load_comparison(None, Policy()).settings]
+    assert words[0] == "at every label"
+    assert words[3] == "never updated"
+    assert words[5] == "at every label, final labels only"
+    assert words[6] == "at every label, per_member alone"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", r"no \[\[setting\]\]"),
+        ("setting = 3", "array"),
+        ("[[setting]]\nname = ''", "1 to 40 characters"),
+        ("[[setting]]\nname = 'a'\n[[setting]]\nname = 'a'", "two settings are named 'a'"),
+        ("reference = 'b'\n[[setting]]\nname = 'a'", "reference 'b' is none"),
+        ("[[setting]]\nname = 'a'\nrefresh = 'often'", "setting 'a': refresh 'often'"),
+        ("[[setting]]\nname = 'a'\nrefresh = '0s'", "refresh '0s'"),
+        ("[[setting]]\nname = 'a'\nlearn = 'all'", "learn"),
+        ("[[setting]]\nname = 'a'\nuse = ['per_cat']", "per_cat"),
+        ("[[setting]]\nname = 'a'\nlambda = 3", "lambda"),
+        ("[[setting]]\nname = 'a'\npolicy.effects.per_job.prior = 3", "setting 'a'.*prior"),
+        ("[[setting]]\nname = 'a'\npolicy.labels.window = '7'", "window"),
+        ("[[setting]]\nname = 'a'\npolicy.labels.window = '7d'", "changes .labels."),
+        ("name = ", "not TOML"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(text: str, says: str) -> None:
+    """Each refusal is one line that names the setting and the key."""
+    with pytest.raises(ConfigError, match=says) as caught:
+        parse_comparison(text, Policy())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """A file that cannot be read is named in one line."""
+    with pytest.raises(ConfigError, match=r"comparison .*none.toml"):
+        load_comparison(tmp_path / "none.toml", Policy())
+    (tmp_path / "bad.toml").write_text("x")
+    with pytest.raises(ConfigError, match=r"comparison .*bad.toml: not TOML"):
+        load_comparison(tmp_path / "bad.toml", Policy())

@@ -1,0 +1,124 @@
+"""The report: one file, nothing from outside, readable in a browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import msgspec
+import pytest
+
+from stream.backtest.result import Backtest
+from stream.report import charts
+from stream.report.page import page, picture
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next((found for name in _BROWSERS if (found := shutil.which(name))), None)
+
+LOOK = """
+<script>
+const found = [];
+const within = (inner, outer) =>
+  inner.left >= outer.left - 1 && inner.right <= outer.right + 1
+  && inner.top >= outer.top - 1 && inner.bottom <= outer.bottom + 1;
+for (const plot of document.querySelectorAll("svg.plot")) {
+  const box = plot.getBoundingClientRect();
+  if (box.width < 250 || box.height < 150) found.push("a plot of " + box.width + " pixels");
+  for (const text of plot.querySelectorAll("text")) {
+    if (!within(text.getBoundingClientRect(), box)) found.push("cut off: " + text.textContent);
+  }
+}
+if (document.documentElement.scrollWidth > window.innerWidth) found.push("wider than the window");
+if (performance.getEntriesByType("resource").length) found.push("something was loaded");
+const hidden = [...document.querySelectorAll("svg .setting")].filter(one => one.style.display);
+document.title = JSON.stringify({found, hidden: hidden.length});
+</script>
+"""
+
+
+class Balanced(HTMLParser):
+    """Counts elements; knows when one is closed that was not open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Open."""
+        self.seen.append(tag)
+        if tag not in {"meta", "input"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Nothing stays open."""
+        self.seen.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        """Close."""
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_loads_nothing(found: Backtest) -> None:
+    """Every element is closed, every section there, and no address but SVG's name space."""
+    text = page(found)
+    reader = Balanced()
+    reader.feed(text)
+    assert reader.open == []
+    assert reader.seen.count("section") == 7
+    assert reader.seen.count("svg") == 13
+    assert set(re.findall(r"https?://[^\s\"'<]+", text)) == {"http://www.w3.org/2000/svg"}
+    assert not {"img", "link", "iframe", "object"} & set(reader.seen)
+    assert not re.search(r"@import|url\(|src=", text)
+    assert "nan" not in re.sub(r"<[^>]+>|\s+", " ", text).lower().split()
+
+
+def test_names_are_words_not_markup(found: Backtest) -> None:
+    """A setting or a log named like an element is written, not obeyed."""
+    text = page(found)
+    assert "<b>" not in text
+    assert "&lt;b&gt;" in text
+    assert "&lt;log&gt;.jsonl" in text
+
+
+def test_little_can_be_reported_too(found: Backtest) -> None:
+    """Without a curve, groups or labels the page has the other sections."""
+    bare = msgspec.structs.replace(
+        found, freshness=None, by_member_examples=[], by_job_examples=[], labels=[]
+    )
+    assert page(bare).count("<section") == 4
+
+
+def test_a_picture_stands_alone(found: Backtest) -> None:
+    """The curve is a valid file with its own style and paper."""
+    assert found.freshness is not None
+    root = ET.fromstring(picture(charts.freshness(found.freshness)))
+    tags = {one.tag.rpartition("}")[2] for one in root.iter()}
+    assert {"style", "rect", "polyline", "polygon"} <= tags
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here to look at the report with")
+@pytest.mark.parametrize("width", [1100, 520])
+def test_it_is_looked_at_in_a_browser(found: Backtest, tmp_path: Path, width: int) -> None:
+    """In a wide and a narrow window nothing is cut off or loaded, and boxes hide their lines."""
+    path = tmp_path / "report.html"
+    path.write_text(page(found).replace("</body>", f"{LOOK}</body>"), encoding="utf-8")
+    assert BROWSER is not None
+    done = subprocess.run(
+        [
+            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+            "--proxy-server=127.0.0.1:9", f"--user-data-dir={tmp_path / 'profile'}",
+            f"--window-size={width},3000", f"--screenshot={tmp_path / 'shot.png'}", "--dump-dom",
+            path.as_uri(),
+        ],
+        capture_output=True, text=True, check=False, timeout=90,
+    )  # fmt: skip
+    title = re.search(r"<title>(\{.*\})</title>", done.stdout)
+    assert title is not None, done.stderr[-500:]
+    seen = msgspec.json.decode(title[1].replace("&lt;", "<").replace("&amp;", "&"))
+    assert seen["found"] == []
+    assert seen["hidden"] == 3  # the line of one setting: in two pieces, and in one
