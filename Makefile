@@ -35,8 +35,8 @@ format: setup ## put the code into shape
 test: setup ## all tests but those on a real Kafka
 	$(BIN)/python -m pytest --ignore tests/integration
 
-test-integration: setup ## on a real Kafka: every crash point, 5 random kills (some minutes)
-	$(BIN)/python -m pytest tests/integration
+test-integration: setup ## on a real Kafka: every crash point, 5 random kills (a quarter of an hour)
+	$(BIN)/python -m pytest tests/integration/$(ONLY)
 
 test-kafka: setup ## the same with 20 random kills
 	HEARBACK_TEST_KILLS=20 $(BIN)/python -m pytest tests/integration
@@ -51,7 +51,7 @@ kafka-stop: setup ## end it and remove its data
 	@$(BIN)/python -m tests.integration.kafka stop
 
 test-deep: setup ## the properties with 20,000 examples (half an hour)
-	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest tests/labels tests/state tests/test_partitions.py --timeout 3600
+	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest tests/labels tests/state tests/test_partitions.py tests/test_units_of_work.py --timeout 3600
 
 bench: setup ## make bench NAME=x runs benchmarks/x.py; its last line is one JSON object
 	@test -n "$(NAME)" || { echo "name one: make bench NAME=$$(ls benchmarks | sed -n 's/^\([a-z].*\)\.py$$/\1/p' | paste -sd'|')"; exit 2; }

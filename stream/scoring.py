@@ -168,6 +168,8 @@ def _precision(posterior: Posterior, settings: EffectSettings, mean: _Vector) ->
     H = settings.prior_precision * np.eye(d)
     if posterior.precision:
         F = np.frombuffer(posterior.precision)
+        if F.size != (d * d if d <= settings.full_up_to else d):
+            raise StateError("the state was learned with another full_up_to than these settings'")
         H += np.diag(F) if F.size == d and d > settings.full_up_to else F.reshape(d, d)
     for example in posterior.kept:
         age_ms = posterior.time_ms - example.time_ms

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream.errors import StateError
+from stream.labels.machine import LabelMachine
 from stream.partitions import job
 from stream.records import APPLICATIONS, APPLICATIONS_BY_JOB, ENGAGEMENTS, LABELS
 from tests import oracle
@@ -132,3 +134,15 @@ def test_cuts_and_crashes_anywhere_change_nothing(
     if flushed:
         emitted = [(x.job_id, x.application_id, x.kind, x.final) for x in labels]
         assert len(emitted) == len(set(emitted))
+
+
+def test_a_closing_that_fails_blames_no_record() -> None:
+    """What the watermark closes is state: when that fails, good records are no dead letters."""
+    market = Market(POLICY, 1)
+    market.produce([application("a", 100)])
+    market.step("member", 0, APPLICATIONS, 10)
+    with (
+        patch.object(LabelMachine, "close_due", side_effect=ValueError("torn")),
+        pytest.raises(StateError, match="cannot close what is due: ValueError: torn"),
+    ):
+        market.step("job", 0, APPLICATIONS_BY_JOB, 10)

@@ -94,12 +94,14 @@ class DeadlineKind(IntEnum):
     SETTLED = 3
     CLOSING = 4
     MARKER = 5
+    ENGAGEMENTS = 6
 
 
 class Deadline(msgspec.Struct, frozen=True, gc=False, array_like=True, order=True):
     """Something ends once the watermark is *strictly* past ``at_ms``.
 
-    ``subject`` is the application's or job event's id; ``engagement_id`` an orphan's.
+    ``subject`` is the application's or job event's id; ``engagement_id`` an orphan's, or the last
+    of a closed application's engagements that was forgotten.
     """
 
     at_ms: int
@@ -149,8 +151,10 @@ class FactBook(Protocol):
     def index_engagement(self, job_id: str, application_id: str, engagement_id: str) -> None:
         """Make an engagement known by its application's id."""
 
-    def indexed_engagements(self, job_id: str, application_id: str) -> list[str]:
-        """Ids of an application's indexed engagements, sorted."""
+    def indexed_engagements(
+        self, job_id: str, application_id: str, most: int | None = None
+    ) -> list[str]:
+        """Ids of an application's indexed engagements, sorted; the first ``most`` of them."""
 
     def unindex_engagement(self, job_id: str, application_id: str, engagement_id: str) -> None:
         """Take an engagement out of the index."""

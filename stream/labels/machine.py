@@ -150,7 +150,6 @@ class LabelMachine:
         """Enter an application of which engagements were read before it."""
         app = admission.application
         job_id, submitted_ms = app.job_id, app.event_time_ms
-        label_time_ms = _latest(submitted_ms, watermark_ms)
         waiting = self._orphans.of(app)
         evidence = [
             (kind, orphan.event_time_ms)
@@ -159,6 +158,7 @@ class LabelMachine:
             and (kind := self._evidence(orphan.action, orphan.event_time_ms, submitted_ms))
         ]
         for _, time_ms in evidence:
+            label_time_ms = _latest(time_ms, watermark_ms)
             yield from self._respond(job_id, time_ms, submitted_ms, label_time_ms, watermark_ms)
         engagements = self._orphans.adopt(app, waiting)
         for engagement_id in engagements[MOST_LISTED:]:
@@ -212,7 +212,7 @@ class LabelMachine:
             None,
             kind is Kind.POSITIVE,
             decided_ms,
-            _latest(submitted_ms, watermark_ms),
+            _latest(submitted_ms if decided_ms is None else decided_ms, watermark_ms),
         )
         return (change,)
 
@@ -306,6 +306,8 @@ class LabelMachine:
                     self._forget_settled(deadline.job_id, watermark_ms)
                 case DeadlineKind.CLOSING:
                     self._book.forget_job_event(deadline.job_id, deadline.subject)
+                case DeadlineKind.ENGAGEMENTS:
+                    self._forget_engagements(deadline)
             yield None
 
     def _close(self, deadline: Deadline, watermark_ms: int) -> Change:
@@ -320,10 +322,10 @@ class LabelMachine:
         for engagement_id in facts.engagements:
             book.forget_engagement(job_id, engagement_id)
         if facts.more:
-            for engagement_id in book.indexed_engagements(job_id, application_id):
-                book.unindex_engagement(job_id, application_id, engagement_id)
-                book.forget_engagement(job_id, engagement_id)
-        self._mark(job_id, application_id, facts.member_id, submitted_ms)
+            book.add_deadline(
+                Deadline(deadline.at_ms, DeadlineKind.ENGAGEMENTS, job_id, application_id)
+            )
+        self._mark(job_id, application_id, facts.member_id, submitted_ms, deadline.at_ms)
         if previous < Kind.NEGATIVE_EXPLICIT:
             facts = msgspec.structs.replace(facts, kind=Kind.NEGATIVE_CONCLUSIVE, rule=None)
         return Change(
@@ -339,14 +341,28 @@ class LabelMachine:
             True,
         )
 
-    def _mark(self, job_id: str, application_id: str, member_id: str, submitted_ms: int) -> None:
-        """Leave the marker that tells a late engagement from an orphan, until A + 2W."""
+    def _forget_engagements(self, deadline: Deadline) -> None:
+        """Forget a part of a closed application's engagements; the rest has its own turn."""
+        book, job_id, application_id = self._book, deadline.job_id, deadline.subject
+        part = book.indexed_engagements(job_id, application_id, MOST_LISTED)
+        for engagement_id in part:
+            book.unindex_engagement(job_id, application_id, engagement_id)
+            book.forget_engagement(job_id, engagement_id)
+        if len(part) == MOST_LISTED:
+            rest = msgspec.structs.replace(deadline, engagement_id=part[-1])
+            book.add_deadline(rest)
+
+    def _mark(
+        self, job_id: str, application_id: str, member_id: str, submitted_ms: int, now_ms: int = 0
+    ) -> None:
+        """Leave the marker that tells a late engagement from an orphan, until A + 2W.
+
+        A window that was opened under a longer policy may end after that: then at ``now_ms``, the
+        deadline that has just been taken out, before which none may be entered.
+        """
         self._book.put_application(job_id, application_id, Marker(member_id, submitted_ms))
-        self._book.add_deadline(
-            Deadline(
-                submitted_ms + 2 * self._window_ms, DeadlineKind.MARKER, job_id, application_id
-            )
-        )
+        at_ms = max(submitted_ms + 2 * self._window_ms, now_ms)
+        self._book.add_deadline(Deadline(at_ms, DeadlineKind.MARKER, job_id, application_id))
 
     def _mark_late(self, app: Application, watermark_ms: int | None) -> None:
         if _past(watermark_ms, app.event_time_ms + 2 * self._window_ms):

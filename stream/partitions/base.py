@@ -20,7 +20,7 @@ from stream.events import (
 )
 from stream.features import FeatureSpace
 from stream.labels.watermark import Channels
-from stream.policy import DAY_MS, Policy
+from stream.policy import DAY_MS, EffectSettings, Policy
 from stream.records import (
     COEFFICIENTS,
     Message,
@@ -186,7 +186,7 @@ class Partition(ABC):
         state, so a unit that ends within that leaves the position behind the record, and the
         watermark where the record moved it: closing goes on before anything else is read.
         """
-        for _ in self._due(now_ms):
+        for _ in self._closings(now_ms):
             yield self._finish()
         if not records and not self._touched:
             # Only transaction markers. Not worth a unit of work, and a restart may pass them again.
@@ -202,7 +202,7 @@ class Partition(ABC):
                 source = source_of(topic, self.number, record)
                 letter = DeadLetter(error.reason, str(error), source)
                 self._dead_letter(letter, record.timestamp_ms)
-            for _ in self._due(record.timestamp_ms):
+            for _ in self._closings(record.timestamp_ms):
                 yield self._end_at(topic, record.offset + 1)
         yield self._end_at(topic, after)
 
@@ -210,6 +210,23 @@ class Partition(ABC):
     def _touched(self) -> bool:
         """Whether the unit of work that is being done has done anything yet."""
         return bool(self._messages)
+
+    def _closings(self, timestamp_ms: int) -> Cuts:
+        """Do what is due. When that fails, no record is to blame, and none becomes a dead letter.
+
+        Raises:
+            StateError: the state is not what it should be.
+
+        """
+        try:
+            yield from self._due(timestamp_ms)
+        except HearbackError:
+            raise
+        except Exception as error:
+            raise StateError(
+                f"partition {self.number} of the {self.stage} stage cannot close what is due:"
+                f" {type(error).__name__}: {error}"
+            ) from error
 
     def _end_at(self, topic: str, position: int) -> Unit:
         """Finish the unit of work; a restart goes on from a position."""
@@ -322,6 +339,16 @@ class Partition(ABC):
                         " its offsets mean other records now; start with an empty data folder"
                         " under another --app-id"
                     )
+            name = f"per_{self.stage}"
+            learned = identity.effects[name].full_up_to
+            now: EffectSettings = getattr(self._policy, name)
+            size = len(identity.features[name])
+            if (size <= learned) != (size <= now.full_up_to):
+                raise StateError(
+                    f"the state of {name} was learned with full_up_to ="
+                    f" {learned}: keep it, or start with an empty data folder under another"
+                    " --app-id"
+                )
         # Anew, because the policy may have changed.
         save_identity(
             self._overlay, model_version, self._space, self._policy, self.partitions, topic_ids

@@ -98,7 +98,7 @@ class JobPartition(Partition):
             channels.grow(now_ms - self._ticked_ms)
         self._ticked_ms = now_ms
         something = channels.watermark_ms != before_ms
-        for _ in self._due(now_ms):
+        for _ in self._closings(now_ms):
             yield self._finish()
             something = True
         if something or self._progress_is_due(now_ms):

@@ -99,12 +99,14 @@ class StoredFacts:
         prefix = keys.engagements_of(job_id, application_id)
         self._overlay.change(prefix, prefix + engagement_id.encode(), _NOTHING)
 
-    def indexed_engagements(self, job_id: str, application_id: str) -> list[str]:
-        """Ids of an application's indexed engagements, sorted."""
+    def indexed_engagements(
+        self, job_id: str, application_id: str, most: int | None = None
+    ) -> list[str]:
+        """Ids of an application's indexed engagements, sorted; the first ``most`` of them."""
         prefix = keys.engagements_of(job_id, application_id)
         return [
             key[len(prefix) :].decode()
-            for key, _ in self._overlay.scan(prefix, prefix, keys.after(prefix))
+            for key, _ in islice(self._overlay.scan(prefix, prefix, keys.after(prefix)), most)
         ]
 
     def unindex_engagement(self, job_id: str, application_id: str, engagement_id: str) -> None:

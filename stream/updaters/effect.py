@@ -102,11 +102,16 @@ class Effect:
         elif (replaced := posterior.replace(example)) is False:
             return
         elif replaced is None:
+            change: int | None = None
+            if label.previous is not None and posterior.folded:
+                change = target(example.kind) - target(BY_NAME[label.previous])
+                if not change:
+                    return
             self._age(posterior, example.time_ms)
-            if label.previous is None or not posterior.folded:
+            if change is None:
                 posterior.add(example)
-            elif not self._correct(posterior, example, label.previous):
-                return
+            else:
+                self._correct(posterior, example, change)
         self._stale.add(entity_id)
         self._changed[entity_id] = None
         self._fold(entity_id, posterior, self._settings.capacity, final=True)
@@ -227,18 +232,12 @@ class Effect:
         else:
             self.overflowed += len(oldest)
 
-    def _correct(self, posterior: Posterior, example: Example, previous: str) -> bool:
-        """Correct an example that is folded already: the log-likelihood is linear in y."""
-        change = target(example.kind) - target(BY_NAME[previous])
-        if not change:
-            return False
+    def _correct(self, posterior: Posterior, example: Example, change: int) -> None:
+        """Correct an example that is folded already by Δy: the log-likelihood is linear in y."""
         _, f = self._folded(posterior)
         _, _, w, _ = self._columns([(posterior.time_ms, [example])])
         f += w[0] * change * vector(example.z)
         posterior.linear = f.tobytes()
-        if not posterior.precision:
-            posterior.precision = self._folded(posterior)[0].tobytes()
-        return True
 
     def _age(self, posterior: Posterior, time_ms: int) -> None:
         """Let T grow; what was folded loses weight as the kept examples do."""

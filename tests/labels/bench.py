@@ -67,6 +67,9 @@ class Bench:
         changes = [change for change in steps if change is not None]
         for change in changes:
             key = change.job_id, change.application_id
+            assert change.evidence_time_ms is None or (
+                change.evidence_time_ms <= change.label_time_ms
+            )
             if change.label:
                 before = self.last.get(key)
                 after = (change.kind.label, change.kind.wire, change.final)
@@ -93,9 +96,10 @@ def logs(draw: st.DrawFn) -> list[TestEvent]:
     times = st.one_of(st.integers(0, 2500), st.sampled_from([0, 500, 1000, 1500, 2000]))
     jobs = st.sampled_from(["j", "k"])
     names = st.sampled_from("abcdef")
+    members = st.one_of(st.none(), st.sampled_from(["m", "n"]))
     apps = [
-        application(name, draw(times), job=draw(jobs))
-        for name in draw(st.lists(names, unique=True))
+        application(name, draw(times), job=job, member=draw(members))
+        for name, job in draw(st.lists(st.tuples(names, jobs), unique=True, max_size=8))
     ]
     events: list[TestEvent] = [*apps]
     actions = st.sampled_from(["message", "reject", "note", "hire", "skip"])
@@ -105,9 +109,11 @@ def logs(draw: st.DrawFn) -> list[TestEvent]:
             edges = [app.event_time_ms + near for near in (-1, 0, 1, W - 1, W, W + 1)]
             time_ms = draw(st.one_of(times, st.sampled_from(edges)))
             of, job = app.application_id, app.job_id
+            member = draw(st.sampled_from([app.member_id] * 9 + ["another"]))
         else:
-            time_ms, of, job = draw(times), draw(names), draw(jobs)
-        events.append(engagement(f"e{number}", of, max(time_ms, 0), draw(actions), job=job))
+            time_ms, of, job, member = draw(times), draw(names), draw(jobs), None
+        action = draw(actions)
+        events.append(engagement(f"e{number}", of, max(time_ms, 0), action, job=job, member=member))
     closings = range(draw(st.integers(0, 2)))
     return events + [closing(f"x{number}", draw(times), job=draw(jobs)) for number in closings]
 
@@ -121,7 +127,7 @@ def arrivals(draw: st.DrawFn) -> list[TestEvent]:
         for number, event in enumerate(events)
     ]
     for number, event in enumerate(events):
-        if draw(st.integers(0, 3)) == 0:
+        for _ in range(draw(st.sampled_from([0, 0, 0, 1, 3]))):
             late = event.event_time_ms + draw(st.integers(0, 3000))
-            delayed.append((late, len(events) + number, event))
+            delayed.append((late, len(delayed) + number, event))
     return [event for _, _, event in sorted(delayed, key=lambda item: item[:2])]
