@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check format test test-deep bench clean
+.PHONY: help setup demo check format test test-deep test-integration test-kafka soak kafka kafka-stop bench clean
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make the virtual environment (done by the others when needed)
 
@@ -32,8 +32,23 @@ format: setup ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: setup ## all tests
-	$(BIN)/python -m pytest
+test: setup ## all tests but those on a real Kafka
+	$(BIN)/python -m pytest --ignore tests/integration
+
+test-integration: setup ## on a real Kafka: every crash point, 5 random kills (some minutes)
+	$(BIN)/python -m pytest tests/integration
+
+test-kafka: setup ## the same with 20 random kills
+	HEARBACK_TEST_KILLS=20 $(BIN)/python -m pytest tests/integration
+
+soak: setup ## kills and restarts for hours: make soak HOURS=8
+	$(BIN)/python -m tests.integration.soak $(or $(HOURS),1)
+
+kafka: setup ## a real Kafka on this machine (Java 17 and Maven); prints its address
+	@$(BIN)/python -m tests.integration.kafka start
+
+kafka-stop: setup ## end it and remove its data
+	@$(BIN)/python -m tests.integration.kafka stop
 
 test-deep: setup ## the properties with 20,000 examples (half an hour)
 	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest tests/labels tests/state tests/test_partitions.py --timeout 3600

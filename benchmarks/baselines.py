@@ -23,8 +23,7 @@ def baselines_python() -> Path:
 
     Another list of requirements, or another Python, is another environment.
 
-    Raises:
-        subprocess.CalledProcessError: pip could not install them.
+    Ends the program with what pip said where it cannot install them.
 
     """
     recipe = sys.version.encode() + REQUIREMENTS.read_bytes()
@@ -37,12 +36,16 @@ def baselines_python() -> Path:
         print(f"installing the baselines into {home}", file=sys.stderr)
         shutil.rmtree(home, ignore_errors=True)
         venv.create(home, with_pip=True)
-        subprocess.run(  # noqa: S603 - our own list of requirements
+        made = subprocess.run(  # noqa: S603 - our own list of requirements
             [python, *("-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
              *("-r", REQUIREMENTS)],
-            check=True,
-            stdout=sys.stderr,
+            check=False, capture_output=True, text=True,
         )  # fmt: skip
+        if made.returncode != 0:
+            sys.exit(
+                f"the baselines could not be installed into {home}:\n{made.stderr[-2000:]}\nThey"
+                " need a package index, and a Python for which SciPy 1.17 has wheels (3.11 to 3.14)"
+            )
         ready.touch()
     return python
 

@@ -1,10 +1,10 @@
 """The kernel against lambda-learner and river, and how its cost grows.
 
-lambda-learner 0.1.0 and river train in an environment of their own, which is made on first use in
-the user's cache folder (``updaters-rivals.txt`` pins it). All of it runs on one core, in turns:
-each round times hearback, lambda-learner and river on the same entities. Other work on a shared
-machine only ever slows one down, so of each the fastest of ``ROUNDS`` counts, in pieces of the same
-length: a millisecond or less, one entity for the rivals, all of them for hearback.
+lambda-learner 0.1.0 and river train in an environment of their own (``baselines.py``). All of it
+runs on one core, in turns: each round times hearback, lambda-learner and river on the same
+entities. Other work on a shared machine only ever slows one down, so of each the fastest of
+``ROUNDS`` counts, in pieces of the same length: a millisecond or less, one entity for the
+baselines, all of them for hearback.
 
 An *update* of an entity: 10 new examples arrive on top of 160 that are folded; in: the folded part
 and the old mode; out: the MAP to hearback's tolerance and the posterior precision. For
@@ -15,14 +15,11 @@ standard deviations.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -32,6 +29,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.baselines import baselines_python
 from stream.events import Label
 from stream.policy import EffectSettings
 from stream.state import codec
@@ -43,7 +41,6 @@ from stream.updaters.posterior import Posterior
 
 Array = NDArray[np.float64]
 
-REQUIREMENTS = Path(__file__).with_name("updaters-rivals.txt")
 PRECISION = 3.0  # λ, the default
 FOLDED = 160
 ENTITIES = 200
@@ -127,13 +124,13 @@ def seconds_of(action: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-class Rivals:
+class Baselines:
     """The process that trains lambda-learner and river."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process = subprocess.Popen(  # noqa: S603 - our own program
-            [str(rivals_python()), str(Path(__file__).with_name("_rivals.py"))],
+            [str(baselines_python()), str(Path(__file__).with_name("baseline_updates.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -141,7 +138,7 @@ class Rivals:
         )
 
     def train(self, method: str, name: str, of: Problem) -> dict[str, Any]:
-        """Train all entities of a problem with a method; what ``_rivals.py`` answers."""
+        """Train all entities of a problem with a method; what ``baseline_updates.py`` answers."""
         file = self._folder / f"{name}.npz"
         if not file.exists():
             entities, d = of.theta.shape
@@ -160,7 +157,7 @@ class Rivals:
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
-            sys.exit(f"{method} failed in {rivals_python()}: see above; remove that environment")
+            sys.exit(f"{method} failed in {baselines_python()}: see above; remove that environment")
         found: dict[str, Any] = msgspec.json.decode(answer)
         return found
 
@@ -169,34 +166,6 @@ class Rivals:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
-
-
-def rivals_python() -> Path:
-    """Python of the rivals' environment, which is made when it is not there."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hearback"
-    text = REQUIREMENTS.read_text(encoding="utf-8") + sys.version
-    folder = cache / f"rivals-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    python, ready = folder / "bin" / "python", folder / ".ready"
-    if ready.exists():
-        return python
-    print(f"making {folder} with lambda-learner and river (once)", file=sys.stderr)
-    shutil.rmtree(folder, ignore_errors=True)
-    venv.create(folder, with_pip=True)
-    made = subprocess.run(  # noqa: S603 - our own requirements
-        [str(python), "-m", "pip", "install", "--quiet", "-r", str(REQUIREMENTS)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if made.returncode != 0:
-        sys.exit(
-            f"lambda-learner and river could not be installed into {folder}:\n"
-            f"{made.stderr[-2000:]}\n"
-            "The benchmark needs a package index and a Python for which SciPy 1.17 has wheels"
-            " (3.11 to 3.14)."
-        )
-    ready.touch()
-    return python
 
 
 def same(name: str, of: Problem, trained: dict[str, Any]) -> float:
@@ -212,7 +181,7 @@ def same(name: str, of: Problem, trained: dict[str, Any]) -> float:
     return distance
 
 
-def against_rivals() -> dict[str, float]:
+def against_baselines() -> dict[str, float]:
     """Print a row per size and mode; the deciding ratios."""
     print(
         f"{'d, n':8}{'folded part':12}{'hearback/s':>12}{'with var./s':>12}"
@@ -220,14 +189,14 @@ def against_rivals() -> dict[str, float]:
     )
     keys: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        rivals = Rivals(Path(folder))
+        baselines = Baselines(Path(folder))
         for d, n in SIZES:
             for mode in ("full", "diagonal"):
                 name = f"{mode}-{d}-{n}"
                 of = problem(d, n, full=mode == "full")
-                distance = same(name, of, rivals.train("lambda_learner", name, of))
+                distance = same(name, of, baselines.train("lambda_learner", name, of))
                 update(of, with_variances=True)
-                seconds = [one_round(of, name, rivals) for _ in range(ROUNDS)]
+                seconds = [one_round(of, name, baselines) for _ in range(ROUNDS)]
                 ours, whole, theirs, river = np.min(seconds, axis=0).mean(axis=1).tolist()
                 over_theirs, over_river = theirs / ours, river / ours
                 print(
@@ -239,16 +208,18 @@ def against_rivals() -> dict[str, float]:
                     keys[f"{mode}_over_lambda_learner"] = round(over_theirs, 1)
                     if mode == "full":
                         keys["over_river"] = round(over_river, 2)
-        rivals.close()
+        baselines.close()
     return keys
 
 
-def one_round(of: Problem, name: str, rivals: Rivals) -> list[list[float]]:
+def one_round(of: Problem, name: str, baselines: Baselines) -> list[list[float]]:
     """Seconds per update of each entity: hearback's, with variances, lambda-learner's, river's."""
-    update(of)  # back into the processor's cache, where the rivals' own work is
+    update(of)  # back into the processor's cache, where the baselines' own work is
     ours = seconds_of(lambda: update(of)) / ENTITIES
     whole = seconds_of(lambda: update(of, with_variances=True)) / ENTITIES
-    theirs = [rivals.train(method, name, of)["seconds"] for method in ("lambda_learner", "river")]
+    theirs = [
+        baselines.train(method, name, of)["seconds"] for method in ("lambda_learner", "river")
+    ]
     return [[ours] * ENTITIES, [whole] * ENTITIES, *theirs]
 
 
@@ -351,9 +322,9 @@ def label(number: int, Z: NDArray[np.float32], truth: Array, rng: np.random.Gene
 def main() -> None:
     """Print the three tables; last, the keys."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # one core, rivals included
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # one core, baselines included
     newton.warm_up()
-    result = against_rivals()
+    result = against_baselines()
     growth()
     print("\na label of an entity with 32 features: load, learn, refit, save")
     result |= folded_entity()

@@ -41,6 +41,12 @@ class StateError(HearbackError):
     reason = "state"
 
 
+class DamagedStateError(StateError):
+    """A store's files are damaged: it has to be rebuilt from its changelog."""
+
+    reason = "damaged_state"
+
+
 class LogError(HearbackError):
     """A log file is missing or cannot be opened."""
 
@@ -52,6 +58,18 @@ class BrokerError(HearbackError):
 
     reason = "broker"
     retriable = True
+
+
+class FencedError(BrokerError):
+    """Another session owns the partition: nothing of this one reaches Kafka any more."""
+
+    reason = "fenced"
+
+
+class InterruptedSessionError(BrokerError):
+    """A session was given up while it was being made: a rebalance or the end has begun."""
+
+    reason = "interrupted"
 
 
 class MisroutedProducerError(HearbackError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import version
 from wsgiref.simple_server import WSGIServer
 
@@ -116,6 +116,39 @@ class WorkerMetrics:
         self._partitions = Gauge(
             "hearback_partitions", "Partitions owned, by stage.", ["stage"], registry=registry
         )
+        self._unattended = Gauge(
+            "hearback_unattended_seconds",
+            "For how long a partition that is assigned here has had no session, or a flush that"
+            " hangs; 0: it is worked on. Grows while the broker is away.",
+            ["stage", "partition"],
+            registry=registry,
+        )
+        self._unassigned = Gauge(
+            "hearback_unassigned_seconds",
+            "For how long this worker has had no partitions: it waits for its group, or the broker"
+            " is away. 0: it has some.",
+            registry=registry,
+        )
+        self._lost = Counter(
+            "hearback_sessions_lost",
+            "Sessions of a partition that ended before their time, by stage and reason (fenced,"
+            " broker); new ones follow.",
+            ["stage", "reason"],
+            registry=registry,
+        )
+        self._recovered = Counter(
+            "hearback_recovered_records",
+            "Changelog records applied when partitions were taken over, by stage.",
+            ["stage"],
+            registry=registry,
+        )
+        self._recovery = Histogram(
+            "hearback_recovery_seconds",
+            "Time to take a partition over: fence earlier owners, read the changelog, open.",
+            ["stage"],
+            buckets=_LATENCY_BUCKETS,
+            registry=registry,
+        )
         Gauge(
             "hearback_build_info",
             "1, labelled with the release and the global model.",
@@ -131,7 +164,25 @@ class WorkerMetrics:
             self._partitions.labels(stage).set(owned)
         self._watermark_lag.clear()
         self._read_lag.clear()
+        self._unattended.clear()
         self._seen = {key: seen for key, seen in self._seen.items() if key[0] in partitions}
+
+    def unattended(self, stage: str, number: int, seconds: float) -> None:
+        """Say for how long nobody has worked on a partition."""
+        self._unattended.labels(stage, str(number)).set(seconds)
+
+    def unassigned(self, seconds: Callable[[], float]) -> None:
+        """Say how to find out for how long the worker has had no partitions."""
+        self._unassigned.set_function(seconds)
+
+    def lost(self, stage: str, reason: str) -> None:
+        """A session ended before its time."""
+        self._lost.labels(stage, reason).inc()
+
+    def recovered(self, stage: str, records: int, seconds: float) -> None:
+        """A partition was taken over."""
+        self._recovered.labels(stage).inc(records)
+        self._recovery.labels(stage).observe(seconds)
 
     def flushed(self, unit: Unit, seconds: float, now_ms: int) -> None:
         """A unit of work is safe: take the time of the flush and of its coefficients."""

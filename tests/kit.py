@@ -155,6 +155,7 @@ class Market:
             partition = JobPartition(
                 number, self.count, overlay, self.policy, self._model, self._idle_timeout_ms
             )
+        overlay.flush()
         self.partitions[stage, number] = partition
         self._overlays = getattr(self, "_overlays", {})
         self._overlays[stage, number] = overlay

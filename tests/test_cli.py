@@ -179,7 +179,7 @@ def test_from_a_log_to_a_report(tmp_path: Path) -> None:
 def test_interrupted_replay_says_so(log: Path, tmp_path: Path) -> None:
     """Ctrl-C ends a replay with one line and exit code 130; lines written so far are whole."""
     big = tmp_path / "big.jsonl"
-    hearback("simulate", "--out", big, "--members", "500", "--days", "20", "--jobs", "100")
+    hearback("simulate", "--out", big, "--members", "2500", "--days", "20", "--jobs", "500")
     hearback("train", big, "--out", tmp_path / "model")
     process = subprocess.Popen(
         [sys.executable, "-m", "stream.cli", "replay", str(big), "--out", str(tmp_path / "run"),

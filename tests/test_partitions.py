@@ -261,7 +261,7 @@ def test_records_below_the_position_are_skipped() -> None:
     sent = len(market.sent)
     market.restart("member", 0)
     units = list(market.partitions["member", 0].process(APPLICATIONS, records, 1, kit.NOW_MS))
-    assert units == [[]]
+    assert units == []
     assert len(market.sent) == sent
 
 

@@ -10,6 +10,7 @@ import sys
 import typer
 
 from stream.cli import backtest, demo, history, live, look, tune
+from stream.cli.topics import topics
 from stream.errors import HearbackError, StoppedError
 
 _INTERRUPTED = 130  # Typer's exit code after Ctrl-C
@@ -37,6 +38,7 @@ for _command in (
     live.produce,
 ):
     app.command()(_command)
+app.add_typer(topics)
 
 
 def main() -> None:

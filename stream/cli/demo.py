@@ -115,9 +115,10 @@ class _Stage:
 
     def start(self) -> None:
         """Start everybody; return when the worker has its partitions."""
-        from stream.records import TOPICS
+        from stream.worker.topics import plans
 
-        self._broker.create_topics(dict.fromkeys(TOPICS, _PARTITIONS))
+        names = [plan.name for plan in plans("hearback", _DAY_MS)]
+        self._broker.create_topics(dict.fromkeys(names, _PARTITIONS))
         self.audience.start()
         options = {
             "--broker": self._broker.bootstrap_servers,

@@ -22,6 +22,7 @@ def broker(
     partitions: Annotated[
         int, typer.Option(min=1, help="Partitions of each topic.")
     ] = _TOPIC_PARTITIONS,
+    app_id: ApplicationId = "hearback",
 ) -> None:
     """Run a throw-away Kafka-protocol broker on localhost, for trying things out.
 
@@ -29,13 +30,15 @@ def broker(
     5 MB. It prints its address on a line of its own, and runs until Ctrl-C.
     """
     from stream.embedded_broker import EmbeddedBroker
-    from stream.records import TOPICS
+    from stream.policy import DAY_MS
+    from stream.worker.topics import plans
 
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with EmbeddedBroker() as running:
-        running.create_topics(dict.fromkeys(TOPICS, partitions))
+        names = [plan.name for plan in plans(app_id, DAY_MS)]
+        running.create_topics(dict.fromkeys(names, partitions))
         ERR.print(
             "this broker keeps nothing: all is gone when it stops, and of each partition what is"
             " older than its newest 5 MB. For trying things out only. Ctrl-C stops it.",
@@ -71,8 +74,9 @@ def worker(
     """Run the learner on Kafka: labels, both effects, coefficients.
 
     Reads applications and engagements, writes applications-by-job, labels, coefficients and
-    dead-letters; all topics must exist. Serves Prometheus metrics on localhost. SIGTERM and Ctrl-C
-    stop it gracefully: batches in flight are finished.
+    dead-letters; all topics must exist (hearback topics create). Several workers of one
+    application id share the partitions, each with a data folder of its own. Serves Prometheus
+    metrics on localhost. SIGTERM and Ctrl-C stop it gracefully: batches in flight are finished.
     """
     from stream.worker.main import WorkerOptions, run_worker
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, ClassVar
 
@@ -46,6 +46,8 @@ from stream.wire import (
 Unit = list[Message]
 """Messages that belong together: all are sent before the overlay is flushed."""
 
+_SAVE_PROGRESS_MS = 60_000
+
 Cuts = Iterable[None]
 """Work that says after which of its steps the unit may be ended, and another begun."""
 
@@ -61,6 +63,10 @@ class Partition(ABC):
         model_version: of the frozen global model.
         channels: how many watermark channels it merges.
         idle_timeout_ms: wall time at the end of an input after which it counts as idle.
+        topic_ids: what Kafka calls its topics, by name; empty where the broker has no ids.
+
+    Making it may put a write into the overlay (whose the state is); the caller must make that safe
+    before the first record.
 
     Attributes:
         events: records applied, by type. dead_letters: by reason.
@@ -82,6 +88,7 @@ class Partition(ABC):
         model_version: str,
         channels: int,
         idle_timeout_ms: int,
+        topic_ids: Mapping[str, str] | None = None,
     ) -> None:
         self.number = number
         self.partitions = partitions
@@ -93,10 +100,11 @@ class Partition(ABC):
         self._idle_timeout_ms = idle_timeout_ms
         self._routing = Routing(self.input_topic, number, partitions)
         self._at_end_since_ms: int | None = None
+        self._unsaved_since_ms: int | None = None  # a position has moved past markers alone
         self._messages: Unit = []  # of the unit of work that is being done
         self._cause_ms: dict[str, int] = {}  # entity → timestamp of the event that changed it
         self._counted: dict[str, Any] = {}
-        self._check_identity(model_version)
+        self._check_identity(model_version, topic_ids or {})
         self._restore(channels)
 
     # -- what the shell calls ----------------------------------------------------------------
@@ -180,6 +188,12 @@ class Partition(ABC):
         """
         for _ in self._due(now_ms):
             yield self._finish()
+        if not records and not self._touched:
+            # Only transaction markers. Not worth a unit of work, and a restart may pass them again.
+            self._progress.positions[topic] = after
+            if self._unsaved_since_ms is None:
+                self._unsaved_since_ms = now_ms
+            return
         for record in records:
             try:
                 for _ in self._record(topic, record, now_ms):
@@ -191,6 +205,11 @@ class Partition(ABC):
             for _ in self._due(record.timestamp_ms):
                 yield self._end_at(topic, record.offset + 1)
         yield self._end_at(topic, after)
+
+    @property
+    def _touched(self) -> bool:
+        """Whether the unit of work that is being done has done anything yet."""
+        return bool(self._messages)
 
     def _end_at(self, topic: str, position: int) -> Unit:
         """Finish the unit of work; a restart goes on from a position."""
@@ -215,6 +234,7 @@ class Partition(ABC):
                 )
         self._cause_ms.clear()
         save_progress(self._overlay, self._progress)
+        self._unsaved_since_ms = None
         self._keep_counts()
         return messages
 
@@ -247,6 +267,14 @@ class Partition(ABC):
         since_ms = self._at_end_since_ms
         return since_ms is not None and now_ms - since_ms >= self._idle_timeout_ms
 
+    def _progress_is_due(self, now_ms: int) -> bool:
+        """Whether positions that nothing else has saved should be, before the topic forgets them.
+
+        A position that a restart finds outside of what its topic keeps is an error.
+        """
+        since_ms = self._unsaved_since_ms
+        return since_ms is not None and now_ms - since_ms >= _SAVE_PROGRESS_MS
+
     # -- what the stages add -----------------------------------------------------------------
 
     @property
@@ -272,29 +300,32 @@ class Partition(ABC):
         # Whether the own input is idle now is to be seen anew; the last channel is its own.
         self._progress.channels.idle[-1] = False
 
-    def _check_identity(self, model_version: str) -> None:
-        """Refuse a state that was learned with another model or partition count."""
+    def _check_identity(self, model_version: str, topic_ids: Mapping[str, str]) -> None:
+        """Refuse a state of another model, another partition count or other topics."""
         identity = load_identity(self._overlay.store)
-        if identity is None:
-            self._save_identity(model_version)
-            return
-        if identity.model_version != model_version:
-            raise StateError(
-                f"the state was learned with model {identity.model_version}, this is"
-                f" {model_version}: start with that model, or with an empty"
-                " data folder under another --app-id"
-            )
-        if identity.partitions != self.partitions:
-            raise StateError(
-                f"the state was made with {identity.partitions} partitions, the topics have"
-                f" {self.partitions}: start with an empty data folder under another --app-id"
-            )
-        self._save_identity(model_version)  # the policy may have changed
-
-    def _save_identity(self, model_version: str) -> None:
-        """Write it at once: a rollback must not take it away."""
-        save_identity(self._overlay, model_version, self._space, self._policy, self.partitions)
-        self._overlay.flush()
+        if identity is not None:
+            if identity.model_version != model_version:
+                raise StateError(
+                    f"the state was learned with model {identity.model_version}, this is"
+                    f" {model_version}: start with that model, or with an empty"
+                    " data folder under another --app-id"
+                )
+            if identity.partitions != self.partitions:
+                raise StateError(
+                    f"the state was made with {identity.partitions} partitions, the topics have"
+                    f" {self.partitions}: start with an empty data folder under another --app-id"
+                )
+            for topic, topic_id in topic_ids.items():
+                if identity.topic_ids.get(topic, topic_id) != topic_id:
+                    raise StateError(
+                        f"topic {topic} was deleted and made anew since the state was learned:"
+                        " its offsets mean other records now; start with an empty data folder"
+                        " under another --app-id"
+                    )
+        # Anew, because the policy may have changed.
+        save_identity(
+            self._overlay, model_version, self._space, self._policy, self.partitions, topic_ids
+        )
 
     def _check_time(self, time_ms: int, now_ms: int) -> int:
         """Return the time by which the event moves the watermark; at most now.

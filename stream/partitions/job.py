@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from stream.errors import (
     EventError,
@@ -67,6 +67,7 @@ class JobPartition(Partition):
         policy: Policy,
         model: GlobalModel,
         idle_timeout_ms: int,
+        topic_ids: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(
             number,
@@ -77,6 +78,7 @@ class JobPartition(Partition):
             model.version,
             partitions + 1,
             idle_timeout_ms,
+            topic_ids,
         )
         self._stage = JobStage(overlay, model.space.per_job.size, policy, model)
         self._own_channel = partitions
@@ -99,7 +101,7 @@ class JobPartition(Partition):
         for _ in self._due(now_ms):
             yield self._finish()
             something = True
-        if something:
+        if something or self._progress_is_due(now_ms):
             yield self._finish()
 
     @property
@@ -131,6 +133,10 @@ class JobPartition(Partition):
             channels.set_idle(message.partition)
         if refusal is not None:
             raise refusal
+
+    @property
+    def _touched(self) -> bool:
+        return self._steps > 0 or super()._touched
 
     def _finish(self) -> Unit:
         self._steps = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from stream.errors import OtherModelError, TooLargeError, UnknownTypeError
 from stream.events import (
@@ -56,9 +56,18 @@ class MemberPartition(Partition):
         policy: Policy,
         model_version: str,
         idle_timeout_ms: int,
+        topic_ids: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(
-            number, partitions, overlay, space, policy, model_version, 1, idle_timeout_ms
+            number,
+            partitions,
+            overlay,
+            space,
+            policy,
+            model_version,
+            1,
+            idle_timeout_ms,
+            topic_ids,
         )
         self._model_version = model_version
         self._stage = MemberStage(overlay, space.per_member.size, policy, model_version)
@@ -83,7 +92,7 @@ class MemberPartition(Partition):
                 )
                 self._told[job_partition] = known
                 self._told_ms[job_partition] = now_ms
-        if self._messages:
+        if self._messages or self._progress_is_due(now_ms):
             yield self._finish()
 
     @property

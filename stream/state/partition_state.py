@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from stream.errors import StateError
@@ -18,6 +20,9 @@ FORMAT = 1
 _IDENTITY = keys.own("identity")
 _PROGRESS = keys.own("progress")
 
+LAST_OF_UNIT = frozenset({_IDENTITY, _PROGRESS})
+"""Keys of which each unit of work writes one or both, and sends them last."""
+
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """Which model and features a store was learned with. JSON, so that it can be looked at."""
@@ -27,6 +32,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     features: dict[str, list[str]]
     effects: dict[str, EffectSettings]
     partitions: int | None = None
+    topic_ids: dict[str, str] = {}
+    """What Kafka calls the topics of this life of theirs; empty where the broker has no ids."""
 
 
 class Progress(msgspec.Struct, array_like=True, kw_only=True):
@@ -43,8 +50,9 @@ def save_identity(
     space: FeatureSpace,
     policy: Policy,
     partitions: int | None = None,
+    topic_ids: Mapping[str, str] | None = None,
 ) -> None:
-    """Say in the store whose it is."""
+    """Say in the store whose it is, if it does not say the same already."""
     identity = Identity(
         format=FORMAT,
         model_version=model_version,
@@ -54,8 +62,11 @@ def save_identity(
         },
         effects={"per_member": policy.per_member, "per_job": policy.per_job},
         partitions=partitions,
+        topic_ids=dict(topic_ids or {}),
     )
-    overlay.put(_IDENTITY, msgspec.json.encode(identity))
+    value = msgspec.json.encode(identity, order="sorted")
+    if overlay.get(_IDENTITY) != value:
+        overlay.put(_IDENTITY, value)
 
 
 def load_identity(store: Store) -> Identity | None:

@@ -20,13 +20,16 @@ from rocksdict import (
     Rdict,
     ReadOptions,
     WriteBatch,
+    WriteBufferManager,
 )
 from sortedcontainers import SortedDict
 
-from stream.errors import StateError
+from stream.errors import DamagedStateError, StateError
 
 Writes = Mapping[bytes, bytes | None]
 """Key → value; None deletes."""
+
+_OWN_CACHE_BYTES = 32 << 20
 
 
 class Store(Protocol):
@@ -79,12 +82,27 @@ class MemoryStore:
         """Nothing is held."""
 
 
+class RocksMemory:
+    """What the stores of one process share: a cache of blocks, and a limit to unwritten data.
+
+    Args:
+        cache_bytes: of the block cache, of which ``write_bytes`` are for what is not in a file yet.
+
+    """
+
+    def __init__(self, cache_bytes: int, write_bytes: int) -> None:
+        self.cache = Cache(cache_bytes + write_bytes)
+        self.writes = WriteBufferManager.new_write_buffer_manager_with_cache(
+            write_bytes, False, self.cache
+        )
+
+
 class RocksStore:
     """A store in a RocksDB folder.
 
     Args:
         path: the folder; made when it is not there.
-        cache_bytes: size of the block cache.
+        memory: shared with other stores; None: 32 MB of its own.
         read_only: open beside a folder that is at rest, changing nothing.
 
     Raises:
@@ -92,10 +110,12 @@ class RocksStore:
 
     """
 
-    def __init__(self, path: Path, *, cache_bytes: int = 32 << 20, read_only: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, memory: RocksMemory | None = None, read_only: bool = False
+    ) -> None:
         if read_only and not (path / "CURRENT").exists():
             raise StateError(f"{path} holds no state")
-        options = _options(cache_bytes)
+        options = _options(memory)
         try:
             if not read_only:
                 path.mkdir(parents=True, exist_ok=True)
@@ -114,6 +134,8 @@ class RocksStore:
             reason = str(error)
             if "lock" in reason.lower():
                 raise StateError(f"{path} is in use by another process") from None
+            if reason.startswith("Corruption"):
+                raise DamagedStateError(f"{path} is damaged: {reason}") from None
             raise StateError(f"{path} cannot be opened: {reason}") from None
 
     def get(self, key: bytes) -> bytes | None:
@@ -145,14 +167,24 @@ class RocksStore:
                 delete(key)
             else:
                 put(key, value)
-        self._db.write(batch)
+        try:
+            self._db.write(batch)
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            raise StateError(f"the state cannot be written: {error}") from None
 
     def close(self) -> None:
         """Release the folder."""
-        self._db.close()
+        try:
+            self._db.close()
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            raise StateError(f"the state cannot be closed: {error}") from None
 
 
-def _options(cache_bytes: int) -> Options:
+def _options(memory: RocksMemory | None) -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_write_buffer_size(16 << 20)
@@ -161,7 +193,11 @@ def _options(cache_bytes: int) -> Options:
     options.set_keep_log_file_num(2)
     options.set_compression_type(DBCompressionType.lz4())
     table = BlockBasedOptions()
-    table.set_block_cache(Cache(cache_bytes))
+    if memory is None:
+        table.set_block_cache(Cache(_OWN_CACHE_BYTES))
+    else:
+        table.set_block_cache(memory.cache)
+        options.set_write_buffer_manager(memory.writes)
     # Most reads are of single keys, and many of keys that are not there.
     table.set_bloom_filter(10, False)
     table.set_data_block_index_type(DataBlockIndexType.binary_and_hash())

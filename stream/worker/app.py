@@ -9,7 +9,10 @@ Faust, does the work. What a handler may count on:
 - ``process`` gets the batches of one topic partition one after the other and without a gap, from
   the position that ``assigned`` sought, or else from the group's committed offset. Batches of
   different topic partitions run at the same time.
-- A batch is acknowledged when ``process`` returns, unless it sought its partition meanwhile.
+- A batch is acknowledged when ``process`` returns True, unless its partition was sought meanwhile;
+  otherwise it comes again.
+- ``leaving`` is called at any time, when a rebalance or the end begins, before the batches in
+  flight are waited for.
 - Any error that leaves the handler stops the worker, with exit code 1 and nothing acknowledged of
   that batch: events that cannot be used are the handler's business.
 """
@@ -23,7 +26,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -33,6 +36,7 @@ from faust.types import TP, StreamT
 
 from stream.errors import ConfigError, HearbackError
 from stream.worker.cluster import look_at_cluster
+from stream.worker.crashpoints import crash_point
 from stream.worker.transport import (
     BatchConsumer,
     BatchSchema,
@@ -87,8 +91,11 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Handler(Protocol):
     """What does the work; the module's docstring says when each method is called."""
 
-    async def process(self, batch: RecordBatch) -> None:
-        """Handle one batch; when this returns it is acknowledged."""
+    def leaving(self) -> None:
+        """Let go of what waits: the batches in flight are to end soon."""
+
+    async def process(self, batch: RecordBatch) -> bool:
+        """Handle one batch; True: it is acknowledged, False: it comes again."""
 
     async def tick(self) -> None:
         """Do what is due without input; called every ``tick_s`` while partitions are owned."""
@@ -128,6 +135,23 @@ class Control:
         """Return the partition's end as the newest fetch told it, or None before the first."""
         return self._worker.consumer.high_watermark(TP(*partition))
 
+    async def begun(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Return the committed offsets of those partitions of which the group has read something.
+
+        Raises:
+            BrokerError: the broker does not tell.
+
+        """
+        found = await self._worker.consumer.begun(TP(*key) for key in partitions)
+        return {(tp.topic, tp.partition): offset for tp, offset in found.items()}
+
+    def settled(self) -> bool:
+        """Whether no rebalance has begun since the newest assignment, and the end neither.
+
+        May be called from any thread.
+        """
+        return self._worker.settled
+
     async def confirm(self) -> bool:
         """Commit all positions now; True proves that the group still counts on this worker."""
         return await self._worker.consumer.confirm()
@@ -140,10 +164,14 @@ class Control:
 HandlerFactory = Callable[[Control], Handler]
 
 
-def make_app(settings: WorkerSettings, on_failure: Callable[[Exception], None]) -> faust.App:
+def make_app(
+    settings: WorkerSettings,
+    on_failure: Callable[[Exception], None],
+    on_leaving: Callable[[], None],
+) -> faust.App:
     """Make the Faust app, without agents; it has to be made inside the running event loop.
 
-    ``on_failure`` is told when the transport cannot go on.
+    ``on_failure`` is told when the transport cannot go on, ``on_leaving`` that a rebalance begins.
 
     Raises:
         ConfigError: the installed Faust or aiokafka is not one that the transport knows.
@@ -178,7 +206,12 @@ def make_app(settings: WorkerSettings, on_failure: Callable[[Exception], None]) 
     # Nothing is sent through Faust: outputs go in the handler's own transactions.
     app.boot_strategy.enable_kafka_producer = False
     app.boot_strategy.enable_web = False
-    install_transport(app, fetch_max_wait_ms=settings.fetch_max_wait_ms, on_failure=on_failure)
+    install_transport(
+        app,
+        fetch_max_wait_ms=settings.fetch_max_wait_ms,
+        on_failure=on_failure,
+        on_leaving=on_leaving,
+    )
     return app
 
 
@@ -193,8 +226,8 @@ class Worker:
     ) -> None:
         self._settings = settings
         self._on_stopping = on_stopping
-        self._app = make_app(settings, self.fail)
         self._handler = handler_factory(Control(self))
+        self._app = make_app(settings, self.fail, self._handler.leaving)
         self._owned: frozenset[Partition] = frozenset()
         self._turn = asyncio.Lock()  # assigned, revoked, tick, stop: one at a time
         self._done = asyncio.Event()
@@ -211,6 +244,11 @@ class Worker:
         """The consumer, which knows the positions."""
         return cast("BatchConsumer", self._app.consumer)
 
+    @property
+    def settled(self) -> bool:
+        """Whether the newest assignment stands, and the worker is not about to stop."""
+        return self.consumer.assigned and not self._done.is_set()
+
     def fail(self, error: BaseException) -> None:
         """Stop with this error, if there was none before."""
         if self.error is None:
@@ -223,6 +261,7 @@ class Worker:
         if not self._done.is_set():
             self._done.set()
             self._on_stopping()
+            self._handler.leaving()
 
     async def run(self) -> None:
         """Work until stopped.
@@ -236,10 +275,16 @@ class Worker:
             await asyncio.to_thread(check_broker, self._settings)
             await self._until_done()
         finally:
-            async with self._turn:
-                await self._handler.stop()
+            await self._release()
         if self.error is not None:
             raise self.error
+
+    async def _release(self) -> None:
+        async with self._turn:
+            try:
+                await self._handler.stop()
+            except Exception as error:  # noqa: BLE001 - the error before it is the cause
+                self.fail(error)
 
     async def _until_done(self) -> None:
         app = self._app
@@ -269,12 +314,14 @@ class Worker:
             if admitted is None:
                 continue
             try:
-                await self._handler.process(admitted)
+                if await self._handler.process(admitted):
+                    self.consumer.acknowledge(admitted)
+                    crash_point("acknowledged")
+                else:
+                    await self.consumer.give_back(admitted)
             except Exception as error:  # noqa: BLE001  # Faust would acknowledge it and go on
                 error.add_note(f"in {admitted.topic}-{admitted.partition} from {admitted.begin}")
                 self.fail(error)
-            else:
-                self.consumer.acknowledge(admitted)
 
     async def _on_assigned(self, *_: Any, **__: Any) -> None:
         if not self.consumer.assigned:
@@ -407,7 +454,13 @@ class _Terse(logging.Filter):
     the error that ends the worker, which is told once, at the end.
     """
 
-    _ROUTINE = ("Crashed reason=", "because it is rebalancing", "RebalanceInProgressError")
+    _ROUTINE = (
+        "Crashed reason=",
+        "because it is rebalancing",
+        "RebalanceInProgressError",
+        "is overlapping",  # Faust's timers notice that a unit of work took long
+        "Missing sensor state",
+    )
 
     def __init__(self) -> None:
         super().__init__()

@@ -321,6 +321,27 @@ class BatchConsumer(faust_driver.Consumer):
             del self._open[tp]
             self._position[tp] = batch.end
 
+    async def give_back(self, batch: RecordBatch) -> None:
+        """Let an admitted batch come again, unless its partition was sought meanwhile."""
+        tp = TP(batch.topic, batch.partition)
+        if self.assigned and not self._settling and self._open.get(tp) is batch:
+            await self.seek_to({tp: self._position[tp]})
+
+    async def begun(self, partitions: Iterable[TP]) -> dict[TP, int]:
+        """Return the committed offsets of those partitions whose first records were read.
+
+        Raises:
+            BrokerError: the broker does not tell.
+
+        """
+        try:
+            committed = await self._thread.committed(partitions)
+            some = {tp: offset for tp, offset in committed.items() if offset}
+            first = await self.earliest_offsets(*some) if some else {}
+        except KafkaError as error:
+            raise BrokerError(f"the broker does not tell the group's offsets: {error!r}") from None
+        return {tp: offset for tp, offset in some.items() if offset > first[tp]}
+
     def positions(self) -> dict[TP, int]:
         """Return where each owned partition stands."""
         return dict(self._position)
@@ -360,6 +381,7 @@ class BatchConsumer(faust_driver.Consumer):
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Let Faust finish the batches in flight and commit, then forget all positions."""
         self.assigned = False
+        cast("BatchTransport", self.transport).on_leaving()
         await super().on_partitions_revoked(revoked)
         self._settling = True
         for of_partition in (self._position, self._committed, self._open, self._starts):
@@ -489,19 +511,27 @@ class BatchTransport(faust_driver.Transport):
     fetch_max_wait_ms: int = 100
     """How long the broker may hold a fetch without records; it delays the other partitions'."""
 
+    on_leaving: Callable[[], None]
+    """Told that a rebalance begins, before the batches in flight are waited for."""
+
     on_failure: Callable[[Exception], None]
     """Told what the worker must stop for. Raised, it would take Faust's own services down first,
     and with them the orderly end."""
 
 
 def install_transport(
-    app: App, *, fetch_max_wait_ms: int, on_failure: Callable[[Exception], None]
+    app: App,
+    *,
+    fetch_max_wait_ms: int,
+    on_failure: Callable[[Exception], None],
+    on_leaving: Callable[[], None],
 ) -> None:
     """Check Faust's internals and make the app use record batches; before it starts."""
     check_faust_internals()
     transport = BatchTransport(app.conf.broker_consumer, app)
     transport.fetch_max_wait_ms = fetch_max_wait_ms
     transport.on_failure = on_failure
+    transport.on_leaving = on_leaving
     app.transport = transport
 
 

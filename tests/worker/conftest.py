@@ -39,11 +39,15 @@ class Recorder:
         self.control = control
         return self
 
-    async def process(self, batch: RecordBatch) -> None:
+    def leaving(self) -> None:
+        """Nothing waits."""
+
+    async def process(self, batch: RecordBatch) -> bool:
         """Keep the batch."""
         if self._on_batch is not None:
             await self._on_batch(batch)
         self.batches[batch.topic, batch.partition].append(batch)
+        return True
 
     async def tick(self) -> None:
         """Count the ticks."""

@@ -107,13 +107,14 @@ def test_a_batch_that_was_sought_back_comes_again(kit: Kit) -> None:
     refused: set[tuple[str, int, int]] = set()
 
     class Refusing(Recorder):
-        async def process(self, batch: RecordBatch) -> None:
+        async def process(self, batch: RecordBatch) -> bool:
             where = (batch.topic, batch.partition, batch.begin)
             if where in refused or batch.partition == 3:
-                await super().process(batch)
-            elif self.control is not None:
+                return await super().process(batch)
+            if self.control is not None:
                 refused.add(where)
                 await self.control.seek({(batch.topic, batch.partition): batch.begin})
+            return batch.partition == 2  # whatever it says: it was sought
 
     kit.produce(4000)
     recorder = Refusing()
@@ -121,6 +122,26 @@ def test_a_batch_that_was_sought_back_comes_again(kit: Kit) -> None:
     recorder.check_contiguous()
     assert recorder.count == 4000
     assert len(refused) > 6
+    assert kit.committed() == kit.ends()
+
+
+def test_a_batch_that_was_not_handled_comes_again(kit: Kit) -> None:
+    """A batch for which ``process`` says False comes again, also when it is the last."""
+    refused: set[tuple[str, int, int]] = set()
+
+    class Refusing(Recorder):
+        async def process(self, batch: RecordBatch) -> bool:
+            where = (batch.topic, batch.partition, batch.begin)
+            if where in refused:
+                return await super().process(batch)
+            refused.add(where)
+            return False
+
+    kit.produce(800)
+    recorder = Refusing()
+    kit.work(recorder, lambda: recorder.count >= 800, max_poll_records=40)
+    recorder.check_contiguous()
+    assert recorder.count == 800
     assert kit.committed() == kit.ends()
 
 

@@ -1,6 +1,6 @@
 """Trains lambda-learner and river on the problems of ``updaters.py``, when told to.
 
-Runs in an environment of its own (``updaters-rivals.txt``), without hearback. Reads commands from
+Runs in the baselines' environment, without hearback. Reads commands from
 stdin, one a line, and answers each with a line of JSON: the seconds that training alone took for
 each entity, and for lambda-learner the modes and the posterior precisions. What is built before
 training (data sets, models, trainers) is not timed.

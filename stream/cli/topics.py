@@ -1,0 +1,49 @@
+"""The topics commands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from stream.cli.options import OUT, ApplicationId, Broker, PolicyFile
+from stream.policy import load_policy
+
+topics = typer.Typer(name="topics", help="The topics that a worker needs.", no_args_is_help=True)
+
+
+@topics.callback()
+def _group() -> None:
+    """Make Typer keep the group although it has one command."""
+
+
+@topics.command()
+def create(
+    broker: Broker,
+    partitions: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Partitions of each topic, forever; many more than workers. Default: as those"
+            " that are there, else 12.",
+        ),
+    ] = None,
+    replication: Annotated[
+        int | None,
+        typer.Option(min=1, help="Copies of each partition. Default: 3, if there are 3 brokers."),
+    ] = None,
+    app_id: ApplicationId = "hearback",
+    policy: PolicyFile = None,
+) -> None:
+    """Create the topics that are missing; check those that are there.
+
+    Inputs and labels are kept for twice the label window; coefficients and the changelogs of the
+    application id are compacted. Topics that are not as they have to be are refused, with the
+    command that sets them right; none is ever changed.
+    """
+    from stream.worker.topics import create_topics
+
+    window_ms = load_policy(policy).labels.window_ms
+    made = create_topics(broker, app_id, window_ms, partitions, replication)
+    for name, new in made.items():
+        OUT.print(f"{'created' if new else 'is there'}  {name}", highlight=False)

@@ -1,0 +1,244 @@
+"""SHELL: the changelog of one partition of one stage, and a store that is brought up to its end.
+
+Every write to a store is a record in the partition's changelog first: the store's key and value,
+a deleted key as a tombstone, in the same transaction as the outputs that belong to it. The store
+says up to where it holds the changelog (:class:`Mark`) in the same batch as the values, so it can
+be brought up to the end from wherever it stands, also in the middle of doing so.
+
+Tombstones vanish from a compacted topic after ``delete.retention.ms``. A store that is older than
+half of that and not at the end may have missed some, and is begun anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import msgspec
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+
+from stream.errors import BrokerError, InterruptedSessionError, StateError
+from stream.state import keys
+from stream.state.partition_state import LAST_OF_UNIT
+from stream.state.store import Store, Writes
+from stream.worker.cluster import client_settings
+from stream.worker.crashpoints import crash_point
+
+DELETE_RETENTION_MS = 7 * 24 * 3_600_000
+"""How long tombstones stay in a changelog at least."""
+
+MAX_VALUE_BYTES = 4 << 20
+"""Largest record of a changelog; an entity's state stays far below."""
+
+MARK = keys.own("changelog")
+"""Key of the store's :class:`Mark`, the only one that is not in the changelog."""
+
+STAGES = ("member", "job")
+"""Each has a changelog of its own."""
+
+_TOO_OLD_MS = DELETE_RETENTION_MS // 2
+_ANSWER_S = 10.0
+_SILENCE_S = 30.0  # without a record or an end, before that is an error
+_POLL_S = 0.05
+_RECORDS = 2_000  # asked for at once
+_CHUNK_BYTES = 4 << 20  # written at once
+
+
+class Mark(msgspec.Struct, frozen=True, array_like=True):
+    """How much of which changelog a store holds."""
+
+    topic: str
+    topic_id: str
+    """Kafka's; empty where the broker has none."""
+    offset: int
+    """The next record to apply."""
+    applied_ms: int
+    """When the newest record was applied; wall clock."""
+
+    def at(self, offset: int, now_ms: int) -> Mark:
+        """Return the mark of a store that has come as far as this."""
+        return Mark(self.topic, self.topic_id, offset, now_ms)
+
+
+def changelog_of(application_id: str, stage: str) -> str:
+    """Name the changelog of a stage, as Faust names those of its tables."""
+    return f"{application_id}-{stage}-changelog"
+
+
+def save_mark(mark: Mark) -> bytes:
+    """Mark → its value under :data:`MARK`."""
+    return msgspec.msgpack.encode(mark)
+
+
+def load_mark(store: Store) -> Mark | None:
+    """Read how far a store is; None for an empty one.
+
+    Raises:
+        StateError: the store holds values, but says nothing, or nothing readable.
+
+    """
+    value = store.get(MARK)
+    if value is None:
+        if next(store.scan(b"\x00", b"\xff"), None) is not None:
+            raise StateError("the store does not say which changelog it follows: remove its folder")
+        return None
+    try:
+        return msgspec.msgpack.decode(value, type=Mark)
+    except msgspec.DecodeError as error:
+        raise StateError(f"the store's changelog mark is damaged: {error}") from None
+
+
+class Changelog:
+    """One partition of a changelog, to be read.
+
+    Args:
+        broker: where it is.
+        topic: its name. topic_id: what Kafka calls it. partition: the number.
+        whole_units: apply only what a unit of work wrote to its end; for the embedded broker,
+            which shows transactions that were never committed.
+
+    """
+
+    def __init__(
+        self, broker: str, topic: str, topic_id: str, partition: int, *, whole_units: bool = False
+    ) -> None:
+        self.topic = topic
+        self.topic_id = topic_id
+        self.partition = partition
+        self._whole_units = whole_units
+        self._settings = client_settings(broker) | {
+            "group.id": "hearback-changelog",  # required, and not used
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            "queued.max.messages.kbytes": 32 << 10,
+            "fetch.queue.backoff.ms": 10,
+        }
+
+    def fresh(self, now_ms: int) -> Mark:
+        """Return the mark of an empty store."""
+        return Mark(self.topic, self.topic_id, 0, now_ms)
+
+    def check(self, mark: Mark, start: int, end: int) -> None:
+        """Refuse a store that cannot be brought up to date from this changelog.
+
+        Raises:
+            StateError: it followed another one, or stands where this one has no records.
+
+        """
+        where = f"{self.topic}-{self.partition}"
+        if mark.topic != self.topic or mark.topic_id != self.topic_id:
+            raise StateError(
+                f"the store follows another changelog than {where} ({mark.topic} {mark.topic_id},"
+                f" not {self.topic_id}): the topic was made anew, or the data folder is from"
+                " elsewhere; use the folder that belongs to it, or start over with an empty one"
+                " under another --app-id"
+            )
+        if not start <= mark.offset <= end:
+            raise StateError(
+                f"the store stands at {mark.offset} of {where}, which keeps {start} to {end}:"
+                " records are missing; a changelog must be compacted, never deleted from"
+            )
+
+    def bring_up(
+        self,
+        store: Store,
+        renew: Callable[[], Store],
+        go_on: Callable[[], bool],
+        now_ms: Callable[[], int],
+    ) -> tuple[Store, Mark, int]:
+        """Apply what the store lacks, up to the changelog's end.
+
+        Nobody may write to the changelog meanwhile, or the end is not the end. Blocks.
+
+        Args:
+            store: of this partition.
+            renew: throws the store away and returns an empty one.
+            go_on: False: give up, what was done so far is kept.
+            now_ms: the wall clock.
+
+        Returns:
+            The store (another one if it was renewed), its mark, and how many records were applied.
+
+        Raises:
+            BrokerError: no answer. InterruptedSessionError: ``go_on`` said no.
+            StateError: the store does not belong to this changelog.
+
+        """
+        consumer = Consumer(self._settings)
+        at = TopicPartition(self.topic, self.partition)
+        try:
+            start, end = consumer.get_watermark_offsets(at, timeout=_ANSWER_S)
+            mark = load_mark(store) or self.fresh(now_ms())
+            self.check(mark, start, end)
+            if end - mark.offset <= 1:  # nothing, or a transaction's end
+                return store, mark, 0
+            if mark.offset > 0 and now_ms() - mark.applied_ms > _TOO_OLD_MS:
+                store, mark = renew(), self.fresh(now_ms())
+                self.check(mark, start, end)
+            at.offset = mark.offset or OFFSET_BEGINNING
+            consumer.assign([at])
+            mark, count = self._read(consumer, store, mark, go_on, now_ms)
+        except KafkaException as error:
+            raise BrokerError(
+                f"{self.topic}-{self.partition} cannot be read: {error.args[0].str()}"
+            ) from None
+        else:
+            return store, mark, count
+        finally:
+            consumer.close()
+
+    def _read(
+        self,
+        consumer: Consumer,
+        store: Store,
+        mark: Mark,
+        go_on: Callable[[], bool],
+        now_ms: Callable[[], int],
+    ) -> tuple[Mark, int]:
+        writes: dict[bytes, bytes | None] = {}
+        unit: dict[bytes, bytes | None] = {} if self._whole_units else writes
+        count = size = 0
+        heard = time.monotonic()
+        while True:
+            found = consumer.consume(_RECORDS, _POLL_S)
+            if found:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > _SILENCE_S:
+                raise BrokerError(f"{self.topic}-{self.partition}: its broker sends nothing")
+            for message in found:
+                error = message.error()
+                if error is not None:
+                    if error.code() != KafkaError._PARTITION_EOF:
+                        raise KafkaException(error)
+                    # The end is past the markers after the last record.
+                    end = message.offset() or 0
+                    return _apply(store, writes, mark.at(end, now_ms())), count
+                key, value = message.key() or b"", message.value()
+                unit[key] = value
+                count += 1
+                size += len(key) + len(value or b"")
+                mark = mark.at((message.offset() or 0) + 1, mark.applied_ms)
+                if self._whole_units and key in LAST_OF_UNIT:
+                    writes |= unit
+                    unit.clear()
+            if size >= _CHUNK_BYTES and not self._whole_units:
+                mark = _apply(store, writes, mark.at(mark.offset, now_ms()))
+                writes.clear()
+                size = 0
+                crash_point("recovering")
+            if not go_on():
+                raise InterruptedSessionError("a rebalance has begun")
+
+
+def _apply(store: Store, writes: Writes, mark: Mark) -> Mark:
+    store.write({**writes, MARK: save_mark(mark)})
+    return mark

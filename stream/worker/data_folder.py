@@ -1,0 +1,160 @@
+"""SHELL: the data folder of one worker: whose it is, and the stores of its partitions.
+
+::
+
+    hearback.json      format of the folder, and the application id whose state it holds
+    lock               held by the worker that uses the folder
+    job-3/ member-3/   one RocksDB for each stage and partition
+    faust/             Faust's own
+
+A store is a copy of a changelog and may be thrown away; it is made again from there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+import msgspec
+
+from stream.errors import ConfigError, DamagedStateError
+from stream.state.store import RocksMemory, RocksStore
+
+FORMAT = 1
+"""Version of the folder's layout."""
+
+_ABOUT = "hearback.json"
+_LOCK = "lock"
+_CACHE_BYTES = 256 << 20
+_WRITE_BYTES = 128 << 20
+
+Place = tuple[str, int]
+"""A stage and the number of one of its partitions."""
+
+
+class _About(msgspec.Struct, frozen=True, kw_only=True):
+    format: int
+    application_id: str
+
+
+class DataFolder:
+    """One worker's folder, locked until it is closed.
+
+    Methods may be called from several threads, for different partitions.
+
+    Args:
+        path: made when it is not there.
+        application_id: whose state it holds.
+
+    Raises:
+        ConfigError: another worker uses it, it belongs to another application id, it is no data
+            folder or one of another release, or it cannot be made.
+
+    """
+
+    def __init__(self, path: Path, application_id: str) -> None:
+        self.path = path
+        self.damaged: list[Path] = []
+        """Stores that were found damaged, under the names that they were given."""
+        self._memory = RocksMemory(_CACHE_BYTES, _WRITE_BYTES)
+        self._open: dict[Place, RocksStore] = {}
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be made: {error.strerror}") from None
+        try:
+            self._claim(application_id)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def store(self, place: Place) -> RocksStore:
+        """Open the store of a partition, or return the open one.
+
+        A damaged one is put aside and begun anew.
+
+        Raises:
+            StateError: it cannot be opened.
+
+        """
+        found = self._open.get(place)
+        if found is None:
+            folder = self._folder(place)
+            try:
+                found = RocksStore(folder, memory=self._memory)
+            except DamagedStateError:
+                aside = self.path / f"damaged-{folder.name}-{time.time_ns()}"
+                folder.rename(aside)
+                self.damaged.append(aside)
+                found = RocksStore(folder, memory=self._memory)
+            self._open[place] = found
+        return found
+
+    def renew(self, place: Place) -> RocksStore:
+        """Throw the store of a partition away; return an empty one."""
+        self.close(place)
+        shutil.rmtree(self._folder(place), ignore_errors=True)
+        return self.store(place)
+
+    def close(self, place: Place) -> None:
+        """Close the store of a partition, if it is open."""
+        found = self._open.pop(place, None)
+        if found is not None:
+            found.close()
+
+    def keep_only(self, places: Collection[Place]) -> None:
+        """Close all other stores."""
+        for place in self._open.keys() - places:
+            self.close(place)
+
+    def release(self) -> None:
+        """Close all stores and let another worker have the folder."""
+        try:
+            self.keep_only(())
+        finally:
+            os.close(self._lock)
+
+    def _folder(self, place: Place) -> Path:
+        stage, number = place
+        return self.path / f"{stage}-{number}"
+
+    def _claim(self, application_id: str) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(
+                f"{self.path} is in use by another worker: each needs a --data of its own"
+            ) from None
+        about = self.path / _ABOUT
+        try:
+            found = msgspec.json.decode(about.read_bytes(), type=_About)
+        except FileNotFoundError:
+            found = None
+        except msgspec.DecodeError as error:
+            raise ConfigError(f"{about} is damaged ({error}): use another --data") from None
+        if found is None:
+            if any(self.path.glob("job-*")) or any(self.path.glob("member-*")):
+                raise ConfigError(
+                    f"{self.path} holds the state of a release without changelogs: start over with"
+                    " an empty --data under another --app-id"
+                )
+            making = about.with_suffix(".new")
+            making.write_bytes(
+                msgspec.json.encode(_About(format=FORMAT, application_id=application_id))
+            )
+            making.rename(about)
+        elif found.format != FORMAT:
+            raise ConfigError(
+                f"{self.path} has format {found.format}, this release uses {FORMAT}: use the"
+                " release that made it, or an empty --data (the state comes from the changelogs)"
+            )
+        elif found.application_id != application_id:
+            raise ConfigError(
+                f"{self.path} belongs to application id {found.application_id}, not"
+                f" {application_id}: name another --data"
+            )

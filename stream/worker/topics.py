@@ -1,0 +1,270 @@
+"""SHELL: the topics as they have to be; makes them, and says in words what is wrong with others.
+
+A topic that is there is never changed: what is wrong is told, with the command that mends it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import TypeVar
+
+import msgspec
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+# Public, but not named in an __all__.
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+)
+
+from stream.errors import BrokerError, ConfigError
+from stream.records import COEFFICIENTS, CONSUMED, DEAD_LETTERS, TOPICS
+from stream.worker.changelog import DELETE_RETENTION_MS, MAX_VALUE_BYTES, STAGES, changelog_of
+from stream.worker.cluster import Cluster, client_settings, look_at_cluster
+
+_T = TypeVar("_T")
+
+DEFAULT_PARTITIONS = 12
+"""Many more than workers: Faust gives a worker as many as the others, or one more."""
+
+_ANSWER_S = 10.0
+_SEEN_S = 30.0  # until all brokers know a new topic
+_MOST_REPLICAS = 3
+_OVERHEAD_BYTES = 64 << 10
+
+
+class TopicPlan(msgspec.Struct, frozen=True):
+    """How a topic has to be."""
+
+    name: str
+    compacted: bool
+    settings: Mapping[str, str]
+    same_count: bool = True
+    """Whether it must have the partition count of the others."""
+
+
+def plans(application_id: str, window_ms: int) -> list[TopicPlan]:
+    """Return all topics of an application id.
+
+    Args:
+        application_id: names the changelogs.
+        window_ms: the label policy's; what is read is kept for twice as long.
+
+    """
+    kept = {"cleanup.policy": "delete", "retention.ms": str(2 * window_ms), "retention.bytes": "-1"}
+    compacted = {"cleanup.policy": "compact"}
+    changelog = compacted | {
+        "delete.retention.ms": str(DELETE_RETENTION_MS),
+        "max.message.bytes": str(MAX_VALUE_BYTES + _OVERHEAD_BYTES),
+    }
+    return [
+        *(TopicPlan(name, False, kept) for name in CONSUMED),
+        TopicPlan(COEFFICIENTS, True, compacted),
+        TopicPlan(DEAD_LETTERS, False, kept, same_count=False),
+        *(TopicPlan(changelog_of(application_id, stage), True, changelog) for stage in STAGES),
+    ]
+
+
+def create_topics(
+    broker: str,
+    application_id: str,
+    window_ms: int,
+    partitions: int | None = None,
+    replication: int | None = None,
+) -> dict[str, bool]:
+    """Create the topics that are missing, after checking those that are there.
+
+    Args:
+        broker: ``host:port``.
+        application_id: names the changelogs. window_ms: the label policy's.
+        partitions: of each topic; None: as those that are there, else 12.
+        replication: copies of each; None: 3, or as many as there are brokers.
+
+    Returns:
+        Topic → whether it was made now.
+
+    Raises:
+        BrokerError: the broker does not answer or refuses.
+        ConfigError: a topic is not as it has to be, or was deleted while others stayed.
+
+    """
+    cluster = look_at_cluster(broker, _ANSWER_S)
+    wanted = plans(application_id, window_ms)
+    if cluster.embedded:
+        raise ConfigError(
+            "the embedded broker makes its topics itself:"
+            " hearback broker --partitions N --app-id ID"
+        )
+    count = _partition_count(cluster, wanted, partitions)
+    client = AdminClient(client_settings(broker))
+    there = [plan for plan in wanted if plan.name in cluster.partitions]
+    problems = _problems(client, there)
+    if problems:
+        raise ConfigError("; ".join(problems))
+    missing = [plan for plan in wanted if plan.name not in cluster.partitions]
+    _check_no_earlier_life(broker, application_id, cluster, missing)
+    copies = replication or min(_MOST_REPLICAS, cluster.brokers)
+    in_sync = {"min.insync.replicas": "2"} if copies >= _MOST_REPLICAS else {}
+    making = [NewTopic(p.name, count, copies, config={**p.settings, **in_sync}) for p in missing]
+    if making:
+        for name, future in client.create_topics(making, request_timeout=_ANSWER_S).items():
+            _result(future, f"topic {name} cannot be created")
+        _wait_until_seen(broker, [plan.name for plan in missing])
+    return {plan.name: plan in missing for plan in wanted}
+
+
+def check_topics(broker: str, application_id: str, window_ms: int) -> tuple[int, bool]:
+    """Return the partition count of the topics and whether the broker is the embedded one.
+
+    Called before a worker starts.
+
+    Raises:
+        BrokerError: no broker answers.
+        ConfigError: a topic is missing or not as it has to be.
+
+    """
+    cluster = look_at_cluster(broker, _ANSWER_S)
+    wanted = plans(application_id, window_ms)
+    if cluster.embedded:
+        cluster = _make_on_first_use(broker, cluster, wanted)
+    missing = [plan.name for plan in wanted if not cluster.partitions.get(plan.name)]
+    if missing:
+        how = (
+            f"start it with hearback broker --app-id {application_id}"
+            if cluster.embedded
+            else f"hearback topics create --broker {broker} --app-id {application_id}"
+        )
+        raise ConfigError(f"there is no topic {', '.join(missing)} at {broker}: {how}")
+    count = _partition_count(cluster, wanted, None)
+    if not cluster.embedded:
+        problems = _problems(AdminClient(client_settings(broker)), wanted)
+        if problems:
+            raise ConfigError("; ".join(problems))
+    return count, cluster.embedded
+
+
+def _partition_count(cluster: Cluster, wanted: Sequence[TopicPlan], asked: int | None) -> int:
+    """Return the one partition count.
+
+    Raises:
+        ConfigError: there are several, or another one was asked for.
+
+    """
+    counts = {
+        plan.name: cluster.partitions[plan.name]
+        for plan in wanted
+        if plan.same_count and plan.name in cluster.partitions
+    }
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise ConfigError(
+            f"the topics' partition counts differ: {told}; all must have the same, from the"
+            " beginning: partitions that are added later move keys away from their state. Make"
+            " topics anew, with a new --app-id, and play the events into them"
+        )
+    found = next(iter(counts.values()), None)
+    if found is not None and asked not in {None, found}:
+        raise ConfigError(
+            f"the topics have {found} partitions, not {asked}: their number cannot be changed,"
+            " keys would move away from their state; make topics anew, with a new --app-id"
+        )
+    return found or asked or DEFAULT_PARTITIONS
+
+
+def _problems(client: AdminClient, there: Sequence[TopicPlan]) -> list[str]:
+    """Tell what is wrong with the settings of topics, and how to mend it."""
+    resources = {plan.name: ConfigResource(ConfigResource.Type.TOPIC, plan.name) for plan in there}
+    if not resources:
+        return []
+    answers = client.describe_configs(list(resources.values()), request_timeout=_ANSWER_S)
+    found = {
+        resource.name: _result(future, f"the settings of {resource.name} cannot be read")
+        for resource, future in answers.items()
+    }
+    problems = []
+    for plan in there:
+        has: dict[str, ConfigEntry] = found[plan.name]
+        wrong = {
+            name: value
+            for name, value in plan.settings.items()
+            if not _is_enough(name, str(has[name].value), value)
+        }
+        if wrong:
+            told = ", ".join(f"{name}={has[name].value}" for name in wrong)
+            mend = ",".join(f"{name}={value}" for name, value in wrong.items())
+            problems.append(
+                f"topic {plan.name} has {told}; set it right: kafka-configs.sh --alter"
+                f" --entity-type topics --entity-name {plan.name} --add-config {mend}"
+            )
+    return problems
+
+
+def _is_enough(name: str, has: str, wanted: str) -> bool:
+    if name == "cleanup.policy":
+        return has == wanted
+    unlimited = -1
+    return int(has) == unlimited or (int(wanted) != unlimited and int(has) >= int(wanted))
+
+
+def _check_no_earlier_life(
+    broker: str, application_id: str, cluster: Cluster, missing: Sequence[TopicPlan]
+) -> None:
+    """Refuse to make a topic anew under a state that knows its earlier life."""
+    gone = [plan.name for plan in missing if plan.name in CONSUMED]
+    if not gone:
+        return
+    for stage in STAGES:
+        changelog = changelog_of(application_id, stage)
+        if _has_records(broker, changelog, cluster.partitions.get(changelog, 0)):
+            raise ConfigError(
+                f"there is no topic {', '.join(gone)}, but {changelog} has state of its earlier"
+                " life: a topic that is made anew begins at offset 0 again. Start over under"
+                " another --app-id, or delete the changelogs and data folders too"
+            )
+
+
+def _has_records(broker: str, topic: str, partitions: int) -> bool:
+    consumer = Consumer(client_settings(broker) | {"group.id": "hearback-topics"})
+    try:
+        for number in range(partitions):
+            at = TopicPartition(topic, number)
+            low, high = consumer.get_watermark_offsets(at, timeout=_ANSWER_S)
+            if high > low:
+                return True
+    except KafkaException as error:
+        raise BrokerError(f"{topic} cannot be read: {error.args[0].str()}") from None
+    finally:
+        consumer.close()
+    return False
+
+
+def _make_on_first_use(broker: str, cluster: Cluster, wanted: Sequence[TopicPlan]) -> Cluster:
+    """Name the changelogs to the embedded broker, which makes topics that are asked for."""
+    client = AdminClient(client_settings(broker))
+    found = dict(cluster.partitions)
+    for plan in wanted:
+        if plan.name not in found and plan.name not in TOPICS:
+            topics = client.list_topics(plan.name, timeout=_ANSWER_S).topics
+            found |= {name: len(topic.partitions) for name, topic in topics.items()}
+    return Cluster(found, cluster.embedded, cluster.brokers)
+
+
+def _wait_until_seen(broker: str, names: Sequence[str]) -> None:
+    deadline = time.monotonic() + _SEEN_S
+    while set(names) - look_at_cluster(broker, _ANSWER_S).partitions.keys():
+        if time.monotonic() > deadline:
+            raise BrokerError(f"the topics {', '.join(names)} were created, but are not seen")
+        time.sleep(0.1)
+
+
+def _result(future: Future[_T], what: str) -> _T:
+    try:
+        return future.result(_ANSWER_S)
+    except KafkaException as error:
+        raise BrokerError(f"{what}: {error.args[0].str()}") from None
+    except TimeoutError:
+        raise BrokerError(f"{what}: the broker does not answer") from None

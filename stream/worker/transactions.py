@@ -1,0 +1,188 @@
+"""SHELL: the transactional producer of one session.
+
+Its ``transactional.id`` is that of the partition, whoever owns it, so that :meth:`fence` ends
+whatever an earlier owner still has open, and nothing that this one tries later reaches Kafka.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Message as Delivery
+
+from stream.errors import BrokerError, FencedError, StateError
+from stream.records import Message
+from stream.state.partition_state import LAST_OF_UNIT
+from stream.state.store import Writes
+from stream.worker.changelog import MAX_VALUE_BYTES
+from stream.worker.cluster import client_settings
+from stream.worker.crashpoints import crash_point
+
+TIMEOUT_S = 60.0
+"""After so long the broker aborts a transaction that its owner has left open."""
+
+_FENCE_S = 10.0
+_COMMIT_TRY_S = 5.0
+_QUEUE_S = 0.05  # between two looks at a full queue
+_BY_KEY = -1  # the partition is murmur2's choice
+_OVERHEAD_BYTES = 64 << 10  # of a record's key and framing, generously
+_ENDED = {
+    KafkaError._FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_TXN_STATE,
+    KafkaError.INVALID_PRODUCER_ID_MAPPING,
+    KafkaError.UNKNOWN_PRODUCER_ID,
+}
+
+
+OnDelivery = Callable[[KafkaError | None, Delivery], None]
+
+
+class Transactions:
+    """One producer, one transaction after another. All methods block.
+
+    Args:
+        broker: where to.
+        transactional_id: of the partition.
+        changelog: its topic. partition: the number in it.
+
+    """
+
+    def __init__(self, broker: str, transactional_id: str, changelog: str, partition: int) -> None:
+        self._changelog = changelog
+        self._partition = partition
+        self._last_offset: int | None = None
+        self._producer = Producer(
+            client_settings(broker)
+            | {
+                "transactional.id": transactional_id,
+                "transaction.timeout.ms": int(TIMEOUT_S * 1000),
+                "partitioner": "murmur2_random",
+                "compression.type": "lz4",
+                # The commit sends whatever waits; until then batches may fill.
+                "linger.ms": 100,
+                "message.max.bytes": MAX_VALUE_BYTES + _OVERHEAD_BYTES,
+                "queue.buffering.max.kbytes": 64 << 10,
+            }
+        )
+
+    def fence(self) -> None:
+        """End every earlier owner of the partition; to be called first, once.
+
+        When this returns, what they had committed is in the topics and what they had not is
+        aborted.
+
+        Raises:
+            BrokerError: not within ten seconds.
+
+        """
+        try:
+            self._producer.init_transactions(_FENCE_S)
+        except KafkaException as error:
+            raise _lost(error, "earlier owners cannot be fenced") from None
+
+    def send(self, messages: Iterable[Message], writes: Writes, go_on: Callable[[], bool]) -> int:
+        """Send outputs and changelog records in one transaction; return when it is committed.
+
+        A commit that is not answered in time is tried again, on this same producer, while
+        ``go_on`` says yes: whether it took place is not known, so nothing else may be done.
+
+        Returns:
+            The offset after the last changelog record.
+
+        Raises:
+            FencedError: another session owns the partition, or the broker has given this one up.
+            BrokerError: the transaction did not come to its end; what it was is not known. Nothing
+                more may be sent.
+            StateError: a value is larger than the changelog takes.
+
+        """
+        try:
+            self._producer.begin_transaction()
+            crash_point("begun")
+            for message in messages:
+                self._enqueue(partial(self._produce, message))
+            crash_point("sending")
+            self._send_writes(writes)
+            crash_point("sent")
+            self._commit(go_on)
+        except KafkaException as error:
+            raise _lost(error, "a unit of work could not be sent") from None
+        self._producer.poll(0)
+        if self._last_offset is None:
+            raise BrokerError("the broker did not say where the changelog's records are")
+        return self._last_offset + 1
+
+    def close(self) -> None:
+        """Give up what is on its way."""
+        with suppress(KafkaException):  # a producer that was fenced says so again
+            self._producer.purge(in_queue=True, in_flight=True, blocking=False)
+            self._producer.poll(0)
+        del self._producer
+
+    def _send_writes(self, writes: Writes) -> None:
+        # What says how far the partition is comes last, so that a reader without transactions
+        # knows where a unit ends.
+        last = [key for key in writes if key in LAST_OF_UNIT]
+        rest = [key for key in writes if key not in LAST_OF_UNIT]
+        *others, final = rest + last
+        for key in others:
+            self._enqueue(partial(self._write, key, writes[key]))
+        self._last_offset = None
+        self._enqueue(partial(self._write, final, writes[final], on_delivery=self._delivered))
+
+    def _write(
+        self, key: bytes, value: bytes | None, on_delivery: OnDelivery | None = None
+    ) -> None:
+        self._producer.produce(
+            self._changelog, value, key, self._partition, on_delivery=on_delivery
+        )
+
+    def _produce(self, message: Message) -> None:
+        self._producer.produce(
+            message.topic,
+            message.value,
+            message.key,
+            _BY_KEY if message.partition is None else message.partition,
+            timestamp=message.timestamp_ms,
+            headers=list(message.headers),
+        )
+
+    def _enqueue(self, produce: Callable[[], None]) -> None:
+        """Hand a record to librdkafka; wait while its queue is full."""
+        while True:
+            try:
+                produce()
+            except BufferError:
+                self._producer.poll(_QUEUE_S)
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                    raise StateError(f"a record is over the limit of {MAX_VALUE_BYTES}") from None
+                raise
+            else:
+                return
+
+    def _delivered(self, error: KafkaError | None, message: Delivery) -> None:
+        if error is None:
+            self._last_offset = message.offset()
+
+    def _commit(self, go_on: Callable[[], bool]) -> None:
+        while True:
+            try:
+                self._producer.commit_transaction(_COMMIT_TRY_S)
+            except KafkaException as error:
+                found: KafkaError = error.args[0]
+                if not found.retriable() or found.txn_requires_abort() or not go_on():
+                    raise
+            else:
+                return
+
+
+def _lost(error: KafkaException, what: str) -> BrokerError:
+    found: KafkaError = error.args[0]
+    kind = FencedError if found.code() in _ENDED else BrokerError
+    return kind(f"{what}: {found.str()}")

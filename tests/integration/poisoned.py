@@ -1,0 +1,29 @@
+"""A ``hearback`` whose member stage raises on one member; run by a test as a worker."""
+
+from __future__ import annotations
+
+from stream import cli, stages
+from stream.events import Application
+from stream.partitions import member
+
+POISON = "poison"
+
+
+class PoisonedStage(stages.MemberStage):
+    """Raises what nobody has thought of."""
+
+    def score(self, app: Application) -> float:
+        """Score, but for one member."""
+        if app.member_id == POISON:
+            raise ZeroDivisionError("nobody has thought of this")
+        return super().score(app)
+
+
+def main() -> None:
+    """Be the command line, with the poisoned stage."""
+    member.__dict__["MemberStage"] = PoisonedStage
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

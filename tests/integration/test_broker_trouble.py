@@ -1,0 +1,57 @@
+"""The broker goes away and comes back; the worker waits, and learns the same."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import new_kafka
+from tests.integration.kafka import Kafka
+from tests.integration.test_several_workers import owned, wait_for
+from tests.integration.world import PARTITIONS, Market, Worker, World
+
+
+@pytest.fixture
+def own_kafka(tmp_path: Path) -> Iterator[Kafka]:
+    """A Kafka that the test may stop."""
+    kafka = new_kafka(tmp_path / "kafka")
+    yield kafka
+    kafka.kill()
+
+
+@pytest.fixture
+def own_world(own_kafka: Kafka, middle_market: Market, tmp_path: Path) -> Iterator[World]:
+    """The middle market on a Kafka of the test's own."""
+    made = World(tmp_path, own_kafka.address, middle_market)
+    yield made
+    made.end()
+
+
+@pytest.mark.timeout(600)
+def test_restarts_and_a_minute_without_a_broker(own_world: World, own_kafka: Kafka) -> None:
+    """Stopped, killed, and away for longer than a transaction may last: nothing is lost."""
+    own_world.produce("--close")
+    worker = own_world.start()
+    for stop, away_s in ((own_kafka.stop, 0.0), (own_kafka.kill, 0.0), (own_kafka.kill, 62.0)):
+        wait_for(lambda: owned(worker) > 0, worker)
+        wait_for_flushes(worker, 20)
+        stop()
+        time.sleep(away_s)
+        if away_s:
+            waits = ("hearback_unattended_seconds", "hearback_unassigned_seconds")
+            assert max(map(worker.metric, waits)) > away_s / 2
+        own_kafka.start()
+    own_world.wait_until_final()
+    assert owned(worker) == 2 * PARTITIONS
+    own_world.check()
+    worker.stop()
+
+
+def wait_for_flushes(worker: Worker, count: int) -> None:
+    """Wait until a worker has done so many units of work from now on."""
+    name = "hearback_flush_seconds_count"
+    wanted = worker.metric(name) + count
+    wait_for(lambda: worker.metric(name) >= wanted, worker)

@@ -1,0 +1,446 @@
+"""A simulated market, what a replay learns of it, and workers that must learn the same.
+
+The policy keeps every example and couples nothing, so that what is learned of each entity does not
+depend on the order in which labels came: kept examples must be equal, coefficients to 1e-6
+standard deviations.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from producers.logs import merge, write_lines
+from producers.simulate import simulate
+from producers.truth import SimulationSettings, draw_truth
+from stream.global_model import GlobalModel, load_model
+from stream.labels.ladder import BY_NAME, rung
+from stream.policy import DAY_MS, Policy, load_policy
+from stream.records import CONSUMED, LABELS
+from stream.replay import replay
+from stream.run_folder import STATE, RunFolder
+from stream.state.overlay import Overlay
+from stream.state.posteriors import StoredPosteriors, all_posteriors
+from stream.state.store import MemoryStore, RocksStore, Store
+from stream.training import Trainer
+from stream.updaters.effect import Effect, EffectName
+from stream.wire import decode_label
+from stream.worker.changelog import Changelog, changelog_of
+from stream.worker.cluster import ids_of_topics
+from stream.worker.crashpoints import VARIABLE
+from stream.worker.topics import create_topics
+from stream.worker.transactions import Transactions
+
+PARTITIONS = 6
+SESSION_S = 3
+EFFECTS: dict[str, EffectName] = {"member": "per_member", "job": "per_job"}
+
+_POLICY = """\
+[effects.per_member]
+capacity = 3000
+open_limit = 3000
+half_life = "off"
+coupled = false
+[effects.per_job]
+capacity = 3000
+open_limit = 3000
+half_life = "off"
+coupled = false
+"""
+_PATIENCE_S = 120.0
+
+Key = tuple[str, str]
+Last = dict[Key, tuple[int, str, bool]]
+
+
+class Learned(NamedTuple):
+    """What is known of one entity."""
+
+    examples: int
+    kept: list[tuple[str, int, bool]]
+    mean: np.ndarray
+    sd: np.ndarray
+
+
+class Market:
+    """A log with its model and policy, and what its closed replay says.
+
+    Made once for all tests.
+    """
+
+    def __init__(self, folder: Path, settings: SimulationSettings) -> None:
+        self.folder = folder
+        self.start_ms = settings.start_ms
+        self.log = folder / "log.jsonl.gz"
+        self.policy_file = folder / "policy.toml"
+        self.policy_file.write_text(_POLICY)
+        self.policy: Policy = load_policy(self.policy_file)
+        self.events = write_lines(self.log, simulate(settings))
+        until_ms = settings.start_ms + settings.days * DAY_MS
+        trainer = Trainer(self.policy, until_ms, draw_truth(settings).feature_names)
+        trainer.read(merge([self.log]), lambda _: None)
+        trainer.fit(folder / "model")
+        self.model: GlobalModel = load_model(folder / "model")
+        with RunFolder(folder / "run") as run:
+            replay(merge([self.log]), run, self.policy, self.model, self.model.space, close=True)
+        lines = (folder / "run" / "labels.jsonl").read_bytes().splitlines()
+        self.last = last_labels(lines, self.model)
+        store = RocksStore(folder / "run" / STATE, read_only=True)
+        self.learned = {stage: self.learned_in(store, stage) for stage in EFFECTS}
+        store.close()
+
+    def learned_in(self, store: Store, stage: str) -> dict[str, Learned]:
+        """Everything that a store knows of a stage's entities."""
+        name = EFFECTS[stage]
+        settings = getattr(self.policy, name)
+        size = getattr(self.model.space, name).size
+        book = StoredPosteriors(name, Overlay(store))
+        effect = Effect(name, size, settings.fitted(size), self.model.version, book)
+        found = {}
+        for entity_id, posterior in all_posteriors(store, name):
+            told = effect.describe(entity_id, posterior)
+            found[entity_id] = Learned(
+                told.examples,
+                [(example.id, example.kind, example.final) for example in posterior.kept],
+                np.array(told.mean),
+                np.sqrt(np.array(told.variance)),
+            )
+        return found
+
+
+class Worker:
+    """A worker as a user starts it, with a data folder of its own."""
+
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        crash_at: str | None = None,
+        more: Sequence[str] = (),
+        program: Sequence[str] = ("-m", "stream.cli"),
+        largest_file_bytes: int | None = None,
+    ) -> None:
+        self.name = name
+        self.failed = False  # as it had to
+        self.log = world.folder / f"{name}-{time.monotonic_ns()}.log"
+        environment = dict(os.environ)
+        environment.pop(VARIABLE, None)
+        if crash_at is not None:
+            environment[VARIABLE] = crash_at
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, *program, "worker", "--broker", world.broker),
+                    *("--model", str(world.market.folder / "model")),
+                    *("--policy", str(world.market.policy_file)),
+                    *("--data", str(world.folder / name), "--app-id", world.application_id),
+                    *("--metrics-port", "0", "--session-timeout", f"{SESSION_S}s", *more),
+                ],
+                stderr=log,
+                env=environment,
+            )
+        if largest_file_bytes is not None:
+            limits = (largest_file_bytes, largest_file_bytes)
+            resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, limits)
+
+    @property
+    def said(self) -> str:
+        """Its standard error so far."""
+        return self.log.read_text()
+
+    def has_partitions(self) -> bool:
+        """Whether its metrics say that it works on some."""
+        return self.metric("hearback_partitions") > 0
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Sum of a metric over everything that has these labels; 0 while nothing answers."""
+        found = re.search(r"http://\S+/metrics", self.said)
+        if found is None:
+            return 0.0
+        try:
+            with urllib.request.urlopen(found.group(), timeout=5) as page:  # noqa: S310 - localhost
+                text = page.read().decode()
+        except OSError:
+            return 0.0
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    def kill(self) -> None:
+        """Kill -9."""
+        self.process.kill()
+        self.process.wait()
+
+    def freeze(self) -> None:
+        """Let it stand still in the middle of whatever it does."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def is_frozen(self) -> bool:
+        """Whether it stands still, at a crash point that freezes."""
+        state = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state == "T"
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Stop gracefully; that has to succeed."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
+        assert self.process.returncode == 0, self.said
+
+    def wait_for_failure(self, seconds: float = 60.0) -> str:
+        """Wait until it has stopped with exit code 1; return its last line."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} does not stop: {self.said}") from None
+        assert self.process.returncode == 1, self.said
+        self.failed = True
+        assert "Traceback" not in self.said
+        return self.said.strip().splitlines()[-1]
+
+    def wait_for_crash(self, seconds: float = 60.0) -> None:
+        """Wait until it has died of its crash point."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} did not come to its crash point") from None
+        assert self.process.returncode == -signal.SIGKILL, self.said
+
+
+class World:
+    """A broker with the topics of one application id, and the workers of one test."""
+
+    def __init__(
+        self, folder: Path, broker: str, market: Market, partitions: int = PARTITIONS
+    ) -> None:
+        self.folder = folder
+        self.broker = broker
+        self.market = market
+        self.partitions = partitions
+        self.application_id = f"test-{time.monotonic_ns()}"
+        self.workers: list[Worker] = []
+        self._producers: list[subprocess.Popen[bytes]] = []
+        remove_topics(broker)
+        create_topics(
+            broker, self.application_id, market.policy.labels.window_ms, partitions, replication=1
+        )
+
+    def start(self, name: str = "a", crash_at: str | None = None, **more: Any) -> Worker:
+        """Start a worker with the data folder ``name``."""
+        worker = Worker(self, name, crash_at, **more)
+        self.workers.append(worker)
+        return worker
+
+    def produce(self, *arguments: object, wait: bool = True) -> subprocess.Popen[bytes]:
+        """Play the log."""
+        producer = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "stream.cli", "produce", str(self.market.log)),
+                *("--broker", self.broker, "--policy", str(self.market.policy_file)),
+                *map(str, arguments),
+            ],
+            stdout=subprocess.DEVNULL,
+        )
+        self._producers.append(producer)
+        if wait:
+            assert producer.wait(300) == 0
+        return producer
+
+    def fence(self, stage: str, number: int) -> None:
+        """Take a partition's transactional id away from whoever has it."""
+        topic = changelog_of(self.application_id, stage)
+        name = f"{self.application_id}-{stage}-{number}"
+        Transactions(self.broker, name, topic, number).fence()
+
+    def end(self) -> None:
+        """Kill whatever still runs."""
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                worker.thaw()
+                worker.kill()
+        for producer in self._producers:
+            if producer.poll() is None:
+                producer.kill()
+                producer.wait()
+
+    # -- what came of it ---------------------------------------------------------------------
+
+    def wait_until_final(self, patience_s: float = _PATIENCE_S) -> list[bytes]:
+        """Read labels until every application's is final; return all label messages."""
+        return self.wait_for_labels(
+            lambda last: (
+                len(last) >= len(self.market.last) and all(final for _, _, final in last.values())
+            ),
+            patience_s,
+        )
+
+    def wait_for_labels(
+        self, enough: Callable[[Last], bool], patience_s: float = _PATIENCE_S
+    ) -> list[bytes]:
+        """Read labels from the start until what they say is enough."""
+        values: list[bytes] = []
+        last: Last = {}
+        deadline = time.monotonic() + patience_s
+        for messages in self.reading(LABELS):
+            new = [message.value() or b"" for message in messages]
+            values += new
+            merge_labels(last, new, self.market.model)
+            if enough(last):
+                return values
+            for worker in self.workers:
+                assert worker.failed or worker.process.poll() != 1, worker.said
+            if time.monotonic() > deadline:
+                missing = self.market.last.keys() - last.keys()
+                said = "\n".join(f"{worker.name}: {worker.said}" for worker in self.workers)
+                raise AssertionError(
+                    f"not enough labels in {patience_s:g} s: {len(values)} messages,"
+                    f" {len(missing)} applications without any\n{said}"
+                )
+        raise AssertionError("reading never ends")
+
+    def reading(self, topic: str) -> Iterator[list[Message]]:
+        """Give a topic's messages from its start, as they come, read committed."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.broker,
+                "group.id": f"read-{time.monotonic_ns()}",
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "log_level": 0,
+            }
+        )
+        try:
+            consumer.assign([TopicPartition(topic, n, 0) for n in range(self.partitions)])
+            while True:
+                found = consumer.consume(2000, 0.2)
+                errors = [error for message in found if (error := message.error())]
+                assert all(error.retriable() for error in errors), errors
+                yield [message for message in found if message.error() is None]
+        finally:
+            consumer.close()
+
+    def check(self) -> None:
+        """Compare everything with the replay; all labels have to be final."""
+        labels = self.wait_until_final(10.0)
+        self.check_labels(labels)
+        self.check_learned()
+
+    def check_labels(self, labels: Sequence[bytes]) -> None:
+        """The last label of each application is the replay's, and none stands twice."""
+        last = last_labels(labels, self.market.model)
+        different = {key for key in last if last[key] != self.market.last.get(key)}
+        assert last.keys() == self.market.last.keys()
+        assert not different, f"{len(different)} labels differ, such as {sorted(different)[:3]}"
+        emitted: Counter[tuple[str, str, str, bool]] = Counter()
+        for line in labels:
+            label = decode_label(line, self.market.model.space)
+            emitted[label.job_id, label.application_id, label.kind, label.final] += 1
+        twice = [key for key, count in emitted.items() if count > 1]
+        assert not twice, f"{len(twice)} labels stand twice, such as {twice[:3]}"
+
+    def check_learned(self) -> None:
+        """What the changelogs say of each entity is what the replay learned of it.
+
+        The last labels may be learned a moment after they can be read.
+        """
+        deadline = time.monotonic() + 30.0
+        while True:
+            wrong = [line for stage in EFFECTS for line in self._differences(stage)]
+            if not wrong:
+                return
+            assert time.monotonic() < deadline, f"{len(wrong)} differ: {wrong[:5]}"
+            time.sleep(0.5)
+
+    def _differences(self, stage: str) -> Iterator[str]:
+        wanted = self.market.learned[stage]
+        found = self.recovered(stage)
+        for entity_id in wanted.keys() | found.keys():
+            want, have = wanted.get(entity_id), found.get(entity_id)
+            if want is None or have is None:
+                yield f"{stage} {entity_id}: {'unknown' if have is None else 'unwanted'}"
+            elif want.kept != have.kept or want.examples != have.examples:
+                yield f"{stage} {entity_id}: {have.examples} examples, not {want.examples}"
+            elif np.max(np.abs(want.mean - have.mean) / want.sd) > 1e-6:
+                yield f"{stage} {entity_id}: {have.mean}, not {want.mean}"
+
+    def recovered(self, stage: str) -> dict[str, Learned]:
+        """What a stage's changelog says, read into an empty store."""
+        topic = changelog_of(self.application_id, stage)
+        topic_id = ids_of_topics(self.broker, [topic], 10.0)[topic]
+        learned: dict[str, Learned] = {}
+        for number in range(self.partitions):
+            store = MemoryStore()
+            changelog = Changelog(self.broker, topic, topic_id, number)
+            changelog.bring_up(store, MemoryStore, lambda: True, lambda: 0)
+            learned |= self.market.learned_in(store, stage)
+        return learned
+
+    def committed_share(self) -> float:
+        """How much of the inputs the group has committed, 0 … 1."""
+        consumer = Consumer(
+            {"bootstrap.servers": self.broker, "group.id": self.application_id, "log_level": 0}
+        )
+        try:
+            places = [TopicPartition(t, n) for t in CONSUMED for n in range(self.partitions)]
+            ends = [consumer.get_watermark_offsets(place, timeout=10)[1] for place in places]
+            done = [max(place.offset, 0) for place in consumer.committed(places, timeout=10)]
+        finally:
+            consumer.close()
+        return sum(done) / max(sum(ends), 1)
+
+
+def last_labels(lines: Sequence[bytes], model: GlobalModel) -> Last:
+    """Return the highest label of each application, as any consumer of the topic keeps it."""
+    last: Last = {}
+    merge_labels(last, lines, model)
+    return last
+
+
+def merge_labels(last: Last, lines: Sequence[bytes], model: GlobalModel) -> None:
+    """Enter further labels into what :func:`last_labels` returned."""
+    for line in lines:
+        label = decode_label(line, model.space)
+        key = label.job_id, label.application_id
+        new = (label.label, label.kind, label.final)
+        old = last.get(key)
+        if old is None or rung(BY_NAME[new[1]], new[2]) >= rung(BY_NAME[old[1]], old[2]):
+            last[key] = new
+
+
+def remove_topics(broker: str) -> None:
+    """Delete every topic that is not Kafka's own."""
+    client = AdminClient({"bootstrap.servers": broker, "log_level": 0})
+    deadline = time.monotonic() + 30.0
+    while True:
+        there = [
+            name for name in client.list_topics(timeout=10).topics if not name.startswith("__")
+        ]
+        if not there:
+            return
+        assert time.monotonic() < deadline, f"topics stay: {there}"
+        for future in client.delete_topics(there).values():
+            with suppress(KafkaException):
+                future.result(10)
+        time.sleep(0.1)

@@ -1,0 +1,392 @@
+"""A host and its sessions: nothing reaches state or Kafka but whole units, and all of them do."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from prometheus_client import CollectorRegistry
+
+from stream import wire
+from stream.embedded_broker import EmbeddedBroker
+from stream.errors import BrokerError, ConfigError, FencedError, MisroutedProducerError, StateError
+from stream.events import ScoredApplication
+from stream.metrics import WorkerMetrics
+from stream.partitions import JobPartition, Unit
+from stream.policy import DAY_MS, Policy
+from stream.records import CONSUMED, LABELS, Record
+from stream.state.partition_state import load_progress
+from stream.state.store import RocksStore
+from stream.worker import host as host_module
+from stream.worker.app import Partition
+from stream.worker.data_folder import DataFolder
+from stream.worker.host import Host
+from stream.worker.session import SessionSettings
+from stream.worker.topics import plans
+from stream.worker.transactions import Transactions
+from stream.worker.transport import RecordBatch
+from tests import kit
+from tests.kit import application, closing, engagement
+
+ALL = frozenset((topic, 0) for topic in CONSUMED)
+BY_JOB = wire.encode_by_job(ScoredApplication(application("a", DAY_MS), 0.0, 0, None))
+
+
+class Group:
+    """Control without a worker: keeps what was sought, and is told what the group says."""
+
+    def __init__(self) -> None:
+        self.sought: dict[Partition, int] = {}
+        self.read: dict[Partition, int] = {}
+        self.error: Exception | None = None
+        self.counts_on_us = True
+        self.standing = True
+
+    async def seek(self, positions: Mapping[Partition, int]) -> None:
+        """Keep the positions."""
+        self.sought |= positions
+
+    def positions(self) -> dict[Partition, int]:
+        """Nothing is read."""
+        return {}
+
+    def high_watermark(self, partition: Partition) -> int | None:
+        """Nothing is known."""
+        return None
+
+    async def begun(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Return what the test says that the group has read."""
+        return {place: at for place, at in self.read.items() if place in partitions}
+
+    async def confirm(self) -> bool:
+        """Say what the test says."""
+        return self.counts_on_us
+
+    def settled(self) -> bool:
+        """Say what the test says."""
+        return self.standing
+
+    def fail(self, error: Exception) -> None:
+        """Keep the error."""
+        self.error = error
+
+
+class Bench:
+    """An embedded broker, a data folder, and hosts of one partition on them."""
+
+    def __init__(self, broker: EmbeddedBroker, folder: Path) -> None:
+        self.address = broker.bootstrap_servers
+        self.folder = folder
+        self.group = Group()
+        broker.create_topics({plan.name: 1 for plan in plans("test", DAY_MS)})
+
+    def host(self) -> Host:
+        """Make a host; one at a time, because it locks the folder."""
+        return Host(
+            self.group,
+            SessionSettings(
+                broker=self.address, application_id="test", partitions=1, embedded=True
+            ),
+            kit.model(),
+            Policy(),
+            WorkerMetrics(CollectorRegistry(), "test"),
+            DataFolder(self.folder, "test"),
+            now_ms=lambda: kit.NOW_MS,
+        )
+
+    def count(self, topic: str) -> int:
+        """How many messages a topic has."""
+        consumer = Consumer(
+            {"bootstrap.servers": self.address, "group.id": "count", "enable.partition.eof": True}
+        )
+        consumer.assign([TopicPartition(topic, 0, 0)])
+        count = 0
+        try:
+            while True:
+                for message in consumer.consume(1000, 0.1):
+                    if message.error() is not None:
+                        return count
+                    count += 1
+        finally:
+            consumer.close()
+
+
+@pytest.fixture
+def bench(embedded_broker: EmbeddedBroker, tmp_path: Path) -> Bench:
+    """Everything that a host needs."""
+    return Bench(embedded_broker, tmp_path / "data")
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_module, "_FIRST_PAUSE_S", 0.01)
+
+
+def run(bench: Bench, scenario: Callable[[Host], Coroutine[Any, Any, None]]) -> None:
+    """Run a scenario with a host of its own, stopped at the end."""
+
+    async def whole() -> None:
+        host = bench.host()
+        try:
+            await scenario(host)
+        finally:
+            await host.stop()
+
+    asyncio.run(asyncio.wait_for(whole(), 60))
+
+
+def batch(topic: str, begin: int, value: bytes) -> RecordBatch:
+    """Make a batch of one record."""
+    return RecordBatch(topic, 0, begin, begin + 1, begin + 1, (Record(begin, b"j", value, 1),))
+
+
+ANSWER = batch("engagements", 0, kit.to_json(engagement("e", "a", DAY_MS + 5)))
+APPLIED = batch("applications-by-job", 0, BY_JOB)
+CLOSED = batch("engagements", 1, kit.to_json(closing("c", DAY_MS + 6)))
+
+
+def failing(
+    error: Exception, at: str, monkeypatch: pytest.MonkeyPatch, times: int = 1
+) -> list[Exception]:
+    """Let a method of the producer fail so many times; return what it raised."""
+    method: Any = getattr(Transactions, at)
+    raised: list[Exception] = []
+
+    def fail_at_first(self: Transactions, *arguments: Any) -> Any:
+        if len(raised) < times:
+            raised.append(error)
+            raise error
+        return method(self, *arguments)
+
+    monkeypatch.setattr(Transactions, at, fail_at_first)
+    return raised
+
+
+@pytest.mark.parametrize("error", [BrokerError("away"), FencedError("fenced")])
+def test_a_lost_unit_is_done_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: BrokerError
+) -> None:
+    """Whatever a session had not sent is done by the next one, which seeks back to it."""
+
+    async def scenario(host: Host) -> None:
+        await host.assigned(ALL)
+        assert await host.process(ANSWER)
+        raised = failing(error, "send", monkeypatch)
+        outcomes = await asyncio.gather(host.process(APPLIED), host.process(CLOSED))
+        assert list(outcomes) == [False, False]
+        assert len(raised) == 1
+        assert await host.process(APPLIED)
+        assert await host.process(CLOSED)
+        assert bench.group.sought == {("engagements", 0): 1}
+        assert bench.count(LABELS) == 1
+
+    run(bench, scenario)
+
+
+def test_a_unit_whose_commit_was_not_answered_is_not_done_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the commit took place, but the session did not learn of it, the changelog tells."""
+    send = Transactions.send
+    lost = False
+
+    def lose_the_answer(self: Transactions, *arguments: Any) -> int:
+        nonlocal lost
+        offset = send(self, *arguments)
+        if not lost:
+            lost = True
+            raise BrokerError("no answer")
+        return offset
+
+    async def scenario(host: Host) -> None:
+        await host.assigned(ALL)
+        await host.process(ANSWER)
+        monkeypatch.setattr(Transactions, "send", lose_the_answer)
+        assert not await host.process(APPLIED)
+        while ("applications-by-job", 0) not in bench.group.sought:
+            await asyncio.sleep(0.01)
+        assert bench.group.sought == {("engagements", 0): 1, ("applications-by-job", 0): 1}
+        assert await host.process(APPLIED)  # skipped
+        assert bench.count(LABELS) == 1
+
+    run(bench, scenario)
+
+
+def test_no_new_session_while_the_group_counts_on_another(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fenced session is followed by another only when the group confirms this worker."""
+
+    async def scenario(host: Host) -> None:
+        await host.assigned(ALL)
+        failing(FencedError("fenced"), "send", monkeypatch)
+        bench.group.counts_on_us = False
+        assert not await host.process(ANSWER)
+        waiting = asyncio.create_task(host.process(ANSWER))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        bench.group.counts_on_us = True
+        assert await waiting is False or await host.process(ANSWER)
+
+    run(bench, scenario)
+
+
+def test_a_rebalance_lets_waiting_batches_go(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that waits for a session gives up, unacknowledged, when a rebalance begins."""
+
+    async def scenario(host: Host) -> None:
+        await host.assigned(ALL)
+        failing(BrokerError("away"), "send", monkeypatch)
+        failing(BrokerError("away"), "fence", monkeypatch, times=1000)
+        assert not await host.process(ANSWER)
+        waiting = asyncio.create_task(host.process(ANSWER))
+        await asyncio.sleep(0.1)
+        bench.group.standing = False
+        host.leaving()
+        assert await asyncio.wait_for(waiting, 5) is False
+        await asyncio.wait_for(host.revoked(ALL), 5)
+
+    run(bench, scenario)
+
+
+def test_an_error_that_nobody_can_help_stops_the_worker(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a stage refuses leaves the host, and nothing is done with that partition any more."""
+
+    def refuse(*_: object) -> Iterator[Unit]:
+        yield from ()
+        raise MisroutedProducerError("use murmur2")
+
+    async def scenario(host: Host) -> None:
+        await host.assigned(ALL)
+        with patch.object(JobPartition, "process", refuse), pytest.raises(MisroutedProducerError):
+            await host.process(ANSWER)
+        bench.group.standing = False  # as the worker says while it stops
+        assert await host.process(ANSWER) is False
+        assert bench.count(LABELS) == 0
+
+    run(bench, scenario)
+
+
+def test_an_error_in_a_tick_stops_the_worker(bench: Bench) -> None:
+    """Nobody waits for a tick: what it raises is told to the worker."""
+
+    def refuse(*_: object) -> Iterator[Unit]:
+        yield from ()
+        raise StateError("the disk is full")
+
+    async def scenario(host: Host) -> None:
+        await host.assigned(ALL)
+        with patch.object(JobPartition, "tick", refuse):
+            await host.tick()
+            while bench.group.error is None:
+                await asyncio.sleep(0.01)
+        assert str(bench.group.error) == "the disk is full"
+
+    run(bench, scenario)
+
+
+def test_others_have_their_turn_between_units(bench: Bench) -> None:
+    """A batch of many units of work lets the event loop go on after each, also after empty ones."""
+
+    async def scenario(host: Host) -> None:
+        await host.assigned(ALL)
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        def units(partition: JobPartition, *_: object) -> Iterator[Unit]:
+            for _number in range(50):
+                yield partition._finish()
+
+        with patch.object(JobPartition, "process", units):
+            other = asyncio.create_task(count())
+            await host.process(ANSWER)
+        other.cancel()
+        assert turns >= 50
+
+    run(bench, scenario)
+
+
+def test_positions_are_written_with_the_state(bench: Bench) -> None:
+    """After a rebalance or a restart partitions are sought to where their state stands."""
+
+    async def first(host: Host) -> None:
+        await host.assigned(ALL)
+        assert bench.group.sought == {}
+        assert await host.process(ANSWER)
+        assert await host.process(APPLIED)
+        await host.revoked(ALL)
+        assert await host.process(CLOSED) is False
+        await host.assigned(ALL)
+        assert bench.group.sought == {("engagements", 0): 1, ("applications-by-job", 0): 1}
+        assert await host.process(ANSWER)  # skipped
+
+    async def second(host: Host) -> None:
+        bench.group.sought.clear()
+        await host.assigned(ALL)
+        assert bench.group.sought == {("engagements", 0): 1, ("applications-by-job", 0): 1}
+
+    run(bench, first)
+    run(bench, second)
+    shutil.rmtree(bench.folder)
+    run(bench, second)
+    assert bench.count(LABELS) == 1
+
+
+def test_a_gap_is_sought_back(bench: Bench) -> None:
+    """A batch that begins behind the position in the state is not taken: the gap is read first."""
+
+    async def scenario(host: Host) -> None:
+        await host.assigned(ALL)
+        assert await host.process(ANSWER)
+        later = batch("engagements", 5, ANSWER.records[0].value or b"")
+        assert await host.process(later) is False
+        assert bench.group.sought == {("engagements", 0): 1}
+
+    run(bench, scenario)
+
+
+def test_partitions_come_with_all_their_topics(bench: Bench) -> None:
+    """A partition of one topic without its companions is refused; an unowned batch not taken."""
+
+    async def scenario(host: Host) -> None:
+        with pytest.raises(ConfigError, match="same number of partitions"):
+            await host.assigned(frozenset({("applications", 0)}))
+        assert await host.process(ANSWER) is False
+
+    run(bench, scenario)
+
+
+def test_a_group_that_has_read_without_a_state_is_refused(bench: Bench) -> None:
+    """Where neither folder nor changelog know of what the group has read, nobody goes on."""
+
+    async def scenario(host: Host) -> None:
+        bench.group.read = {("labels", 0): 17}
+        with pytest.raises(StateError, match="has read labels-0 up to 17, but neither"):
+            await host.assigned(ALL)
+
+    run(bench, scenario)
+
+
+def test_a_fresh_partition_has_no_positions(bench: Bench) -> None:
+    """A store that has read nothing says so."""
+
+    async def scenario(host: Host) -> None:
+        await host.assigned(ALL)
+
+    run(bench, scenario)
+    store = RocksStore(bench.folder / "job-0", read_only=True)
+    assert load_progress(store) is None
+    store.close()
