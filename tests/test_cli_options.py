@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 
 import pytest
 
@@ -35,3 +37,19 @@ def test_short_work_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     with options.reading("replaying", ReadProgress()) as advance:
         advance(2048)
     assert not re.search("replaying", capsys.readouterr().err)
+
+
+def test_ctrl_c_while_the_kernel_loads_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt that comes while compiled code is loaded takes effect right after it."""
+    loaded = []
+
+    def interrupted() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        loaded.append(True)
+
+    monkeypatch.setattr("stream.updaters.newton.warm_up", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        options.load_kernel()
+    assert loaded == [True]
+    assert signal.getsignal(signal.SIGINT) is before

@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Table
 
 from producers.logs import LogLine, ReadProgress, check_logs, merge
-from stream.cli.options import ERR, OUT, Logs, PolicyFile, parsed, reading
+from stream.cli.options import ERR, OUT, Logs, PolicyFile, load_kernel, parsed, reading
 from stream.errors import ConfigError, ModelError
 from stream.global_model import load_model
 from stream.policy import DAY_MS, Policy, load_policy
@@ -109,6 +109,7 @@ def backtest(
     with reading("looking through", read) as progress:
         span = look_through(merge(logs, read), progress)
     loaded, from_ms = _model(logs, base, loaded, span)
+    load_kernel()
     read = ReadProgress()
     with reading("labelling", read) as progress:
         runner = Runner(

@@ -12,7 +12,7 @@ import typer
 from producers.drift import truth_over_time
 from producers.logs import ReadProgress, merge, write_lines
 from producers.truth import SimulationSettings, lively
-from stream.cli.options import ERR, OUT, Logs, PolicyFile, doing, parsed, reading
+from stream.cli.options import ERR, OUT, Logs, PolicyFile, doing, load_kernel, parsed, reading
 from stream.errors import ConfigError
 from stream.global_model import load_model
 from stream.policy import load_policy
@@ -168,6 +168,7 @@ def replay(
     max_jump_ms = parsed(parse_duration_ms, max_jump)
     read = ReadProgress()
     lines, space = first_look(merge(logs, read), loaded)
+    load_kernel()
     with RunFolder(out) as folder, reading("replaying", read) as progress:
         metrics = run_replay(
             lines,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -91,6 +92,25 @@ def doing(what: str) -> Iterator[Callable[[str], None]]:
         return
     with ERR.status(what) as status:
         yield status.update
+
+
+def load_kernel() -> None:
+    """Load the compiled kernel before anything is read; Ctrl-C takes effect after it.
+
+    LLVM calls back into Python while it loads code, and drops what is raised there: a Ctrl-C in
+    that moment, in the midst of a run, would be lost.
+    """
+    from stream.updaters.newton import warm_up
+
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    try:
+        with doing("loading the kernel"):
+            warm_up()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt
 
 
 @contextmanager
