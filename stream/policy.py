@@ -1,4 +1,4 @@
-"""Settings that decide what is learned: the label policy and the two effects (spec §3 and §4).
+"""Settings that decide what is learned: the label policy and the two effects.
 
 Read from a TOML file with ``[labels]``, ``[effects.per_member]`` and ``[effects.per_job]``; every
 key is optional, an unknown key is an error. Durations are written ``"14d"``, ``"1h"``.

@@ -140,7 +140,9 @@ def test_a_closing_that_fails_blames_no_record() -> None:
     """What the watermark closes is state: when that fails, good records are no dead letters."""
     market = Market(POLICY, 1)
     market.produce([application("a", 100)])
+    market.clock(200)
     market.step("member", 0, APPLICATIONS, 10)
+    market.step("job", 0, ENGAGEMENTS, 10)
     with (
         patch.object(LabelMachine, "close_due", side_effect=ValueError("torn")),
         pytest.raises(StateError, match="cannot close what is due: ValueError: torn"),

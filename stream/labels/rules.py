@@ -1,4 +1,4 @@
-"""The rules that turn evidence into labels, one small class each (spec §3, points 1 to 3).
+"""The rules that turn evidence into labels, one small class each (docs/labels.md, 1 to 3).
 
 A rule of *own evidence* looks at an engagement with the application itself. A rule of *settling*
 infers a negative for applications that were passed over: ``reach`` says which ones, by the time of
