@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -95,7 +96,8 @@ class Reference:
 
     def weight(self, item: Label) -> float:
         """Aged weight of an example."""
-        return float(2 ** (-(self.T - item.application_time_ms) / (HALF_LIFE_DAYS * DAY_MS)))
+        age_ms = self.T - item.application_time_ms
+        return float(item.weight * 2 ** (-age_ms / (HALF_LIFE_DAYS * DAY_MS)))
 
     def columns(self, items: Sequence[Label]) -> tuple[Array, Array, Array, Array]:
         """Z, y, w, o."""
@@ -176,8 +178,11 @@ def stream_of_labels(seed: int, n: int, d: int) -> list[Label]:
 @pytest.mark.parametrize("full", [True, False])
 @pytest.mark.parametrize(("capacity", "open_limit"), [(1, 1), (40, 30), (5, 1000), (1000, 5)])
 def test_folds_follow_the_formulas(full: bool, capacity: int, open_limit: int) -> None:
-    """F, f, mode and kept examples equal those of a plain second implementation."""
-    labels = stream_of_labels(3, 300, 4)
+    """F, f, mode and kept examples equal those of a plain second implementation; weights vary."""
+    labels = [
+        msgspec.structs.replace(item, weight=0.2 + sum(item.application_id.encode()) % 15 / 5)
+        for item in stream_of_labels(3, 300, 4)
+    ]
     wanted = Reference(4, capacity=capacity, open_limit=open_limit, full=full)
     for item in labels:
         wanted.learn(item)
