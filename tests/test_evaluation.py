@@ -9,7 +9,7 @@ import pytest
 from stream.evaluation import Timeliness, quality
 from stream.policy import DAY_MS, HOUR_MS, LabelPolicy
 from tests.kit import application, closing, engagement
-from tests.labels.test_machine import Bench
+from tests.labels.bench import Bench
 
 
 def test_shares_and_flips_follow_from_the_labels() -> None:

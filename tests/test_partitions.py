@@ -27,7 +27,7 @@ from stream.state.overlay import Overlay
 from stream.state.partition_state import load_identity
 from tests import kit, oracle
 from tests.kit import Market, TestEvent, application, closing, engagement, last_labels
-from tests.labels.test_machine import LATENESS, W, arrivals
+from tests.labels.bench import LATENESS, W, arrivals
 
 POLICY = Policy(labels=LabelPolicy(window_ms=W, allowed_lateness_ms=LATENESS, orphan_ttl_ms=10_000))
 

@@ -13,7 +13,7 @@ from stream.partitions import job
 from stream.records import APPLICATIONS, APPLICATIONS_BY_JOB, ENGAGEMENTS, LABELS
 from tests import oracle
 from tests.kit import Market, TestEvent, application, closing, engagement, last_labels
-from tests.labels.test_machine import W, arrivals
+from tests.labels.bench import W, arrivals
 from tests.test_partitions import POLICY
 
 MANY = 5_000

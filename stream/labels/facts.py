@@ -6,7 +6,7 @@ in the store. A fact is forgotten when a deadline passes (:class:`Deadline`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Protocol
 
@@ -131,7 +131,7 @@ class FactBook(Protocol):
     def remove_pending(self, job_id: str, event_time_ms: int, application_id: str) -> None:
         """Strike an application that has a label now."""
 
-    def pending_between(self, job_id: str, first_ms: int, last_ms: int) -> Iterator[str]:
+    def pending_between(self, job_id: str, first_ms: int, last_ms: int) -> Iterable[str]:
         """Ids of the pending applications submitted in the range, by (time, id).
 
         The caller may strike what it was given, and flush, before it asks for the next.
@@ -176,5 +176,6 @@ class FactBook(Protocol):
     def due(self, watermark_ms: int) -> Iterable[Deadline]:
         """Take the deadlines strictly before the watermark out, in order, one by one.
 
-        What is added while the caller iterates, and is due too, comes in its turn.
+        What is added while the caller iterates, and is due too, comes in its turn. Where nothing
+        is due, the result is empty and false.
         """

@@ -283,12 +283,17 @@ class LabelMachine:
 
     # -- the watermark -----------------------------------------------------------------------
 
-    def close_due(self, watermark_ms: int) -> Iterator[Change | None]:
+    def close_due(self, watermark_ms: int) -> Iterable[Change | None]:
         """End all that the watermark is strictly past, in order of time.
 
-        Gives one item for each thing that ended: the change of a window, None for all else.
+        Gives one item for each thing that ended: the change of a window, None for all else. It may
+        not be done before the result is iterated to its end.
         """
-        for deadline in self._book.due(watermark_ms):
+        due = self._book.due(watermark_ms)
+        return self._end(due, watermark_ms) if due else ()
+
+    def _end(self, due: Iterable[Deadline], watermark_ms: int) -> Iterator[Change | None]:
+        for deadline in due:
             match deadline.kind:
                 case DeadlineKind.WINDOW:
                     yield self._close(deadline, watermark_ms)

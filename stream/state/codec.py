@@ -131,6 +131,6 @@ def _decode(decoder: msgspec.msgpack.Decoder[_T], value: bytes) -> _T:
             " use the release that wrote it, or start from an empty folder"
         )
     try:
-        return decoder.decode(memoryview(value)[1:])
+        return decoder.decode(value[1:])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StateError(f"a stored value is damaged: {error}") from None

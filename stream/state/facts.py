@@ -7,7 +7,7 @@ once. Both caches are bounded and go with a discard.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
 from typing import TypeVar
 
@@ -21,12 +21,12 @@ from stream.labels.settled import NOTHING, Settled
 from stream.state import codec, keys
 from stream.state.deadlines import DeadlineQueue
 from stream.state.overlay import Overlay
+from stream.state.pending import PendingApplications
 
 _K = TypeVar("_K")
 _T = TypeVar("_T")
 
 _NOTHING = b""
-_PENDING_BLOCK = 512  # ids of pending applications read at a time
 _RECORDS = 1 << 14  # application records kept at least, about 1 kB each; twice as many at most
 _JOBS = 1 << 13  # jobs likewise, of which what is settled is kept
 
@@ -37,6 +37,7 @@ class StoredFacts:
     def __init__(self, overlay: Overlay) -> None:
         self._overlay = overlay
         self._deadlines = DeadlineQueue(overlay)
+        self._pending = PendingApplications(overlay)
         self._records: dict[tuple[str, str], ApplicationRecord] = {}
         self._new_records: dict[tuple[str, str], ApplicationRecord | None] = {}
         self._settled: dict[str, Settled] = {}
@@ -67,33 +68,18 @@ class StoredFacts:
 
     def add_pending(self, job_id: str, event_time_ms: int, application_id: str) -> None:
         """Enter an application that has no label yet."""
-        prefix = keys.pending(job_id)
-        key = prefix + keys.time_bytes(event_time_ms) + application_id.encode()
-        self._overlay.change(prefix, key, _NOTHING)
+        self._pending.add(job_id, event_time_ms, application_id)
 
     def remove_pending(self, job_id: str, event_time_ms: int, application_id: str) -> None:
         """Strike an application that has a label now."""
-        prefix = keys.pending(job_id)
-        key = prefix + keys.time_bytes(event_time_ms) + application_id.encode()
-        self._overlay.change(prefix, key, None)
+        self._pending.remove(job_id, event_time_ms, application_id)
 
-    def pending_between(self, job_id: str, first_ms: int, last_ms: int) -> Iterator[str]:
+    def pending_between(self, job_id: str, first_ms: int, last_ms: int) -> Iterable[str]:
         """Ids of the pending applications submitted in the range, by (time, id).
 
-        Read block by block, each from where the last one ended: the caller may flush in between.
+        The caller may strike what it was given, and flush, before it asks for the next.
         """
-        if last_ms < max(first_ms, 0):
-            return
-        prefix = keys.pending(job_id)
-        skip = len(prefix) + 8
-        first, end = prefix + keys.time_bytes(first_ms), prefix + keys.time_bytes(last_ms + 1)
-        while True:
-            block = list(islice(self._overlay.scan(prefix, first, end), _PENDING_BLOCK))
-            for key, _ in block:
-                yield key[skip:].decode()
-            if len(block) < _PENDING_BLOCK:
-                return
-            first = block[-1][0] + b"\x00"
+        return self._pending.between(job_id, first_ms, last_ms)
 
     def engagement(self, job_id: str, engagement_id: str) -> EngagementRecord | None:
         """Return an engagement read before."""

@@ -7,6 +7,8 @@ before it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Literal, Protocol
 
 import numpy as np
@@ -22,6 +24,8 @@ from stream.updaters.folding import fold
 from stream.updaters.posterior import Example, Posterior
 
 EffectName = Literal["per_member", "per_job"]
+
+_FLOAT32 = np.dtype("<f4")
 
 
 class PosteriorBook(Protocol):
@@ -67,6 +71,9 @@ class Effect:
         self._model_version = model_version
         self._book = book
         self._tolerance = tolerance
+        full = size <= settings.full_up_to
+        self._shape = (size, size) if full else (size,)  # of F
+        self._folded_bytes = 8 * size * (size if full else 1)
         self._live: dict[str, Posterior | None] = {}
         self._stale: set[str] = set()  # entities with labels that their mode has not seen
         self._changed: dict[str, None] = {}  # entities to be saved, in order of their first label
@@ -77,8 +84,8 @@ class Effect:
         if posterior is None:
             return 0.0
         if entity_id in self._stale:
-            self._refit(entity_id, posterior)
-        return float(vector(z) @ np.frombuffer(posterior.mode))
+            self._refit([entity_id])
+        return float(np.frombuffer(z, _FLOAT32).dot(np.frombuffer(posterior.mode)))
 
     def learn(self, label: Label) -> None:
         """Take a label in; a repeat or one that stands lower than what is known does nothing.
@@ -108,11 +115,10 @@ class Effect:
     def flush(self) -> list[str]:
         """Refit what is stale, save what changed; return the changed entities in order."""
         changed = list(self._changed)
+        self._refit([entity_id for entity_id in changed if entity_id in self._stale])
         for entity_id in changed:
             posterior = self._live[entity_id]
             if posterior is not None:
-                if entity_id in self._stale:
-                    self._refit(entity_id, posterior)
                 self._book.save(entity_id, posterior)
         self.discard()
         return changed
@@ -130,10 +136,10 @@ class Effect:
 
     def describe(self, entity_id: str, posterior: Posterior) -> Coefficients:
         """Coefficients message of a posterior."""
-        Z, _, w, o = self._columns(posterior, posterior.kept)
-        F, _ = self._folded(posterior)
+        Z, _, w, o = self._columns([(posterior.time_ms, posterior.kept)])
+        F, _ = self._natural([posterior])
         mode = np.frombuffer(posterior.mode)
-        variance = newton.variances(Z, w, o, self._settings.prior_precision, _square(F), mode)
+        variance = newton.variances(Z, w, o, self._settings.prior_precision, F[0], mode)
         return Coefficients(
             effect=self.name,
             entity_id=entity_id,
@@ -171,18 +177,36 @@ class Effect:
             z,
         )
 
-    def _refit(self, entity_id: str, posterior: Posterior) -> None:
-        Z, y, w, o = self._columns(posterior, posterior.kept)
-        F, f = self._folded(posterior)
-        theta = np.frombuffer(posterior.mode).copy()
-        steps = newton.fit(
-            Z, y, w, o, self._settings.prior_precision, _square(F), f, theta, self._tolerance
+    def _refit(self, entity_ids: Iterable[str]) -> None:
+        """Bring modes up to date with their labels, in one call for all of a shape."""
+        folded: list[Posterior] = []
+        whole: list[Posterior] = []
+        for entity_id in entity_ids:
+            posterior = self._live[entity_id]
+            if posterior is not None:
+                (folded if posterior.linear else whole).append(posterior)
+                self._stale.discard(entity_id)
+        for posteriors in (whole, folded):
+            if posteriors:
+                self._fit(posteriors)
+
+    def _fit(self, posteriors: list[Posterior]) -> None:
+        """Refit posteriors, all of which have something folded or none of which has."""
+        starts = np.array([0, *accumulate(len(posterior.kept) for posterior in posteriors)])
+        Z, y, w, o = self._columns(
+            [(posterior.time_ms, posterior.kept) for posterior in posteriors]
         )
-        posterior.mode = theta.tobytes()
-        self._stale.discard(entity_id)
-        self.refits += 1
-        self.newton_steps += abs(steps)
-        self.unconverged += steps < 0
+        F, f = self._natural(posteriors)
+        modes = np.frombuffer(b"".join([posterior.mode for posterior in posteriors]))
+        theta = modes.reshape(f.shape).copy()
+        taken = newton.fit_all(
+            starts, Z, y, w, o, self._settings.prior_precision, F, f, theta, self._tolerance
+        ).tolist()
+        for posterior, mode in zip(posteriors, theta, strict=True):
+            posterior.mode = mode.tobytes()
+        self.refits += len(taken)
+        self.newton_steps += sum(map(abs, taken))
+        self.unconverged += sum(steps < 0 for steps in taken)
 
     def _fold(self, entity_id: str, posterior: Posterior, most: int, *, final: bool) -> None:
         """Fold the oldest of a sort when there are too many of it, at the mode as of now."""
@@ -190,8 +214,8 @@ class Effect:
         if not oldest:
             return
         if entity_id in self._stale:
-            self._refit(entity_id, posterior)
-        Z, y, w, o = self._columns(posterior, oldest)
+            self._refit([entity_id])
+        Z, y, w, o = self._columns([(posterior.time_ms, oldest)])
         F, f = self._folded(posterior)
         fold(F, f, Z.astype(np.float64), y, w, o, np.frombuffer(posterior.mode), final=final)
         posterior.precision, posterior.linear = F.tobytes(), f.tobytes()
@@ -209,7 +233,7 @@ class Effect:
         if not change:
             return False
         _, f = self._folded(posterior)
-        _, _, w, _ = self._columns(posterior, [example])
+        _, _, w, _ = self._columns([(posterior.time_ms, [example])])
         f += w[0] * change * vector(example.z)
         posterior.linear = f.tobytes()
         if not posterior.precision:
@@ -229,35 +253,44 @@ class Effect:
 
     def _folded(self, posterior: Posterior) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """F, (d, d) or its diagonal (d,), and f (d,): writable copies."""
-        d = self._size
-        shape = (d, d) if d <= self._settings.full_up_to else (d,)
         if not posterior.linear:
-            return np.zeros(shape), np.zeros(d)
-        F = np.frombuffer(posterior.precision).copy()
-        if F.size != np.prod(shape):
-            raise StateError(
-                f"the state of {self.name} was learned with another full_up_to: start over"
-            )
-        return F.reshape(shape), np.frombuffer(posterior.linear).copy()
+            return np.zeros(self._shape), np.zeros(self._size)
+        F, f = self._natural([posterior])
+        return F[0].copy(), f[0].copy()
+
+    def _natural(
+        self, posteriors: Sequence[Posterior]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """F of m posteriors, (m, d, d) or diagonals (m, d), and f (m, d): read-only views.
+
+        Either all of them have something folded or none: then F is the diagonals of nothing, with
+        which the kernel is quick.
+        """
+        d = self._size
+        if not posteriors[0].linear:
+            nothing = np.frombuffer(bytes(8 * d * len(posteriors))).reshape(len(posteriors), d)
+            return nothing, nothing
+        for posterior in posteriors:
+            if len(posterior.precision) != self._folded_bytes:
+                raise StateError(
+                    f"the state of {self.name} was learned with another full_up_to: start over"
+                )
+        F = np.frombuffer(b"".join([posterior.precision for posterior in posteriors]))
+        f = np.frombuffer(b"".join([posterior.linear for posterior in posteriors]))
+        return F.reshape(-1, *self._shape), f.reshape(-1, d)
 
     def _columns(
-        self, posterior: Posterior, examples: list[Example]
+        self, parts: Sequence[tuple[int, list[Example]]]
     ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Z (n, d), y, aged w, o (n,) of some examples."""
+        """Z (n, d), y, w aged to the T that stands beside the examples, o (n,); of all parts."""
+        examples = [example for _, part in parts for example in part]
         packed = b"".join([example.z for example in examples])
-        Z = np.frombuffer(packed, dtype=np.float32).reshape(len(examples), self._size)
+        Z = np.frombuffer(packed, dtype=_FLOAT32).reshape(len(examples), self._size)
         y = np.array([target(example.kind) for example in examples], dtype=np.float64)
         w = np.array([example.weight for example in examples], dtype=np.float64)
         o = np.array([example.offset for example in examples], dtype=np.float64)
         half_life_ms = self._settings.half_life_ms
         if half_life_ms is not None:
-            age_ms = posterior.time_ms - np.array(
-                [example.time_ms for example in examples], dtype=np.float64
-            )
-            w *= np.exp2(-age_ms / half_life_ms)
+            ages_ms = [now_ms - example.time_ms for now_ms, part in parts for example in part]
+            w *= np.exp2(np.array(ages_ms, dtype=np.float64) / -half_life_ms)
         return Z, y, w, o
-
-
-def _square(F: NDArray[np.float64]) -> NDArray[np.float64]:
-    """F as a matrix (d, d), whether it is kept whole or as its diagonal."""
-    return F if F.ndim == 2 else np.diag(F).copy()

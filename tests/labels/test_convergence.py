@@ -22,7 +22,7 @@ from stream.wire import decode_event
 from tests import oracle
 from tests.conftest import thorough
 from tests.kit import Market, TestEvent, application, last_labels
-from tests.labels.test_machine import LATENESS, Bench, W, arrivals, logs
+from tests.labels.bench import LATENESS, Bench, W, arrivals, logs
 from tests.test_partitions import POLICY
 
 ORPHAN_TTL = 100

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from stream.labels import machine
 from stream.labels.ladder import Kind, rung
-from stream.policy import Policy, parse_policy
+from stream.policy import DAY_MS, LabelPolicy, Policy, parse_policy
+from tests.kit import application, closing, engagement
+from tests.labels.bench import Bench
 
 PAGE = (Path(__file__).parents[2] / "docs" / "labels.md").read_text()
 
@@ -33,3 +38,34 @@ def test_the_settings_on_the_page_are_the_defaults() -> None:
     block = PAGE.split("```toml\n")[1].split("```")[0]
     assert parse_policy(block) == Policy()
     assert len(tomllib.loads(block)["labels"]) == len(Policy().labels.__struct_fields__)
+
+
+LINE = re.compile(r"^ *([\d.]+) +(\S.*?)(?: +→ (.+))?$")
+
+
+@pytest.mark.parametrize(
+    "example", [part.split("```")[0] for part in PAGE.split("```timeline\n")[1:]]
+)
+def test_the_worked_examples_are_true(example: str) -> None:
+    """Each line of a time line causes the labels that stand behind it, and no others."""
+    policy = LabelPolicy()
+    bench = Bench(policy)
+    for number, line in enumerate(example.splitlines()):
+        match = LINE.match(line)
+        assert match is not None, line
+        time_ms = round((1 + float(match[1])) * DAY_MS)
+        changes = []
+        who, what = match[2].split(" ", 1)
+        if match[2] == "job closed":
+            changes += bench.apply(closing(f"x{number}", time_ms))
+        elif what == "applies":
+            changes += bench.apply(application(who, time_ms))
+        elif match[2] != "(time passes)":
+            changes += bench.apply(engagement(f"e{number}", who, time_ms, what))
+        changes += bench.move(time_ms - policy.allowed_lateness_ms)
+        said = [
+            f"{change.application_id} {change.kind.wire}{', final' if change.final else ''}"
+            for change in changes
+            if change.label
+        ]
+        assert sorted(said) == sorted(match[3].split("; ") if match[3] else []), line

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stream.policy import DAY_MS, HOUR_MS, LabelPolicy
 from tests.kit import application, closing, engagement
-from tests.labels.test_machine import Bench
+from tests.labels.bench import Bench
 
 A_DAY = 24  # applications
 OPEN_JOBS = 4

@@ -10,7 +10,7 @@ import pytest
 from stream.errors import UnknownActionError
 from stream.policy import DAY_MS, HOUR_MS, LabelPolicy, parse_policy
 from tests.kit import TestEvent, application, closing, engagement
-from tests.labels.test_machine import CONCLUSIVE, EXPLICIT, INFERRED, POSITIVE, Bench
+from tests.labels.bench import CONCLUSIVE, EXPLICIT, INFERRED, POSITIVE, Bench
 
 PAGE = (Path(__file__).parents[2] / "docs" / "other-markets.md").read_text()
 CONTEST, COURSE, SHOP = (

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from stream.errors import StateError
@@ -84,6 +86,33 @@ VALUES: dict[str, tuple[Any, Callable[[Any], bytes], Callable[[bytes], Any]]] = 
         codec.encode_posterior,
         codec.decode_posterior,
     ),
+    "posterior_folded_full": (
+        Posterior(
+            struct.pack("<2d", 0.1, -1 / 3),
+            1700000000000,
+            [
+                Example(1690000000000, "1:ja", 1, False, 0.5, -0.5, struct.pack("<2f", 1.0, 0.1)),
+                Example(1700000000000, "1:jb", 4, True, 1.0, 1e-3, struct.pack("<2f", 1.0, -2.0)),
+            ],
+            32,
+            struct.pack("<4d", 2 / 3, 0.1, 0.1, 1e300),
+            struct.pack("<2d", -1 / 7, 1e-300),
+        ),
+        codec.encode_posterior,
+        codec.decode_posterior,
+    ),
+    "posterior_folded_diagonal": (
+        Posterior(
+            struct.pack("<2d", 0.1, -1 / 3),
+            1700000000000,
+            [Example(1700000000000, "b", 2, True, 1.0, 0.0, struct.pack("<2f", 1.0, -2.0))],
+            64,
+            struct.pack("<2d", 2 / 3, 1e300),
+            struct.pack("<2d", -1 / 7, 1e-300),
+        ),
+        codec.encode_posterior,
+        codec.decode_posterior,
+    ),
 }
 
 
@@ -116,3 +145,14 @@ def test_values_of_version_1_are_read_for_ever() -> None:
     assert golden.keys() == VALUES.keys()
     for name, (value, _, decode) in VALUES.items():
         assert decode(bytes.fromhex(golden[name])) == value
+
+
+@pytest.mark.parametrize(("name", "shape"), [("full", (2, 2)), ("diagonal", (2,))])
+def test_folded_parts_of_version_1_are_float64(name: str, shape: tuple[int, ...]) -> None:
+    """F and f come out of the committed bytes with every digit, full or as a diagonal."""
+    golden = msgspec.json.decode(GOLDEN.read_bytes(), type=dict[str, str])
+    posterior = codec.decode_posterior(bytes.fromhex(golden[f"posterior_folded_{name}"]))
+    F = np.frombuffer(posterior.precision).reshape(shape)
+    assert (F.flat[0], F.flat[-1]) == (2 / 3, 1e300)
+    assert np.frombuffer(posterior.linear).tolist() == [-1 / 7, 1e-300]
+    assert np.frombuffer(posterior.mode).tolist() == [0.1, -1 / 3]

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from stream.errors import StateError
 from stream.events import Label
 from stream.policy import DAY_MS, EffectSettings
 from stream.updaters.effect import Effect, EffectName
@@ -156,19 +157,20 @@ def sequences(draw: st.DrawFn) -> list[Label]:
     return result
 
 
-@given(sequences(), st.sets(st.integers(0, 20)), st.data())
+@given(sequences(), st.sets(st.integers(0, 20)), st.sampled_from([1, 128]), st.data())
 def test_state_equals_never_having_seen_the_wrong_labels(
-    labels: list[Label], cuts: set[int], data: st.DataObject
+    labels: list[Label], cuts: set[int], limit: int, data: st.DataObject
 ) -> None:
-    """Any order, any cut, any repeat: the posterior is that of the last labels alone."""
+    """Any order, cut, repeats or limits: the posterior is that of the last labels alone."""
+    settings: dict[str, Any] = {"capacity": limit, "open_limit": limit}
     last = {item.application_id: item for item in labels}
-    wanted = learn(list(last.values()))
+    wanted = learn(list(last.values()), **settings)
     repeated = list(labels)
     for item in labels:
         if data.draw(st.booleans()):
             at = data.draw(st.integers(labels.index(item), len(repeated)))
             repeated.insert(at, item)
-    found = learn(repeated, tuple(cuts))
+    found = learn(repeated, tuple(cuts), **settings)
     assert found.kept == wanted.kept
     assert found.time_ms == wanted.time_ms
     Z = np.frombuffer(b"".join(e.z for e in wanted.kept), "<f4").reshape(-1, 3)
@@ -230,3 +232,44 @@ def test_coefficients_carry_mode_and_variance() -> None:
     )
     assert found.variance == pytest.approx(np.diag(wanted).tolist())
     assert (found.examples, found.model_version, found.event_time_ms) == (1, "v", 0)
+
+
+@pytest.mark.parametrize("full_up_to", [2, 3])
+def test_a_state_of_another_shape_is_refused(full_up_to: int) -> None:
+    """A folded part learned full is not read as a diagonal, nor the other way round."""
+    book = DictBook()
+    subject = effect(book, capacity=1, full_up_to=full_up_to)
+    for number in range(39):
+        subject.learn(label(number, "positive"))
+    subject.flush()
+    other = effect(book, capacity=1, full_up_to=5 - full_up_to)
+    with pytest.raises(StateError, match="another full_up_to"):
+        other.learn(label(39, "positive"))
+
+
+def test_entities_are_refitted_together_as_alone() -> None:
+    """A flush of many entities, some with something folded, gives each the mode it has alone."""
+    members = {"a": 2, "b": 36, "c": 1, "d": 37, "e": 12}  # by how many labels each has
+    alone: dict[str, bytes] = {}
+    together = DictBook()
+    subject = effect(together, capacity=1)
+    for member, count in members.items():
+        own = DictBook()
+        single = effect(own, capacity=1)
+        for number in range(count):
+            item = msgspec.structs.replace(
+                label(number, "negative_conclusive" if number % 3 else "positive", final=True),
+                member_id=member,
+            )
+            single.learn(item)
+            subject.learn(item)
+        single.flush()
+        alone[member] = own.values[member]
+    assert subject.flush() == list(members)
+    for member, value in alone.items():
+        one = msgspec.msgpack.decode(value, type=Posterior)
+        found = together.load(member)
+        assert found is not None
+        assert (found.kept, found.folded) == (one.kept, one.folded)
+        assert np.allclose(theta(found), theta(one), atol=1e-9)
+    assert subject.unconverged == 0

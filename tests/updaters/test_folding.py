@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from stream.events import Label
+from stream.events import Coefficients, Label
 from stream.policy import DAY_MS, EffectSettings
 from stream.updaters import folding
 from stream.updaters.effect import Effect
@@ -201,11 +201,71 @@ def test_cuts_change_nothing(seed: int, cuts: set[int], full: bool) -> None:
     settings = {"capacity": 20, "open_limit": 10, "full_up_to": 3 if full else 2}
     one, other = learn(labels, 3, cuts, **settings), learn(labels, 3, None, **settings)
     assert one.kept == other.kept
-    scale = 1e-6 * np.sqrt(1 / 3)
-    assert np.allclose(np.frombuffer(one.mode), np.frombuffer(other.mode), atol=scale)
+    variance = np.array(described(one, **settings).variance)
+    away = np.abs(np.frombuffer(one.mode) - np.frombuffer(other.mode)) / np.sqrt(variance)
+    assert np.max(away) < 1e-6
+    assert np.allclose(described(other, **settings).variance, variance, rtol=1e-6)
     for name in ("precision", "linear"):
         first, second = (np.frombuffer(getattr(p, name)) for p in (one, other))
         assert np.allclose(first, second, rtol=1e-6, atol=1e-9)
+
+
+@st.composite
+def corrected(draw: st.DrawFn) -> tuple[list[Label], list[Label], int]:
+    """Return final labels with wrong ones and repeats between them, the final ones, a capacity.
+
+    No fold lies between a wrong label and its correction, nor between a label and its repeat.
+    """
+    capacity, n = draw(st.integers(1, 6)), draw(st.integers(33, 90))
+    Z = rows(draw(st.integers(0, 99)), n, 3)
+    random = Random(draw(st.integers(0, 9999)))
+    kinds = [random.choice(["positive", "negative_conclusive"]) for _ in range(n)]
+    hours = [random.uniform(0, 500) for _ in range(n)]
+    # The label with number capacity + 31 brings on the first fold, then each 32nd.
+    eras = [max(number - capacity, 0) // 32 for number in range(n)]
+    before: list[list[Label]] = [[] for _ in range(n + 1)]
+    last = []
+    for number in range(n):
+        common: dict[str, Any] = {"hour": hours[number], "score": 0.1 * (number % 7)}
+        wrong = label(number, Z[number], "negative_inferred", **common)
+        final = label(number, Z[number], kinds[number], **common)
+        at = max(number - random.randrange(8), 0)
+        if random.random() < 0.5 and eras[at] == eras[number]:
+            before[at].append(wrong)
+            final = label(number, Z[number], kinds[number], previous=wrong.kind, **common)
+            again = min(number + random.randrange(1, 8), n - 1)
+            if eras[again] == eras[number] and again > number:
+                before[again].append(random.choice([wrong, final]))
+        last.append(final)
+    plain = [label(k, Z[k], kinds[k], hour=hours[k], score=0.1 * (k % 7)) for k in range(n)]
+    mixed = [item for number in range(n) for item in [*before[number], last[number]]]
+    return mixed, plain, capacity
+
+
+@given(corrected(), st.sets(st.integers(0, 150)), st.booleans())
+def test_corrections_are_exact_between_folds(
+    labels: tuple[list[Label], list[Label], int], cuts: set[int], full: bool
+) -> None:
+    """With folds too the state is that without the wrong labels and repeats, full and diagonal."""
+    mixed, plain, capacity = labels
+    settings = {"capacity": capacity, "open_limit": 100, "full_up_to": 3 if full else 2}
+    found, wanted = learn(mixed, 3, cuts, **settings), learn(plain, 3, set(), **settings)
+    assert [item.id for item in found.kept] == [item.id for item in wanted.kept]
+    assert (found.examples, found.time_ms) == (wanted.examples, wanted.time_ms)
+    variance = np.array(described(wanted, **settings).variance)
+    away = np.abs(np.frombuffer(found.mode) - np.frombuffer(wanted.mode)) / np.sqrt(variance)
+    assert np.max(away) < 1e-6
+    assert np.allclose(described(found, **settings).variance, variance, rtol=1e-6)
+    for name in ("precision", "linear"):
+        first, second = (np.frombuffer(getattr(p, name)) for p in (found, wanted))
+        assert np.allclose(first, second, rtol=1e-6, atol=1e-9)
+
+
+def described(posterior: Posterior, **settings: Any) -> Coefficients:
+    """Coefficients of a posterior of three features."""
+    return Effect("per_job", 3, EffectSettings(**settings), "v", DictBook()).describe(
+        "j", posterior
+    )
 
 
 @pytest.mark.parametrize("ndim", [1, 2])

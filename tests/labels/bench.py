@@ -1,0 +1,127 @@
+"""A label machine with its surroundings, and random logs for it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from hypothesis import strategies as st
+
+from stream.events import Application, DeadLetter, Engagement, JobEvent
+from stream.labels.changes import Change, Scores
+from stream.labels.ladder import BY_NAME, rung
+from stream.labels.machine import LabelMachine
+from stream.policy import LabelPolicy
+from stream.state.facts import StoredFacts
+from stream.state.overlay import Overlay
+from stream.state.store import MemoryStore
+from tests import kit
+from tests.kit import TestEvent, application, closing, engagement
+
+W = 1000  # the label window of these tests, ms
+LATENESS = 60
+POLICY = LabelPolicy(window_ms=W, allowed_lateness_ms=LATENESS, orphan_ttl_ms=100)
+SCORES = Scores(0.0, 0.0, 0.0)
+
+
+class Bench:
+    """A machine with its surroundings, and the last label of each application."""
+
+    def __init__(self, policy: LabelPolicy = POLICY) -> None:
+        self.store = MemoryStore()
+        self.overlay = Overlay(self.store)
+        self.tally: Counter[str] = Counter()
+        self.dead: list[DeadLetter] = []
+        self.machine = LabelMachine(policy, StoredFacts(self.overlay), self.tally, self.dead.append)
+        self.watermark_ms: int | None = None
+        self.last: dict[tuple[str, str], tuple[int, str, bool]] = {}
+        self.changes: list[Change] = []
+
+    def apply(self, event: TestEvent) -> list[Change]:
+        """Apply one event, without moving the watermark."""
+        match event:
+            case Application():
+                admission = self.machine.admit(event, self.watermark_ms)
+                if admission is None:
+                    return []
+                changes: Iterable[Change] = self.machine.add(
+                    admission, SCORES, 0, self.watermark_ms
+                )
+            case Engagement():
+                changes = self.machine.engagement(event, kit.source(), self.watermark_ms)
+            case JobEvent():
+                changes = self.machine.job_event(event, self.watermark_ms)
+        return self._note(changes)
+
+    def move(self, watermark_ms: int) -> list[Change]:
+        """Move the watermark."""
+        if self.watermark_ms is None or watermark_ms > self.watermark_ms:
+            self.watermark_ms = watermark_ms
+        return self._note(self.machine.close_due(self.watermark_ms))
+
+    def label(self, name: str, job: str = "j") -> tuple[int, str, bool] | None:
+        """Return the last label of an application."""
+        return self.last.get((job, name))
+
+    def _note(self, steps: Iterable[Change | None]) -> list[Change]:
+        changes = [change for change in steps if change is not None]
+        for change in changes:
+            key = change.job_id, change.application_id
+            if change.label:
+                before = self.last.get(key)
+                after = (change.kind.label, change.kind.wire, change.final)
+                if before is not None:
+                    assert before[1] == change.previous.wire
+                    assert rung(BY_NAME[before[1]], before[2]) < rung(change.kind, change.final)
+                else:
+                    assert change.previous == 0
+                self.last[key] = after
+        self.changes += changes
+        return changes
+
+
+POSITIVE = (1, "positive", True)
+EXPLICIT = (0, "negative_explicit", False)
+EXPLICIT_FINAL = (0, "negative_explicit", True)
+INFERRED = (0, "negative_inferred", False)
+CONCLUSIVE = (0, "negative_conclusive", True)
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> list[TestEvent]:
+    """Small random logs on a few jobs, with ties, times at the edges and strangers."""
+    times = st.one_of(st.integers(0, 2500), st.sampled_from([0, 500, 1000, 1500, 2000]))
+    jobs = st.sampled_from(["j", "k"])
+    names = st.sampled_from("abcdef")
+    apps = [
+        application(name, draw(times), job=draw(jobs))
+        for name in draw(st.lists(names, unique=True))
+    ]
+    events: list[TestEvent] = [*apps]
+    actions = st.sampled_from(["message", "reject", "note", "hire", "skip"])
+    for number in range(draw(st.integers(0, 10))):
+        if apps and not draw(st.sampled_from([False] * 9 + [True])):
+            app = draw(st.sampled_from(apps))
+            edges = [app.event_time_ms + near for near in (-1, 0, 1, W - 1, W, W + 1)]
+            time_ms = draw(st.one_of(times, st.sampled_from(edges)))
+            of, job = app.application_id, app.job_id
+        else:
+            time_ms, of, job = draw(times), draw(names), draw(jobs)
+        events.append(engagement(f"e{number}", of, max(time_ms, 0), draw(actions), job=job))
+    closings = range(draw(st.integers(0, 2)))
+    return events + [closing(f"x{number}", draw(times), job=draw(jobs)) for number in closings]
+
+
+@st.composite
+def arrivals(draw: st.DrawFn) -> list[TestEvent]:
+    """A log in an order of arrival within the allowed lateness, with repeats."""
+    events = draw(logs())
+    delayed = [
+        (event.event_time_ms + draw(st.integers(0, LATENESS)), number, event)
+        for number, event in enumerate(events)
+    ]
+    for number, event in enumerate(events):
+        if draw(st.integers(0, 3)) == 0:
+            late = event.event_time_ms + draw(st.integers(0, 3000))
+            delayed.append((late, len(events) + number, event))
+    return [event for _, _, event in sorted(delayed, key=lambda item: item[:2])]
