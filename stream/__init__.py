@@ -19,7 +19,8 @@ The map of the package, from the bottom up; a module imports only what stands ab
 ``run_folder``, ``replay``  logs → the same stages → files
 ``training``                fits the global model on a log
 ``inspection``              one entity's coefficients, from wherever they are
-``metrics``                 every Prometheus collector
+``metrics``                 every metric: the catalogue, the collectors, the page of docs
+``console``                 what a worker serves: metrics, probes, a page for a person
 ``embedded_broker``         a throw-away broker for trying things out
 ``worker``                  the same stages behind Faust
 ``cli``                     the commands

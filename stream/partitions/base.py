@@ -29,6 +29,7 @@ from stream.records import (
     dead_letter_message,
     source_of,
 )
+from stream.state.census import Census
 from stream.state.overlay import Overlay
 from stream.state.partition_state import (
     Progress,
@@ -281,6 +282,11 @@ class Partition(ABC):
     @abstractmethod
     def effect(self) -> Effect:
         """The effect that learns here."""
+
+    @property
+    @abstractmethod
+    def census(self) -> Census:
+        """How many there are of what is kept here."""
 
     @abstractmethod
     def _record(self, topic: str, record: Record, now_ms: int) -> Cuts:

@@ -30,6 +30,7 @@ from stream.records import (
     source_of,
 )
 from stream.stages import JobStage, Labelled, Steps
+from stream.state.census import Census
 from stream.state.overlay import Overlay
 from stream.updaters.effect import Effect
 from stream.wire import (
@@ -108,6 +109,11 @@ class JobPartition(Partition):
     def effect(self) -> Effect:
         """The effect that learns here."""
         return self._stage.effect
+
+    @property
+    def census(self) -> Census:
+        """How many there are of what is kept here."""
+        return self._stage.census
 
     def _record(self, topic: str, record: Record, now_ms: int) -> Cuts:
         value = record.value or b""

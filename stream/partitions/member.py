@@ -24,6 +24,7 @@ from stream.records import (
     Record,
 )
 from stream.stages import MemberStage
+from stream.state.census import Census
 from stream.state.overlay import Overlay
 from stream.updaters.effect import Effect
 from stream.wire import (
@@ -99,6 +100,11 @@ class MemberPartition(Partition):
     def effect(self) -> Effect:
         """The effect that learns here."""
         return self._stage.effect
+
+    @property
+    def census(self) -> Census:
+        """How many there are of what is kept here."""
+        return self._stage.census
 
     def _rollback(self) -> None:
         super()._rollback()

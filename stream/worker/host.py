@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Protocol
 
 from stream.errors import (
@@ -42,6 +43,7 @@ _THREADS = 64  # for what blocks: fences, recoveries, commits
 _ANSWER_S = 10.0
 _FIRST_PAUSE_S = 0.25  # before a lost session is followed by a new one
 _LONGEST_PAUSE_S = 30.0
+_SIZES_S = 10.0  # between two looks at the sizes of the stores
 
 
 class Positions(Protocol):
@@ -146,8 +148,22 @@ class Host:
         self._now_ms = now_ms
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="session")
         self._owned: dict[Place, _Owned] = {}
+        self._sized_s = -_SIZES_S
         self._topic_ids: dict[str, str] | None = None  # asked for anew in every assignment
         self._asking = asyncio.Lock()
+
+    def why_not_ready(self) -> str | None:
+        """Say why something that is assigned here is not worked on; None: all is.
+
+        May be called from any thread.
+        """
+        owned = self._owned
+        if not owned:
+            return None if self._control.settled() else "no partitions are assigned yet"
+        waiting = sum(each.session is None for each in owned.values())
+        if waiting:
+            return f"{waiting} of {len(owned)} partitions are being taken over"
+        return None
 
     # -- what the worker calls ---------------------------------------------------------------
 
@@ -208,6 +224,9 @@ class Host:
     async def tick(self) -> None:
         """Idleness, bare watermarks, windows that close by the wall clock; lags."""
         positions = self._control.positions()
+        if time.monotonic() - self._sized_s >= _SIZES_S:
+            self._sized_s = time.monotonic()
+            self._metrics.stored(self._data.stores(), self._data.cache_bytes)
         for owned in self._owned.values():
             stage, number = owned.place
             since = owned.lost_at
@@ -247,6 +266,7 @@ class Host:
         def go_on() -> bool:
             return not owned.ended and self._control.settled()
 
+        stage, number = owned.place
         session = await self._in_thread(
             Session,
             owned.place,
@@ -258,10 +278,10 @@ class Host:
             self._threads,
             go_on,
             self._now_ms,
+            partial(self._metrics.recovering, stage, number),
         )
         try:
             recovery = await self._in_thread(session.open)
-            stage, number = owned.place
             positions = {
                 (topic, number): session.partition.position(topic)
                 for topic in session.partition.topics
@@ -356,8 +376,14 @@ class Host:
         try:
             for unit in units:
                 start = time.monotonic()
-                await session.flush(unit)
-                self._metrics.flushed(unit, time.monotonic() - start, self._now_ms())
+                took = await session.flush(unit)
+                self._metrics.flushed(
+                    unit,
+                    time.monotonic() - start,
+                    took.commit_s,
+                    took.write_s,
+                    self._now_ms(),
+                )
                 await asyncio.sleep(0)  # there may be a thousand units: others have their turn
         except BrokerError as error:
             owned.session = None
