@@ -6,6 +6,7 @@ counts, never ids or payloads.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -20,6 +21,8 @@ from prometheus_client.exposition import choose_encoder
 from stream.console.probes import Answer, Probes
 from stream.console.status import About, status
 from stream.errors import ConfigError
+
+_log = logging.getLogger(__name__)
 
 _IDLE_S = 10.0  # a client that sends nothing for so long is let go
 _TEXT = "text/plain; charset=utf-8"
@@ -127,7 +130,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, body: bool) -> None:
         path = self.path.split("?", 1)[0]
-        status, content_type, content = self.server.answer(path, self.headers.get("Accept", ""))
+        try:
+            status, content_type, content = self.server.answer(path, self.headers.get("Accept", ""))
+        except Exception:  # noqa: BLE001 - the client is told, the server goes on
+            _log.exception("%s cannot be answered", path)
+            status, content_type, content = HTTPStatus.INTERNAL_SERVER_ERROR, _TEXT, b"see the log"
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(content)))

@@ -148,6 +148,7 @@ class Host:
         self._now_ms = now_ms
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="session")
         self._owned: dict[Place, _Owned] = {}
+        self._assigned = False  # this worker belongs to the group, with or without partitions
         self._sized_s = -_SIZES_S
         self._topic_ids: dict[str, str] | None = None  # asked for anew in every assignment
         self._asking = asyncio.Lock()
@@ -158,8 +159,8 @@ class Host:
         May be called from any thread.
         """
         owned = self._owned
-        if not owned:
-            return None if self._control.settled() else "no partitions are assigned yet"
+        if not self._assigned:
+            return "no partitions are assigned yet"
         waiting = sum(each.session is None for each in owned.values())
         if waiting:
             return f"{waiting} of {len(owned)} partitions are being taken over"
@@ -188,6 +189,7 @@ class Host:
         await self._in_thread(self._data.keep_only, places)
         owned = [_Owned(place) for place in places]
         self._owned = {each.place: each for each in owned}
+        self._assigned = True
         self._topic_ids = None
         outcomes = await asyncio.gather(*map(self._begin, owned), return_exceptions=True)
         for outcome in outcomes:
@@ -241,6 +243,7 @@ class Host:
         """Release everything."""
         await self._end_sessions()
         self._owned = {}
+        self._assigned = False
         await self._in_thread(self._data.release)
         self._threads.shutdown()
 

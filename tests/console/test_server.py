@@ -123,6 +123,18 @@ def test_the_status_is_what_the_metrics_say(bench: Bench) -> None:
     ]
 
 
+def test_what_fails_is_told_to_the_client(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """An error within the worker is a 500 and a line in the log; the server goes on."""
+
+    def broken() -> str | None:
+        raise RuntimeError("broken")
+
+    bench.probes.watch(broken)
+    assert bench.get("/readyz")[0] == 500
+    assert "/readyz cannot be answered" in caplog.text
+    assert bench.get("/healthz")[0] == 200
+
+
 def test_a_port_that_is_taken_is_said_in_words(bench: Bench) -> None:
     """The message names the option."""
     with pytest.raises(ConfigError, match="--metrics-port"):
