@@ -16,6 +16,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from stream.labels.changes import Change
 from stream.labels.ladder import Kind
 from stream.policy import DAY_MS, HOUR_MS
+from stream.quality.tally import Quality
 
 AGES_MS: dict[str, int] = {
     "1h": HOUR_MS,
@@ -27,18 +28,6 @@ AGES_MS: dict[str, int] = {
 """Ages of an application at which it is asked how many labels were known."""
 
 _ANY = "any"
-
-
-class Quality(msgspec.Struct, frozen=True, kw_only=True):
-    """How good one score was. ``auc`` is None where only one class was seen.
-
-    ``observed_over_expected`` compares the number of positives with the sum of the probabilities:
-    1 is calibrated, above 1 the score is too low.
-    """
-
-    auc: float | None
-    log_loss: float
-    observed_over_expected: float
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,6 +41,26 @@ class Latency(msgspec.Struct, frozen=True):
     p99_s: float | None
 
 
+class Worth(msgspec.Struct, frozen=True):
+    """What one score was worth over the newest judged applications of this worker."""
+
+    judged: str
+    score: str
+    applications: int
+    auc: float | None
+    log_loss: float
+    observed_over_expected: float | None
+
+
+class Gates(msgspec.Struct, frozen=True):
+    """The gates of one effect: partitions that publish, that do not, and entities held back."""
+
+    effect: str
+    open: int
+    paused: int
+    held: int
+
+
 class Status(msgspec.Struct, kw_only=True):
     """All that the page shows. Counts are since the worker started."""
 
@@ -62,6 +82,8 @@ class Status(msgspec.Struct, kw_only=True):
     refits: dict[str, int]
     entities: dict[str, int]
     event_to_coefficients: dict[str, Latency]
+    quality: list[Worth]
+    gates: list[Gates]
 
 
 class _Sample(NamedTuple):
@@ -93,6 +115,13 @@ class _Samples:
             sums[sample.labels[label]] += int(sample.value)
         return {key: value for key, value in sorted(sums.items()) if value}
 
+    def sums(self, name: str, *labels: str) -> dict[tuple[str, ...], float]:
+        """Sums of a name's samples by the values of several labels."""
+        sums: dict[tuple[str, ...], float] = defaultdict(float)
+        for sample in self.of(name):
+            sums[tuple(sample.labels[label] for label in labels)] += sample.value
+        return sums
+
 
 def status(registry: CollectorRegistry, about: About, ready: Answer, now_s: float) -> Status:
     """Read the metrics.
@@ -123,6 +152,8 @@ def status(registry: CollectorRegistry, about: About, ready: Answer, now_s: floa
         refits=found.by("hearback_refits_total", "effect"),
         entities=found.by("hearback_entities", "effect"),
         event_to_coefficients=_latencies(found, "hearback_event_to_coefficients_seconds", "effect"),
+        quality=_quality(found),
+        gates=_gates(found),
     )
 
 
@@ -153,6 +184,37 @@ def _places(found: _Samples) -> list[Place]:
         at = place(sample, _STAGE_OF_TOPIC[sample.labels["topic"]])
         at.lag_records = (at.lag_records or 0) + int(sample.value)
     return [places[key] for key in sorted(places)]
+
+
+def _quality(found: _Samples) -> list[Worth]:
+    applications = found.by("hearback_quality_applications", "judged")
+    positives = found.by("hearback_quality_positives", "judged")
+    losses = found.sums("hearback_quality_log_loss_nats", "judged", "score")
+    expected = found.sums("hearback_quality_expected_positives", "judged", "score")
+    aucs = found.sums("hearback_quality_pooled_auc", "judged", "score")
+    return [
+        Worth(
+            judged,
+            score,
+            applications[judged],
+            aucs.get((judged, score)),
+            loss / applications[judged],
+            positives.get(judged, 0) / expected[judged, score] if expected[judged, score] else None,
+        )
+        for (judged, score), loss in losses.items()
+        if applications.get(judged)
+    ]
+
+
+def _gates(found: _Samples) -> list[Gates]:
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for sample in found.of("hearback_gate_open"):
+        counts[sample.labels["effect"]][int(sample.value)] += 1
+    held = found.by("hearback_gate_held_entities", "effect")
+    return [
+        Gates(effect, open_, paused, held.get(effect, 0))
+        for effect, (paused, open_) in sorted(counts.items())
+    ]
 
 
 def _latencies(found: _Samples, name: str, label: str) -> dict[str, Latency]:

@@ -249,7 +249,83 @@ WORKER = Group(
     ),
 )
 
-GROUPS = (INTAKE, LABELS, LEARNING, DELIVERY, WORKER)
+_JUDGED = (
+    " `judged`: `early`, by the labels known at the gate's `age`, or `final`, when windows have"
+    " closed."
+)
+_SCORE = " `score`: `global`, `with_member`, `with_job` or `full`."
+
+QUALITY = Group(
+    "Quality: scored before learned",
+    (
+        Metric(
+            "hearback_quality_applications",
+            "gauge",
+            ("judged", "partition"),
+            "The newest applications that were judged; what follows is of these." + _JUDGED,
+        ),
+        Metric(
+            "hearback_quality_positives",
+            "gauge",
+            ("judged", "partition"),
+            "How many of them were answered.",
+        ),
+        Metric(
+            "hearback_quality_expected_positives",
+            "gauge",
+            ("judged", "score", "partition"),
+            "How many a score expected: observed/expected is"
+            " `sum(hearback_quality_positives) / sum(this)`." + _SCORE,
+        ),
+        Metric(
+            "hearback_quality_log_loss_nats",
+            "gauge",
+            ("judged", "score", "partition"),
+            "Log loss, summed over them: the mean over any partitions is"
+            " `sum(this) / sum(hearback_quality_applications)`.",
+        ),
+        Metric(
+            "hearback_quality_auc",
+            "gauge",
+            ("judged", "score", "partition"),
+            "AUC; absent where only one class was seen.",
+        ),
+        Metric(
+            "hearback_quality_pooled_auc",
+            "gauge",
+            ("judged", "score"),
+            "AUC over the applications of all partitions of this worker together.",
+        ),
+    ),
+)
+
+GATE = Group(
+    "The gate",
+    (
+        Metric(
+            "hearback_gate_open",
+            "gauge",
+            ("effect", "partition"),
+            "1: the effect's coefficients are published; 0: they are held back, because they make"
+            " the score worse.",
+        ),
+        Metric(
+            "hearback_gate_held_entities",
+            "gauge",
+            ("effect", "partition"),
+            "Members or jobs whose coefficients have changed and wait to be published.",
+        ),
+        Metric(
+            "hearback_gate_worse_nats",
+            "gauge",
+            ("effect", "judged", "partition"),
+            "By how much the effect makes the mean log loss worse (negative: better), over the"
+            " newest applications; what the gate compares with its `margin`." + _JUDGED,
+        ),
+    ),
+)
+
+GROUPS = (INTAKE, LABELS, LEARNING, QUALITY, GATE, DELIVERY, WORKER)
 
 PROCESS = (
     "process_cpu_seconds_total",

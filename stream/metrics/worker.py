@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from stream.evaluation import AGES_MS
 from stream.metrics.catalogue import BY_NAME
 from stream.metrics.counted import CountedHistogram
+from stream.metrics.quality import QualityMetrics, gauge_of
 from stream.partitions import JobPartition, Partition, Unit
 from stream.records import COEFFICIENTS
 from stream.state.store import RocksStore, StoreSize
@@ -47,6 +48,7 @@ class WorkerMetrics:
         self._folded = self._counter("hearback_folded")
         self._entities = self._gauge("hearback_entities")
         self._to_coefficients = self._histogram("hearback_event_to_coefficients_seconds")
+        self._quality = QualityMetrics(registry)
         self._flush = self._histogram("hearback_flush_seconds")
         self._commit = self._histogram("hearback_commit_seconds")
         self._write = self._histogram("hearback_state_write_seconds")
@@ -83,6 +85,7 @@ class WorkerMetrics:
             gauge.clear()
         self._seen = {key: seen for key, seen in self._seen.items() if key[0] in partitions}
         self._ages.keep_only(dict.fromkeys(partitions))
+        self._quality.clear()
 
     def unattended(self, stage: str, number: int, seconds: float) -> None:
         """Say for how long nobody has worked on a partition."""
@@ -141,6 +144,7 @@ class WorkerMetrics:
             )
         for topic, records in lags.items():
             self._read_lag.labels(topic, number).set(records)
+        self._quality.take(partition)
         counts = partition.census.counts
         self._entities.labels(partition.effect.name, number).set(counts.entities)
         if isinstance(partition, JobPartition):
@@ -192,8 +196,7 @@ class WorkerMetrics:
         return Counter(name, metric.text, metric.labels, registry=self.registry)
 
     def _gauge(self, name: str) -> Gauge:
-        metric = BY_NAME[name]
-        return Gauge(name, metric.text, metric.labels, registry=self.registry)
+        return gauge_of(name, self.registry)
 
     def _histogram(self, name: str) -> Histogram:
         metric = BY_NAME[name]

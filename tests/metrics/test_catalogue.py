@@ -18,6 +18,9 @@ NAMES = {
     "hearback_events_total",
     "hearback_flush_seconds",
     "hearback_folded_total",
+    "hearback_gate_held_entities",
+    "hearback_gate_open",
+    "hearback_gate_worse_nats",
     "hearback_ignored_total",
     "hearback_label_flips_total",
     "hearback_labels_total",
@@ -25,6 +28,12 @@ NAMES = {
     "hearback_orphans",
     "hearback_partitions",
     "hearback_pending_applications",
+    "hearback_quality_applications",
+    "hearback_quality_auc",
+    "hearback_quality_expected_positives",
+    "hearback_quality_log_loss_nats",
+    "hearback_quality_pooled_auc",
+    "hearback_quality_positives",
     "hearback_read_lag_records",
     "hearback_ready",
     "hearback_recovered_records_total",
@@ -46,8 +55,8 @@ NAMES = {
 """Dashboards and alerts of users rest on these: a change here is a change for them."""
 
 LABELS = {
-    "age", "effect", "kind", "label", "model_version", "partition", "reason", "rule", "sort",
-    "stage", "topic", "type", "version",
+    "effect", "judged", "kind", "label", "model_version", "partition", "reason", "rule", "score",
+    "sort", "stage", "topic", "type", "version",
 }  # fmt: skip
 """Each has a bounded number of values."""
 
