@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -42,6 +42,19 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     observed_over_expected: float
 
 
+class JudgedScore(NamedTuple):
+    """An application as it is taken in: its label and the three parts of its score (log-odds).
+
+    ``sign`` −1 takes back what was taken in with this label.
+    """
+
+    sign: int
+    label: int
+    global_: float
+    member: float
+    job: float
+
+
 class Score(msgspec.Struct, array_like=True):
     """Sums of one score. Counts are by bin of log-odds."""
 
@@ -66,15 +79,36 @@ class Tally(msgspec.Struct, array_like=True):
     scores: list[Score] = msgspec.field(default_factory=lambda: [Score() for _ in SCORES])
     paired: list[Paired] = msgspec.field(default_factory=lambda: [Paired() for _ in EFFECTS])
 
-    def add(self, label: int, global_: float, member: float, job: float) -> None:
-        """Take an application in: its label and the three parts of its score (log-odds)."""
-        self._count(1, label, global_, member, job)
-
-    def move_to_positive(self, global_: float, member: float, job: float) -> None:
-        """An application that was taken in as a negative turned positive."""
-        if self.applications > self.positives:
-            self._count(-1, 0, global_, member, job)
-        self._count(1, 1, global_, member, job)
+    def add(self, judged: Sequence[JudgedScore]) -> None:
+        """Take applications in, in one go: n at a time costs little more than one."""
+        columns = np.array(judged, dtype=np.float64)  # (n, 5)
+        signs, y, parts = columns[:, 0], columns[:, 1], columns[:, 2:].T
+        global_, member, job = parts
+        S = np.stack([global_, global_ + member, global_ + job, global_ + member + job])  # (4, n)
+        np.clip(S, -_SURE, _SURE, out=S)
+        softplus = np.logaddexp(0.0, S)
+        losses = softplus - y * S
+        self.applications += int(signs.sum())
+        self.positives += int(signs @ y)
+        bins = np.clip(np.floor(S / BIN), -_LAST_BIN, _LAST_BIN).astype(np.int64).tolist()
+        changes = list(zip(signs.astype(np.int64).tolist(), y.tolist(), strict=True))
+        for score, loss, expected, at in zip(
+            self.scores, losses @ signs, np.exp(S - softplus) @ signs, bins, strict=True
+        ):
+            score.log_loss += float(loss)
+            score.expected += float(expected)
+            for (sign, label), bin_ in zip(changes, at, strict=True):
+                counts = score.positives if label else score.negatives
+                count = counts.get(bin_, 0) + sign
+                if count > 0:
+                    counts[bin_] = count
+                else:
+                    counts.pop(bin_, None)
+        _, with_member, with_job, whole = losses
+        for pair, without in zip(self.paired, (with_job, with_member), strict=True):
+            worse = whole - without
+            pair.total += float(signs @ worse)
+            pair.squares += float(signs @ (worse * worse))
 
     def merge(self, other: Tally) -> None:
         """Take in all that another tally has."""
@@ -127,33 +161,6 @@ class Tally(msgspec.Struct, array_like=True):
         if whole is None or less is None:
             return mean, error
         return (whole - less) / max(self.applications, 1), error
-
-    def _count(self, sign: int, label: int, global_: float, member: float, job: float) -> None:
-        self.applications += sign
-        self.positives += sign * label
-        losses = []
-        full = global_ + member + job
-        for score, at in zip(
-            self.scores, (global_, global_ + member, global_ + job, full), strict=True
-        ):
-            odds = min(max(at, -_SURE), _SURE)
-            softplus = max(odds, 0.0) + math.log1p(math.exp(-abs(odds)))
-            loss = softplus - label * odds
-            losses.append(loss)
-            score.expected += sign * math.exp(odds - softplus)
-            score.log_loss += sign * loss
-            counts = score.positives if label else score.negatives
-            bin_ = min(max(math.floor(odds / BIN), -_LAST_BIN), _LAST_BIN)
-            count = counts.get(bin_, 0) + sign
-            if count > 0:
-                counts[bin_] = count
-            else:
-                counts.pop(bin_, None)
-        _, with_member, with_job, whole = losses
-        for pair, without in zip(self.paired, (with_job, with_member), strict=True):
-            worse = whole - without
-            pair.total += sign * worse
-            pair.squares += sign * worse * worse
 
 
 def merged(tallies: Iterable[Tally]) -> Tally:

@@ -15,7 +15,7 @@ from stream.errors import StateError
 from stream.events import Label
 from stream.policy import Policy
 from stream.quality.gate import Gate, Judged, decide, opened_by_hand
-from stream.quality.tally import Tally, newest
+from stream.quality.tally import JudgedScore, Tally, newest
 from stream.state import keys
 from stream.state.overlay import Overlay
 
@@ -48,7 +48,7 @@ class JudgedScores:
         self._settings = policy.gate
         self._window_ms = policy.labels.window_ms
         self._tallies: dict[tuple[Judged, int], Tally] = {}
-        self._changed: dict[tuple[Judged, int], None] = {}
+        self._taken: dict[tuple[Judged, int], list[JudgedScore]] = {}  # not in a tally yet
         self._state_changed = False
         self._newest: dict[Judged, Tally] | None = None
         self._state = self._load_state()
@@ -60,13 +60,15 @@ class JudgedScores:
         """Take a label in; each application counts once in either judgement."""
         known_ms = max(label.label_time_ms, label.evidence_time_ms or 0)
         scores = label.global_score, label.member_score, label.job_score
+        taken = JudgedScore(1, label.label, *scores)
         if known_ms - label.application_time_ms <= self._settings.age_ms:
             if label.previous is None:
-                self._tally("early", label).add(label.label, *scores)
-            elif label.label:
-                self._tally("early", label).move_to_positive(*scores)
+                self._take("early", label, taken)
+            elif label.label:  # it was taken in as a negative
+                self._take("early", label, JudgedScore(-1, 0, *scores))
+                self._take("early", label, taken)
         if label.final:
-            self._tally("final", label).add(label.label, *scores)
+            self._take("final", label, taken)
 
     def judge(self, mark_ms: int | None) -> None:
         """Judge the buckets that event time is past, and let the gate draw the consequence."""
@@ -147,10 +149,12 @@ class JudgedScores:
 
     def write_out(self) -> None:
         """Put what changed into the overlay."""
-        for judged, begin_ms in self._changed:
-            value = msgspec.msgpack.encode(self._tallies[judged, begin_ms])
+        for (judged, begin_ms), taken in self._taken.items():
+            tally = self._tally(judged, begin_ms)
+            tally.add(taken)
+            value = msgspec.msgpack.encode(tally)
             self._overlay.change(keys.tallies(judged), keys.tally(judged, begin_ms), value)
-        self._changed.clear()
+        self._taken.clear()
         if self._state_changed:
             self._overlay.put(_STATE, msgspec.msgpack.encode(self._state))
             self._state_changed = False
@@ -158,19 +162,22 @@ class JudgedScores:
     def throw_away(self) -> None:
         """Go back to what the store says."""
         self._tallies.clear()
-        self._changed.clear()
+        self._taken.clear()
         self._newest = None
         self._state_changed = False
         self._state = self._load_state()
 
-    def _tally(self, judged: Judged, label: Label) -> Tally:
+    def _take(self, judged: Judged, label: Label, taken: JudgedScore) -> None:
         bucket_ms = self._settings.bucket_ms
-        at = judged, max(label.application_time_ms, 0) // bucket_ms * bucket_ms
-        found = self._tallies.get(at)
+        begin_ms = max(label.application_time_ms, 0) // bucket_ms * bucket_ms
+        self._taken.setdefault((judged, begin_ms), []).append(taken)
+
+    def _tally(self, judged: Judged, begin_ms: int) -> Tally:
+        found = self._tallies.get((judged, begin_ms))
         if found is None:
-            value = self._overlay.get(keys.tally(*at))
-            found = self._tallies[at] = Tally() if value is None else _decoded(value)
-        self._changed[at] = None
+            value = self._overlay.get(keys.tally(judged, begin_ms))
+            found = Tally() if value is None else _decoded(value)
+            self._tallies[judged, begin_ms] = found
         return found
 
     def _evidence(self, judged: Judged, *, everything: bool = False) -> Tally:

@@ -9,7 +9,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from stream.policy import GateSettings
 from stream.quality.gate import Gate, decide, opened_by_hand
-from stream.quality.tally import SCORES, Tally, merged
+from stream.quality.tally import SCORES, JudgedScore, Tally, merged
 
 _Floats = NDArray[np.float64]
 
@@ -25,8 +25,12 @@ def draw(seed: int, count: int) -> tuple[_Floats, _Floats]:
 def tallied(labels: _Floats, parts: _Floats) -> Tally:
     """Take everything in."""
     tally = Tally()
-    for label, (global_, member, job) in zip(labels.astype(int).tolist(), parts, strict=True):
-        tally.add(label, float(global_), float(member), float(job))
+    tally.add(
+        [
+            JudgedScore(1, int(label), *map(float, scores))
+            for label, scores in zip(labels, parts, strict=True)
+        ]
+    )
     return tally
 
 
@@ -61,9 +65,10 @@ def test_a_negative_that_turns_positive_counts_as_if_it_always_had() -> None:
     """The correction takes back what the wrong label had added."""
     labels, parts = draw(3, 200)
     tally = tallied(np.zeros(200), parts)
-    for label, (global_, member, job) in zip(labels, parts, strict=True):
+    for label, scores in zip(labels, parts, strict=True):
         if label:
-            tally.move_to_positive(float(global_), float(member), float(job))
+            values = tuple(map(float, scores))
+            tally.add([JudgedScore(-1, 0, *values), JudgedScore(1, 1, *values)])
     right = tallied(labels, parts)
     assert (tally.applications, tally.positives) == (right.applications, right.positives)
     for found, wanted in zip(tally.scores, right.scores, strict=True):
@@ -76,8 +81,7 @@ def test_a_negative_that_turns_positive_counts_as_if_it_always_had() -> None:
 def test_absurd_scores_are_finite() -> None:
     """Log-odds of thousands do not overflow."""
     tally = Tally()
-    tally.add(1, -5000.0, 0.0, 9000.0)
-    tally.add(0, 5000.0, 5000.0, 0.0)
+    tally.add([JudgedScore(1, 1, -5000.0, 0.0, 9000.0), JudgedScore(1, 0, 5000.0, 5000.0, 0.0)])
     found = tally.quality("full")
     assert found is not None
     assert np.isfinite(found.log_loss)
