@@ -180,8 +180,15 @@ DELIVERY = Group(
             "hearback_unattended_seconds",
             "gauge",
             _PLACE,
-            "For how long nobody has worked on a partition that is assigned here; 0: it is worked"
-            " on. Grows while the broker is away.",
+            "For how long a partition that is assigned here has had no session, or a flush that"
+            " hangs; 0: it is worked on. Grows while the broker is away.",
+        ),
+        Metric(
+            "hearback_unassigned_seconds",
+            "gauge",
+            (),
+            "For how long this worker has had no partitions: it waits for its group, or the broker"
+            " is away. 0: it has some.",
         ),
         Metric(
             "hearback_sessions_lost",

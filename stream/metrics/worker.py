@@ -54,6 +54,7 @@ class WorkerMetrics:
         self._write = self._histogram("hearback_state_write_seconds")
         self._partitions = self._gauge("hearback_partitions")
         self._unattended = self._gauge("hearback_unattended_seconds")
+        self._unassigned = self._gauge("hearback_unassigned_seconds")
         self._lost = self._counter("hearback_sessions_lost")
         self._remaining = self._gauge("hearback_recovery_remaining_records")
         self._recovered = self._counter("hearback_recovered_records")
@@ -90,6 +91,10 @@ class WorkerMetrics:
     def unattended(self, stage: str, number: int, seconds: float) -> None:
         """Say for how long nobody has worked on a partition."""
         self._unattended.labels(stage, str(number)).set(seconds)
+
+    def unassigned(self, seconds: Callable[[], float]) -> None:
+        """Say how to find out for how long the worker has had no partitions."""
+        self._unassigned.set_function(seconds)
 
     def lost(self, stage: str, reason: str) -> None:
         """A session ended before its time."""

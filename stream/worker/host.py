@@ -44,6 +44,7 @@ _ANSWER_S = 10.0
 _FIRST_PAUSE_S = 0.25  # before a lost session is followed by a new one
 _LONGEST_PAUSE_S = 30.0
 _SIZES_S = 10.0  # between two looks at the sizes of the stores
+_HANGS_S = 5.0  # a flush that takes longer waits for its broker
 
 
 class Positions(Protocol):
@@ -83,6 +84,15 @@ class _Owned:
         self.tasks: set[asyncio.Task[None]] = set()  # renewal, tick
         self.ticking = False
         self._changed = asyncio.Event()
+
+    def unattended_s(self) -> float:
+        """For how long nothing has come forward here: no session, or a flush that hangs."""
+        since = self.lost_at
+        if since is None and self.session is not None:
+            since = self.session.flushing_since
+            if since is not None and time.monotonic() - since < _HANGS_S:
+                return 0.0
+        return 0.0 if since is None else time.monotonic() - since
 
     async def ready(self, settled: Callable[[], bool]) -> Session | None:
         """Wait for a session; None: there will be none under this assignment."""
@@ -152,6 +162,8 @@ class Host:
         self._sized_s = -_SIZES_S
         self._topic_ids: dict[str, str] | None = None  # asked for anew in every assignment
         self._asking = asyncio.Lock()
+        self._unassigned_since: float | None = time.monotonic()
+        metrics.unassigned(self._unassigned_s)
 
     def why_not_ready(self) -> str | None:
         """Say why something that is assigned here is not worked on; None: all is.
@@ -190,6 +202,8 @@ class Host:
         owned = [_Owned(place) for place in places]
         self._owned = {each.place: each for each in owned}
         self._assigned = True
+        if places:
+            self._unassigned_since = None
         self._topic_ids = None
         outcomes = await asyncio.gather(*map(self._begin, owned), return_exceptions=True)
         for outcome in outcomes:
@@ -202,6 +216,7 @@ class Host:
         del partitions
         crash_point("revoked")
         await self._end_sessions()
+        self._unassigned_since = time.monotonic()
         self._tell_owned()
 
     async def process(self, batch: RecordBatch) -> bool:
@@ -231,10 +246,7 @@ class Host:
             self._metrics.stored(self._data.stores(), self._data.cache_bytes)
         for owned in self._owned.values():
             stage, number = owned.place
-            since = owned.lost_at
-            self._metrics.unattended(
-                stage, number, 0.0 if since is None else time.monotonic() - since
-            )
+            self._metrics.unattended(stage, number, owned.unattended_s())
             if not owned.ticking and owned.session is not None:
                 owned.ticking = True
                 owned.spawn(self._tick(owned, positions))
@@ -423,6 +435,10 @@ class Host:
             self._control.fail(error)
         finally:
             owned.ticking = False
+
+    def _unassigned_s(self) -> float:
+        since = self._unassigned_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def _tell_owned(self) -> None:
         self._metrics.owned(

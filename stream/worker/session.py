@@ -93,6 +93,8 @@ class Session:
         self._on_remaining = on_remaining
         self.lost = False
         """Whether a unit of work did not come to its end: nothing more may be done."""
+        self.flushing_since: float | None = None
+        """When the flush that is under way began, by the monotonic clock."""
         self._settings = settings
         self._model = model
         self._policy = policy
@@ -159,19 +161,17 @@ class Session:
         """
         crash_point("processed")
         self.lost = True  # until all is done
+        self.flushing_since = time.monotonic()
         writes = self._overlay.drain()
         loop = asyncio.get_running_loop()
         self._in_flight = loop.run_in_executor(self._threads, self._send, unit, writes)
         # Whoever waits for this may be cancelled; commit and write go on together.
         times = await asyncio.shield(self._in_flight)
         self._overlay.settle()
+        self.flushing_since = None
         self.lost = False
         crash_point("flushed")
         return times
-
-    def give_up(self) -> None:
-        """Do nothing more with this session."""
-        self.lost = True
 
     async def end(self) -> None:
         """Wait for a flush in flight, then let go of everything but the store."""

@@ -8,6 +8,7 @@ address, ``stop`` (``make kafka-stop``) ends it and removes its files.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -91,8 +92,11 @@ class Kafka:
             _PROPERTIES.format(port=port, controller=controller, folder=folder)
         )
         (folder / "log4j2.yaml").write_text(_LOG4J)
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        self._java("256m", "kafka.tools.StorageTool", "format", "-t", cluster, "-c").wait(_UP_S)
+        # The leading letter: an id that begins with a dash would be taken for an option.
+        cluster = "k" + urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
+        formatting = self._java("256m", "kafka.tools.StorageTool", "format", "-t", cluster, "-c")
+        if formatting.wait(_UP_S) != 0:
+            raise RuntimeError(f"Kafka's folder cannot be made: see {folder / 'kafka.log'}")
 
     @property
     def pid(self) -> int:
@@ -186,10 +190,15 @@ def _found(program: str) -> str:
 
 
 def _free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
+    """Find two ports below those that the system gives to outgoing connections."""
+    dice = random.SystemRandom()
+    found: list[int] = []
+    while len(found) < 2:
+        port = dice.randrange(20_000, 32_000)
+        with socket.socket() as trial, suppress(OSError):
+            trial.bind(("127.0.0.1", port))
+            found.append(port)
+    return found[0], found[1]
 
 
 def main(command: str) -> int:

@@ -73,6 +73,7 @@ def test_another_partition_count_is_refused(client: AdminClient, broker: str) ->
     with pytest.raises(ConfigError, match=r"have 3 partitions, not 4: their number cannot"):
         create_topics(broker, "app", WINDOW_MS, 4)
     done(client.create_partitions([NewPartitions(APPLICATIONS, 4)]))
+    wait_for(lambda: len(client.list_topics(timeout=10).topics[APPLICATIONS].partitions) == 4)
     for check in (create_topics, check_topics):
         with pytest.raises(ConfigError, match=r"applications 4, .*added later move keys away"):
             check(broker, "app", WINDOW_MS)
@@ -86,6 +87,7 @@ def test_short_retention_is_refused(client: AdminClient, broker: str) -> None:
         ConfigEntry("retention.ms", "3600000", incremental_operation=AlterConfigOpType.SET)
     )
     done(client.incremental_alter_configs([resource]))
+    wait_for(lambda: settings(client, APPLICATIONS)("retention.ms") == "3600000")
     with pytest.raises(ConfigError, match=r"--add-config retention\.ms=2419200000"):
         check_topics(broker, "app", WINDOW_MS)
 

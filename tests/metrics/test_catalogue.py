@@ -48,6 +48,7 @@ NAMES = {
     "hearback_state_cache_misses_total",
     "hearback_state_write_seconds",
     "hearback_time_to_label_seconds",
+    "hearback_unassigned_seconds",
     "hearback_unattended_seconds",
     "hearback_watermark_lag_seconds",
     *PROCESS,
