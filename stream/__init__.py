@@ -14,6 +14,8 @@ The map of the package, from the bottom up; a module imports only what stands ab
 ``state``                   keys, codecs, stores, and what is not flushed yet
 ``stages``                  the two stages over structs: who scores, labels, learns
 ``evaluation``              prequential quality, time to label
+``quality``                 what scores are worth; the gate of what makes them worse
+``commands``                what workers may be told while they run
 ``records``, ``partitions``  the stages as the worker runs them: records in, messages out
 ``producers``               (a package beside this one) simulate, read and play logs
 ``run_folder``, ``replay``  logs → the same stages → files

@@ -10,6 +10,7 @@ import sys
 import typer
 
 from stream.cli import demo, history, live, look
+from stream.cli.gate import gate
 from stream.cli.topics import topics
 from stream.errors import HearbackError
 
@@ -37,6 +38,7 @@ for _command in (
 ):
     app.command()(_command)
 app.add_typer(topics)
+app.add_typer(gate)
 
 
 def main() -> None:

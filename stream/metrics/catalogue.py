@@ -216,7 +216,12 @@ DELIVERY = Group(
             ("stage",),
             "To take a partition over: fence earlier owners, read the changelog, open.",
         ),
-        Metric("hearback_state_bytes", "gauge", _PLACE, "Size of a partition's RocksDB files."),
+        Metric(
+            "hearback_state_bytes",
+            "gauge",
+            _PLACE,
+            "Size of a partition's RocksDB: files, and what is not in one yet.",
+        ),
         Metric(
             "hearback_state_cache_hits",
             "counter",

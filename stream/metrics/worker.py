@@ -165,7 +165,7 @@ class WorkerMetrics:
         for (stage, number), store in stores.items():
             size = store.size()
             before = self._sizes.get(store)
-            self._state_bytes.labels(stage, str(number)).set(size.file_bytes)
+            self._state_bytes.labels(stage, str(number)).set(size.total_bytes)
             hits, misses = (before.cache_hits, before.cache_misses) if before else (0, 0)
             self._cache_hits.labels(stage).inc(max(size.cache_hits - hits, 0))
             self._cache_misses.labels(stage).inc(max(size.cache_misses - misses, 0))

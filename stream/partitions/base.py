@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, ClassVar
 
+from stream.commands import GateCommand
 from stream.errors import (
     EventError,
     HearbackError,
@@ -184,17 +185,19 @@ class Partition(ABC):
     def tick(self, now_ms: int) -> Iterator[Unit]:
         """Do what is due by the wall clock."""
 
-    def open_gate(self, command: int, now_ms: int) -> Iterator[Unit]:
-        """Obey the command to publish again, if it was not obeyed before.
+    def obey(self, commands: Iterable[GateCommand], now_ms: int) -> Iterator[Unit]:
+        """Do what workers were told and this partition has not done yet.
 
         Args:
-            command: its number; they grow.
-            now_ms: wall clock.
+            commands: all that there are. now_ms: wall clock.
 
         """
         self._now_ms = now_ms
-        if self.judged.open_by_hand(command, self._judged_until_ms):
-            yield self._finish()
+        for command in commands:
+            if command.concerns(self.effect_name, self.number) and self.judged.open_by_hand(
+                command.issued_ms, self._judged_until_ms
+            ):
+                yield self._finish()
 
     # -- units of work -----------------------------------------------------------------------
 

@@ -31,12 +31,13 @@ Writes = Mapping[bytes, bytes | None]
 
 _OWN_CACHE_BYTES = 32 << 20
 _TICKER = "rocksdb.block.cache."
+_SIZES = ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables")
 
 
 class StoreSize(NamedTuple):
-    """What a RocksDB says of itself. Hits and misses are of blocks, since it was opened."""
+    """What a RocksDB says of itself: files and what is not in one yet; blocks since it was opened."""
 
-    file_bytes: int
+    total_bytes: int
     cache_hits: int
     cache_misses: int
 
@@ -192,8 +193,8 @@ class RocksStore:
                 what = name.removeprefix(_TICKER)
                 if what in ticks:
                     ticks[what] = int(count)
-        files = self._db.property_int_value("rocksdb.total-sst-files-size") or 0
-        return StoreSize(files, ticks["hit"], ticks["miss"])
+        sizes = [self._db.property_int_value(name) or 0 for name in _SIZES]
+        return StoreSize(sum(sizes), ticks["hit"], ticks["miss"])
 
     def close(self) -> None:
         """Release the folder."""

@@ -16,8 +16,10 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from typing import Any, Protocol
 
+from stream.commands import GateCommand
 from stream.errors import (
     BrokerError,
     ConfigError,
@@ -136,6 +138,7 @@ class Host:
         metrics: what Prometheus is told.
         data: the worker's folder; released by :meth:`stop`.
         now_ms: the wall clock.
+        commands: what workers were told; each partition obeys each once.
 
     """
 
@@ -148,7 +151,9 @@ class Host:
         metrics: WorkerMetrics,
         data: DataFolder,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        commands: Callable[[], Iterable[GateCommand]] = tuple,
     ) -> None:
+        self._commands = commands
         self._control = control
         self._settings = settings
         self._model = model
@@ -429,7 +434,8 @@ class Host:
                         lags[topic] = max(end - at, 0)
                 now_ms = self._now_ms()
                 partition.observe_end(lags.get(partition.input_topic) == 0, now_ms)
-                await self._work(owned, session, partition.tick(now_ms))
+                units = chain(partition.obey(self._commands(), now_ms), partition.tick(now_ms))
+                await self._work(owned, session, units)
             self._metrics.standing(partition, lags, now_ms)
         except Exception as error:  # noqa: BLE001 - nobody waits for this task
             self._control.fail(error)

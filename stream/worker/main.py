@@ -20,6 +20,7 @@ from stream.policy import Policy
 from stream.records import CONSUMED
 from stream.updaters.newton import warm_up
 from stream.worker.app import Control, WorkerSettings, run
+from stream.worker.control import CommandReader
 from stream.worker.crashpoints import arm
 from stream.worker.data_folder import DataFolder
 from stream.worker.host import Host
@@ -75,6 +76,8 @@ def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
         options.metrics_port,
     )
     console.start()
+    reader = CommandReader(options.broker, options.application_id)
+    reader.start()
     try:
         if embedded:
             say(_EMBEDDED)
@@ -97,7 +100,15 @@ def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
         gc.freeze()
 
         def make_host(control: Control) -> Host:
-            host = Host(control, settings, model, options.policy, metrics, data)
+            host = Host(
+                control,
+                settings,
+                model,
+                options.policy,
+                metrics,
+                data,
+                commands=reader.commands,
+            )
             probes.watch(host.why_not_ready)
             probes.beat()
             return host
@@ -116,4 +127,5 @@ def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
             make_host,
         )
     finally:
+        reader.stop()
         console.stop()

@@ -13,6 +13,7 @@ from producers.logs import merge, write_lines
 from producers.simulate import simulate
 from producers.truth import SimulationSettings, draw_truth
 from stream import wire
+from stream.commands import GateCommand
 from stream.global_model import load_model
 from stream.partitions import Partition
 from stream.policy import DAY_MS, EffectSettings, GateSettings, Policy
@@ -130,10 +131,14 @@ def test_noise_pauses_and_its_end_opens(market: Market, lines: list[bytes]) -> N
     job = market.partitions["job", 0]
     assert not is_open(job)
     assert job.judged.held > 0
-    market.deliver("job", 0, job.open_gate(7, market.now_ms))
+    others = [GateCommand("per_member", None, 7), GateCommand("per_job", 5, 7)]
+    market.deliver("job", 0, job.obey(others, market.now_ms))
+    assert not is_open(job)
+    command = GateCommand("per_job", None, 7)
+    market.deliver("job", 0, job.obey([command], market.now_ms))
     assert is_open(job)
     before = len(market.sent)
-    market.deliver("job", 0, job.open_gate(7, market.now_ms))
+    market.deliver("job", 0, job.obey([command], market.now_ms))
     assert len(market.sent) == before  # once
     finish(market, job)
     assert_published(market, "job")
