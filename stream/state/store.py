@@ -35,7 +35,7 @@ _SIZES = ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables")
 
 
 class StoreSize(NamedTuple):
-    """What a RocksDB says of itself: size with what is in no file yet; blocks since it was opened."""
+    """What a RocksDB says of itself: size, also of what is in no file yet; blocks since opened."""
 
     total_bytes: int
     cache_hits: int
