@@ -27,6 +27,7 @@ from stream.global_model import NO_MODEL, GlobalModel
 from stream.labels.changes import Change, Scores, label_of
 from stream.labels.machine import LabelMachine
 from stream.policy import Policy
+from stream.state.census import Census
 from stream.state.facts import StoredFacts
 from stream.state.overlay import Overlay
 from stream.state.posteriors import StoredPosteriors
@@ -56,12 +57,13 @@ class MemberStage:
     """
 
     def __init__(self, overlay: Overlay, size: int, policy: Policy, model_version: str) -> None:
+        self.census = Census(overlay, "member")
         self.effect = Effect(
             "per_member",
             size,
             policy.per_member.fitted(size),
             model_version,
-            StoredPosteriors("per_member", overlay),
+            StoredPosteriors("per_member", overlay, self.census),
         )
 
     def score(self, app: Application) -> float:
@@ -94,6 +96,7 @@ class JobStage:
         self, overlay: Overlay, size: int, policy: Policy, model: GlobalModel | None
     ) -> None:
         self.dead_letters: list[DeadLetter] = []
+        self.census = Census(overlay, "job")
         self._model = model
         self.model_version = NO_MODEL if model is None else model.version
         self.effect = Effect(
@@ -101,10 +104,13 @@ class JobStage:
             size,
             policy.per_job.fitted(size),
             self.model_version,
-            StoredPosteriors("per_job", overlay),
+            StoredPosteriors("per_job", overlay, self.census),
         )
         self._machine = LabelMachine(
-            policy.labels, StoredFacts(overlay), Counter(), self.dead_letters.append
+            policy.labels,
+            StoredFacts(overlay, self.census),
+            Counter(),
+            self.dead_letters.append,
         )
 
     @property

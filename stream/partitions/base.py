@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, ClassVar
 
+from stream.commands import GateCommand
 from stream.errors import (
     EventError,
     HearbackError,
@@ -29,6 +30,8 @@ from stream.records import (
     dead_letter_message,
     source_of,
 )
+from stream.state.census import Census
+from stream.state.judged import JudgedScores
 from stream.state.overlay import Overlay
 from stream.state.partition_state import (
     Progress,
@@ -37,7 +40,7 @@ from stream.state.partition_state import (
     save_identity,
     save_progress,
 )
-from stream.updaters.effect import Effect
+from stream.updaters.effect import Effect, EffectName
 from stream.wire import (
     coefficients_key,
     encode_coefficients,
@@ -47,6 +50,9 @@ Unit = list[Message]
 """Messages that belong together: all are sent before the overlay is flushed."""
 
 _SAVE_PROGRESS_MS = 60_000
+
+MOST_RELEASED = 200
+"""Entities that were held back and are published in one unit of work at the most."""
 
 Cuts = Iterable[None]
 """Work that says after which of its steps the unit may be ended, and another begun."""
@@ -70,12 +76,14 @@ class Partition(ABC):
 
     Attributes:
         events: records applied, by type. dead_letters: by reason.
+        judged: what the scores are worth, and the gate.
 
     """
 
     stage: ClassVar[str]
     topics: ClassVar[tuple[str, ...]]
     input_topic: ClassVar[str]
+    effect_name: ClassVar[EffectName]
     counts: ClassVar[tuple[str, ...]] = ("events", "dead_letters", "_routing")
 
     def __init__(
@@ -104,6 +112,8 @@ class Partition(ABC):
         self._messages: Unit = []  # of the unit of work that is being done
         self._cause_ms: dict[str, int] = {}  # entity → timestamp of the event that changed it
         self._counted: dict[str, Any] = {}
+        self._now_ms = 0  # the wall clock, as passed in last
+        self.judged = JudgedScores(overlay, policy, self.effect_name)
         self._check_identity(model_version, topic_ids or {})
         self._restore(channels)
 
@@ -134,6 +144,7 @@ class Partition(ABC):
             HearbackError: something that is not the fault of one record.
 
         """
+        self._now_ms = now_ms
         position = self._progress.positions.get(topic, 0)
         fresh = [record for record in records if record.offset >= position]
         after = max(end, position)
@@ -173,6 +184,20 @@ class Partition(ABC):
     @abstractmethod
     def tick(self, now_ms: int) -> Iterator[Unit]:
         """Do what is due by the wall clock."""
+
+    def obey(self, commands: Iterable[GateCommand], now_ms: int) -> Iterator[Unit]:
+        """Do what workers were told and this partition has not done yet.
+
+        Args:
+            commands: all that there are. now_ms: wall clock.
+
+        """
+        self._now_ms = now_ms
+        for command in commands:
+            if command.concerns(self.effect_name, self.number) and self.judged.open_by_hand(
+                command.issued_ms, self._judged_until_ms
+            ):
+                yield self._finish()
 
     # -- units of work -----------------------------------------------------------------------
 
@@ -235,25 +260,43 @@ class Partition(ABC):
 
     def _finish(self) -> Unit:
         """Refit, publish what changed, and put the progress into the overlay."""
-        effect, messages = self.effect, self._messages
-        self._messages = []
-        for entity_id in effect.flush():
-            coefficients = effect.coefficients(entity_id)
-            if coefficients is not None:
-                messages.append(
-                    Message(
-                        COEFFICIENTS,
-                        coefficients_key(effect.name, entity_id),
-                        encode_coefficients(coefficients),
-                        None,
-                        self._cause_ms[entity_id],
-                    )
-                )
+        changed = self.effect.flush()
+        self.judged.judge(self._judged_until_ms)
+        if self.judged.gate.open:
+            for entity_id in changed:
+                self._publish(entity_id, self._cause_ms[entity_id])
+            for entity_id in self.judged.release(MOST_RELEASED):
+                if entity_id not in self._cause_ms:
+                    self._publish(entity_id, self._now_ms)
+        else:
+            for entity_id in changed:
+                self.judged.hold(entity_id)
+        messages, self._messages = self._messages, []
         self._cause_ms.clear()
         save_progress(self._overlay, self._progress)
         self._unsaved_since_ms = None
         self._keep_counts()
         return messages
+
+    def _publish(self, entity_id: str, timestamp_ms: int) -> None:
+        """Send an entity's coefficients; ``timestamp_ms`` is of what changed them."""
+        effect = self.effect
+        coefficients = effect.coefficients(entity_id)
+        if coefficients is not None:
+            self._messages.append(
+                Message(
+                    COEFFICIENTS,
+                    coefficients_key(effect.name, entity_id),
+                    encode_coefficients(coefficients),
+                    None,
+                    timestamp_ms,
+                )
+            )
+
+    @property
+    def _has_to_release(self) -> bool:
+        """Whether the gate is open, and entities that it held back are still to be published."""
+        return self.judged.gate.open and self.judged.held > 0
 
     def _poison(self, topic: str, record: Record, after: int, error: Exception) -> Unit:
         poison = PoisonError(f"{type(error).__name__}: {str(error)[:200]}")
@@ -298,6 +341,16 @@ class Partition(ABC):
     @abstractmethod
     def effect(self) -> Effect:
         """The effect that learns here."""
+
+    @property
+    @abstractmethod
+    def census(self) -> Census:
+        """How many there are of what is kept here."""
+
+    @property
+    @abstractmethod
+    def _judged_until_ms(self) -> int | None:
+        """Event time up to which all labels are known here; scores are judged up to it."""
 
     @abstractmethod
     def _record(self, topic: str, record: Record, now_ms: int) -> Cuts:

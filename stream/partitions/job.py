@@ -30,6 +30,7 @@ from stream.records import (
     source_of,
 )
 from stream.stages import JobStage, Labelled, Steps
+from stream.state.census import Census
 from stream.state.overlay import Overlay
 from stream.updaters.effect import Effect
 from stream.wire import (
@@ -57,6 +58,7 @@ class JobPartition(Partition):
     stage = "job"
     topics = (ENGAGEMENTS, APPLICATIONS_BY_JOB)
     input_topic = ENGAGEMENTS
+    effect_name = "per_job"
     counts = (*Partition.counts, "tally", "timeliness")
 
     def __init__(
@@ -89,6 +91,7 @@ class JobPartition(Partition):
 
     def tick(self, now_ms: int) -> Iterator[Unit]:
         """Judge idleness; when all is idle, let event time pass with the wall clock."""
+        self._now_ms = now_ms
         channels = self._progress.channels
         was_idle = channels.all_idle
         before_ms = channels.watermark_ms
@@ -101,13 +104,22 @@ class JobPartition(Partition):
         for _ in self._closings(now_ms):
             yield self._finish()
             something = True
-        if something or self._progress_is_due(now_ms):
+        if something or self._has_to_release or self._progress_is_due(now_ms):
             yield self._finish()
 
     @property
     def effect(self) -> Effect:
         """The effect that learns here."""
         return self._stage.effect
+
+    @property
+    def _judged_until_ms(self) -> int | None:
+        return self.watermark_ms
+
+    @property
+    def census(self) -> Census:
+        """How many there are of what is kept here."""
+        return self._stage.census
 
     def _record(self, topic: str, record: Record, now_ms: int) -> Cuts:
         value = record.value or b""
@@ -190,6 +202,7 @@ class JobPartition(Partition):
         self.timeliness.observe(change)
         if label is not None:
             self._cause_ms.setdefault(label.job_id, timestamp_ms)
+            self.judged.observe(label)
             self._messages.append(
                 Message(
                     LABELS,

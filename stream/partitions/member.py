@@ -24,6 +24,7 @@ from stream.records import (
     Record,
 )
 from stream.stages import MemberStage
+from stream.state.census import Census
 from stream.state.overlay import Overlay
 from stream.updaters.effect import Effect
 from stream.wire import (
@@ -46,6 +47,7 @@ class MemberPartition(Partition):
     stage = "member"
     topics = (APPLICATIONS, LABELS)
     input_topic = APPLICATIONS
+    effect_name = "per_member"
 
     def __init__(
         self,
@@ -70,6 +72,7 @@ class MemberPartition(Partition):
             topic_ids,
         )
         self._model_version = model_version
+        self._labelled_ms: int | None = None  # the largest label time read
         self._stage = MemberStage(overlay, space.per_member.size, policy, model_version)
         # What each job partition was told last, and when; nothing after a restart.
         self._told: list[tuple[int | None, bool] | None] = [None] * partitions
@@ -77,6 +80,7 @@ class MemberPartition(Partition):
 
     def tick(self, now_ms: int) -> Iterator[Unit]:
         """Tell the job partitions not written to lately how far this one is, if they don't know."""
+        self._now_ms = now_ms
         channels = self._progress.channels
         idle = self._idle(now_ms)
         if idle:
@@ -92,13 +96,25 @@ class MemberPartition(Partition):
                 )
                 self._told[job_partition] = known
                 self._told_ms[job_partition] = now_ms
-        if self._messages or self._progress_is_due(now_ms):
+        if self._messages or self._has_to_release or self._progress_is_due(now_ms):
             yield self._finish()
 
     @property
     def effect(self) -> Effect:
         """The effect that learns here."""
         return self._stage.effect
+
+    @property
+    def _judged_until_ms(self) -> int | None:
+        # Labels come from job partitions, each at its own pace: the fastest is waited after by a
+        # bucket. What comes later still counts as soon as it comes.
+        labelled_ms = self._labelled_ms
+        return None if labelled_ms is None else labelled_ms - self._policy.gate.bucket_ms
+
+    @property
+    def census(self) -> Census:
+        """How many there are of what is kept here."""
+        return self._stage.census
 
     def _rollback(self) -> None:
         super()._rollback()
@@ -115,6 +131,8 @@ class MemberPartition(Partition):
             self.events["label"] += 1
             self._cause_ms.setdefault(label.member_id, record.timestamp_ms)
             self._stage.learn(label)
+            self.judged.observe(label)
+            self._labelled_ms = max(self._labelled_ms or 0, label.label_time_ms)
             return ()
         event = decode_event(value, self._space)
         channels = self._progress.channels

@@ -11,9 +11,11 @@ family  fields                                 value
 ``d``   t of the first, hash                   a run of deadlines, in order
 ``d``                                          the last deadline taken out of a run still there
 ``e``   job, engagement                        engagement record (applied, orphan)
+``h``   entity                                 empty: coefficients that the gate holds back
 ``j``   job, job event                         job event fact
 ``n``   effect, entity                         posterior
 ``p``   job, A, application                    empty: pending applications by time
+``q``   ``e`` or ``f``, begin of the bucket    tally of scores, as known early or final
 ``s``   name                                   the partition's own state (format, channels, …)
 ``x``   job, application, engagement           empty: engagements by application (orphans, and
                                                those that the application's facts do not list)
@@ -106,6 +108,20 @@ def entity_of(key: bytes) -> str:
     """Entity id of a posterior's key."""
     (size,) = _SHORT.unpack_from(key, 1)
     return key[3 + size :].decode()
+
+
+HELD = b"h"
+"""Prefix of the entities whose coefficients are held back."""
+
+
+def tallies(judged: str) -> bytes:
+    """Prefix of the tallies of one judgement, ``early`` or ``final``."""
+    return b"q" + judged[:1].encode()
+
+
+def tally(judged: str, begin_ms: int) -> bytes:
+    """Key of a tally: of the applications submitted from a time on."""
+    return tallies(judged) + time_bytes(begin_ms)
 
 
 def own(name: str) -> bytes:
