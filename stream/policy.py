@@ -194,12 +194,28 @@ class _PolicyFile(msgspec.Struct, forbid_unknown_fields=True):
     gate: _GateFile = msgspec.field(default_factory=_GateFile)
 
 
+FILE_SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "labels": _LabelsFile,
+    "effects.per_member": _EffectFile,
+    "effects.per_job": _EffectFile,
+    "gate": _GateFile,
+}
+"""What may be written in each section."""
+
+
 def parse_policy(text: str) -> Policy:
     """TOML text → policy; ConfigError names the key and what it accepts."""
     try:
-        found = msgspec.convert(tomllib.loads(text), _PolicyFile)
+        tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not TOML: {error}") from None
+    return policy_of(tables)
+
+
+def policy_of(tables: dict[str, Any]) -> Policy:
+    """Tables of TOML → policy; ConfigError names the key and what it accepts."""
+    try:
+        found = msgspec.convert(tables, _PolicyFile)
     except msgspec.ValidationError as error:
         raise ConfigError(str(error)) from None
     labels = found.labels

@@ -10,6 +10,7 @@ import sys
 import typer
 
 from stream.cli import demo, history, live, look
+from stream.cli.config import config
 from stream.cli.gate import gate
 from stream.cli.topics import topics
 from stream.errors import HearbackError
@@ -39,6 +40,7 @@ for _command in (
     app.command()(_command)
 app.add_typer(topics)
 app.add_typer(gate)
+app.add_typer(config)
 
 
 def main() -> None:
