@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from stream.cli import demo, history, live, look, tune
+from stream.cli import demo, history, live, look, tune, upkeep
 from stream.cli.topics import topics
 from stream.errors import HearbackError, StoppedError
 
@@ -35,6 +35,7 @@ for _command in (
     live.broker,
     live.worker,
     live.produce,
+    upkeep.checkpoint,
 ):
     app.command()(_command)
 app.add_typer(topics)
