@@ -39,6 +39,7 @@ for _command in (
 ):
     app.command()(_command)
 app.add_typer(topics)
+app.add_typer(upkeep.state)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Commands around the state of running workers: checkpoint."""
+"""Commands around the state of workers: checkpoint, state verify."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from stream.cli.options import OUT, doing
+from stream.cli.options import OUT, Broker, doing
+from stream.errors import StateError
+
+state = typer.Typer(name="state", help="What workers keep.", no_args_is_help=True)
+
+
+@state.callback()
+def _group() -> None:
+    """Make Typer keep the group although it has one command."""
 
 
 def checkpoint(
@@ -30,3 +38,39 @@ def checkpoint(
         highlight=False,
         soft_wrap=True,
     )
+
+
+@state.command()
+def verify(
+    checkpoint: Annotated[
+        Path, typer.Option(help="A checkpoint, or a stopped worker's data folder.")
+    ],
+    broker: Broker,
+) -> None:
+    """Compare a checkpoint with the changelogs that it follows.
+
+    Every key that has not changed since the checkpoint must have the changelog's value, every
+    deleted one be absent; keys that have changed since are counted. Changes nothing; workers may
+    go on. Exit code 1 when something differs.
+    """
+    from rich.table import Table
+
+    from stream.worker.data_folder import name_of
+    from stream.worker.verification import verify_checkpoint
+
+    table = Table(box=None)
+    table.add_column("store")
+    for name in ("up to offset", "equal", "changed since", "different"):
+        table.add_column(name, justify="right")
+    different = []
+    with doing("reading") as say:
+        for done in verify_checkpoint(checkpoint, broker, lambda at: say(f"reading {name_of(at)}")):
+            counts = (done.offset, done.equal, done.later, done.different)
+            table.add_row(name_of(done.place), *(f"{count:,}" for count in counts))
+            different += [f"{name_of(done.place)}: {example}" for example in done.examples]
+    OUT.print(table)
+    if different:
+        raise StateError(
+            f"{checkpoint} is not what its changelogs say: {'; '.join(different[:5])}. Do not use"
+            " it: take another checkpoint, or start with an empty --data"
+        )

@@ -37,6 +37,18 @@ def sized(text: str) -> bytes:
     return _SHORT.pack(len(raw)) + raw
 
 
+_FAMILIES = {
+    b"a": "application",
+    b"b": "settled evidence of job",
+    b"d": "deadlines",
+    b"e": "engagement",
+    b"j": "job event",
+    b"p": "pending application",
+    b"s": "own state",
+    b"x": "engagement of application",
+}
+
+
 @lru_cache(_PREFIXES)
 def _of_job(family: bytes, job_id: str) -> bytes:
     return family + sized(job_id)
@@ -106,6 +118,14 @@ def entity_of(key: bytes) -> str:
     """Entity id of a posterior's key."""
     (size,) = _SHORT.unpack_from(key, 1)
     return key[3 + size :].decode()
+
+
+def in_words(key: bytes) -> str:
+    """Tell a person what a key is of."""
+    if key[:1] == b"n":
+        (size,) = _SHORT.unpack_from(key, 1)
+        return f"{key[3 : 3 + size].decode()} {entity_of(key)}"
+    return f"{_FAMILIES.get(key[:1], 'unknown key')} {key[1:]!r}"
 
 
 def own(name: str) -> bytes:
