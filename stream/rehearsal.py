@@ -210,3 +210,6 @@ class _Book:
 
     def save(self, entity_id: str, posterior: Posterior) -> None:
         self._posteriors[entity_id] = posterior
+
+    def remove(self, entity_id: str) -> None:
+        self._posteriors.pop(entity_id, None)

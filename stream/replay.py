@@ -220,7 +220,12 @@ class _Run:
 
     def _advance(self, mark_ms: int) -> None:
         self._channels.advance(_LOG, mark_ms)
-        self._emit(self._jobs.close_due(self._channels.watermark_ms))
+        watermark_ms = self._channels.watermark_ms
+        self._emit(self._jobs.close_due(watermark_ms))
+        for entities in (self._jobs.entities, self._members.entities):
+            for count, _ in enumerate(entities.leave(watermark_ms), 1):
+                if count % FLUSH_EVERY == 0:
+                    self.flush()
         if self._jobs.dead_letters:
             self._take_dead_letters()
 

@@ -282,3 +282,24 @@ def test_contest_log_reaches_its_figures(tmp_path: Path) -> None:
     assert quality.full.auc >= 0.738
     assert quality.full.log_loss <= 0.450
     assert 0.55 < quality.global_.auc < 0.61
+
+
+def test_entities_leave_a_replay(tmp_path: Path) -> None:
+    """Who has not applied for ``entity_ttl`` is not among the coefficients at the end."""
+    events: list[TestEvent] = [
+        application("a", 0, job="old", member="old"),
+        engagement("e", "a", 1, job="old", member="old"),
+        application("b", 20 * DAY_MS, job="young", member="young"),
+        engagement("f", "b", 20 * DAY_MS + 1, job="young", member="young"),
+        closing("x", 57 * DAY_MS, job="young"),
+    ]
+    run(tmp_path / "kept", events)
+    ttl = 'entity_ttl = "56d"'
+    policy = parse_policy(f"[effects.per_member]\n{ttl}\n[effects.per_job]\n{ttl}\n")
+    run(tmp_path / "left", events, policy)
+    found = {
+        name: {row["entity_id"] for row in rows(tmp_path / name / "coefficients.jsonl")}
+        for name in ("kept", "left")
+    }
+    assert found == {"kept": {"old", "young"}, "left": {"young"}}
+    assert rows(tmp_path / "kept" / "labels.jsonl") == rows(tmp_path / "left" / "labels.jsonl")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from stream.entities import Entities
 from stream.errors import (
     EventError,
     UnknownTypeError,
@@ -109,6 +110,11 @@ class JobPartition(Partition):
         """The effect that learns here."""
         return self._stage.effect
 
+    @property
+    def entities(self) -> Entities:
+        """Its entities."""
+        return self._stage.entities
+
     def _record(self, topic: str, record: Record, now_ms: int) -> Cuts:
         value = record.value or b""
         if topic == ENGAGEMENTS:
@@ -172,7 +178,8 @@ class JobPartition(Partition):
         self._progress.channels.advance(self._own_channel, mark_ms)
 
     def _due(self, timestamp_ms: int) -> Cuts:
-        return self._emit(self._stage.close_due(self.watermark_ms), timestamp_ms)
+        yield from self._emit(self._stage.close_due(self.watermark_ms), timestamp_ms)
+        yield from self._leave(timestamp_ms)
 
     def _emit(self, steps: Steps, timestamp_ms: int) -> Cuts:
         """Send what happens; a cut whenever the unit of work has got its share."""

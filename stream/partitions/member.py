@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from stream.entities import Entities
 from stream.errors import OtherModelError, TooLargeError, UnknownTypeError
 from stream.events import (
     Application,
@@ -99,6 +100,11 @@ class MemberPartition(Partition):
     def effect(self) -> Effect:
         """The effect that learns here."""
         return self._stage.effect
+
+    @property
+    def entities(self) -> Entities:
+        """Its entities."""
+        return self._stage.entities
 
     def _rollback(self) -> None:
         super()._rollback()

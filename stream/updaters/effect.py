@@ -37,6 +37,9 @@ class PosteriorBook(Protocol):
     def save(self, entity_id: str, posterior: Posterior) -> None:
         """Replace the posterior of an entity."""
 
+    def remove(self, entity_id: str) -> None:
+        """Remove the posterior of an entity, whether there is one or not."""
+
 
 class Effect:
     """The posteriors of one effect's entities, and what they say.
@@ -87,8 +90,11 @@ class Effect:
             self._refit([entity_id])
         return float(np.frombuffer(z, _FLOAT32).dot(np.frombuffer(posterior.mode)))
 
-    def learn(self, label: Label) -> None:
+    def learn(self, label: Label) -> bool:
         """Take a label in; a repeat or one that stands lower than what is known does nothing.
+
+        A label of an entity that is not there is learned as new, whatever it was before. Returns
+        whether the entity is new.
 
         In order: age what was folded if T grows; add or replace; fold final examples over
         ``capacity``; overflow provisional ones over ``open_limit``. Whether to fold depends on the
@@ -96,29 +102,48 @@ class Effect:
         """
         entity_id, example = self._example(label)
         posterior = self._get(entity_id)
+        new = posterior is None
         if posterior is None:
             posterior = Posterior(bytes(8 * self._size), example.time_ms, [example])
             self._live[entity_id] = posterior
         elif (replaced := posterior.replace(example)) is False:
-            return
+            return False
         elif replaced is None:
             self._age(posterior, example.time_ms)
             if label.previous is None or not posterior.folded:
                 posterior.add(example)
             elif not self._correct(posterior, example, label.previous):
-                return
+                return False
         self._stale.add(entity_id)
         self._changed[entity_id] = None
         self._fold(entity_id, posterior, self._settings.capacity, final=True)
         self._fold(entity_id, posterior, self._settings.open_limit, final=False)
+        return new
+
+    def forget(self, entity_id: str) -> None:
+        """Let an entity go, as if it had never learned; it counts as changed."""
+        self._live[entity_id] = None
+        self._stale.discard(entity_id)
+        self._changed[entity_id] = None
+
+    def entity_of(self, label: Label) -> str:
+        """Id of the entity that a label belongs to."""
+        return label.member_id if self.name == "per_member" else label.job_id
+
+    def newest_ms(self, entity_id: str) -> int | None:
+        """T of an entity, its largest application time; None when it is not there."""
+        posterior = self._get(entity_id)
+        return None if posterior is None else posterior.time_ms
 
     def flush(self) -> list[str]:
-        """Refit what is stale, save what changed; return the changed entities in order."""
+        """Refit what is stale, save what changed; return the changed entities, gone ones too."""
         changed = list(self._changed)
         self._refit([entity_id for entity_id in changed if entity_id in self._stale])
         for entity_id in changed:
             posterior = self._live[entity_id]
-            if posterior is not None:
+            if posterior is None:
+                self._book.remove(entity_id)
+            else:
                 self._book.save(entity_id, posterior)
         self.discard()
         return changed
@@ -159,15 +184,15 @@ class Effect:
         """Return the label as this effect's entity sees it."""
         offset = label.global_score
         if self.name == "per_member":
-            entity_id, z, other = label.member_id, label.per_member, label.job_score
+            z, other = label.per_member, label.job_score
             # Applications are numbered per job: the length keeps (job, id) pairs apart.
             identity = f"{len(label.job_id)}:{label.job_id}{label.application_id}"
         else:
-            entity_id, z, other = label.job_id, label.per_job, label.member_score
+            z, other = label.per_job, label.member_score
             identity = label.application_id
         if self._settings.coupled:
             offset += other
-        return entity_id, Example(
+        return self.entity_of(label), Example(
             label.application_time_ms,
             identity,
             BY_NAME[label.kind],
