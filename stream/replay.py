@@ -21,6 +21,7 @@ from stream.events import (
     DeadLetter,
     Engagement,
     Event,
+    Forget,
     JobEvent,
     ScoredApplication,
     Source,
@@ -132,6 +133,9 @@ class _Run:
         except EventError as error:
             self._dead_letter(DeadLetter(error.reason, str(error), source))
             return
+        if isinstance(event, Forget):
+            self._forget(event)  # may lie anywhere in time, and moves nothing
+            return
         for ready, read_from in self._jumps.take(event.event_time_ms, (event, source)):
             self._event(ready, read_from)
 
@@ -143,6 +147,13 @@ class _Run:
                 f" than {CONFIRMATIONS} further events followed it there"
             )
             self._dead_letter(DeadLetter(error.reason, str(error), source))
+
+    def _forget(self, event: Forget) -> None:
+        self._events["forget"] += 1
+        if event.member_id is not None:
+            self._members.entities.forget(event.member_id, event.event_time_ms)
+        if event.job_id is not None:
+            self._jobs.entities.forget(event.job_id, event.event_time_ms)
 
     def _event(self, event: Event, source: Source) -> None:
         """Apply an event in full, then move the watermark. A dead letter moves nothing."""

@@ -64,7 +64,7 @@ class MemberStage:
             model_version,
             StoredPosteriors("per_member", overlay),
         )
-        self.entities = Entities(self.effect, overlay, policy.per_member)
+        self.entities = Entities(self.effect, overlay, policy)
 
     def score(self, app: Application) -> float:
         """Log-odds of the member's effect, before anything of this application is learned."""
@@ -105,7 +105,7 @@ class JobStage:
             self.model_version,
             StoredPosteriors("per_job", overlay),
         )
-        self.entities = Entities(self.effect, overlay, policy.per_job)
+        self.entities = Entities(self.effect, overlay, policy)
         self._machine = LabelMachine(
             policy.labels, StoredFacts(overlay), Counter(), self.dead_letters.append
         )

@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 
 from stream import wire
 from stream.entities import Entities
-from stream.events import Label
+from stream.events import Forget, Label
+from stream.partitioner import partition_of
 from stream.policy import EffectSettings, LabelPolicy, Policy
-from stream.records import COEFFICIENTS
+from stream.records import APPLICATIONS, COEFFICIENTS, ENGAGEMENTS
+from stream.state import keys
 from stream.state.overlay import Overlay
 from stream.state.posteriors import StoredPosteriors, all_posteriors
 from stream.state.store import MemoryStore
@@ -57,8 +59,9 @@ def label(number: int, member: str, time_ms: int) -> Label:
 
 def of_members(overlay: Overlay, settings: EffectSettings) -> tuple[Effect, Entities]:
     """Members in an overlay."""
+    policy = Policy(labels=LabelPolicy(window_ms=2, allowed_lateness_ms=0), per_member=settings)
     effect = Effect("per_member", 2, settings, "v", StoredPosteriors("per_member", overlay))
-    return effect, Entities(effect, overlay, settings)
+    return effect, Entities(effect, overlay, policy)
 
 
 STEPS = st.one_of(
@@ -160,3 +163,95 @@ def entities_of(market: Market) -> set[str]:
     for (stage, _), store in market.stores.items():
         found |= {entity_id for entity_id, _ in all_posteriors(store, f"per_{stage}")}
     return found
+
+
+def forget(
+    market: Market, until_ms: int, member: str | None = None, job: str | None = None
+) -> None:
+    """Ask for a member or a job to be forgotten, as the command does."""
+    key = (member or job or "").encode()
+    topic = APPLICATIONS if member else ENGAGEMENTS
+    value = wire.encode_forget(Forget(member, job, until_ms))
+    market.append(topic, partition_of(key, market.count), key, value)
+
+
+def test_the_forgotten_stay_forgotten() -> None:
+    """State and coefficients go; labels of earlier applications bring nothing back, later ones do.
+
+    Restarts change nothing, and after two windows the marker goes.
+    """
+    market = Market(KEEPING, 2)
+    market.produce(
+        [
+            application("a", 10_000, member="m"),
+            engagement("e", "a", 10_001, "reject", member="m"),
+            application("b", 10_002, member="other"),
+            engagement("f", "b", 10_003, "reject", member="other"),
+        ]
+    )
+    market.run()
+    assert entities_of(market) == {"m", "other", "j"}
+    forget(market, 10_500, member="m")
+    forget(market, 10_500, job="j")
+    market.run()
+    assert entities_of(market) == {"other"}
+    for place in list(market.partitions):
+        market.restart(*place)
+    market.produce(
+        [
+            engagement("g", "a", 10_600, member="m"),
+            engagement("h", "b", 10_600, member="other"),
+        ]
+    )
+    market.run()
+    assert {label.kind for label in market.labels()} == {"negative_explicit", "positive"}
+    assert entities_of(market) == {"other"}
+    assert {message.key for message in market.sent if message.value is None} >= {
+        wire.coefficients_key("per_member", "m"),
+        wire.coefficients_key("per_job", "j"),
+    }
+    market.produce([application("c", 10_700, member="m"), engagement("i", "c", 10_701, member="m")])
+    market.run()
+    assert entities_of(market) == {"m", "other", "j"}
+    assert markers(market) == {"m", "j"}
+    market.clock(10_500 + 2 * W)
+    market.run()
+    assert markers(market) == {"m", "j"}
+    market.clock(10_500 + 2 * W + 1)
+    market.run()
+    assert not markers(market)
+
+
+def test_markers_stay_for_two_windows_of_both_clocks() -> None:
+    """Event time that runs ahead of the wall clock runs ahead of the labels that come back."""
+    effect, entities = of_members(Overlay(MemoryStore()), EffectSettings())
+    entities.forget("m", 10, now_ms=1_000)
+    for watermark_ms, now_ms, learned in ((9_999, 1_004, False), (14, 1_005, False)):
+        list(entities.leave(watermark_ms, now_ms))
+        entities.learn(label(1, "m", 10))
+        assert (effect.newest_ms("m") is not None) is learned
+    list(entities.leave(15, 1_005))
+    entities.learn(label(1, "m", 10))
+    assert effect.newest_ms("m") == 10
+
+
+def test_who_is_unknown_can_be_forgotten() -> None:
+    """And what asks for it in the wrong place, or for nobody, is a dead letter."""
+    market = Market(KEEPING, 1)
+    forget(market, 10_500, member="nobody")
+    market.append(APPLICATIONS, 0, b"j", wire.encode_forget(Forget(None, "j", 5)))
+    market.append(ENGAGEMENTS, 0, b"m", wire.encode_forget(Forget("m", None, 5)))
+    market.append(ENGAGEMENTS, 0, b"m", wire.encode_forget(Forget(None, None, 5)))
+    market.run()
+    assert [partition.dead_letters for partition in market.partitions.values()] == [
+        {"invalid_id": 1},
+        {"invalid_id": 2},
+    ]
+    assert {partition.watermark_ms for partition in market.partitions.values()} == {None}
+
+
+def markers(market: Market) -> set[str]:
+    """Whose markers are there."""
+    return {
+        keys.entity_of(key) for store in market.stores.values() for key, _ in store.scan(b"g", b"h")
+    }

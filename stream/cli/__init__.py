@@ -36,6 +36,7 @@ for _command in (
     live.worker,
     live.produce,
     upkeep.checkpoint,
+    upkeep.forget,
 ):
     app.command()(_command)
 app.add_typer(topics)

@@ -1,14 +1,15 @@
-"""Commands around the state of workers: checkpoint, state verify."""
+"""Commands around the state of workers: checkpoint, state verify, forget."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from stream.cli.options import OUT, Broker, doing
+from stream.cli.options import OUT, Broker, doing, parsed
 from stream.errors import StateError
+from stream.units import parse_time_ms
 
 state = typer.Typer(name="state", help="What workers keep.", no_args_is_help=True)
 
@@ -35,6 +36,48 @@ def checkpoint(
         done = ask_checkpoint(data, out)
     OUT.print(
         f"{done.stores} stores, {done.size_bytes / 1e6:,.1f} MB in {out}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def forget(
+    kind: Annotated[Literal["member", "job"], typer.Argument(help="member or job")],
+    entity_id: Annotated[str, typer.Argument(metavar="ID", help="The member's or job's id.")],
+    broker: Broker,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            help="Learn nothing more of applications up to this time. Default: now; for a played"
+            " log of old, a time of the log."
+        ),
+    ] = None,
+) -> None:
+    """Forget what was learned of a member or a job.
+
+    Writes a record into the worker's input; the worker that has the partition removes the state,
+    its changelog entry, and the coefficients. For two label windows a marker stays, so that labels
+    of applications up to now don't bring it back; later ones are learned anew. The topics' own
+    records stay until their retention ends, and the facts of applications until their windows have
+    closed.
+    """
+    from producers.forget import send_forget
+    from producers.outbox import now_ms
+    from stream.events import Forget
+    from stream.wire import MAX_ID_CHARS
+
+    if not 0 < len(entity_id) <= MAX_ID_CHARS:
+        raise typer.BadParameter(f"an id has 1 to {MAX_ID_CHARS} characters")
+    until_ms = parsed(parse_time_ms, until)
+    event = Forget(
+        entity_id if kind == "member" else None,
+        entity_id if kind == "job" else None,
+        now_ms() if until_ms is None else until_ms,
+    )
+    topic, partition, offset = send_forget(broker, event)
+    OUT.print(
+        f"{kind} {entity_id} is forgotten as soon as a worker comes to offset {offset} of"
+        f" {topic}-{partition}",
         highlight=False,
         soft_wrap=True,
     )

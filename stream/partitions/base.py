@@ -278,7 +278,7 @@ class Partition(ABC):
 
     def _leave(self, timestamp_ms: int) -> Cuts:
         """Let entities go whose time is over; a cut whenever the unit of work has got its share."""
-        for count, entity_id in enumerate(self.entities.leave(self.watermark_ms), 1):
+        for count, entity_id in enumerate(self.entities.leave(self.watermark_ms, timestamp_ms), 1):
             if entity_id is not None:
                 self._cause_ms.setdefault(entity_id, timestamp_ms)
             if count % _MOST_LEAVING == 0:

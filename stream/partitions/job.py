@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from stream.entities import Entities
 from stream.errors import (
     EventError,
+    InvalidIdError,
     UnknownTypeError,
 )
 from stream.evaluation import Timeliness
@@ -15,6 +16,7 @@ from stream.events import (
     Clock,
     Engagement,
     Event,
+    Forget,
     JobEvent,
     ScoredApplication,
     Watermark,
@@ -23,6 +25,7 @@ from stream.global_model import GlobalModel
 from stream.partitions.base import Cuts, Partition, Unit
 from stream.policy import Policy
 from stream.records import (
+    APPLICATIONS,
     APPLICATIONS_BY_JOB,
     ENGAGEMENTS,
     LABELS,
@@ -163,7 +166,15 @@ class JobPartition(Partition):
             self.events["clock"] += 1
             self._progress.channels.advance(self._own_channel, mark_ms)
             return
-        self._routing.check(record.key, event.job_id)
+        job_id = event.job_id
+        if job_id is None:
+            raise InvalidIdError(f"to forget a member belongs into {APPLICATIONS}")
+        self._routing.check(record.key, job_id)
+        if isinstance(event, Forget):
+            self.events["forget"] += 1
+            self._cause_ms.setdefault(job_id, record.timestamp_ms)
+            self.entities.forget(job_id, event.event_time_ms, record.timestamp_ms)
+            return
         watermark_ms = self.watermark_ms
         match event:
             case Engagement():

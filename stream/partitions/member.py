@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from stream.entities import Entities
-from stream.errors import OtherModelError, TooLargeError, UnknownTypeError
+from stream.errors import InvalidIdError, OtherModelError, TooLargeError, UnknownTypeError
 from stream.events import (
     Application,
     Clock,
+    Forget,
     ScoredApplication,
     Watermark,
 )
@@ -19,6 +20,7 @@ from stream.policy import Policy
 from stream.records import (
     APPLICATIONS,
     APPLICATIONS_BY_JOB,
+    ENGAGEMENTS,
     LABELS,
     MAX_OUTPUT_BYTES,
     Message,
@@ -132,6 +134,15 @@ class MemberPartition(Partition):
                 member_score = self._stage.score(event)
                 channels.advance(0, mark_ms - self._policy.labels.allowed_lateness_ms)
                 self._send(event, member_score, record.timestamp_ms, now_ms)
+            case Forget():
+                member_id = event.member_id
+                if member_id is None:
+                    raise InvalidIdError(f"to forget a job belongs into {ENGAGEMENTS}")
+                self._check_time(event.event_time_ms, now_ms)
+                self._routing.check(record.key, member_id)
+                self.events["forget"] += 1
+                self._cause_ms.setdefault(member_id, record.timestamp_ms)
+                self.entities.forget(member_id, event.event_time_ms, record.timestamp_ms)
             case Clock():
                 channels.advance(0, self._check_time(event.event_time_ms, now_ms))
                 self.events["clock"] += 1
