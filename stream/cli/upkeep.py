@@ -58,8 +58,8 @@ def forget(
     Writes a record into the worker's input; the worker that has the partition removes the state,
     its changelog entry, and the coefficients. For two label windows a marker stays, so that labels
     of applications up to now don't bring it back; later ones are learned anew. The topics' own
-    records stay until their retention ends, and the facts of applications until their windows have
-    closed.
+    records stay until their retention ends, and the facts of applications for two windows at
+    most.
     """
     from producers.forget import send_forget
     from producers.outbox import now_ms
