@@ -1,8 +1,9 @@
-"""The environment of what hearback is compared with: lambda-learner and river, never ours.
+"""The environment of what hearback is compared with, never ours.
 
-lambda-learner fails on SciPy ≥ 1.18, so it and river live in a virtual environment of their own,
-made on first use from ``requirements-baselines.txt`` in the user's cache folder (or in
-HEARBACK_BASELINES) and kept for the next time. A benchmark runs its baselines as a program there.
+lambda-learner fails on SciPy ≥ 1.18, so it, river, stock Faust and Quix Streams live in a virtual
+environment of their own, made on first use from ``requirements-baselines.txt`` in the
+user's cache folder (or in HEARBACK_BASELINES) and kept for the next time. A benchmark runs its
+baselines as a program there.
 """
 
 from __future__ import annotations

@@ -237,18 +237,16 @@ class Partition(ABC):
         """Refit, publish what changed, and put the progress into the overlay."""
         effect, messages = self.effect, self._messages
         self._messages = []
-        for entity_id in effect.flush():
-            coefficients = effect.coefficients(entity_id)
-            if coefficients is not None:
-                messages.append(
-                    Message(
-                        COEFFICIENTS,
-                        coefficients_key(effect.name, entity_id),
-                        encode_coefficients(coefficients),
-                        None,
-                        self._cause_ms[entity_id],
-                    )
-                )
+        messages += [
+            Message(
+                COEFFICIENTS,
+                coefficients_key(effect.name, coefficients.entity_id),
+                encode_coefficients(coefficients),
+                None,
+                self._cause_ms[coefficients.entity_id],
+            )
+            for coefficients in effect.publish()
+        ]
         self._cause_ms.clear()
         save_progress(self._overlay, self._progress)
         self._unsaved_since_ms = None

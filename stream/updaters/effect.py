@@ -2,7 +2,7 @@
 
 An entity with new labels is refitted when it is next needed (to score an application) or at the
 flush. So labels that come together cost one refit, and a score always sees every label learned
-before it.
+before it. What was used lately stays in memory, whatever is flushed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ from stream.features import vector
 from stream.labels.ladder import BY_NAME, target
 from stream.policy import EffectSettings
 from stream.updaters import newton
+from stream.updaters.columns import Columns, Held
 from stream.updaters.folding import fold
 from stream.updaters.posterior import Example, Posterior
 
 EffectName = Literal["per_member", "per_job"]
+
+MOST_HELD = 1 << 14
+"""Examples in memory after a flush, about 400 bytes each and four more for each feature."""
 
 _FLOAT32 = np.dtype("<f4")
 
@@ -74,18 +78,19 @@ class Effect:
         full = size <= settings.full_up_to
         self._shape = (size, size) if full else (size,)  # of F
         self._folded_bytes = 8 * size * (size if full else 1)
-        self._live: dict[str, Posterior | None] = {}
+        self._live: dict[str, Held | None] = {}  # what was read or learned lately
+        self._weight = 0  # of it: kept examples, and entities that never learned
         self._stale: set[str] = set()  # entities with labels that their mode has not seen
         self._changed: dict[str, None] = {}  # entities to be saved, in order of their first label
 
     def score(self, entity_id: str, z: bytes) -> float:
         """z'θ in log-odds, having seen every label learned so far; 0 for an unknown entity."""
-        posterior = self._get(entity_id)
-        if posterior is None:
+        held = self._get(entity_id)
+        if held is None:
             return 0.0
         if entity_id in self._stale:
             self._refit([entity_id])
-        return float(np.frombuffer(z, _FLOAT32).dot(np.frombuffer(posterior.mode)))
+        return float(np.frombuffer(z, _FLOAT32).dot(np.frombuffer(held.posterior.mode)))
 
     def learn(self, label: Label) -> None:
         """Take a label in; a repeat or one that stands lower than what is known does nothing.
@@ -95,42 +100,35 @@ class Effect:
         sequence of labels alone, never on when a flush happens.
         """
         entity_id, example = self._example(label)
-        posterior = self._get(entity_id)
-        if posterior is None:
+        held = self._get(entity_id)
+        if held is None:
             posterior = Posterior(bytes(8 * self._size), example.time_ms, [example])
-            self._live[entity_id] = posterior
-        elif (replaced := posterior.replace(example)) is False:
+            held = self._live[entity_id] = Held(posterior)
+            self._weight += 1
+        elif not self._enter(held, example, label.previous):
             return
-        elif replaced is None:
-            change: int | None = None
-            if label.previous is not None and posterior.folded:
-                change = target(example.kind) - target(BY_NAME[label.previous])
-                if not change:
-                    return
-            self._age(posterior, example.time_ms)
-            if change is None:
-                posterior.add(example)
-            else:
-                self._correct(posterior, example, change)
         self._stale.add(entity_id)
         self._changed[entity_id] = None
-        self._fold(entity_id, posterior, self._settings.capacity, final=True)
-        self._fold(entity_id, posterior, self._settings.open_limit, final=False)
+        self._fold(entity_id, held, self._settings.capacity, final=True)
+        self._fold(entity_id, held, self._settings.open_limit, final=False)
 
     def flush(self) -> list[str]:
         """Refit what is stale, save what changed; return the changed entities in order."""
-        changed = list(self._changed)
-        self._refit([entity_id for entity_id in changed if entity_id in self._stale])
-        for entity_id in changed:
-            posterior = self._live[entity_id]
-            if posterior is not None:
-                self._book.save(entity_id, posterior)
-        self.discard()
+        changed = self._save()
+        self._let_go()
         return changed
 
+    def publish(self) -> list[Coefficients]:
+        """Flush; return the coefficients of what changed, in order."""
+        changed = self._save()
+        found = self._describe(changed)
+        self._let_go()
+        return found
+
     def discard(self) -> None:
-        """Forget what was learned since the last flush."""
+        """Forget what was learned since the last flush, and whatever else is in memory."""
         self._live.clear()
+        self._weight = 0
         self._stale.clear()
         self._changed.clear()
 
@@ -141,24 +139,92 @@ class Effect:
 
     def describe(self, entity_id: str, posterior: Posterior) -> Coefficients:
         """Coefficients message of a posterior."""
-        Z, _, w, o = self._columns([(posterior.time_ms, posterior.kept)])
-        F, _ = self._natural([posterior])
-        mode = np.frombuffer(posterior.mode)
-        variance = newton.variances(Z, w, o, self._settings.prior_precision, F[0], mode)
+        (variance,) = self._variances([Held(posterior)])
+        return self._message(entity_id, posterior, variance)
+
+    def _save(self) -> list[str]:
+        """Refit what is stale, save what changed; it stays in memory."""
+        changed = list(self._changed)
+        self._refit([entity_id for entity_id in changed if entity_id in self._stale])
+        for entity_id in changed:
+            held = self._live[entity_id]
+            if held is not None:
+                self._book.save(entity_id, held.posterior)
+        self._stale.clear()
+        self._changed.clear()
+        return changed
+
+    def _let_go(self) -> None:
+        """Forget what has been in memory for longest, when there is too much; all is saved."""
+        if self._weight <= MOST_HELD:
+            return
+        for entity_id in list(self._live):
+            held = self._live.pop(entity_id)
+            self._weight -= 1 if held is None else len(held.columns)
+            if self._weight <= MOST_HELD // 2:
+                return
+
+    def _describe(self, entity_ids: Sequence[str]) -> list[Coefficients]:
+        """Coefficients of entities in memory that are fitted, in one call for all of a shape."""
+        found: dict[str, Coefficients] = {}
+        for group in self._by_shape(entity_ids):
+            variances = self._variances([held for _, held in group])
+            for (entity_id, held), variance in zip(group, variances, strict=True):
+                found[entity_id] = self._message(entity_id, held.posterior, variance)
+        return [found[entity_id] for entity_id in entity_ids]
+
+    def _variances(self, held: Sequence[Held]) -> list[list[float]]:
+        """Marginal variances of posteriors of one shape."""
+        Z, _, w, o = self._arrays([(each.posterior.time_ms, each.columns) for each in held])
+        posteriors = [each.posterior for each in held]
+        F, f = self._natural(posteriors)
+        modes = np.frombuffer(b"".join([posterior.mode for posterior in posteriors]))
+        found: list[list[float]] = newton.variances_all(
+            _starts(held), Z, w, o, self._settings.prior_precision, F, modes.reshape(f.shape)
+        ).tolist()
+        return found
+
+    def _message(self, entity_id: str, posterior: Posterior, variance: list[float]) -> Coefficients:
         return Coefficients(
             effect=self.name,
             entity_id=entity_id,
             model_version=self._model_version,
-            mean=mode.tolist(),
-            variance=variance.tolist(),
+            mean=np.frombuffer(posterior.mode).tolist(),
+            variance=variance,
             examples=posterior.examples,
             event_time_ms=posterior.time_ms,
         )
 
-    def _get(self, entity_id: str) -> Posterior | None:
-        if entity_id not in self._live:
-            self._live[entity_id] = self._book.load(entity_id)
-        return self._live[entity_id]
+    def _get(self, entity_id: str) -> Held | None:
+        if entity_id in self._live:
+            return self._live[entity_id]
+        posterior = self._book.load(entity_id)
+        held = self._live[entity_id] = None if posterior is None else Held(posterior)
+        self._weight += 1 if held is None else len(held.columns)
+        return held
+
+    def _enter(self, held: Held, example: Example, previous: str | None) -> bool:
+        """Add an example to what an entity knows, or replace one; False: nothing changes."""
+        posterior = held.posterior
+        at, there = posterior.place(example)
+        if there:
+            # The offset is that of the first sight in every label: only the label itself changes.
+            if example.rung <= posterior.kept[at].rung:
+                return False
+            held.replace(at, example)
+            return True
+        change: int | None = None
+        if previous is not None and posterior.folded:
+            change = target(example.kind) - target(BY_NAME[previous])
+            if not change:
+                return False
+        self._age(posterior, example.time_ms)
+        if change is None:
+            held.insert(at, example)
+            self._weight += 1
+        else:
+            self._correct(posterior, example, change)
+        return True
 
     def _example(self, label: Label) -> tuple[str, Example]:
         """Return the label as this effect's entity sees it."""
@@ -184,28 +250,29 @@ class Effect:
 
     def _refit(self, entity_ids: Iterable[str]) -> None:
         """Bring modes up to date with their labels, in one call for all of a shape."""
-        folded: list[Posterior] = []
-        whole: list[Posterior] = []
-        for entity_id in entity_ids:
-            posterior = self._live[entity_id]
-            if posterior is not None:
-                (folded if posterior.linear else whole).append(posterior)
-                self._stale.discard(entity_id)
-        for posteriors in (whole, folded):
-            if posteriors:
-                self._fit(posteriors)
+        for group in self._by_shape(entity_ids):
+            self._fit([held for _, held in group])
+            self._stale.difference_update([entity_id for entity_id, _ in group])
 
-    def _fit(self, posteriors: list[Posterior]) -> None:
+    def _by_shape(self, entity_ids: Iterable[str]) -> list[list[tuple[str, Held]]]:
+        """Entities of which nothing is folded, and those of which something is; no empty groups."""
+        whole: list[tuple[str, Held]] = []
+        folded: list[tuple[str, Held]] = []
+        for entity_id in entity_ids:
+            held = self._live[entity_id]
+            if held is not None:
+                (folded if held.posterior.linear else whole).append((entity_id, held))
+        return [group for group in (whole, folded) if group]
+
+    def _fit(self, held: Sequence[Held]) -> None:
         """Refit posteriors, all of which have something folded or none of which has."""
-        starts = np.array([0, *accumulate(len(posterior.kept) for posterior in posteriors)])
-        Z, y, w, o = self._columns(
-            [(posterior.time_ms, posterior.kept) for posterior in posteriors]
-        )
+        Z, y, w, o = self._arrays([(each.posterior.time_ms, each.columns) for each in held])
+        posteriors = [each.posterior for each in held]
         F, f = self._natural(posteriors)
         modes = np.frombuffer(b"".join([posterior.mode for posterior in posteriors]))
         theta = modes.reshape(f.shape).copy()
         taken = newton.fit_all(
-            starts, Z, y, w, o, self._settings.prior_precision, F, f, theta, self._tolerance
+            _starts(held), Z, y, w, o, self._settings.prior_precision, F, f, theta, self._tolerance
         ).tolist()
         for posterior, mode in zip(posteriors, theta, strict=True):
             posterior.mode = mode.tobytes()
@@ -213,18 +280,20 @@ class Effect:
         self.newton_steps += sum(map(abs, taken))
         self.unconverged += sum(steps < 0 for steps in taken)
 
-    def _fold(self, entity_id: str, posterior: Posterior, most: int, *, final: bool) -> None:
+    def _fold(self, entity_id: str, held: Held, most: int, *, final: bool) -> None:
         """Fold the oldest of a sort when there are too many of it, at the mode as of now."""
+        posterior = held.posterior
         oldest = posterior.oldest(most, final=final)
         if not oldest:
             return
         if entity_id in self._stale:
             self._refit([entity_id])
-        Z, y, w, o = self._columns([(posterior.time_ms, oldest)])
+        Z, y, w, o = self._arrays([(posterior.time_ms, Columns(oldest))])
         F, f = self._folded(posterior)
         fold(F, f, Z.astype(np.float64), y, w, o, np.frombuffer(posterior.mode), final=final)
         posterior.precision, posterior.linear = F.tobytes(), f.tobytes()
-        posterior.drop(oldest)
+        held.drop(oldest)
+        self._weight -= len(oldest)
         # The mode stays where it is, but for rounding: fitted again before it is used.
         self._stale.add(entity_id)
         if final:
@@ -235,7 +304,7 @@ class Effect:
     def _correct(self, posterior: Posterior, example: Example, change: int) -> None:
         """Correct an example that is folded already by Δy: the log-likelihood is linear in y."""
         _, f = self._folded(posterior)
-        _, _, w, _ = self._columns([(posterior.time_ms, [example])])
+        _, _, w, _ = self._arrays([(posterior.time_ms, Columns([example]))])
         f += w[0] * change * vector(example.z)
         posterior.linear = f.tobytes()
 
@@ -278,18 +347,28 @@ class Effect:
         f = np.frombuffer(b"".join([posterior.linear for posterior in posteriors]))
         return F.reshape(-1, *self._shape), f.reshape(-1, d)
 
-    def _columns(
-        self, parts: Sequence[tuple[int, list[Example]]]
+    def _arrays(
+        self, parts: Sequence[tuple[int, Columns]]
     ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Z (n, d), y, w aged to the T that stands beside the examples, o (n,); of all parts."""
-        examples = [example for _, part in parts for example in part]
-        packed = b"".join([example.z for example in examples])
-        Z = np.frombuffer(packed, dtype=_FLOAT32).reshape(len(examples), self._size)
-        y = np.array([target(example.kind) for example in examples], dtype=np.float64)
-        w = np.array([example.weight for example in examples], dtype=np.float64)
-        o = np.array([example.offset for example in examples], dtype=np.float64)
+        # Into bytearrays: the kernel is compiled for columns that may be written to.
+        y = np.frombuffer(bytearray().join([columns.targets for _, columns in parts]))
+        w = np.frombuffer(bytearray().join([columns.weights for _, columns in parts]))
+        o = np.frombuffer(bytearray().join([columns.offsets for _, columns in parts]))
+        packed = b"".join([columns.features for _, columns in parts])
+        Z = np.frombuffer(packed, dtype=_FLOAT32).reshape(len(y), self._size)
         half_life_ms = self._settings.half_life_ms
         if half_life_ms is not None:
-            ages_ms = [now_ms - example.time_ms for now_ms, part in parts for example in part]
-            w *= np.exp2(np.array(ages_ms, dtype=np.float64) / -half_life_ms)
+            times_ms = np.frombuffer(b"".join([columns.times_ms for _, columns in parts]), np.int64)
+            now_ms: int | NDArray[np.int64] = parts[0][0]
+            if len(parts) > 1:
+                now_ms = np.repeat(
+                    [time_ms for time_ms, _ in parts], [len(columns) for _, columns in parts]
+                )
+            w = w * np.exp2((now_ms - times_ms) / -half_life_ms)
         return Z, y, w, o
+
+
+def _starts(held: Sequence[Held]) -> NDArray[np.int64]:
+    """Where the examples of each begin, and the last ones end."""
+    return np.array([0, *accumulate(len(each.columns) for each in held)])

@@ -552,6 +552,24 @@ def variances(
 
 
 @compiled
+def variances_all(
+    starts: NDArray[np.int64],
+    Z: _Features,
+    w: _Vector,
+    o: _Vector,
+    precision: float,
+    F: _Matrix,
+    theta: _Matrix,
+) -> _Matrix:
+    """Variances of m entities (m, d); the arguments are those of ``fit_all``."""
+    found = np.empty(theta.shape)
+    for e in range(theta.shape[0]):
+        a, b = starts[e], starts[e + 1]
+        found[e] = variances(Z[a:b], w[a:b], o[a:b], precision, F[e], theta[e])
+    return found
+
+
+@compiled
 def _dual_variances(
     X: _Matrix, curvature: _Vector, precision: float, F: _Vector, result: _Vector
 ) -> bool:
@@ -606,4 +624,4 @@ def warm_up() -> None:
     for F in (np.frombuffer(bytes(8)).reshape(1, 1), np.frombuffer(bytes(8)).reshape(1, 1, 1)):
         f = np.frombuffer(bytes(8)).reshape(1, 1)
         fit_all(starts, Z, one, one, one, 1.0, F, f, np.zeros((1, 1)), TOLERANCE)
-        variances(Z, one, one, 1.0, F[0], np.frombuffer(bytes(8)))
+        variances_all(starts, Z, one, one, 1.0, F, f)

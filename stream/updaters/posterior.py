@@ -53,23 +53,11 @@ class Posterior(msgspec.Struct, array_like=True):
         """Applications learned so far."""
         return len(self.kept) + self.folded
 
-    def add(self, example: Example) -> None:
-        """Keep a new example, in order."""
-        bisect.insort(self.kept, example, key=_order)
-
-    def replace(self, example: Example) -> bool | None:
-        """Replace the kept example with this id, if the new label stands higher.
-
-        Returns None when none is kept, else whether it was replaced: a label that does not climb
-        is a repeat. The offset is that of the first sight in every label, so nothing else changes.
-        """
-        at = bisect.bisect_left(self.kept, _order(example), key=_order)
-        if at == len(self.kept) or _order(self.kept[at]) != _order(example):
-            return None
-        if example.rung <= self.kept[at].rung:
-            return False
-        self.kept[at] = example
-        return True
+    def place(self, example: Example) -> tuple[int, bool]:
+        """Return where an example with this time and id belongs, and whether one is kept there."""
+        order = _order(example)
+        at = bisect.bisect_left(self.kept, order, key=_order)
+        return at, at < len(self.kept) and _order(self.kept[at]) == order
 
     def oldest(self, most: int, *, final: bool) -> list[Example]:
         """Return the ``FOLD`` oldest of a sort by (time, id), when ``most`` + ``FOLD`` are kept."""

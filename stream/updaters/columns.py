@@ -1,0 +1,72 @@
+"""The kept examples of an entity, column by column, as the kernel takes them.
+
+An entity that is learned often is refitted often, each time with all that it keeps; kept in step
+with the list of examples, its columns cost nothing per example then.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+from stream.labels.ladder import target
+from stream.updaters.posterior import Example, Posterior
+
+
+class Columns:
+    """Examples in their order: n times, targets, weights and offsets, and n·d float32 features."""
+
+    __slots__ = ("features", "offsets", "targets", "times_ms", "weights")
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self.times_ms = array("q", [example.time_ms for example in examples])
+        self.targets = array("d", [target(example.kind) for example in examples])
+        self.weights = array("d", [example.weight for example in examples])
+        self.offsets = array("d", [example.offset for example in examples])
+        self.features = bytearray(b"".join([example.z for example in examples]))
+
+    def __len__(self) -> int:
+        return len(self.times_ms)
+
+    def insert(self, at: int, example: Example) -> None:
+        """Enter an example before the one at ``at``."""
+        self.times_ms.insert(at, example.time_ms)
+        self.targets.insert(at, target(example.kind))
+        self.weights.insert(at, example.weight)
+        self.offsets.insert(at, example.offset)
+        first = at * len(example.z)
+        self.features[first:first] = example.z
+
+    def replace(self, at: int, example: Example) -> None:
+        """Put an example in the place of the one at ``at``."""
+        self.times_ms[at] = example.time_ms
+        self.targets[at] = target(example.kind)
+        self.weights[at] = example.weight
+        self.offsets[at] = example.offset
+        first = at * len(example.z)
+        self.features[first : first + len(example.z)] = example.z
+
+
+class Held:
+    """A posterior in memory, with its kept examples as columns beside it."""
+
+    __slots__ = ("columns", "posterior")
+
+    def __init__(self, posterior: Posterior) -> None:
+        self.posterior = posterior
+        self.columns = Columns(posterior.kept)
+
+    def insert(self, at: int, example: Example) -> None:
+        """Keep a new example, where it belongs."""
+        self.posterior.kept.insert(at, example)
+        self.columns.insert(at, example)
+
+    def replace(self, at: int, example: Example) -> None:
+        """Replace a kept example."""
+        self.posterior.kept[at] = example
+        self.columns.replace(at, example)
+
+    def drop(self, examples: list[Example]) -> None:
+        """Keep these no longer: they were folded."""
+        self.posterior.drop(examples)
+        self.columns = Columns(self.posterior.kept)
