@@ -169,6 +169,9 @@ class _Book:
     def save(self, entity_id: str, posterior: Posterior) -> None:
         self._posteriors[entity_id] = posterior
 
+    def remove(self, entity_id: str) -> None:
+        self._posteriors.pop(entity_id, None)
+
 
 def _settings(precision: float) -> dict[str, Any]:
     return {"prior_precision": precision, "half_life_ms": None}

@@ -253,6 +253,10 @@ class Book:
         """Encode a posterior."""
         self.values[entity_id] = codec.encode_posterior(posterior)
 
+    def remove(self, entity_id: str) -> None:
+        """Remove a posterior."""
+        self.values.pop(entity_id, None)
+
 
 def folded_entity() -> dict[str, float]:
     """Cost of a label, with load, refit and save, after 160 examples and after 10,000."""

@@ -192,7 +192,7 @@ def _find_closing_ms(
                 continue
             if head.type == "clock":
                 latest_clock = max(time_ms, latest_clock or 0)
-            else:
+            elif head.type != "forget":  # which says nothing of time
                 latest = max(time_ms, latest or 0)
     if latest is None:
         return None

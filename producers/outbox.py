@@ -29,6 +29,8 @@ _DELIVERY_S: Final = 60.0  # how long a record may be on its way before that is 
 _PAUSE_S: Final = 0.02  # between two looks at the worker's progress
 REPORT_S: Final = 0.2  # between two progress reports
 
+_BY_JOB: Final = ("engagement", "job", "forget")  # a tuple: a type may be a list, or anything
+
 ThrottleMode = Literal["auto", "on", "off"]
 
 
@@ -275,9 +277,9 @@ def _route(line: LogLine, head: LineHead | None) -> tuple[str | None, bytes | No
         return None, None, "not a JSON object"
     if head.type == "clock":
         return None, None, "a clock without a time" if head.time_ms() is None else None
-    if head.type == "application":
+    if head.type == "application" or (head.type == "forget" and head.job_id is None):
         topic, name, entity = APPLICATIONS, "member_id", head.member_id
-    elif head.type in ("engagement", "job"):  # a tuple: the type may be a list, or anything
+    elif head.type in _BY_JOB:
         topic, name, entity = ENGAGEMENTS, "job_id", head.job_id
     else:
         return None, None, f"unknown type {str(head.type)[:40]!r}"

@@ -12,6 +12,7 @@ The map of the package, from the bottom up; a module imports only what stands ab
 ``labels``                  the ladder, the rules, the machine, event time
 ``updaters``                an entity's posterior, the Newton kernel, one effect
 ``state``                   keys, codecs, stores, and what is not flushed yet
+``entities``                who of an effect comes, and who goes when
 ``stages``                  the two stages over structs: who scores, labels, learns
 ``scoring``                 for serving processes: the mean, a Thompson draw
 ``evaluation``              prequential quality, time to label

@@ -81,6 +81,17 @@ class Clock(msgspec.Struct, frozen=True, gc=False):
     event_time_ms: int
 
 
+class Forget(msgspec.Struct, frozen=True, gc=False):
+    """What was learned of a member, or of a job, is to be forgotten; one of both is None.
+
+    Of its applications up to ``event_time_ms`` nothing is to be learned again.
+    """
+
+    member_id: str | None
+    job_id: str | None
+    event_time_ms: int
+
+
 class Watermark(msgspec.Struct, frozen=True, gc=False):
     """The bare watermark of one ``applications`` partition, sent to a job partition."""
 
@@ -111,7 +122,7 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     source: Source
 
 
-Event = Application | Engagement | JobEvent | Clock
+Event = Application | Engagement | JobEvent | Clock | Forget
 
 
 class Label(msgspec.Struct, frozen=True, gc=False):

@@ -188,7 +188,7 @@ class WorkerMetrics:
         """A unit of work is safe: take the time of the flush and of its coefficients."""
         self._flush.observe(seconds)
         for message in unit:
-            if message.topic == COEFFICIENTS and message.key is not None:
+            if message.topic == COEFFICIENTS and message.key and message.value is not None:
                 effect = message.key.split(b":", 1)[0].decode()
                 self._to_coefficients.labels(effect).observe(
                     max(now_ms - message.timestamp_ms, 0) / 1000.0

@@ -72,8 +72,16 @@ class LabelPolicy(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError("[labels] min_age is longer than window: turn later_response off")
 
 
+FEWEST_WINDOWS = 4
+"""Label windows that an entity stays at least: by then its applications' labels are final."""
+
+
 class EffectSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of one random effect. ``half_life_ms`` None: nothing is forgotten."""
+    """Settings of one random effect.
+
+    ``half_life_ms`` None: nothing is forgotten. ``entity_ttl_ms``: how long an entity stays, by
+    event time, after its newest application; None: for ever.
+    """
 
     prior_precision: float = 3.0
     half_life_ms: int | None = 30 * DAY_MS
@@ -81,6 +89,7 @@ class EffectSettings(msgspec.Struct, frozen=True, kw_only=True):
     open_limit: int = 1024
     full_up_to: int = 32
     coupled: bool = True
+    entity_ttl_ms: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings outside the range that the solver was proven on."""
@@ -90,6 +99,8 @@ class EffectSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError('half_life must be longer than zero, or "off"')
         if self.capacity < 1 or self.open_limit < 1:
             raise ConfigError("capacity and open_limit must be at least 1")
+        if self.entity_ttl_ms is not None and self.entity_ttl_ms <= 0:
+            raise ConfigError('entity_ttl must be longer than zero, or "off"')
         if self.full_up_to < 0:
             raise ConfigError("full_up_to must not be negative")
 
@@ -125,6 +136,16 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     per_member: EffectSettings = EffectSettings()
     per_job: EffectSettings = EffectSettings()
 
+    def __post_init__(self) -> None:
+        """Refuse to let entities go whose labels are still coming."""
+        least_ms = FEWEST_WINDOWS * self.labels.window_ms
+        for name, effect in (("per_member", self.per_member), ("per_job", self.per_job)):
+            if effect.entity_ttl_ms is not None and effect.entity_ttl_ms < least_ms:
+                raise ConfigError(
+                    f"[effects.{name}] entity_ttl must be at least {FEWEST_WINDOWS} label windows,"
+                    f' {format_duration(least_ms)}, or "off"'
+                )
+
 
 class _LabelsFile(msgspec.Struct, forbid_unknown_fields=True):
     positive_actions: list[str] | None = None
@@ -145,6 +166,7 @@ class _EffectFile(msgspec.Struct, forbid_unknown_fields=True):
     open_limit: int | None = None
     full_up_to: int | None = None
     coupled: bool | None = None
+    entity_ttl: str | None = None
 
 
 class _EffectsFile(msgspec.Struct, forbid_unknown_fields=True):
@@ -228,15 +250,15 @@ def format_policy(policy: Policy) -> str:
         f"job_closed = {_truth(labels.job_closed)}",
     ]
     for name, effect in (("per_member", policy.per_member), ("per_job", policy.per_job)):
-        half_life_ms = effect.half_life_ms
         parts += [
             f"\n[effects.{name}]",
             f"prior_precision = {effect.prior_precision!r}",
-            f'half_life = "{"off" if half_life_ms is None else format_duration(half_life_ms)}"',
+            f'half_life = "{_duration_or_off(effect.half_life_ms)}"',
             f"capacity = {effect.capacity}",
             f"open_limit = {effect.open_limit}",
             f"full_up_to = {effect.full_up_to}",
             f"coupled = {_truth(effect.coupled)}",
+            f'entity_ttl = "{_duration_or_off(effect.entity_ttl_ms)}"',
         ]
     return "\n".join(parts) + "\n"
 
@@ -244,6 +266,10 @@ def format_policy(policy: Policy) -> str:
 def _list(names: frozenset[str]) -> str:
     # A JSON string is a TOML string, but for DEL.
     return msgspec.json.encode(sorted(names)).decode().replace("\x7f", "\\u007F")
+
+
+def _duration_or_off(duration_ms: int | None) -> str:
+    return "off" if duration_ms is None else format_duration(duration_ms)
 
 
 def _truth(value: bool) -> str:
@@ -260,10 +286,12 @@ def _effect(found: _EffectFile) -> EffectSettings:
             coupled=found.coupled,
         )
     )
-    if found.half_life is None:
-        return settings
-    half_life = None if found.half_life == "off" else _duration("half_life", found.half_life)
-    return msgspec.structs.replace(settings, half_life_ms=half_life)
+    given = {}
+    for key in ("half_life", "entity_ttl"):
+        text = getattr(found, key)
+        if text is not None:
+            given[f"{key}_ms"] = None if text == "off" else _duration(key, text)
+    return msgspec.structs.replace(settings, **given)
 
 
 def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

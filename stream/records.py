@@ -41,11 +41,14 @@ class Record(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A record to be written. ``partition`` None: where murmur2 of the key says."""
+    """A record to be written.
+
+    ``value`` None: a tombstone. ``partition`` None: where murmur2 of the key says.
+    """
 
     topic: str
     key: bytes | None
-    value: bytes
+    value: bytes | None
     partition: int | None
     timestamp_ms: int
     headers: tuple[tuple[str, bytes], ...] = ()

@@ -228,3 +228,6 @@ class _Book:
 
     def modes(self) -> Modes:
         return {entity_id: posterior.mode for entity_id, posterior in self._posteriors.items()}
+
+    def remove(self, entity_id: str) -> None:
+        self._posteriors.pop(entity_id, None)

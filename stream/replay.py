@@ -21,6 +21,7 @@ from stream.events import (
     DeadLetter,
     Engagement,
     Event,
+    Forget,
     JobEvent,
     ScoredApplication,
     Source,
@@ -132,6 +133,9 @@ class _Run:
         except EventError as error:
             self._dead_letter(DeadLetter(error.reason, str(error), source))
             return
+        if isinstance(event, Forget):
+            self._forget(event)  # may lie anywhere in time, and moves nothing
+            return
         for ready, read_from in self._jumps.take(event.event_time_ms, (event, source)):
             self._event(ready, read_from)
 
@@ -143,6 +147,13 @@ class _Run:
                 f" than {CONFIRMATIONS} further events followed it there"
             )
             self._dead_letter(DeadLetter(error.reason, str(error), source))
+
+    def _forget(self, event: Forget) -> None:
+        self._events["forget"] += 1
+        if event.member_id is not None:
+            self._members.entities.forget(event.member_id, event.event_time_ms)
+        if event.job_id is not None:
+            self._jobs.entities.forget(event.job_id, event.event_time_ms)
 
     def _event(self, event: Event, source: Source) -> None:
         """Apply an event in full, then move the watermark. A dead letter moves nothing."""
@@ -220,7 +231,12 @@ class _Run:
 
     def _advance(self, mark_ms: int) -> None:
         self._channels.advance(_LOG, mark_ms)
-        self._emit(self._jobs.close_due(self._channels.watermark_ms))
+        watermark_ms = self._channels.watermark_ms
+        self._emit(self._jobs.close_due(watermark_ms))
+        for entities in (self._jobs.entities, self._members.entities):
+            for count, _ in enumerate(entities.leave(watermark_ms), 1):
+                if count % FLUSH_EVERY == 0:
+                    self.flush()
         if self._jobs.dead_letters:
             self._take_dead_letters()
 

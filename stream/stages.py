@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from stream.entities import Entities
 from stream.errors import NoScoreError
 from stream.events import (
     Application,
@@ -63,6 +64,7 @@ class MemberStage:
             model_version,
             StoredPosteriors("per_member", overlay),
         )
+        self.entities = Entities(self.effect, overlay, policy)
 
     def score(self, app: Application) -> float:
         """Log-odds of the member's effect, before anything of this application is learned."""
@@ -70,7 +72,7 @@ class MemberStage:
 
     def learn(self, label: Label) -> None:
         """Take a label in."""
-        self.effect.learn(label)
+        self.entities.learn(label)
 
 
 class JobStage:
@@ -103,6 +105,7 @@ class JobStage:
             self.model_version,
             StoredPosteriors("per_job", overlay),
         )
+        self.entities = Entities(self.effect, overlay, policy)
         self._machine = LabelMachine(
             policy.labels, StoredFacts(overlay), Counter(), self.dead_letters.append
         )
@@ -157,7 +160,7 @@ class JobStage:
                 continue
             label = label_of(change, self.model_version) if change.label else None
             if label is not None:
-                self.effect.learn(label)
+                self.entities.learn(label)
             yield Labelled(change, label)
 
     def _global_score(self, app: Application) -> float:

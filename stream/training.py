@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 
 from producers.logs import LogLine
 from stream.errors import ConfigError, EventError, InvalidFeaturesError, ModelError
-from stream.events import Application, Clock, Engagement, Features, JobEvent, Source
+from stream.events import Application, Clock, Engagement, Features, Forget, JobEvent, Source
 from stream.features import FeatureSpace, RawBlock
 from stream.global_model import Manifest, save_model
 from stream.labels.changes import Change, Scores
@@ -196,6 +196,8 @@ class Trainer:
             changes: Iterable[Change] = self._application(raw)
         else:
             event = to_event(raw, self._space)
+            if isinstance(event, Forget):
+                return  # it is of the random effects, and says nothing of time
             match event:
                 case Engagement():
                     changes = self._machine.engagement(event, _NOWHERE, self._watermark_ms)

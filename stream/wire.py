@@ -32,6 +32,7 @@ from stream.events import (
     Engagement,
     Event,
     Features,
+    Forget,
     JobEvent,
     Label,
     ScoredApplication,
@@ -106,6 +107,20 @@ class _RawClock(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="
     event_time_ms: _Time
 
 
+class _RawForget(
+    msgspec.Struct,
+    frozen=True,
+    gc=False,
+    kw_only=True,
+    omit_defaults=True,
+    tag_field="type",
+    tag="forget",
+):
+    member_id: _Id | None = None
+    job_id: _Id | None = None
+    event_time_ms: _Time
+
+
 class _RawWatermark(
     msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="watermark"
 ):
@@ -153,7 +168,7 @@ class _CoefficientsMessage(
     event_time_ms: int
 
 
-RawEvent = RawApplication | _RawEngagement | _RawJobEvent | _RawClock
+RawEvent = RawApplication | _RawEngagement | _RawJobEvent | _RawClock | _RawForget
 
 _EVENT = msgspec.json.Decoder(RawEvent)
 _BY_JOB = msgspec.json.Decoder(RawApplication | _RawWatermark)
@@ -200,6 +215,10 @@ def to_event(event: RawEvent, space: FeatureSpace) -> Event:
             return JobEvent(event.job_event_id, event.job_id, event.event_time_ms, event.action)
         case _RawClock():
             return Clock(event.event_time_ms)
+        case _RawForget():
+            if (event.member_id is None) == (event.job_id is None):
+                raise InvalidIdError("forget takes either a member_id or a job_id")
+            return Forget(event.member_id, event.job_id, event.event_time_ms)
 
 
 def decode_by_job(raw: bytes, space: FeatureSpace) -> ScoredApplication | Watermark:
@@ -340,6 +359,15 @@ def coefficients_key(effect: str, entity_id: str) -> bytes:
 def encode_clock(event_time_ms: int) -> bytes:
     """Clock event → ``applications`` and ``engagements``, explicit partitions, no key."""
     return _ENCODE(_RawClock(event_time_ms=event_time_ms))
+
+
+def encode_forget(forget: Forget) -> bytes:
+    """Forget event → ``applications`` (of a member) or ``engagements`` (of a job)."""
+    return _ENCODE(
+        _RawForget(
+            member_id=forget.member_id, job_id=forget.job_id, event_time_ms=forget.event_time_ms
+        )
+    )
 
 
 def numbers(packed: bytes) -> list[float]:

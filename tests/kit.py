@@ -239,7 +239,7 @@ class Market:
         return [
             wire.decode_label(message.value, SPACE)
             for message in self.sent
-            if message.topic == LABELS
+            if message.topic == LABELS and message.value is not None
         ]
 
     def _deliver(

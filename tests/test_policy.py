@@ -117,7 +117,19 @@ def test_a_written_policy_comes_back_equal() -> None:
             later_response=False,
         ),
         per_member=EffectSettings(prior_precision=1e-6, half_life_ms=None, coupled=False),
-        per_job=EffectSettings(prior_precision=0.1 + 0.2, half_life_ms=5_400_000, capacity=7),
+        per_job=EffectSettings(
+            prior_precision=0.1 + 0.2, half_life_ms=5_400_000, capacity=7, entity_ttl_ms=99 * DAY_MS
+        ),
     )
     assert parse_policy(format_policy(policy)) == policy
     assert parse_policy(format_policy(Policy())) == Policy()
+
+
+def test_entities_stay_for_four_windows_at_least() -> None:
+    """A shorter ``entity_ttl`` is refused: labels of their applications may still come."""
+    assert (
+        parse_policy('[effects.per_job]\nentity_ttl = "56d"').per_job.entity_ttl_ms == 56 * DAY_MS
+    )
+    assert parse_policy('[effects.per_job]\nentity_ttl = "off"').per_job.entity_ttl_ms is None
+    with pytest.raises(ConfigError, match=r"per_job\] entity_ttl must be at least 4 .* 56d"):
+        parse_policy('[effects.per_job]\nentity_ttl = "55d"')

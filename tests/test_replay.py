@@ -17,11 +17,13 @@ from scipy.special import expit
 
 from producers.logs import LogLine, merge
 from stream.errors import ConfigError, ModelError
+from stream.events import Forget
 from stream.global_model import load_model
 from stream.policy import DAY_MS, Policy, parse_policy
 from stream.replay import first_look, replay
 from stream.run_folder import FILES, RunFolder, RunMetrics
 from stream.training import Trainer
+from stream.wire import encode_forget
 from tests import kit, oracle
 from tests.kit import TestEvent, application, closing, engagement, model
 
@@ -282,3 +284,41 @@ def test_contest_log_reaches_its_figures(tmp_path: Path) -> None:
     assert quality.full.auc >= 0.738
     assert quality.full.log_loss <= 0.450
     assert 0.55 < quality.global_.auc < 0.61
+
+
+def test_entities_leave_a_replay(tmp_path: Path) -> None:
+    """Who has not applied for ``entity_ttl`` is not among the coefficients at the end."""
+    events: list[TestEvent] = [
+        application("a", 0, job="old", member="old"),
+        engagement("e", "a", 1, job="old", member="old"),
+        application("b", 20 * DAY_MS, job="young", member="young"),
+        engagement("f", "b", 20 * DAY_MS + 1, job="young", member="young"),
+        closing("x", 57 * DAY_MS, job="young"),
+    ]
+    run(tmp_path / "kept", events)
+    ttl = 'entity_ttl = "56d"'
+    policy = parse_policy(f"[effects.per_member]\n{ttl}\n[effects.per_job]\n{ttl}\n")
+    run(tmp_path / "left", events, policy)
+    found = {
+        name: {row["entity_id"] for row in rows(tmp_path / name / "coefficients.jsonl")}
+        for name in ("kept", "left")
+    }
+    assert found == {"kept": {"old", "young"}, "left": {"young"}}
+    assert rows(tmp_path / "kept" / "labels.jsonl") == rows(tmp_path / "left" / "labels.jsonl")
+
+
+def test_a_log_may_ask_to_forget(tmp_path: Path) -> None:
+    """What was learned before goes, whatever the time it says; event time does not move."""
+    events: list[TestEvent | bytes] = [
+        application("a", 0, job="j", member="m"),
+        engagement("e", "a", 1, job="j", member="m"),
+        encode_forget(Forget("m", None, 1_000 * DAY_MS)),
+        encode_forget(Forget(None, "j", 5)),
+        application("b", DAY_MS, job="j", member="m"),
+        engagement("f", "b", DAY_MS + 1, job="j", member="m"),
+    ]
+    metrics = run(tmp_path / "run", events)
+    assert metrics.events["forget"] == 2
+    assert metrics.closed == 0
+    left = {row["entity_id"]: row["examples"] for row in rows(tmp_path / "run/coefficients.jsonl")}
+    assert left == {"j": 1}

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from stream.cli import backtest, demo, history, live, look, tune
+from stream.cli import backtest, demo, history, live, look, tune, upkeep
 from stream.cli.topics import topics
 from stream.errors import HearbackError, StoppedError
 
@@ -36,9 +36,12 @@ for _command in (
     live.broker,
     live.worker,
     live.produce,
+    upkeep.checkpoint,
+    upkeep.forget,
 ):
     app.command()(_command)
 app.add_typer(topics)
+app.add_typer(upkeep.state)
 
 
 def main() -> None:

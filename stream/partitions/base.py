@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, ClassVar
 
+from stream.entities import Entities
 from stream.errors import (
     EventError,
     HearbackError,
@@ -47,6 +48,7 @@ Unit = list[Message]
 """Messages that belong together: all are sent before the overlay is flushed."""
 
 _SAVE_PROGRESS_MS = 60_000
+_MOST_LEAVING = 500  # entities looked at in one unit of work
 
 Cuts = Iterable[None]
 """Work that says after which of its steps the unit may be ended, and another begun."""
@@ -209,7 +211,7 @@ class Partition(ABC):
     @property
     def _touched(self) -> bool:
         """Whether the unit of work that is being done has done anything yet."""
-        return bool(self._messages)
+        return bool(self._messages or self._cause_ms)
 
     def _closings(self, timestamp_ms: int) -> Cuts:
         """Do what is due. When that fails, no record is to blame, and none becomes a dead letter.
@@ -240,12 +242,12 @@ class Partition(ABC):
         messages += [
             Message(
                 COEFFICIENTS,
-                coefficients_key(effect.name, coefficients.entity_id),
-                encode_coefficients(coefficients),
+                coefficients_key(effect.name, entity_id),
+                None if coefficients is None else encode_coefficients(coefficients),
                 None,
-                self._cause_ms[coefficients.entity_id],
+                self._cause_ms[entity_id],
             )
-            for coefficients in effect.publish()
+            for entity_id, coefficients in effect.publish()
         ]
         self._cause_ms.clear()
         save_progress(self._overlay, self._progress)
@@ -290,6 +292,14 @@ class Partition(ABC):
         since_ms = self._unsaved_since_ms
         return since_ms is not None and now_ms - since_ms >= _SAVE_PROGRESS_MS
 
+    def _leave(self, timestamp_ms: int) -> Cuts:
+        """Let entities go whose time is over; a cut whenever the unit of work has got its share."""
+        for count, entity_id in enumerate(self.entities.leave(self.watermark_ms, timestamp_ms), 1):
+            if entity_id is not None:
+                self._cause_ms.setdefault(entity_id, timestamp_ms)
+            if count % _MOST_LEAVING == 0:
+                yield
+
     # -- what the stages add -----------------------------------------------------------------
 
     @property
@@ -297,14 +307,18 @@ class Partition(ABC):
     def effect(self) -> Effect:
         """The effect that learns here."""
 
+    @property
+    @abstractmethod
+    def entities(self) -> Entities:
+        """Its entities."""
+
     @abstractmethod
     def _record(self, topic: str, record: Record, now_ms: int) -> Cuts:
         """Apply one record, moving the watermark last; append what it causes to the messages."""
 
     def _due(self, timestamp_ms: int) -> Cuts:
         """Close what the watermark is past; ``timestamp_ms`` is that of what moved it."""
-        del timestamp_ms
-        return ()
+        return self._leave(timestamp_ms)
 
     # -- state -------------------------------------------------------------------------------
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from stream.entities import Entities
 from stream.errors import (
     EventError,
+    InvalidIdError,
     UnknownTypeError,
 )
 from stream.evaluation import Timeliness
@@ -14,6 +16,7 @@ from stream.events import (
     Clock,
     Engagement,
     Event,
+    Forget,
     JobEvent,
     ScoredApplication,
     Watermark,
@@ -22,6 +25,7 @@ from stream.global_model import GlobalModel
 from stream.partitions.base import Cuts, Partition, Unit
 from stream.policy import Policy
 from stream.records import (
+    APPLICATIONS,
     APPLICATIONS_BY_JOB,
     ENGAGEMENTS,
     LABELS,
@@ -110,6 +114,11 @@ class JobPartition(Partition):
         """The effect that learns here."""
         return self._stage.effect
 
+    @property
+    def entities(self) -> Entities:
+        """Its entities."""
+        return self._stage.entities
+
     def _record(self, topic: str, record: Record, now_ms: int) -> Cuts:
         value = record.value or b""
         if topic == ENGAGEMENTS:
@@ -158,7 +167,15 @@ class JobPartition(Partition):
             self.events["clock"] += 1
             self._progress.channels.advance(self._own_channel, mark_ms)
             return
-        self._routing.check(record.key, event.job_id)
+        job_id = event.job_id
+        if job_id is None:
+            raise InvalidIdError(f"to forget a member belongs into {APPLICATIONS}")
+        self._routing.check(record.key, job_id)
+        if isinstance(event, Forget):
+            self.events["forget"] += 1
+            self._cause_ms.setdefault(job_id, record.timestamp_ms)
+            self.entities.forget(job_id, event.event_time_ms, record.timestamp_ms)
+            return
         watermark_ms = self.watermark_ms
         match event:
             case Engagement():
@@ -173,7 +190,8 @@ class JobPartition(Partition):
         self._progress.channels.advance(self._own_channel, mark_ms)
 
     def _due(self, timestamp_ms: int) -> Cuts:
-        return self._emit(self._stage.close_due(self.watermark_ms), timestamp_ms)
+        yield from self._emit(self._stage.close_due(self.watermark_ms), timestamp_ms)
+        yield from self._leave(timestamp_ms)
 
     def _emit(self, steps: Steps, timestamp_ms: int) -> Cuts:
         """Send what happens; a cut whenever the unit of work has got its share."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from stream.errors import OtherModelError, TooLargeError, UnknownTypeError
+from stream.entities import Entities
+from stream.errors import InvalidIdError, OtherModelError, TooLargeError, UnknownTypeError
 from stream.events import (
     Application,
     Clock,
+    Forget,
     ScoredApplication,
     Watermark,
 )
@@ -18,6 +20,7 @@ from stream.policy import Policy
 from stream.records import (
     APPLICATIONS,
     APPLICATIONS_BY_JOB,
+    ENGAGEMENTS,
     LABELS,
     MAX_OUTPUT_BYTES,
     Message,
@@ -100,6 +103,11 @@ class MemberPartition(Partition):
         """The effect that learns here."""
         return self._stage.effect
 
+    @property
+    def entities(self) -> Entities:
+        """Its entities."""
+        return self._stage.entities
+
     def _rollback(self) -> None:
         super()._rollback()
         self._told = [None] * self.partitions
@@ -126,6 +134,15 @@ class MemberPartition(Partition):
                 member_score = self._stage.score(event)
                 channels.advance(0, mark_ms - self._policy.labels.allowed_lateness_ms)
                 self._send(event, member_score, record.timestamp_ms, now_ms)
+            case Forget():
+                member_id = event.member_id
+                if member_id is None:
+                    raise InvalidIdError(f"to forget a job belongs into {ENGAGEMENTS}")
+                self._check_time(event.event_time_ms, now_ms)
+                self._routing.check(record.key, member_id)
+                self.events["forget"] += 1
+                self._cause_ms.setdefault(member_id, record.timestamp_ms)
+                self.entities.forget(member_id, event.event_time_ms, record.timestamp_ms)
             case Clock():
                 channels.advance(0, self._check_time(event.event_time_ms, now_ms))
                 self.events["clock"] += 1

@@ -10,7 +10,8 @@ version  layout
 =======  =========================================================================
 1        MessagePack arrays: ``Facts`` / ``Marker`` / ``Waiting`` and ``Applied`` /
          ``Orphan`` (tagged by their first element), ``Settled`` (a list of
-         ``Stretch``), ``JobEventFact``, ``Deadline`` and lists of it, ``Posterior``
+         ``Stretch``), ``JobEventFact``, ``Deadline`` and lists of it, ``Posterior``, a
+         forgotten entity's marker
 =======  =========================================================================
 """
 
@@ -48,6 +49,7 @@ _SETTLED = msgspec.msgpack.Decoder(Settled)
 _JOB_EVENT = msgspec.msgpack.Decoder(JobEventFact)
 _DEADLINE = msgspec.msgpack.Decoder(Deadline)
 _DEADLINES = msgspec.msgpack.Decoder(list[Deadline])
+_MARKER = msgspec.msgpack.Decoder(tuple[int, int])
 _POSTERIOR = msgspec.msgpack.Decoder(Posterior)
 
 
@@ -111,6 +113,16 @@ def encode_deadlines(run: Sequence[Deadline]) -> bytes:
 def decode_deadlines(value: bytes) -> list[Deadline]:
     """Bytes → run of deadlines."""
     return _decode(_DEADLINES, value)
+
+
+def encode_forgotten(until_ms: int, asked_ms: int) -> bytes:
+    """Marker of a forgotten entity → bytes."""
+    return _PREFIX + _encode((until_ms, asked_ms))
+
+
+def decode_forgotten(value: bytes) -> tuple[int, int]:
+    """Bytes → marker of a forgotten entity."""
+    return _decode(_MARKER, value)
 
 
 def encode_posterior(posterior: Posterior) -> bytes:

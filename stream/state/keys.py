@@ -11,10 +11,13 @@ family  fields                                 value
 ``d``   t of the first, hash                   a run of deadlines, in order
 ``d``                                          the last deadline taken out of a run still there
 ``e``   job, engagement                        engagement record (applied, orphan)
+``g``   effect, entity                         up to when applications of a forgotten entity count
+                                               for nothing
 ``j``   job, job event                         job event fact
 ``n``   effect, entity                         posterior
 ``p``   job, A, application                    empty: pending applications by time
 ``s``   name                                   the partition's own state (format, channels, …)
+``t``   effect, T or earlier, entity           empty: entities by age (``entity_ttl``)
 ``x``   job, application, engagement           empty: engagements by application (orphans, and
                                                those that the application's facts do not list)
 ======  =====================================  ==========================================
@@ -35,6 +38,20 @@ def sized(text: str) -> bytes:
     """Length-prefixed UTF-8 of an id inside a key."""
     raw = text.encode()
     return _SHORT.pack(len(raw)) + raw
+
+
+_FAMILIES = {
+    b"a": "application",
+    b"b": "settled evidence of job",
+    b"d": "deadlines",
+    b"e": "engagement",
+    b"g": "forgotten entity",
+    b"j": "job event",
+    b"p": "pending application",
+    b"s": "own state",
+    b"t": "entity by age",
+    b"x": "engagement of application",
+}
 
 
 @lru_cache(_PREFIXES)
@@ -103,9 +120,43 @@ def posteriors(effect: str) -> bytes:
 
 
 def entity_of(key: bytes) -> str:
-    """Entity id of a posterior's key."""
+    """Entity id of a key of the families ``n`` and ``g``."""
     (size,) = _SHORT.unpack_from(key, 1)
     return key[3 + size :].decode()
+
+
+def age(effect: str, time_ms: int, entity_id: str) -> bytes:
+    """Key of an entity's entry by age."""
+    return ages(effect) + time_bytes(time_ms) + entity_id.encode()
+
+
+def ages(effect: str) -> bytes:
+    """Prefix of an effect's entities by age."""
+    return b"t" + sized(effect)
+
+
+def aged(key: bytes) -> tuple[int, str]:
+    """Time and entity id of an entry by age."""
+    (size,) = _SHORT.unpack_from(key, 1)
+    return time_at(key, 3 + size), key[3 + size + _TIME.size :].decode()
+
+
+def forgotten(effect: str, entity_id: str) -> bytes:
+    """Key of a forgotten entity's marker."""
+    return forgotten_of(effect) + entity_id.encode()
+
+
+def forgotten_of(effect: str) -> bytes:
+    """Prefix of an effect's forgotten entities."""
+    return b"g" + sized(effect)
+
+
+def in_words(key: bytes) -> str:
+    """Tell a person what a key is of."""
+    if key[:1] == b"n":
+        (size,) = _SHORT.unpack_from(key, 1)
+        return f"{key[3 : 3 + size].decode()} {entity_of(key)}"
+    return f"{_FAMILIES.get(key[:1], 'unknown key')} {key[1:]!r}"
 
 
 def own(name: str) -> bytes:

@@ -28,6 +28,10 @@ class StoredPosteriors:
             keys.posterior(self._effect, entity_id), codec.encode_posterior(posterior)
         )
 
+    def remove(self, entity_id: str) -> None:
+        """Remove the posterior of an entity."""
+        self._overlay.delete(keys.posterior(self._effect, entity_id))
+
 
 def all_posteriors(store: Store, effect: str) -> Iterator[tuple[str, Posterior]]:
     """Every flushed posterior of an effect, by entity id."""

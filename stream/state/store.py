@@ -14,6 +14,7 @@ from rocksdict import (
     AccessType,
     BlockBasedOptions,
     Cache,
+    Checkpoint,
     DataBlockIndexType,
     DBCompressionType,
     Options,
@@ -173,6 +174,23 @@ class RocksStore:
             if type(error) is not Exception:
                 raise
             raise StateError(f"the state cannot be written: {error}") from None
+
+    def checkpoint(self, path: Path) -> None:
+        """Copy the store as it is between two writes; by hard links within one file system.
+
+        Args:
+            path: a folder that is not there yet.
+
+        Raises:
+            StateError: it cannot be made.
+
+        """
+        try:
+            Checkpoint(self._db).create_checkpoint(str(path))
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            raise StateError(f"{path} cannot be written: {error}") from None
 
     def close(self) -> None:
         """Release the folder."""

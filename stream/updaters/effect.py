@@ -41,6 +41,9 @@ class PosteriorBook(Protocol):
     def save(self, entity_id: str, posterior: Posterior) -> None:
         """Replace the posterior of an entity."""
 
+    def remove(self, entity_id: str) -> None:
+        """Remove the posterior of an entity, whether there is one or not."""
+
 
 class Effect:
     """The posteriors of one effect's entities, and what they say.
@@ -92,8 +95,11 @@ class Effect:
             self._refit([entity_id])
         return float(np.frombuffer(z, _FLOAT32).dot(np.frombuffer(held.posterior.mode)))
 
-    def learn(self, label: Label) -> None:
+    def learn(self, label: Label) -> bool:
         """Take a label in; a repeat or one that stands lower than what is known does nothing.
+
+        A label of an entity that is not there is learned as new, whatever it was before. Returns
+        whether the entity is new.
 
         In order: age what was folded if T grows; add or replace; fold final examples over
         ``capacity``; overflow provisional ones over ``open_limit``. Whether to fold depends on the
@@ -101,29 +107,47 @@ class Effect:
         """
         entity_id, example = self._example(label)
         held = self._get(entity_id)
+        new = held is None
         if held is None:
             posterior = Posterior(bytes(8 * self._size), example.time_ms, [example])
             held = self._live[entity_id] = Held(posterior)
-            self._weight += 1
         elif not self._enter(held, example, label.previous):
-            return
+            return False
         self._stale.add(entity_id)
         self._changed[entity_id] = None
         self._fold(entity_id, held, self._settings.capacity, final=True)
         self._fold(entity_id, held, self._settings.open_limit, final=False)
+        return new
+
+    def forget(self, entity_id: str) -> None:
+        """Let an entity go, as if it had never learned; it counts as changed."""
+        held = self._get(entity_id)
+        self._weight -= _weight(held) - 1
+        self._live[entity_id] = None
+        self._stale.discard(entity_id)
+        self._changed[entity_id] = None
+
+    def entity_of(self, label: Label) -> str:
+        """Id of the entity that a label belongs to."""
+        return label.member_id if self.name == "per_member" else label.job_id
+
+    def newest_ms(self, entity_id: str) -> int | None:
+        """T of an entity, its largest application time; None when it is not there."""
+        held = self._get(entity_id)
+        return None if held is None else held.posterior.time_ms
 
     def flush(self) -> list[str]:
-        """Refit what is stale, save what changed; return the changed entities in order."""
+        """Refit what is stale, save what changed; return the changed entities, gone ones too."""
         changed = self._save()
         self._let_go()
         return changed
 
-    def publish(self) -> list[Coefficients]:
-        """Flush; return the coefficients of what changed, in order."""
+    def publish(self) -> list[tuple[str, Coefficients | None]]:
+        """Flush; return what changed and its coefficients, in order; None: the entity is gone."""
         changed = self._save()
-        found = self._describe(changed)
+        coefficients = self._describe(changed)
         self._let_go()
-        return found
+        return [(entity_id, coefficients.get(entity_id)) for entity_id in changed]
 
     def discard(self) -> None:
         """Forget what was learned since the last flush, and whatever else is in memory."""
@@ -148,7 +172,9 @@ class Effect:
         self._refit([entity_id for entity_id in changed if entity_id in self._stale])
         for entity_id in changed:
             held = self._live[entity_id]
-            if held is not None:
+            if held is None:
+                self._book.remove(entity_id)
+            else:
                 self._book.save(entity_id, held.posterior)
         self._stale.clear()
         self._changed.clear()
@@ -160,18 +186,18 @@ class Effect:
             return
         for entity_id in list(self._live):
             held = self._live.pop(entity_id)
-            self._weight -= 1 if held is None else len(held.columns)
+            self._weight -= _weight(held)
             if self._weight <= MOST_HELD // 2:
                 return
 
-    def _describe(self, entity_ids: Sequence[str]) -> list[Coefficients]:
+    def _describe(self, entity_ids: Sequence[str]) -> dict[str, Coefficients]:
         """Coefficients of entities in memory that are fitted, in one call for all of a shape."""
         found: dict[str, Coefficients] = {}
         for group in self._by_shape(entity_ids):
             variances = self._variances([held for _, held in group])
             for (entity_id, held), variance in zip(group, variances, strict=True):
                 found[entity_id] = self._message(entity_id, held.posterior, variance)
-        return [found[entity_id] for entity_id in entity_ids]
+        return found
 
     def _variances(self, held: Sequence[Held]) -> list[list[float]]:
         """Marginal variances of posteriors of one shape."""
@@ -200,7 +226,7 @@ class Effect:
             return self._live[entity_id]
         posterior = self._book.load(entity_id)
         held = self._live[entity_id] = None if posterior is None else Held(posterior)
-        self._weight += 1 if held is None else len(held.columns)
+        self._weight += _weight(held)
         return held
 
     def _enter(self, held: Held, example: Example, previous: str | None) -> bool:
@@ -230,15 +256,15 @@ class Effect:
         """Return the label as this effect's entity sees it."""
         offset = label.global_score
         if self.name == "per_member":
-            entity_id, z, other = label.member_id, label.per_member, label.job_score
+            z, other = label.per_member, label.job_score
             # Applications are numbered per job: the length keeps (job, id) pairs apart.
             identity = f"{len(label.job_id)}:{label.job_id}{label.application_id}"
         else:
-            entity_id, z, other = label.job_id, label.per_job, label.member_score
+            z, other = label.per_job, label.member_score
             identity = label.application_id
         if self._settings.coupled:
             offset += other
-        return entity_id, Example(
+        return self.entity_of(label), Example(
             label.application_time_ms,
             identity,
             BY_NAME[label.kind],
@@ -367,6 +393,11 @@ class Effect:
                 )
             w = w * np.exp2((now_ms - times_ms) / -half_life_ms)
         return Z, y, w, o
+
+
+def _weight(held: Held | None) -> int:
+    """Share of ``MOST_HELD``: what is known not to be there takes room too."""
+    return 1 if held is None else len(held.columns)
 
 
 def _starts(held: Sequence[Held]) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ half of that and not at the end may have missed some, and is begun anew.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 from confluent_kafka import (
@@ -176,25 +176,79 @@ class Changelog:
         consumer = Consumer(self._settings)
         at = TopicPartition(self.topic, self.partition)
         try:
-            start, end = consumer.get_watermark_offsets(at, timeout=_ANSWER_S)
+            start, end = self._span(consumer)
             mark = load_mark(store) or self.fresh(now_ms())
             self.check(mark, start, end)
             if end - mark.offset <= 1:  # nothing, or a transaction's end
                 return store, mark, 0
-            if mark.offset > 0 and now_ms() - mark.applied_ms > _TOO_OLD_MS:
+            if self.is_too_old(mark, end, now_ms()):
                 store, mark = renew(), self.fresh(now_ms())
                 self.check(mark, start, end)
             at.offset = mark.offset or OFFSET_BEGINNING
             consumer.assign([at])
             mark, count = self._read(consumer, store, mark, go_on, now_ms)
         except KafkaException as error:
-            raise BrokerError(
-                f"{self.topic}-{self.partition} cannot be read: {error.args[0].str()}"
-            ) from None
+            raise self._unreadable(error) from None
         else:
             return store, mark, count
         finally:
             consumer.close()
+
+    def is_too_old(self, mark: Mark, end: int, now_ms: int) -> bool:
+        """Whether a store is not at the end, and may have missed deletions that have vanished."""
+        behind = end - mark.offset > 1  # one may be a transaction's end
+        return behind and mark.offset > 0 and now_ms - mark.applied_ms > _TOO_OLD_MS
+
+    def records(self) -> Iterator[tuple[int, bytes, bytes | None]]:
+        """Give (offset, key, value) of all that it keeps, up to its end as of now.
+
+        Raises:
+            BrokerError: no answer.
+
+        """
+        consumer = Consumer(self._settings)
+        try:
+            _, end = self._span(consumer)
+            consumer.assign([TopicPartition(self.topic, self.partition, OFFSET_BEGINNING)])
+            heard = time.monotonic()
+            while time.monotonic() - heard < _SILENCE_S:
+                for message in consumer.consume(_RECORDS, _POLL_S):
+                    heard = time.monotonic()
+                    error = message.error()
+                    offset = message.offset() or 0
+                    if offset >= end or (error and error.code() == KafkaError._PARTITION_EOF):
+                        return
+                    if error is not None:
+                        raise KafkaException(error)
+                    yield offset, message.key() or b"", message.value()
+            raise BrokerError(f"{self.topic}-{self.partition}: its broker sends nothing")
+        except KafkaException as error:
+            raise self._unreadable(error) from None
+        finally:
+            consumer.close()
+
+    def span(self) -> tuple[int, int]:
+        """Return where it starts and ends.
+
+        Raises:
+            BrokerError: no answer.
+
+        """
+        consumer = Consumer(self._settings)
+        try:
+            return self._span(consumer)
+        except KafkaException as error:
+            raise self._unreadable(error) from None
+        finally:
+            consumer.close()
+
+    def _span(self, consumer: Consumer) -> tuple[int, int]:
+        at = TopicPartition(self.topic, self.partition)
+        start, end = consumer.get_watermark_offsets(at, timeout=_ANSWER_S)
+        return int(start), int(end)
+
+    def _unreadable(self, error: KafkaException) -> BrokerError:
+        return BrokerError(f"{self.topic}-{self.partition} cannot be read: {error.args[0].str()}")
 
     def _read(
         self,

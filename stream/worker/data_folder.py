@@ -4,6 +4,7 @@
 
     hearback.json      format of the folder, and the application id whose state it holds
     lock               held by the worker that uses the folder
+    worker.sock        where that worker takes requests (:mod:`stream.worker.requests`)
     job-3/ member-3/   one RocksDB for each stage and partition
     faust/             Faust's own
 
@@ -23,6 +24,7 @@ import msgspec
 
 from stream.errors import ConfigError, DamagedStateError
 from stream.state.store import RocksMemory, RocksStore
+from stream.worker.changelog import STAGES
 
 FORMAT = 1
 """Version of the folder's layout."""
@@ -39,6 +41,58 @@ Place = tuple[str, int]
 class _About(msgspec.Struct, frozen=True, kw_only=True):
     format: int
     application_id: str
+
+
+def name_of(place: Place) -> str:
+    """Name the folder of a partition's store."""
+    stage, number = place
+    return f"{stage}-{number}"
+
+
+def places_in(path: Path) -> list[Place]:
+    """Return the partitions whose stores a data folder or checkpoint holds, in order."""
+    found = []
+    for folder in path.iterdir() if path.is_dir() else ():
+        stage, _, number = folder.name.partition("-")
+        if stage in STAGES and number.isdecimal() and folder.is_dir():
+            found.append((stage, int(number)))
+    return sorted(found)
+
+
+def say_whose(path: Path, application_id: str) -> None:
+    """Make a folder a data folder of this application id."""
+    making = (path / _ABOUT).with_suffix(".new")
+    making.write_bytes(msgspec.json.encode(_About(format=FORMAT, application_id=application_id)))
+    making.rename(path / _ABOUT)
+
+
+def whose(path: Path) -> str:
+    """Return the application id whose state a data folder or checkpoint holds.
+
+    Raises:
+        ConfigError: it is no such folder, damaged, or one of another release.
+
+    """
+    found = _about(path)
+    if found is None:
+        raise ConfigError(f"{path} is no data folder and no checkpoint: it has no {_ABOUT}")
+    return found.application_id
+
+
+def _about(path: Path) -> _About | None:
+    about = path / _ABOUT
+    try:
+        found = msgspec.json.decode(about.read_bytes(), type=_About)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{about} is damaged ({error}): use another --data") from None
+    if found.format != FORMAT:
+        raise ConfigError(
+            f"{path} has format {found.format}, this release uses {FORMAT}: use the"
+            " release that made it, or an empty --data (the state comes from the changelogs)"
+        )
+    return found
 
 
 class DataFolder:
@@ -120,8 +174,7 @@ class DataFolder:
             os.close(self._lock)
 
     def _folder(self, place: Place) -> Path:
-        stage, number = place
-        return self.path / f"{stage}-{number}"
+        return self.path / name_of(place)
 
     def _claim(self, application_id: str) -> None:
         try:
@@ -130,29 +183,14 @@ class DataFolder:
             raise ConfigError(
                 f"{self.path} is in use by another worker: each needs a --data of its own"
             ) from None
-        about = self.path / _ABOUT
-        try:
-            found = msgspec.json.decode(about.read_bytes(), type=_About)
-        except FileNotFoundError:
-            found = None
-        except msgspec.DecodeError as error:
-            raise ConfigError(f"{about} is damaged ({error}): use another --data") from None
+        found = _about(self.path)
         if found is None:
             if any(self.path.glob("job-*")) or any(self.path.glob("member-*")):
                 raise ConfigError(
                     f"{self.path} holds the state of a release without changelogs: start over with"
                     " an empty --data under another --app-id"
                 )
-            making = about.with_suffix(".new")
-            making.write_bytes(
-                msgspec.json.encode(_About(format=FORMAT, application_id=application_id))
-            )
-            making.rename(about)
-        elif found.format != FORMAT:
-            raise ConfigError(
-                f"{self.path} has format {found.format}, this release uses {FORMAT}: use the"
-                " release that made it, or an empty --data (the state comes from the changelogs)"
-            )
+            say_whose(self.path, application_id)
         elif found.application_id != application_id:
             raise ConfigError(
                 f"{self.path} belongs to application id {found.application_id}, not"

@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Protocol
 
 from stream.errors import (
@@ -30,9 +31,11 @@ from stream.policy import Policy
 from stream.records import CONSUMED
 from stream.worker.app import Partition as TopicPartition
 from stream.worker.changelog import STAGES, changelog_of
+from stream.worker.checkpoint import Checkpointed, CheckpointFolder
 from stream.worker.cluster import ids_of_topics
 from stream.worker.crashpoints import crash_point
 from stream.worker.data_folder import DataFolder, Place
+from stream.worker.requests import Requests
 from stream.worker.session import Session, SessionSettings
 from stream.worker.transport import RecordBatch
 
@@ -156,6 +159,7 @@ class Host:
         self._now_ms = now_ms
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="session")
         self._owned: dict[Place, _Owned] = {}
+        self._requests = Requests(data.path, self.checkpoint)
         self._topic_ids: dict[str, str] | None = None  # asked for anew in every assignment
         self._asking = asyncio.Lock()
         self._unassigned_since: float | None = time.monotonic()
@@ -187,6 +191,7 @@ class Host:
         if places:
             self._unassigned_since = None
         self._topic_ids = None
+        await self._requests.open()
         outcomes = await asyncio.gather(*map(self._begin, owned), return_exceptions=True)
         for outcome in outcomes:
             if outcome is not None:
@@ -232,10 +237,40 @@ class Host:
 
     async def stop(self) -> None:
         """Release everything."""
+        await self._requests.close()
         await self._end_sessions()
         self._owned = {}
         await self._in_thread(self._data.release)
         self._threads.shutdown()
+
+    # -- what a person asks of it --------------------------------------------------------------
+
+    async def checkpoint(self, out: Path) -> Checkpointed:
+        """Copy the stores of all partitions that are worked on here, each between two flushes.
+
+        Raises:
+            ConfigError: the folder cannot be made.
+            StateError: it cannot be written, or a partition is not worked on now.
+
+        """
+        copy = await self._in_thread(CheckpointFolder, out, self._settings.application_id)
+        try:
+            for owned in list(self._owned.values()):
+                async with owned.lock:  # nothing is flushed, and the store stays open
+                    if owned.session is None:
+                        raise StateError(
+                            f"{owned.place[0]}-{owned.place[1]} is being taken over or given up:"
+                            " ask again in a moment"
+                        )
+                    store = self._data.store(owned.place)
+                    await self._in_thread(copy.add, owned.place, store)
+            if not self._owned:
+                raise StateError("this worker has no partitions now: ask again in a moment")
+            done: Checkpointed = await self._in_thread(copy.finish)
+        except BaseException:
+            copy.abandon()
+            raise
+        return done
 
     # -- sessions ----------------------------------------------------------------------------
 

@@ -37,6 +37,10 @@ class DictBook:
         """Keep a posterior."""
         self.values[entity_id] = msgspec.msgpack.encode(posterior)
 
+    def remove(self, entity_id: str) -> None:
+        """Keep it no longer."""
+        self.values.pop(entity_id, None)
+
 
 def label(
     number: int,

@@ -25,8 +25,10 @@ from stream.state.partition_state import load_progress
 from stream.state.store import RocksStore
 from stream.worker import host as host_module
 from stream.worker.app import Partition
-from stream.worker.data_folder import DataFolder
+from stream.worker.checkpoint import Checkpointed
+from stream.worker.data_folder import DataFolder, places_in, whose
 from stream.worker.host import Host
+from stream.worker.requests import SOCKET, Requests, ask_checkpoint
 from stream.worker.session import SessionSettings
 from stream.worker.topics import plans
 from stream.worker.transactions import Transactions
@@ -390,3 +392,61 @@ def test_a_fresh_partition_has_no_positions(bench: Bench) -> None:
     store = RocksStore(bench.folder / "job-0", read_only=True)
     assert load_progress(store) is None
     store.close()
+
+
+def test_a_checkpoint_is_a_data_folder(bench: Bench, tmp_path: Path) -> None:
+    """A copy of a running worker's state; a host on it goes on where the copy was made."""
+    out = tmp_path / "copy"
+
+    async def scenario(host: Host) -> None:
+        with pytest.raises(ConfigError, match="no worker answers in"):
+            await asyncio.to_thread(ask_checkpoint, bench.folder, out)
+        await host.assigned(ALL)
+        await host.process(ANSWER)
+        done = await asyncio.to_thread(ask_checkpoint, bench.folder, out)
+        assert done.stores == 2
+        assert done.size_bytes > 0
+        await host.process(APPLIED)
+        with pytest.raises(StateError, match="copy is there already"):
+            await asyncio.to_thread(ask_checkpoint, bench.folder, out)
+        await host.revoked(ALL)
+        with pytest.raises(StateError, match="is being taken over or given up"):
+            await asyncio.to_thread(ask_checkpoint, bench.folder, tmp_path / "other")
+        assert not list(tmp_path.glob("other*"))
+
+    run(bench, scenario)
+    assert places_in(out) == [("job", 0), ("member", 0)]
+    assert whose(out) == "test"
+    assert not (bench.folder / SOCKET).exists()
+    store = RocksStore(out / "job-0", read_only=True)
+    progress = load_progress(store)
+    store.close()
+    assert progress is not None
+    assert progress.positions == {"engagements": 1}
+    bench.folder = out
+
+    async def go_on(host: Host) -> None:
+        await host.assigned(ALL)
+        assert bench.group.sought == {("engagements", 0): 1, ("applications-by-job", 0): 1}
+
+    run(bench, go_on)
+
+
+def test_requests_reach_a_folder_with_a_long_name(tmp_path: Path) -> None:
+    """The system's limit to a socket's path is no limit to the folder's."""
+    folder = tmp_path / ("long-" * 40)
+    folder.mkdir()
+
+    async def refuse(out: Path) -> Checkpointed:
+        raise StateError(f"not into {out.name}")
+
+    async def scenario() -> None:
+        requests = Requests(folder, refuse)
+        await requests.open()
+        with pytest.raises(StateError, match="not into copy"):
+            await asyncio.to_thread(ask_checkpoint, folder, tmp_path / "copy")
+        await requests.close()
+
+    asyncio.run(scenario())
+    with pytest.raises(ConfigError, match="there is no folder"):
+        ask_checkpoint(tmp_path / "none", tmp_path / "copy")

@@ -1,0 +1,79 @@
+"""Entities of one effect by age, so that the oldest are found without looking at all.
+
+Each entity has one entry, made when it came. Its time is not moved when the entity learns, which
+would cost two writes per label, but looked at when it comes up: an entity that has learned since is
+entered again at its newest application. So an entry never lies later than its entity's T, and what
+has to go is always among the first.
+
+Entries are kept only while ``entity_ttl`` is on. When it is turned on for a state that has none,
+they are made from the entities that are there.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from stream.state import keys
+from stream.state.overlay import Overlay
+from stream.state.posteriors import all_posteriors
+
+_AT_ONCE = 64  # entries given at a time
+_YES = b"\x01"
+
+
+class EntityAges:
+    """Entries of one effect, read and written through an overlay.
+
+    Args:
+        effect: its name. overlay: where they are kept.
+        kept: whether they are to be. Making it may put writes into the overlay.
+
+    """
+
+    def __init__(self, effect: str, overlay: Overlay, *, kept: bool) -> None:
+        self._effect = effect
+        self._overlay = overlay
+        self._group = keys.ages(effect)
+        self._end = keys.after(self._group)
+        self._kept = kept
+        overlay.attach(self)
+        self.throw_away()
+        complete = keys.own(f"ages {effect}")
+        if kept and overlay.store.get(complete) is None:
+            for entity_id, posterior in all_posteriors(overlay.store, effect):
+                self.enter(entity_id, posterior.time_ms)
+            overlay.put(complete, _YES)
+        elif not kept and overlay.store.get(complete) is not None:
+            overlay.delete(complete)  # from now on entities come without
+
+    def throw_away(self) -> None:
+        """Forget what is in memory: the store is the truth."""
+        self._first_ms = 0  # when the first entry is, or earlier
+
+    def write_out(self) -> None:
+        """Nothing is held back."""
+
+    def enter(self, entity_id: str, time_ms: int) -> None:
+        """Enter an entity at its newest application."""
+        if self._kept:
+            self._overlay.change(self._group, keys.age(self._effect, time_ms, entity_id), b"")
+            self._first_ms = min(self._first_ms, time_ms)
+
+    def remove(self, entity_id: str, time_ms: int) -> None:
+        """Strike an entry."""
+        self._overlay.change(self._group, keys.age(self._effect, time_ms, entity_id), None)
+
+    def before(self, time_ms: int) -> list[tuple[int, str]]:
+        """Return the first entries before a time, (time, entity id), some of them."""
+        if self._first_ms >= time_ms:
+            return []
+        first = self._group + keys.time_bytes(self._first_ms)
+        end = self._group + keys.time_bytes(time_ms)
+        entries = islice(self._overlay.scan(self._group, first, end), _AT_ONCE)
+        found = [keys.aged(key) for key, _ in entries]
+        if found:
+            self._first_ms = found[0][0]
+        else:
+            following = next(self._overlay.scan(self._group, end, self._end), None)
+            self._first_ms = keys.MAX_TIME if following is None else keys.aged(following[0])[0]
+        return found
