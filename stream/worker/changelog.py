@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 from confluent_kafka import (
@@ -97,6 +98,20 @@ def load_mark(store: Store) -> Mark | None:
         raise StateError(f"the store's changelog mark is damaged: {error}") from None
 
 
+def consumer_settings(broker: str) -> dict[str, Any]:
+    """Settings of a consumer that reads changelogs."""
+    return client_settings(broker) | {
+        "group.id": "hearback-changelog",  # required, and not used
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "isolation.level": "read_committed",
+        "enable.partition.eof": True,
+        "auto.offset.reset": "error",
+        "queued.max.messages.kbytes": 32 << 10,
+        "fetch.queue.backoff.ms": 10,
+    }
+
+
 class Changelog:
     """One partition of a changelog, to be read.
 
@@ -115,16 +130,7 @@ class Changelog:
         self.topic_id = topic_id
         self.partition = partition
         self._whole_units = whole_units
-        self._settings = client_settings(broker) | {
-            "group.id": "hearback-changelog",  # required, and not used
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "auto.offset.reset": "error",
-            "queued.max.messages.kbytes": 32 << 10,
-            "fetch.queue.backoff.ms": 10,
-        }
+        self._settings = consumer_settings(broker)
 
     def fresh(self, now_ms: int) -> Mark:
         """Return the mark of an empty store."""
@@ -193,10 +199,8 @@ class Changelog:
             mark = load_mark(store) or self.fresh(now_ms())
             self.check(mark, start, end)
             if end - mark.offset <= of_no_matter:
-                return store, _apply(store, {}, mark.at(end, now_ms())), 0
-            if self.is_too_old(mark, end, now_ms()):
-                store, mark = renew(), self.fresh(now_ms())
-                self.check(mark, start, end)
+                return store, apply(store, {}, mark.at(end, now_ms())), 0
+            store, mark = self._renewed(store, mark, start, end, renew, now_ms())
             at.offset = mark.offset or OFFSET_BEGINNING
             consumer.assign([at])
             mark, count = self._read(consumer, store, mark, end, go_on, now_ms)
@@ -206,6 +210,24 @@ class Changelog:
             return store, mark, count
         finally:
             consumer.close()
+
+    def begin(
+        self,
+        consumer: Consumer,
+        store: Store,
+        renew: Callable[[], Store],
+        now_ms: Callable[[], int],
+    ) -> tuple[Store, Mark]:
+        """Return a store, this one or a new one, that may be brought up, and how far it is.
+
+        Raises:
+            StateError: it does not belong to this changelog. KafkaException: no answer.
+
+        """
+        start, end = self._span(consumer)
+        mark = load_mark(store) or self.fresh(now_ms())
+        self.check(mark, start, end)
+        return self._renewed(store, mark, start, end, renew, now_ms())
 
     def is_too_old(self, mark: Mark, end: int, now_ms: int) -> bool:
         """Whether a store is not at the end, and may have missed deletions that have vanished."""
@@ -255,6 +277,21 @@ class Changelog:
         finally:
             consumer.close()
 
+    def _renewed(
+        self,
+        store: Store,
+        mark: Mark,
+        start: int,
+        end: int,
+        renew: Callable[[], Store],
+        now_ms: int,
+    ) -> tuple[Store, Mark]:
+        """Begin anew where a store is too old to be brought up."""
+        if self.is_too_old(mark, end, now_ms):
+            store, mark = renew(), self.fresh(now_ms)
+            self.check(mark, start, end)
+        return store, mark
+
     def _span(self, consumer: Consumer) -> tuple[int, int]:
         at = TopicPartition(self.topic, self.partition)
         start, end = consumer.get_watermark_offsets(at, timeout=_ANSWER_S)
@@ -291,7 +328,7 @@ class Changelog:
                     end = message.offset() or 0
                     if end < least:
                         continue  # there is more, which the broker does not show yet
-                    return _apply(store, writes, mark.at(end, now_ms())), count
+                    return apply(store, writes, mark.at(end, now_ms())), count
                 key, value = message.key() or b"", message.value()
                 unit[key] = value
                 count += 1
@@ -301,7 +338,7 @@ class Changelog:
                     writes |= unit
                     unit.clear()
             if size >= _CHUNK_BYTES and not self._whole_units:
-                mark = _apply(store, writes, mark.at(mark.offset, now_ms()))
+                mark = apply(store, writes, mark.at(mark.offset, now_ms()))
                 writes.clear()
                 size = 0
                 crash_point("recovering")
@@ -309,6 +346,7 @@ class Changelog:
                 raise InterruptedSessionError("a rebalance has begun")
 
 
-def _apply(store: Store, writes: Writes, mark: Mark) -> Mark:
+def apply(store: Store, writes: Writes, mark: Mark) -> Mark:
+    """Write records of a changelog into a store, in one batch with how far it is now."""
     store.write({**writes, MARK: save_mark(mark)})
     return mark
