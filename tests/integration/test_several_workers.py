@@ -119,9 +119,9 @@ def wait_until_shared(*workers: Worker) -> None:
     )
 
 
-def wait_for(condition: Callable[[], bool], *workers: Worker) -> None:
-    """Wait for a condition; a minute and the session time-out at most."""
-    deadline = time.monotonic() + 60 + SESSION_S
+def wait_for(condition: Callable[[], bool], *workers: Worker, seconds: float = 60.0) -> None:
+    """Wait for a condition; a minute unless told otherwise, and the session time-out, at most."""
+    deadline = time.monotonic() + seconds + SESSION_S
     while not condition():
         told = "\n".join(f"{worker.name}: {owned(worker)} {worker.said}" for worker in workers)
         assert time.monotonic() < deadline, told
