@@ -265,6 +265,15 @@ def test_records_below_the_position_are_skipped() -> None:
     assert len(market.sent) == sent
 
 
+def test_the_first_position_is_state_even_without_records() -> None:
+    """A group that has read an aborted transaction has state that says so; later ones can wait."""
+    market = Market(POLICY, 1)
+    member = market.partitions["member", 0]
+    assert len(list(member.process(LABELS, [], 1, kit.NOW_MS))) == 1
+    assert not list(member.process(LABELS, [], 2, kit.NOW_MS))
+    assert member.position(LABELS) == 2
+
+
 def test_a_quiet_partition_is_idle_and_time_goes_on() -> None:
     """When all inputs are idle, windows close by the wall time that passes, not before."""
     market = Market(POLICY, 2, idle_timeout_ms=5_000)

@@ -190,8 +190,10 @@ class Partition(ABC):
         """
         for _ in self._closings(now_ms):
             yield self._finish()
-        if not records and not self._touched:
+        if not records and not self._touched and topic in self._progress.positions:
             # Only transaction markers. Not worth a unit of work, and a restart may pass them again.
+            # (The first ones are: a group that has read something without any state of it would
+            # look like state that was lost.)
             self._progress.positions[topic] = after
             if self._unsaved_since_ms is None:
                 self._unsaved_since_ms = now_ms
