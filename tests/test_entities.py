@@ -12,6 +12,7 @@ from stream.partitioner import partition_of
 from stream.policy import EffectSettings, LabelPolicy, Policy
 from stream.records import APPLICATIONS, COEFFICIENTS, ENGAGEMENTS
 from stream.state import keys
+from stream.state.census import Census
 from stream.state.overlay import Overlay
 from stream.state.posteriors import StoredPosteriors, all_posteriors
 from stream.state.store import MemoryStore
@@ -61,7 +62,7 @@ def of_members(overlay: Overlay, settings: EffectSettings) -> tuple[Effect, Enti
     """Members in an overlay."""
     policy = Policy(labels=LabelPolicy(window_ms=2, allowed_lateness_ms=0), per_member=settings)
     effect = Effect("per_member", 2, settings, "v", StoredPosteriors("per_member", overlay))
-    return effect, Entities(effect, overlay, policy)
+    return effect, Entities(effect, overlay, policy, Census(overlay))
 
 
 STEPS = st.one_of(

@@ -10,6 +10,7 @@ import sys
 import typer
 
 from stream.cli import backtest, demo, history, live, look, tune, upkeep
+from stream.cli.gate import gate
 from stream.cli.topics import topics
 from stream.errors import HearbackError, StoppedError
 
@@ -42,6 +43,7 @@ for _command in (
     app.command()(_command)
 app.add_typer(topics)
 app.add_typer(upkeep.state)
+app.add_typer(gate)
 
 
 def main() -> None:

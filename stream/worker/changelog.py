@@ -154,6 +154,7 @@ class Changelog:
         renew: Callable[[], Store],
         go_on: Callable[[], bool],
         now_ms: Callable[[], int],
+        on_remaining: Callable[[int], None] = lambda _: None,
     ) -> tuple[Store, Mark, int]:
         """Apply what the store lacks, up to the changelog's end.
 
@@ -164,6 +165,7 @@ class Changelog:
             renew: throws the store away and returns an empty one.
             go_on: False: give up, what was done so far is kept.
             now_ms: the wall clock.
+            on_remaining: told how many records are still to come, markers included.
 
         Returns:
             The store (another one if it was renewed), its mark, and how many records were applied.
@@ -186,7 +188,10 @@ class Changelog:
                 self.check(mark, start, end)
             at.offset = mark.offset or OFFSET_BEGINNING
             consumer.assign([at])
-            mark, count = self._read(consumer, store, mark, go_on, now_ms)
+            on_remaining(end - mark.offset)
+            mark, count = self._read(
+                consumer, store, mark, go_on, now_ms, lambda at: on_remaining(max(end - at, 0))
+            )
         except KafkaException as error:
             raise self._unreadable(error) from None
         else:
@@ -257,6 +262,7 @@ class Changelog:
         mark: Mark,
         go_on: Callable[[], bool],
         now_ms: Callable[[], int],
+        on_offset: Callable[[int], None],
     ) -> tuple[Mark, int]:
         writes: dict[bytes, bytes | None] = {}
         unit: dict[bytes, bytes | None] = {} if self._whole_units else writes
@@ -284,6 +290,7 @@ class Changelog:
                 if self._whole_units and key in LAST_OF_UNIT:
                     writes |= unit
                     unit.clear()
+            on_offset(mark.offset)
             if size >= _CHUNK_BYTES and not self._whole_units:
                 mark = _apply(store, writes, mark.at(mark.offset, now_ms()))
                 writes.clear()
