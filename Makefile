@@ -34,6 +34,7 @@ format: setup ## put the code into shape
 
 docs: setup ## the pages of docs/ that are made from the code
 	$(BIN)/python -m stream.metrics.document
+	$(BIN)/python -m stream.configuration.render
 
 test: setup ## all tests but those on a real Kafka
 	$(BIN)/python -m pytest --ignore tests/integration

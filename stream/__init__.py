@@ -4,6 +4,7 @@ The map of the package, from the bottom up; a module imports only what stands ab
 
 ==========================  ====================================================================
 ``errors``, ``units``       one error root; times, durations and speeds as people write them
+``connection``              where a broker is, and how to talk to it
 ``events``, ``features``    what travels, as frozen structs; feature blocks and their names
 ``wire``                    bytes ↔ events: the only owner of field names
 ``partitioner``             murmur2, as Java clients do it
@@ -29,6 +30,7 @@ The map of the package, from the bottom up; a module imports only what stands ab
 ``console``                 what a worker serves: metrics, probes, a page for a person
 ``embedded_broker``         a throw-away broker for trying things out
 ``worker``                  the same stages behind Faust
+``configuration``           one TOML file and the environment: every setting
 ``cli``                     the commands
 ==========================  ====================================================================
 

@@ -216,6 +216,15 @@ class _PolicyFile(msgspec.Struct, forbid_unknown_fields=True):
     gate: _GateFile = msgspec.field(default_factory=_GateFile)
 
 
+FILE_SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "labels": _LabelsFile,
+    "effects.per_member": _EffectFile,
+    "effects.per_job": _EffectFile,
+    "gate": _GateFile,
+}
+"""What may be written in each section."""
+
+
 def parse_policy(text: str) -> Policy:
     """TOML text → policy; ConfigError names the key and what it accepts."""
     try:
@@ -232,10 +241,7 @@ def change_policy(policy: Policy, changes: dict[str, Any]) -> Policy:
 
 def policy_of(document: dict[str, Any]) -> Policy:
     """Policy from what a policy file holds; ConfigError names the key and what it accepts."""
-    try:
-        found = msgspec.convert(document, _PolicyFile)
-    except msgspec.ValidationError as error:
-        raise ConfigError(str(error)) from None
+    found = _file_of(document)
     labels = found.labels
     return Policy(
         labels=LabelPolicy(
@@ -263,6 +269,18 @@ def policy_of(document: dict[str, Any]) -> Policy:
             )
         ),
     )
+
+
+def check_keys(document: dict[str, Any]) -> None:
+    """Refuse unknown keys and other types; values may depend on what stands in another file."""
+    _file_of(document)
+
+
+def _file_of(document: dict[str, Any]) -> _PolicyFile:
+    try:
+        return msgspec.convert(document, _PolicyFile)
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error)) from None
 
 
 def load_policy(path: Path | None) -> Policy:
@@ -306,6 +324,15 @@ def format_policy(policy: Policy) -> str:
             f"coupled = {_truth(effect.coupled)}",
             f'entity_ttl = "{_duration_or_off(effect.entity_ttl_ms)}"',
         ]
+    gate = policy.gate
+    parts += [
+        "\n[gate]",
+        f"enabled = {_truth(gate.enabled)}",
+        f'age = "{format_duration(gate.age_ms)}"',
+        f"applications = {gate.applications}",
+        f"margin = {gate.margin!r}",
+        f'bucket = "{format_duration(gate.bucket_ms)}"',
+    ]
     return "\n".join(parts) + "\n"
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from stream.cli.options import OUT, ApplicationId, Broker
+from stream.cli.options import OUT, ApplicationId, BrokerAddress, ConfigFile, configured, connected
 
 if TYPE_CHECKING:
     from stream.updaters.effect import EffectName
@@ -29,11 +29,12 @@ def open_(
     effect: Annotated[
         Literal["per_member", "per_job", "all"], typer.Argument(help="Whose coefficients.")
     ],
-    broker: Broker,
+    broker: BrokerAddress = None,
     partition: Annotated[
         int | None, typer.Option(min=0, help="Only in this partition. Default: in all.")
     ] = None,
-    app_id: ApplicationId = "hearback",
+    app_id: ApplicationId = None,
+    config: ConfigFile = None,
 ) -> None:
     """Publish an effect's coefficients again, whatever its score is worth now.
 
@@ -44,9 +45,13 @@ def open_(
     from stream.commands import GateCommand
     from stream.worker.control import send_command
 
+    found = configured(config, broker=broker, app_id=app_id)
+    address, application_id = connected(found), found.worker.application_id
     effects: tuple[EffectName, ...] = ("per_member", "per_job") if effect == "all" else (effect,)
     for each in effects:
         command = GateCommand(each, partition, time.time_ns() // 1_000_000)
-        send_command(broker, app_id, command)
+        send_command(address, application_id, command)
         where = "all partitions" if partition is None else f"partition {partition}"
-        OUT.print(f"told the workers of {app_id} to publish {each} in {where}", highlight=False)
+        OUT.print(
+            f"told the workers of {application_id} to publish {each} in {where}", highlight=False
+        )

@@ -46,6 +46,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     idle_timeout_ms: int
     session_timeout_ms: int
     log_level: str
+    log_format: str = "text"
 
 
 def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
@@ -123,6 +124,7 @@ def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
                 embedded=embedded,
                 session_timeout_s=options.session_timeout_ms / 1000.0,
                 log_level=options.log_level,
+                log_format=options.log_format,
             ),
             make_host,
         )
