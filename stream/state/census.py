@@ -59,10 +59,14 @@ class Census:
         self._changed = True
 
     def write_out(self) -> None:
-        """Put the counts into the overlay, if they changed."""
-        if self._changed:
+        """Put the counts into the overlay, if they changed; of nothing, nothing is kept."""
+        if not self._changed:
+            return
+        if self.counts == Counts():
+            self._overlay.delete(self._key)
+        else:
             self._overlay.put(self._key, msgspec.msgpack.encode(self.counts))
-            self._changed = False
+        self._changed = False
 
     def throw_away(self) -> None:
         """Go back to what the store says."""

@@ -51,3 +51,5 @@ def test_a_discard_undoes_the_counts() -> None:
     census.pending(-3)
     assert census.counts.pending == 0
     assert Census(Overlay(store)).counts.pending == 2
+    overlay.flush()
+    assert not list(store.scan(b"", b"\xff"))
