@@ -54,6 +54,28 @@ def test_a_worker_without_broker_or_model_is_bad_usage(tmp_path: Path) -> None:
     code, _, said = run("worker", "--broker", "k:1", "--data", tmp_path)
     assert code == 2
     assert "[worker] model" in " ".join(said.split())
-    code, _, said = run("topics", "create")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("topics", "create"),
+        ("forget", "member", "m"),
+        ("state", "verify", "--checkpoint", "c"),
+        ("gate", "open", "all"),
+        ("produce", "LOG"),
+    ],
+)
+def test_who_talks_to_a_broker_asks_for_it_in_one_way(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """Option, variable or configuration; what is configured is used, password and all."""
+    log = tmp_path / "log.jsonl"
+    log.write_text("")
+    words = [str(log) if word == "LOG" else word for word in command]
+    code, _, said = run(*words)
     assert code == 2
     assert "HEARBACK_BROKER" in said
+    code, _, said = run(*words, HEARBACK_KAFKA_BROKER="k:1", HEARBACK_KAFKA_SECURITY="sasl_ssl")
+    assert code == 1
+    assert "needs sasl_mechanism" in said

@@ -28,8 +28,14 @@ def _group() -> None:
 
 
 def checkpoint(
-    data: Annotated[Path, typer.Option(help="The running worker's data folder.")],
     out: Annotated[Path, typer.Option(help="Folder of the copy; the worker makes it.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="The running worker's data folder. Default: [worker] data, hearback-data."
+        ),
+    ] = None,
+    config: ConfigFile = None,
 ) -> None:
     """Copy the state of a running worker, which goes on meanwhile.
 
@@ -41,7 +47,7 @@ def checkpoint(
     from stream.worker.requests import ask_checkpoint
 
     with doing("copying the state"):
-        done = ask_checkpoint(data, out)
+        done = ask_checkpoint(data or configured(config).worker.data, out)
     OUT.print(
         f"{done.stores} stores, {done.size_bytes / 1e6:,.1f} MB in {out}",
         highlight=False,

@@ -88,12 +88,13 @@ class Listener:
             ends.append(at)
         self._consumer.assign(ends)
 
-    def wait_for(self, count: int) -> int:
-        """Wait for so many; return how many there were."""
-        found, deadline = 0, time.monotonic() + _PATIENCE_S
-        while found < count and time.monotonic() < deadline:
+    def wait_for(self, count: int) -> list[str]:
+        """Wait for so many; return whose they were."""
+        found: list[str] = []
+        deadline = time.monotonic() + _PATIENCE_S
+        while len(found) < count and time.monotonic() < deadline:
             messages = self._consumer.consume(1000, timeout=0.5)
-            found += sum(each.error() is None for each in messages)
+            found += [(each.key() or b"").decode() for each in messages if each.error() is None]
         self._consumer.close()
         return found
 
@@ -102,7 +103,7 @@ class Listener:
 def test_all_commands_work_with_a_password_over_tls(
     kafka: SecureKafka, small_market: Market, tmp_path: Path, mechanism: str
 ) -> None:
-    """Config, topics, worker, producer and gate; the password is in nothing that they say."""
+    """Config, topics, worker, producer, gate, upkeep; the password is in nothing that they say."""
     model = small_market.folder / "model"
     config = configuration(kafka, tmp_path, mechanism, model)
     said = [
@@ -121,8 +122,19 @@ def test_all_commands_work_with_a_password_over_tls(
         )
     try:
         said.append(hearback("produce", small_market.log, "--config", config))
-        assert listener.wait_for(_ENOUGH) >= _ENOUGH, log.read_text()
-        said.append(hearback("gate", "open", "all", "--config", config))
+        labelled = listener.wait_for(_ENOUGH)
+        assert len(labelled) >= _ENOUGH, log.read_text()
+        known = labelled[0]
+        said += [
+            hearback(*words, "--config", config)
+            for words in (
+                ("gate", "open", "all"),
+                ("checkpoint", "--out", tmp_path / "copy"),
+                ("state", "verify", "--checkpoint", tmp_path / "copy"),
+                ("inspect", "member", known, "--broker", kafka.secure_address),
+                ("forget", "member", known),
+            )
+        ]
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0, log.read_text()
     finally:
