@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from stream.connection import client_security
 from stream.errors import BrokerError, ConfigError, StateError
 from stream.events import Coefficients
 from stream.global_model import GlobalModel
@@ -154,6 +155,7 @@ def from_topic(
             "isolation.level": "read_committed",
             "log_level": 0,
         }
+        | client_security(broker)
     )
     try:
         topic = consumer.list_topics(COEFFICIENTS, timeout=_ANSWER_S).topics[COEFFICIENTS]

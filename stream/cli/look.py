@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from stream.cli.options import OUT
+from stream.cli.options import OUT, ConfigFile, configured, connected
 from stream.errors import ConfigError
 from stream.global_model import load_model
 
@@ -24,6 +24,7 @@ def inspect(
     broker: Annotated[
         str | None, typer.Option(help="Kafka (host:port): reads the coefficients topic.")
     ] = None,
+    config: ConfigFile = None,
     model: Annotated[
         Path | None, typer.Option(help="With --broker: the model folder that names the features.")
     ] = None,
@@ -45,7 +46,10 @@ def inspect(
         entity = from_data(data, effect, entity_id)
     else:
         entity = from_topic(
-            broker or "", effect, entity_id, None if model is None else load_model(model)
+            connected(configured(config, broker=broker)),
+            effect,
+            entity_id,
+            None if model is None else load_model(model),
         )
     if entity is None:
         raise ConfigError(f"nothing was learned of {kind} {entity_id}")

@@ -164,6 +164,7 @@ class Changelog:
         go_on: Callable[[], bool],
         now_ms: Callable[[], int],
         end: int | None = None,
+        on_remaining: Callable[[int], None] = lambda _: None,
     ) -> tuple[Store, Mark, int]:
         """Apply what the store lacks, up to the changelog's end.
 
@@ -177,6 +178,7 @@ class Changelog:
             end: what was returned to the last one who wrote to it (:data:`END`). A broker that was
                 killed hard names, for a moment after its start, an earlier end than what it has
                 confirmed; None: believe it.
+            on_remaining: told how many records are still to come, markers included.
 
         Returns:
             The store (another one if it was renewed), its mark, and how many records were applied.
@@ -203,8 +205,12 @@ class Changelog:
             store, mark = self._renewed(store, mark, start, end, renew, now_ms())
             at.offset = mark.offset or OFFSET_BEGINNING
             consumer.assign([at])
+            on_remaining(end - mark.offset)
             try:
-                mark, count = self._read(consumer, store, mark, end, go_on, now_ms)
+                mark, count = self._read(
+                    *(consumer, store, mark, end, go_on, now_ms),
+                    lambda at: on_remaining(max(end - at, 0)),
+                )
             finally:
                 store.flush()  # or a log that goes on later would have a gap before it
         except KafkaException as error:
@@ -311,6 +317,7 @@ class Changelog:
         least: int,
         go_on: Callable[[], bool],
         now_ms: Callable[[], int],
+        on_offset: Callable[[int], None],
     ) -> tuple[Mark, int]:
         # All without a log: it is in the changelog, and a crash costs reading it again.
         writes: dict[bytes, bytes | None] = {}
@@ -342,6 +349,7 @@ class Changelog:
                 if self._whole_units and key in LAST_OF_UNIT:
                     writes |= unit
                     unit.clear()
+            on_offset(offset)
             if size >= _CHUNK_BYTES and not self._whole_units:
                 mark = apply(store, writes, mark.at(offset + 1, now_ms()), logged=False)
                 writes.clear()

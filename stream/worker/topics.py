@@ -21,6 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     NewTopic,
 )
 
+from stream.commands import control_of
 from stream.errors import BrokerError, ConfigError
 from stream.records import COEFFICIENTS, CONSUMED, DEAD_LETTERS, TOPICS
 from stream.worker.changelog import DELETE_RETENTION_MS, MAX_VALUE_BYTES, STAGES, changelog_of
@@ -65,6 +66,7 @@ def plans(application_id: str, window_ms: int) -> list[TopicPlan]:
         *(TopicPlan(name, False, kept) for name in CONSUMED),
         TopicPlan(COEFFICIENTS, True, compacted),
         TopicPlan(DEAD_LETTERS, False, kept, same_count=False),
+        TopicPlan(control_of(application_id), True, compacted, same_count=False),
         *(TopicPlan(changelog_of(application_id, stage), True, changelog) for stage in STAGES),
     ]
 
