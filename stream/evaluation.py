@@ -30,6 +30,9 @@ AGES_MS: dict[str, int] = {
 
 _ANY = "any"
 
+_ROW = np.dtype([("target", "i1"), ("global", "<f8"), ("full", "<f8")])
+ROW_BYTES = _ROW.itemsize
+
 Numbers: TypeAlias = "array[int] | array[float] | NDArray[np.float64]"
 
 
@@ -76,6 +79,25 @@ class Prequential:
         self._targets.append(change.kind.label)
         self._global.append(facts.global_score)
         self._full.append(facts.global_score + facts.member_score + facts.job_score)
+
+    def __len__(self) -> int:
+        """Return how many were collected."""
+        return len(self._targets)
+
+    def rows(self, first: int = 0) -> bytes:
+        """What was collected from the ``first`` on, :data:`ROW_BYTES` each, for :meth:`extend`."""
+        rows = np.empty(len(self._targets) - first, _ROW)
+        rows["target"] = self._targets[first:]
+        rows["global"] = self._global[first:]
+        rows["full"] = self._full[first:]
+        return rows.tobytes()
+
+    def extend(self, rows: bytes) -> None:
+        """Take in what another, or an earlier life of this one, has collected."""
+        collected = np.frombuffer(rows, _ROW)
+        self._targets.frombytes(collected["target"].tobytes())
+        self._global.frombytes(collected["global"].tobytes())
+        self._full.frombytes(collected["full"].tobytes())
 
     def summary(self) -> Summary:
         """Judge all that was collected."""
