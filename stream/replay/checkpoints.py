@@ -74,11 +74,15 @@ class Share(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a replay was: what it read, its files in bytes, its shares."""
+    """How far a replay was: what it read, its files in bytes, its shares.
+
+    ``dead_letters`` are those that belong to no share.
+    """
 
     reader: ReaderState
     lengths: dict[str, int]
     shares: list[Share]
+    dead_letters: dict[str, int] = {}
 
 
 class Checkpoints:
@@ -91,9 +95,7 @@ class Checkpoints:
 
     """
 
-    def __init__(
-        self, run: Path, settings: RunSettings, *, every_lines: int = EVERY_LINES
-    ) -> None:
+    def __init__(self, run: Path, settings: RunSettings, *, every_lines: int = EVERY_LINES) -> None:
         self._run = run
         self._settings = settings
         self._every_lines = every_lines
@@ -103,7 +105,7 @@ class Checkpoints:
 
     def begin(self) -> None:
         """Say what the replay is, in the folder of a new run."""
-        self._folder.mkdir()
+        self._folder.mkdir(parents=True)
         _write(self._folder / _SETTINGS, self._settings)
 
     def resume(self) -> Progress | None:

@@ -80,9 +80,7 @@ class Tallies:
             closed=timeliness.closed,
         )
 
-    def restore(
-        self, counts: Counts, rows: bytes, jobs: JobStage, members: MemberStage
-    ) -> None:
+    def restore(self, counts: Counts, rows: bytes, jobs: JobStage, members: MemberStage) -> None:
         """Go on from what was counted before, with the rows of ``prequential``."""
         timeliness = self._timeliness
         self.dead_letters = Counter(counts.dead_letters)
