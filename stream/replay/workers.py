@@ -119,25 +119,31 @@ class Workers:
 
     def _why(self) -> WorkerDiedError:
         """Find out which one ended first: the others end because of it."""
-        wait([each.sentinel for each in self._processes], _LAST_WORDS_S)
-        for each in self._processes:
-            each.join(_LAST_WORDS_S)
-        for share, each in enumerate(self._processes):
-            with suppress(EOFError, OSError):
-                while self._connections[share].poll():
-                    message = from_worker.decode(self._connections[share].recv_bytes())
-                    if isinstance(message, Failed):
-                        return WorkerDiedError(message.message)
-            code = each.exitcode
-            if code is not None and code not in {0, process.LEFT_ALONE}:
-                how = f"exit code {code}" if code > 0 else signal.Signals(-code).name
-                return WorkerDiedError(
-                    f"replay worker {share} ended unexpectedly ({how}): the replay can be resumed"
-                    " with --resume"
-                )
-        return WorkerDiedError(
-            "a replay worker ended unexpectedly: the replay can be resumed with --resume"
-        )
+        running = list(self._processes)
+        while running and wait([each.sentinel for each in running], _LAST_WORDS_S):
+            ended = [each for each in running if each.exitcode is not None]
+            for each in ended:
+                running.remove(each)
+                share = self._processes.index(each)
+                failed = self._last_words(share)
+                if failed is not None:
+                    return WorkerDiedError(failed.message)
+                code = each.exitcode or 0
+                if code not in {0, process.LEFT_ALONE}:
+                    how = f"exit code {code}" if code > 0 else signal.Signals(-code).name
+                    return WorkerDiedError(
+                        f"replay worker {share} ended unexpectedly ({how}): go on with --resume"
+                    )
+        return WorkerDiedError("a replay worker ended unexpectedly: go on with --resume")
+
+    def _last_words(self, share: int) -> Failed | None:
+        """Look for what a worker said before it ended."""
+        with suppress(EOFError, OSError):
+            while self._connections[share].poll():
+                message = from_worker.decode(self._connections[share].recv_bytes())
+                if isinstance(message, Failed):
+                    return message
+        return None
 
     def _end(self) -> None:
         for connection in self._connections:
