@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
@@ -48,23 +51,34 @@ Peers = list["Connection | None"]
 
 
 def main(parent: Connection, peers: Peers) -> None:
-    """Work until the parent says that it is over; called in a process of its own."""
+    """Work until the parent says that it is over; called in a process of its own, which it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends the workers
+    code = 0
     try:
-        setup = setup_decoder.decode(parent.recv_bytes())
-        inbox: SimpleQueue[Batch | Finish] = SimpleQueue()
-        threading.Thread(target=_receive, args=(parent, inbox), daemon=True).start()
-        try:
-            warm_up()
-            store = RocksStore(Path(setup.state))
-            try:
-                _Worker(setup, store, parent, peers).run(inbox.get)
-            finally:
-                store.close()
-        except HearbackError as error:
+        _work(parent, peers)
+    except HearbackError as error:
+        with suppress(OSError):
             parent.send_bytes(encode(Failed(str(error))))
     except (EOFError, ConnectionError):
-        os._exit(LEFT_ALONE)
+        code = LEFT_ALONE
+    except BaseException:  # noqa: BLE001 - the parent says that it ended; why is said here
+        traceback.print_exc()
+        sys.stderr.flush()
+        code = 1
+    # Not Python's own way out, which was seen to wait for the thread that waits for the parent.
+    os._exit(code)
+
+
+def _work(parent: Connection, peers: Peers) -> None:
+    setup = setup_decoder.decode(parent.recv_bytes())
+    inbox: SimpleQueue[Batch | Finish] = SimpleQueue()
+    threading.Thread(target=_receive, args=(parent, inbox), daemon=True).start()
+    warm_up()
+    store = RocksStore(Path(setup.state))
+    try:
+        _Worker(setup, store, parent, peers).run(inbox.get)
+    finally:
+        store.close()
 
 
 def _receive(parent: Connection, inbox: SimpleQueue[Batch | Finish]) -> None:
