@@ -7,6 +7,7 @@ window has closed and its label is the truth.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections import Counter
 from typing import TypeAlias
 
@@ -29,6 +30,9 @@ AGES_MS: dict[str, int] = {
 """Ages of an application at which it is asked how many labels were known."""
 
 _ANY = "any"
+_LIMITS_MS = [*AGES_MS.values()]
+_WITHIN = [[*list(AGES_MS)[at:], _ANY] for at in range(len(AGES_MS) + 1)]
+"""Names of the ages that are not exceeded, by how many are."""
 
 _ROW = np.dtype([("target", "i1"), ("global", "<f8"), ("full", "<f8")])
 ROW_BYTES = _ROW.itemsize
@@ -148,11 +152,13 @@ class Timeliness:
             return
         self.labels[change.kind.wire] += 1
         age_ms = change.label_time_ms - change.facts.event_time_ms
-        within = [_ANY, *(name for name, limit_ms in AGES_MS.items() if age_ms <= limit_ms)]
+        within = _WITHIN[bisect_left(_LIMITS_MS, age_ms)]
         if change.previous is Kind.PENDING:
-            self.first_within.update(within)
+            for name in within:
+                self.first_within[name] += 1
         if change.kind is Kind.POSITIVE:
-            self.positives_known_within.update(within)
+            for name in within:
+                self.positives_known_within[name] += 1
             if change.previous is not Kind.PENDING:
                 self.flips[change.previous_rule or change.previous.wire] += 1
 

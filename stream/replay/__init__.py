@@ -10,6 +10,7 @@
 ``workers``        the worker processes, as their parent sees them
 ``process``        one worker process around a lane
 ``parallel``       the process that reads, splits, merges and writes
+``collector``      the garbage collector, told what a replay is like
 ``resumable``      a replay into a folder, by one process or several, that can be resumed
 =================  ==============================================================================
 

@@ -29,6 +29,7 @@ from stream.features import FeatureSpace
 from stream.global_model import GlobalModel
 from stream.policy import Policy
 from stream.replay.messages import Asked, Batch, Item, Lines, Output
+from stream.replay.run import MOST_HELD
 from stream.replay.tallies import Counts, Tallies
 from stream.run_folder import dead_letter_line, score_line
 from stream.stages import JobStage, MemberStage, Steps
@@ -80,9 +81,11 @@ class Lane:
         self._share = share
         self._store = store
         self._overlay = Overlay(store)
-        self._jobs = JobStage(self._overlay, space.per_job.size, policy, model)
+        self._jobs = JobStage(self._overlay, space.per_job.size, policy, model, MOST_HELD)
         version = self._jobs.model_version
-        self._members = MemberStage(self._overlay, space.per_member.size, policy, version)
+        self._members = MemberStage(
+            self._overlay, space.per_member.size, policy, version, MOST_HELD
+        )
         self._tallies = Tallies(score_from_ms)
         self._shares = shares
         self._steps = 0

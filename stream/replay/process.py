@@ -25,6 +25,7 @@ from stream.errors import HearbackError
 from stream.features import FeatureSpace
 from stream.global_model import GlobalModel
 from stream.replay.checkpoints import save_rows
+from stream.replay.collector import seldom_collecting
 from stream.replay.lane import Lane
 from stream.replay.messages import (
     Batch,
@@ -76,7 +77,8 @@ def _work(parent: Connection, peers: Peers) -> None:
     warm_up()
     store = RocksStore(Path(setup.state))
     try:
-        _Worker(setup, store, parent, peers).run(inbox.get)
+        with seldom_collecting():
+            _Worker(setup, store, parent, peers).run(inbox.get)
     finally:
         store.close()
 

@@ -13,6 +13,7 @@ from stream.features import FeatureSpace
 from stream.global_model import NO_MODEL, GlobalModel
 from stream.policy import Policy
 from stream.replay.checkpoints import EVERY_LINES, Checkpoints, RunSettings
+from stream.replay.collector import seldom_collecting
 from stream.replay.parallel import SYNC_MS, replay_parallel
 from stream.replay.run import replay
 from stream.run_folder import RunFolder, RunMetrics
@@ -86,7 +87,7 @@ def replay_into(
         resumed = None
         folder = RunFolder(out, own_state=alone)
         checkpoints.begin()
-    with folder:
+    with seldom_collecting(), folder:
         if alone:
             metrics = replay(
                 lines,

@@ -18,13 +18,12 @@ from producers.logs import merge, write_lines
 from producers.simulate import simulate
 from producers.truth import SimulationSettings
 from stream.errors import ConfigError, WorkerDiedError
-from stream.events import Label
 from stream.inspection import from_run
 from stream.labels.ladder import BY_NAME, rung
 from stream.policy import Policy
 from stream.replay import Options, first_look, parallel, replay_into, workers
 from stream.replay.lane import Lane
-from stream.replay.messages import Batch, Item
+from stream.replay.messages import Asked, Batch, Item
 from stream.replay.parallel import SYNC_MS
 from stream.run_folder import COEFFICIENTS, FILES, LABELS, SCORES, RunMetrics
 from stream.state.store import MemoryStore
@@ -229,7 +228,7 @@ def _lanes(events: Sequence[Any], count: int, cuts: Sequence[int]) -> dict[Any, 
     lanes = [
         Lane(share, count, MemoryStore(), Policy(), model, model.space, 0) for share in range(count)
     ]
-    written: list[Label | Any] = []
+    written: list[dict[str, Any]] = []
     largest = 0
     watermark: int | None = None
     bounds = [0, *cuts, len(events)]
@@ -246,9 +245,7 @@ def _lanes(events: Sequence[Any], count: int, cuts: Sequence[int]) -> dict[Any, 
             }[name]  # fmt: skip
             batches[share].append(Item(number, watermark, kit.source(), owner, **{field: event}))
             if name == "Application" and owner != share:
-                asked[owner][share].append(
-                    parallel.Asked(event.member_id, event.features.per_member)
-                )
+                asked[owner][share].append(Asked(event.member_id, event.features.per_member))
             largest = max(largest, event.event_time_ms)
             watermark = largest - Policy().labels.allowed_lateness_ms
         if end == len(events):
