@@ -129,6 +129,16 @@ class WorkerMetrics:
             " is away. 0: it has some.",
             registry=registry,
         )
+        self._standbys = Gauge(
+            "hearback_standby_partitions",
+            "Copies kept of partitions that another worker owns, to be taken over from it.",
+            registry=registry,
+        )
+        self._standbys_behind = Gauge(
+            "hearback_standby_partitions_behind",
+            "Copies that have not come to the end of their changelogs.",
+            registry=registry,
+        )
         self._lost = Counter(
             "hearback_sessions_lost",
             "Sessions of a partition that ended before their time, by stage and reason (fenced,"
@@ -174,6 +184,11 @@ class WorkerMetrics:
     def unassigned(self, seconds: Callable[[], float]) -> None:
         """Say how to find out for how long the worker has had no partitions."""
         self._unassigned.set_function(seconds)
+
+    def standbys(self, count: Callable[[], int], behind: Callable[[], int]) -> None:
+        """Say how to find out how many copies are kept, and how many are behind."""
+        self._standbys.set_function(count)
+        self._standbys_behind.set_function(behind)
 
     def lost(self, stage: str, reason: str) -> None:
         """A session ended before its time."""

@@ -37,6 +37,7 @@ from stream.worker.crashpoints import crash_point
 from stream.worker.data_folder import DataFolder, Place
 from stream.worker.requests import Requests
 from stream.worker.session import Session, SessionSettings
+from stream.worker.standby import Standbys
 from stream.worker.transport import RecordBatch
 
 _log = logging.getLogger(__name__)
@@ -59,6 +60,9 @@ class Positions(Protocol):
 
     def high_watermark(self, partition: TopicPartition) -> int | None:
         """Return a partition's end."""
+
+    def standbys(self) -> frozenset[TopicPartition]:
+        """Return what this worker is to take over when its owner is gone."""
 
     async def begun(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Return how far the group has read of those that it has read anything of."""
@@ -157,6 +161,7 @@ class Host:
         self._metrics = metrics
         self._data = data
         self._now_ms = now_ms
+        self._standbys = Standbys(settings, data, now_ms)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="session")
         self._owned: dict[Place, _Owned] = {}
         self._requests = Requests(data.path, self.checkpoint)
@@ -164,6 +169,7 @@ class Host:
         self._asking = asyncio.Lock()
         self._unassigned_since: float | None = time.monotonic()
         metrics.unassigned(self._unassigned_s)
+        metrics.standbys(lambda: self._standbys.count, self._standbys.behind)
 
     # -- what the worker calls ---------------------------------------------------------------
 
@@ -184,8 +190,14 @@ class Host:
                     " have the same number of partitions"
                 )
         await self._end_sessions()
+        await self._in_thread(self._standbys.stop)
         places = [(stage, number) for number in numbers for stage in STAGES]
-        await self._in_thread(self._data.keep_only, places)
+        copies = [
+            (stage, number)
+            for number in {number for _, number in self._control.standbys()}.difference(numbers)
+            for stage in STAGES
+        ]
+        await self._in_thread(self._data.keep_only, [*places, *copies])
         owned = [_Owned(place) for place in places]
         self._owned = {each.place: each for each in owned}
         if places:
@@ -196,6 +208,10 @@ class Host:
         for outcome in outcomes:
             if outcome is not None:
                 raise outcome
+        loop = asyncio.get_running_loop()
+        self._standbys.follow(
+            copies, lambda error: loop.call_soon_threadsafe(self._control.fail, error)
+        )
         self._tell_owned()
 
     async def revoked(self, partitions: frozenset[TopicPartition]) -> None:
@@ -238,6 +254,7 @@ class Host:
     async def stop(self) -> None:
         """Release everything."""
         await self._requests.close()
+        await self._in_thread(self._standbys.stop)
         await self._end_sessions()
         self._owned = {}
         await self._in_thread(self._data.release)
