@@ -51,6 +51,7 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_jump_ms: int | None
     workers: int
     sync_ms: int | None
+    flush_every: int
 
 
 _SAID = {
@@ -63,6 +64,7 @@ _SAID = {
     "max_jump_ms": "--max-jump",
     "workers": "--workers",
     "sync_ms": "--sync",
+    "flush_every": "release",
 }
 
 

@@ -77,6 +77,7 @@ def replay_parallel(
     workers: int,
     checkpoints: Checkpoints,
     sync_ms: int = SYNC_MS,
+    flush_every: int = FLUSH_EVERY,
     score_from_ms: int = 0,
     close: bool = False,
     max_jump_ms: int | None = None,
@@ -92,6 +93,7 @@ def replay_parallel(
             :func:`stream.replay.replay`.
         workers: how many processes work, beside this one.
         sync_ms: event time between two barriers.
+        flush_every: lines for each worker between two flushes.
         checkpoints: of the folder.
         resumed: what ``checkpoints`` found to go on from.
 
@@ -103,7 +105,7 @@ def replay_parallel(
     reader = Reader(space, policy, scored=model is not None, max_jump_ms=max_jump_ms)
     setups = _setups(folder, policy, model, space, workers, checkpoints, score_from_ms, resumed)
     with Workers(setups) as team:
-        run = _Parallel(reader, folder, team, checkpoints)
+        run = _Parallel(reader, folder, team, checkpoints, flush_every)
         rest = iter(lines)
         if resumed is not None:
             reader.skip(rest, resumed.reader)
@@ -127,8 +129,14 @@ class _Parallel:
     """The reader's side of the work."""
 
     def __init__(
-        self, reader: Reader, folder: RunFolder, team: Workers, checkpoints: Checkpoints
+        self,
+        reader: Reader,
+        folder: RunFolder,
+        team: Workers,
+        checkpoints: Checkpoints,
+        flush_every: int,
     ) -> None:
+        self._flush_every = flush_every
         self._reader = reader
         self._folder = folder
         self._team = team
@@ -236,7 +244,7 @@ class _Parallel:
         """Send the workers their batches; take in what they have done of an earlier one."""
         lines, shares = self._reader.lines, range(len(self._team))
         due = self._checkpoints.due(lines)
-        flush = due or lines - self._flushed_lines >= FLUSH_EVERY * len(shares)
+        flush = due or lines - self._flushed_lines >= self._flush_every * len(shares)
         if flush:
             self._flushed_lines = lines
         if due:

@@ -15,20 +15,24 @@ from stream.policy import Policy
 from stream.replay.checkpoints import EVERY_LINES, Checkpoints, RunSettings
 from stream.replay.collector import seldom_collecting
 from stream.replay.parallel import SYNC_MS, replay_parallel
-from stream.replay.run import replay
+from stream.replay.run import FLUSH_EVERY, replay
 from stream.run_folder import RunFolder, RunMetrics
 
 MOST_WORKERS = 64
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How to replay; all but ``checkpoint_every`` (lines) are part of what is replayed."""
+    """How to replay; all but ``checkpoint_every`` (lines) are part of what is replayed.
+
+    ``flush_every``: lines, for each worker, between two flushes of the state.
+    """
 
     score_from_ms: int = 0
     close: bool = False
     max_jump_ms: int | None = None
     workers: int = 1
     sync_ms: int = SYNC_MS
+    flush_every: int = FLUSH_EVERY
     checkpoint_every: int = EVERY_LINES
 
     def __post_init__(self) -> None:
@@ -78,6 +82,7 @@ def replay_into(
         max_jump_ms=options.max_jump_ms,
         workers=options.workers,
         sync_ms=None if alone else options.sync_ms,
+        flush_every=options.flush_every,
     )
     checkpoints = Checkpoints(out, settings, every_lines=options.checkpoint_every)
     if resume:
@@ -99,6 +104,7 @@ def replay_into(
                 close=options.close,
                 max_jump_ms=options.max_jump_ms,
                 progress=progress,
+                flush_every=options.flush_every,
                 checkpoints=checkpoints,
                 resumed=resumed,
             )
@@ -116,6 +122,7 @@ def replay_into(
                 close=options.close,
                 max_jump_ms=options.max_jump_ms,
                 progress=progress,
+                flush_every=options.flush_every,
                 resumed=resumed,
             )
     checkpoints.remove()

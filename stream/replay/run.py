@@ -54,6 +54,7 @@ def replay(
     close: bool = False,
     max_jump_ms: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
+    flush_every: int = FLUSH_EVERY,
     checkpoints: Checkpoints | None = None,
     resumed: Progress | None = None,
 ) -> RunMetrics:
@@ -69,18 +70,19 @@ def replay(
         close: move event time past every window at the end.
         max_jump_ms: hold an event further ahead back until others confirm it; None: never.
         progress: called with the number of lines read, now and then.
+        flush_every: lines, or labels of one line, between two flushes.
         checkpoints: of the sink, which must be a run folder then; None: make none.
         resumed: what ``checkpoints`` found to go on from.
 
     """
-    run = _Run(sink, policy, model, space, score_from_ms, max_jump_ms)
+    run = _Run(sink, policy, model, space, score_from_ms, max_jump_ms, flush_every)
     rest = iter(lines)
     if checkpoints is not None and resumed is not None:
         run.restore(rest, checkpoints, resumed)
     reader = run.reader
     for line in rest:
         run.line(line)
-        if reader.lines % FLUSH_EVERY == 0:
+        if reader.lines % flush_every == 0:
             run.flush()
             progress(reader.lines)
             if checkpoints is not None and checkpoints.due(reader.lines):
@@ -106,7 +108,9 @@ class _Run:
         space: FeatureSpace,
         score_from_ms: int,
         max_jump_ms: int | None,
+        flush_every: int,
     ) -> None:
+        self._flush_every = flush_every
         self.reader = Reader(space, policy, scored=model is not None, max_jump_ms=max_jump_ms)
         self._sink = sink
         self._score_from_ms = score_from_ms
@@ -223,7 +227,7 @@ class _Run:
         self._emit(self._jobs.close_due(watermark_ms))
         for entities in (self._jobs.entities, self._members.entities):
             for count, _ in enumerate(entities.leave(watermark_ms), 1):
-                if count % FLUSH_EVERY == 0:
+                if count % self._flush_every == 0:
                     self.flush()
 
     def _emit(self, steps: Steps) -> None:
@@ -233,7 +237,7 @@ class _Run:
                 if step.label is not None:
                     self._members.learn(step.label)
                     self._sink.label(step.label)
-            if count % FLUSH_EVERY == 0:
+            if count % self._flush_every == 0:
                 self.flush()  # one line may settle or close a million applications
         if self._jobs.dead_letters:
             for letter in self._jobs.dead_letters:

@@ -42,7 +42,13 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def options(workers: int) -> Options:
     """Return how the log is replayed here."""
-    return Options(close=True, max_jump_ms=100 * DAY_MS, workers=workers, checkpoint_every=EVERY)
+    return Options(
+        close=True,
+        max_jump_ms=100 * DAY_MS,
+        workers=workers,
+        flush_every=1024,
+        checkpoint_every=EVERY,
+    )
 
 
 def replayed(
@@ -149,7 +155,7 @@ def test_another_replay_is_refused(log: Path, whole: dict[int, Path]) -> None:
         ("another log", options(1), None, longer),
         ("another --policy", options(1), other, log),
         ("another --workers", options(2), None, log),
-        ("another --score-from", Options(close=True, score_from_ms=5), None, log),
+        ("another --score-from", Options(close=True, score_from_ms=5, flush_every=1024), None, log),
     ):
         with pytest.raises(ConfigError, match=match):
             replayed(path, out, chosen, policy=policy, resume=True)
@@ -157,7 +163,7 @@ def test_another_replay_is_refused(log: Path, whole: dict[int, Path]) -> None:
     changed.parent.mkdir()
     changed.write_bytes(log.read_bytes().replace(b"m000001", b"m000002", 1))
     assert {path: path.read_bytes() for path in out.glob("*.jsonl")} == kept
-    with pytest.raises(ConfigError, match="its first 4,096 lines differ"):
+    with pytest.raises(ConfigError, match="its first 3,072 lines differ"):
         replayed(changed, out, options(1), resume=True)
     replayed(log, out, options(1), resume=True)
     same_files(whole[1], out)
