@@ -11,9 +11,9 @@ labels, both effects, RocksDB, all files written. Keys of the last line:
 - ``rss_mb``: the largest resident memory of the one process.
 
 Rates are by the clock, from the first line read to the last file written, without the loading of
-the kernel in the process that reads. ``_cpu``: by the CPU time of all processes,
-which is what to look at where other programs are busy (``two_over_one_cpu``: were it
-spread evenly). ``--full`` takes 1,000,000 members and 10,000,000 events over 28 days for
+the kernel in the process that reads. ``_cpu``: by the CPU time of all processes, which is what to
+look at where other programs are busy (``two_over_one_cpu``: were the work of two spread evenly).
+``--full`` takes 1,000,000 members and 10,000,000 events over 28 days for
 ``last_over_first`` (the last million over the first) and ``rss_mb``, and an hour; without it they
 are of 400,000 events over 40,000 members, and one process is compared with two on 200,000 events.
 """
