@@ -32,7 +32,7 @@ from stream.state.census import Census
 from stream.state.facts import StoredFacts
 from stream.state.overlay import Overlay
 from stream.state.posteriors import StoredPosteriors
-from stream.updaters.effect import Effect
+from stream.updaters.effect import MOST_HELD, Effect
 
 
 class Labelled(NamedTuple):
@@ -54,10 +54,18 @@ class MemberStage:
         size: d of the per-member block.
         policy: settings of the effect.
         model_version: of the frozen global model.
+        most_held: examples that the effect keeps in memory.
 
     """
 
-    def __init__(self, overlay: Overlay, size: int, policy: Policy, model_version: str) -> None:
+    def __init__(
+        self,
+        overlay: Overlay,
+        size: int,
+        policy: Policy,
+        model_version: str,
+        most_held: int = MOST_HELD,
+    ) -> None:
         self.census = Census(overlay, "member")
         self.effect = Effect(
             "per_member",
@@ -65,6 +73,7 @@ class MemberStage:
             policy.per_member.fitted(size),
             model_version,
             StoredPosteriors("per_member", overlay),
+            most_held=most_held,
         )
         self.entities = Entities(self.effect, overlay, policy, self.census)
 
@@ -88,6 +97,7 @@ class JobStage:
         size: d of the per-job block.
         policy: label policy and settings of the effect.
         model: the frozen global model; None when every application brings ``global_score``.
+        most_held: examples that the effect keeps in memory.
 
     Attributes:
         dead_letters: set aside since the shell last took them (engagements that expired).
@@ -95,7 +105,12 @@ class JobStage:
     """
 
     def __init__(
-        self, overlay: Overlay, size: int, policy: Policy, model: GlobalModel | None
+        self,
+        overlay: Overlay,
+        size: int,
+        policy: Policy,
+        model: GlobalModel | None,
+        most_held: int = MOST_HELD,
     ) -> None:
         self.dead_letters: list[DeadLetter] = []
         self.census = Census(overlay, "job")
@@ -107,6 +122,7 @@ class JobStage:
             policy.per_job.fitted(size),
             self.model_version,
             StoredPosteriors("per_job", overlay),
+            most_held=most_held,
         )
         self.entities = Entities(self.effect, overlay, policy, self.census)
         self._machine = LabelMachine(
