@@ -81,9 +81,7 @@ def _panel(panel: Panel) -> stat.Panel | timeseries.Panel:
     made.title(panel.title).description(panel.text).span(panel.span).unit(panel.unit)
     made.datasource(SOURCE).thresholds(_thresholds(panel))
     if panel.kind == "graph":
-        made.color_scheme(
-            dashboard.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC)
-        )
+        made.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC))
     for number, query in enumerate(panel.queries):
         made.with_target(_target(query, chr(ord("A") + number), panel.kind == "stat"))
     return made

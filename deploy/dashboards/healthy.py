@@ -127,9 +127,7 @@ _DELIVERY = Row(
         Panel(
             title="To be recovered",
             text="Changelog records still to be applied to partitions that are being taken over.",
-            queries=(
-                Query("sum by (stage) (hearback_recovery_remaining_records)", "{{stage}}"),
-            ),
+            queries=(Query("sum by (stage) (hearback_recovery_remaining_records)", "{{stage}}"),),
             unit="locale",
         ),
         Panel(
@@ -148,7 +146,9 @@ _DELIVERY = Row(
             title="Records recovered",
             text="Changelog records applied when partitions were taken over.",
             queries=(
-                Query(or_zero(per_second("hearback_recovered_records_total", "stage")), "{{stage}}"),
+                Query(
+                    or_zero(per_second("hearback_recovered_records_total", "stage")), "{{stage}}"
+                ),
             ),
             unit="cps",
         ),

@@ -67,7 +67,7 @@ _QUALITY = Row(
         ),
         Panel(
             title="AUC",
-            text="Over the applications of all partitions of a worker, on average over the workers.",
+            text="Of a worker's partitions together, on average over the workers.",
             queries=(
                 Query(
                     "avg by (judged, score) (hearback_quality_pooled_auc)", "{{score}}, {{judged}}"

@@ -9,7 +9,9 @@ _DAY_S = "86400.0"  # the bucket of the histogram, as it is exported
 
 def _within_a_day(label: str) -> Query:
     def rate(series: str, more: str = "") -> str:
-        return f'sum(rate(hearback_time_to_label_seconds_{series}{{label="{label}"{more}}}[{RATE}]))'
+        return (
+            f'sum(rate(hearback_time_to_label_seconds_{series}{{label="{label}"{more}}}[{RATE}]))'
+        )
 
     within = rate("bucket", f',le="{_DAY_S}"')
     return Query(f"{within} / {rate('count')}", label)
@@ -69,9 +71,7 @@ _LABELS = Row(
         Panel(
             title="Turned positive",
             text="Labels that were negative first, by what had made them so. Each is replaced.",
-            queries=(
-                Query(or_zero(per_second("hearback_label_flips_total", "rule")), "{{rule}}"),
-            ),
+            queries=(Query(or_zero(per_second("hearback_label_flips_total", "rule")), "{{rule}}"),),
             unit="cps",
         ),
         Panel(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy.kafka import Kafka, MissingError
 from producers.truth import SimulationSettings
-from tests.integration.kafka import Kafka, MissingError
 from tests.integration.world import Market, World
 
 
