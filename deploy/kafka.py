@@ -31,7 +31,7 @@ _UP_S = 60.0
 _DOWN_S = 30.0
 _STANDING = Path(".kafka")  # the folder of `make kafka`
 
-_PROPERTIES = """\
+PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
@@ -91,7 +91,7 @@ class Kafka:
         folder.mkdir(parents=True, exist_ok=True)
         self._settings = folder / "server.properties"
         self._settings.write_text(
-            _PROPERTIES.format(port=port, controller=controller, folder=folder)
+            PROPERTIES.format(port=port, controller=controller, folder=folder)
         )
         (folder / "log4j2.yaml").write_text(_LOG4J)
         # The leading letter: an id that begins with a dash would be taken for an option.

@@ -23,7 +23,7 @@ from typing import Self
 
 from msgspec import structs
 
-from deploy.compose import Service, in_order, services
+from deploy.compose import Condition, Service, in_order, services
 from deploy.kafka import Kafka, free_ports
 from deploy.kafka import MissingError as KafkaMissingError
 from deploy.monitoring import MissingError, Prometheus, config_for, program
@@ -33,7 +33,7 @@ FOLDER = Path("stack-run")
 _MARKER = ".hearback-stack"
 _CONSOLE = 9464  # inside of the containers
 _LEFT_OUT = "grafana"
-_PATIENCE_S = 120.0
+_PATIENCE_S = 300.0  # the first start of a checkout compiles the kernel, twice at once
 _DOWN_S = 30.0
 
 
@@ -88,9 +88,14 @@ class Process:
         except OSError:
             return False
 
+    def request_stop(self) -> None:
+        """Tell it to end, as an operator would."""
+        if self._process.poll() is None:
+            self._process.terminate()
+
     def stop(self) -> None:
-        """End it as an operator would."""
-        self._process.terminate()
+        """End it."""
+        self.request_stop()
         try:
             self._process.wait(_DOWN_S)
         except subprocess.TimeoutExpired:
@@ -139,20 +144,22 @@ class Stack:
         self._ends = ExitStack()
 
     def __enter__(self) -> Self:
-        program()  # before anything is started: is it there?
+        if self.folder.is_dir() and not (self.folder / _MARKER).is_file():
+            raise StackError(f"{self.folder} is there already and no stack's: remove it yourself")
         for name, port in self._ports.items():
             with socket.socket() as trial:
                 if trial.connect_ex(("127.0.0.1", port)) == 0:
                     raise StackError(f"port {port}, of {name}, is taken: is a stack running?")
-        if self.folder.is_dir() and not (self.folder / _MARKER).is_file():
-            raise StackError(f"{self.folder} is there already and no stack's: remove it yourself")
+        program()  # is it there? Better said before anything is started
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         (self.folder / _MARKER).touch()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._say("ending: producer, workers, Prometheus, Kafka")
+        self._say("ending everything")
+        for process in self.processes.values():
+            process.request_stop()
         self._ends.close()
 
     def request_stop(self) -> None:
@@ -170,7 +177,7 @@ class Stack:
             if service.name == _LEFT_OUT:
                 continue
             for other, condition in service.waits_for.items():
-                self._wait(other, condition)
+                self.wait_for(other, condition)
             if self._stop.is_set():
                 return
             self._start(service)
@@ -228,7 +235,13 @@ class Stack:
         else:
             raise StackError(f"nobody knows how to run {service.name} as a process")
 
-    def _wait(self, name: str, condition: str) -> None:
+    def wait_for(self, name: str, condition: Condition) -> None:
+        """Return when a service is there, has become ready, or has ended well.
+
+        Raises:
+            StackError: it has failed, or takes too long.
+
+        """
         process = self.processes.get(name)
         if process is None or condition == "service_started":
             return  # Kafka and Prometheus answer when they have been started

@@ -155,6 +155,9 @@ _DELIVERY = Row(
     ),
 )
 
+_HITS = per_second("hearback_state_cache_hits_total", "stage")
+_MISSES = per_second("hearback_state_cache_misses_total", "stage")
+
 _STATE = Row(
     "State and processes",
     (
@@ -165,14 +168,12 @@ _STATE = Row(
             unit="bytes",
         ),
         Panel(
-            title="State found in memory",
-            text="Blocks of RocksDB that did not have to be read from files. Falling while the"
-            " workers fall behind: they need more memory.",
+            title="State read from files",
+            text="Share of RocksDB's blocks that were not in its cache. Rising while the workers"
+            " fall behind: they need more memory.",
             queries=(
                 Query(
-                    f"sum by (stage) (rate(hearback_state_cache_hits_total[{RATE}])) / (sum by"
-                    f" (stage) (rate(hearback_state_cache_hits_total[{RATE}])) + sum by (stage)"
-                    f" (rate(hearback_state_cache_misses_total[{RATE}])))",
+                    f"{_MISSES} / clamp_min({_HITS} + {_MISSES}, 0.001)",
                     "{{stage}}",
                 ),
             ),
