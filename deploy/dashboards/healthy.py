@@ -131,6 +131,14 @@ _DELIVERY = Row(
             unit="locale",
         ),
         Panel(
+            title="Standby copies",
+            text="Of partitions that other workers own, and how many of them are behind.",
+            queries=(
+                Query("sum(hearback_standby_partitions)", "copies"),
+                Query("sum(hearback_standby_partitions_behind)", "behind"),
+            ),
+        ),
+        Panel(
             title="Time of recoveries",
             text="On average, of those since the worker's start.",
             queries=(

@@ -197,6 +197,18 @@ DELIVERY = Group(
             " is away. 0: it has some.",
         ),
         Metric(
+            "hearback_standby_partitions",
+            "gauge",
+            (),
+            "Copies kept of partitions that another worker owns, to be taken over from it.",
+        ),
+        Metric(
+            "hearback_standby_partitions_behind",
+            "gauge",
+            (),
+            "Copies that have not come to the end of their changelogs.",
+        ),
+        Metric(
             "hearback_sessions_lost",
             "counter",
             ("stage", "reason"),

@@ -56,6 +56,8 @@ class WorkerMetrics:
         self._partitions = self._gauge("hearback_partitions")
         self._unattended = self._gauge("hearback_unattended_seconds")
         self._unassigned = self._gauge("hearback_unassigned_seconds")
+        self._standbys = self._gauge("hearback_standby_partitions")
+        self._standbys_behind = self._gauge("hearback_standby_partitions_behind")
         self._lost = self._counter("hearback_sessions_lost")
         self._remaining = self._gauge("hearback_recovery_remaining_records")
         self._recovered = self._counter("hearback_recovered_records")
@@ -98,6 +100,11 @@ class WorkerMetrics:
     def unassigned(self, seconds: Callable[[], float]) -> None:
         """Say how to find out for how long the worker has had no partitions."""
         self._unassigned.set_function(seconds)
+
+    def standbys(self, count: Callable[[], int], behind: Callable[[], int]) -> None:
+        """Say how to find out how many copies are kept, and how many are behind."""
+        self._standbys.set_function(count)
+        self._standbys_behind.set_function(behind)
 
     def lost(self, stage: str, reason: str) -> None:
         """A session ended before its time."""

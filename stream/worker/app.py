@@ -138,6 +138,12 @@ class Control:
         """Return the partition's end as the newest fetch told it, or None before the first."""
         return self._worker.consumer.high_watermark(TP(*partition))
 
+    def standbys(self) -> frozenset[Partition]:
+        """Return the input partitions that this worker is to take over when their owner is gone."""
+        return frozenset(
+            (tp.topic, tp.partition) for tp in self._worker.app.assignor.assigned_standbys()
+        )
+
     async def begun(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """Return the committed offsets of those partitions of which the group has read something.
 
@@ -191,7 +197,7 @@ def make_app(
         topic_disable_leader=True,
         topic_partitions=settings.partitions,
         # More than 0 makes Faust use its own assignor even without a table: only that one gives
-        # the same partition of all topics to the same worker.
+        # the same partition of all topics to the same worker, and says who stands by.
         table_standby_replicas=1,
         stream_buffer_maxsize=settings.buffered_batches,
         # A rebalance and the end wait for the batches in flight.
@@ -246,22 +252,23 @@ class Worker:
         self._settings = settings
         self._on_stopping = on_stopping
         self._handler = handler_factory(Control(self))
-        self._app = make_app(settings, self.fail, self._handler.leaving)
+        self.app = make_app(settings, self.fail, self._handler.leaving)
+        """Faust's part of it."""
         self._owned: frozenset[Partition] = frozenset()
         self._turn = asyncio.Lock()  # assigned, revoked, tick, stop: one at a time
         self._done = asyncio.Event()
         self.error: BaseException | None = None
         """What the worker stops for, if it is not a signal."""
         for topic in settings.topics:
-            channel = self._app.topic(topic, schema=BatchSchema())
-            self._app.agent(channel, name=f"on-{topic}", isolated_partitions=True)(self._consume)
-        self._app.on_rebalance_complete.connect(self._on_assigned)
-        self._app.on_partitions_revoked.connect(self._on_revoked)
+            channel = self.app.topic(topic, schema=BatchSchema())
+            self.app.agent(channel, name=f"on-{topic}", isolated_partitions=True)(self._consume)
+        self.app.on_rebalance_complete.connect(self._on_assigned)
+        self.app.on_partitions_revoked.connect(self._on_revoked)
 
     @property
     def consumer(self) -> BatchConsumer:
         """The consumer, which knows the positions."""
-        return cast("BatchConsumer", self._app.consumer)
+        return cast("BatchConsumer", self.app.consumer)
 
     @property
     def settled(self) -> bool:
@@ -306,7 +313,7 @@ class Worker:
                 self.fail(error)
 
     async def _until_done(self) -> None:
-        app = self._app
+        app = self.app
         done = asyncio.create_task(self._done.wait(), name="done")
         tick = asyncio.create_task(self._tick(), name="tick")
         start = asyncio.create_task(app.start(), name="start")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 from confluent_kafka import (
@@ -38,6 +39,9 @@ MAX_VALUE_BYTES = 4 << 20
 
 MARK = keys.own("changelog")
 """Key of the store's :class:`Mark`, the only one that is not in the changelog."""
+
+END: Writes = {MARK: None}
+"""What a session writes first, to learn for sure where the changelog ends; it changes no store."""
 
 STAGES = ("member", "job")
 """Each has a changelog of its own."""
@@ -94,6 +98,20 @@ def load_mark(store: Store) -> Mark | None:
         raise StateError(f"the store's changelog mark is damaged: {error}") from None
 
 
+def consumer_settings(broker: str) -> dict[str, Any]:
+    """Settings of a consumer that reads changelogs."""
+    return client_settings(broker) | {
+        "group.id": "hearback-changelog",  # required, and not used
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "isolation.level": "read_committed",
+        "enable.partition.eof": True,
+        "auto.offset.reset": "error",
+        "queued.max.messages.kbytes": 32 << 10,
+        "fetch.queue.backoff.ms": 10,
+    }
+
+
 class Changelog:
     """One partition of a changelog, to be read.
 
@@ -112,16 +130,7 @@ class Changelog:
         self.topic_id = topic_id
         self.partition = partition
         self._whole_units = whole_units
-        self._settings = client_settings(broker) | {
-            "group.id": "hearback-changelog",  # required, and not used
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "auto.offset.reset": "error",
-            "queued.max.messages.kbytes": 32 << 10,
-            "fetch.queue.backoff.ms": 10,
-        }
+        self._settings = consumer_settings(broker)
 
     def fresh(self, now_ms: int) -> Mark:
         """Return the mark of an empty store."""
@@ -154,6 +163,7 @@ class Changelog:
         renew: Callable[[], Store],
         go_on: Callable[[], bool],
         now_ms: Callable[[], int],
+        end: int | None = None,
         on_remaining: Callable[[int], None] = lambda _: None,
     ) -> tuple[Store, Mark, int]:
         """Apply what the store lacks, up to the changelog's end.
@@ -165,6 +175,9 @@ class Changelog:
             renew: throws the store away and returns an empty one.
             go_on: False: give up, what was done so far is kept.
             now_ms: the wall clock.
+            end: what was returned to the last one who wrote to it (:data:`END`). A broker that was
+                killed hard names, for a moment after its start, an earlier end than what it has
+                confirmed; None: believe it.
             on_remaining: told how many records are still to come, markers included.
 
         Returns:
@@ -178,19 +191,23 @@ class Changelog:
         consumer = Consumer(self._settings)
         at = TopicPartition(self.topic, self.partition)
         try:
-            start, end = self._span(consumer)
+            start, told = self._span(consumer)
+            # A transaction's end; the embedded broker writes none.
+            of_no_matter = 0 if self._whole_units else 1
+            if end is None:
+                end = told
+            else:
+                of_no_matter += 1  # END
             mark = load_mark(store) or self.fresh(now_ms())
             self.check(mark, start, end)
-            if end - mark.offset <= 1:  # nothing, or a transaction's end
-                return store, mark, 0
-            if self.is_too_old(mark, end, now_ms()):
-                store, mark = renew(), self.fresh(now_ms())
-                self.check(mark, start, end)
+            if end - mark.offset <= of_no_matter:
+                return store, apply(store, {}, mark.at(end, now_ms())), 0
+            store, mark = self._renewed(store, mark, start, end, renew, now_ms())
             at.offset = mark.offset or OFFSET_BEGINNING
             consumer.assign([at])
             on_remaining(end - mark.offset)
             mark, count = self._read(
-                consumer, store, mark, go_on, now_ms, lambda at: on_remaining(max(end - at, 0))
+                consumer, store, mark, end, go_on, now_ms, lambda at: on_remaining(max(end - at, 0))
             )
         except KafkaException as error:
             raise self._unreadable(error) from None
@@ -198,6 +215,24 @@ class Changelog:
             return store, mark, count
         finally:
             consumer.close()
+
+    def begin(
+        self,
+        consumer: Consumer,
+        store: Store,
+        renew: Callable[[], Store],
+        now_ms: Callable[[], int],
+    ) -> tuple[Store, Mark]:
+        """Return a store, this one or a new one, that may be brought up, and how far it is.
+
+        Raises:
+            StateError: it does not belong to this changelog. KafkaException: no answer.
+
+        """
+        start, end = self._span(consumer)
+        mark = load_mark(store) or self.fresh(now_ms())
+        self.check(mark, start, end)
+        return self._renewed(store, mark, start, end, renew, now_ms())
 
     def is_too_old(self, mark: Mark, end: int, now_ms: int) -> bool:
         """Whether a store is not at the end, and may have missed deletions that have vanished."""
@@ -247,6 +282,21 @@ class Changelog:
         finally:
             consumer.close()
 
+    def _renewed(
+        self,
+        store: Store,
+        mark: Mark,
+        start: int,
+        end: int,
+        renew: Callable[[], Store],
+        now_ms: int,
+    ) -> tuple[Store, Mark]:
+        """Begin anew where a store is too old to be brought up."""
+        if self.is_too_old(mark, end, now_ms):
+            store, mark = renew(), self.fresh(now_ms)
+            self.check(mark, start, end)
+        return store, mark
+
     def _span(self, consumer: Consumer) -> tuple[int, int]:
         at = TopicPartition(self.topic, self.partition)
         start, end = consumer.get_watermark_offsets(at, timeout=_ANSWER_S)
@@ -260,6 +310,7 @@ class Changelog:
         consumer: Consumer,
         store: Store,
         mark: Mark,
+        least: int,
         go_on: Callable[[], bool],
         now_ms: Callable[[], int],
         on_offset: Callable[[int], None],
@@ -281,7 +332,9 @@ class Changelog:
                         raise KafkaException(error)
                     # The end is past the markers after the last record.
                     end = message.offset() or 0
-                    return _apply(store, writes, mark.at(end, now_ms())), count
+                    if end < least:
+                        continue  # there is more, which the broker does not show yet
+                    return apply(store, writes, mark.at(end, now_ms())), count
                 key, value = message.key() or b"", message.value()
                 unit[key] = value
                 count += 1
@@ -292,7 +345,7 @@ class Changelog:
                     unit.clear()
             on_offset(mark.offset)
             if size >= _CHUNK_BYTES and not self._whole_units:
-                mark = _apply(store, writes, mark.at(mark.offset, now_ms()))
+                mark = apply(store, writes, mark.at(mark.offset, now_ms()))
                 writes.clear()
                 size = 0
                 crash_point("recovering")
@@ -300,6 +353,7 @@ class Changelog:
                 raise InterruptedSessionError("a rebalance has begun")
 
 
-def _apply(store: Store, writes: Writes, mark: Mark) -> Mark:
+def apply(store: Store, writes: Writes, mark: Mark) -> Mark:
+    """Write records of a changelog into a store, in one batch with how far it is now."""
     store.write({**writes, MARK: save_mark(mark)})
     return mark

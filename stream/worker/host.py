@@ -40,6 +40,7 @@ from stream.worker.crashpoints import crash_point
 from stream.worker.data_folder import DataFolder, Place
 from stream.worker.requests import Requests
 from stream.worker.session import Session, SessionSettings
+from stream.worker.standby import Standbys
 from stream.worker.transport import RecordBatch
 
 _log = logging.getLogger(__name__)
@@ -63,6 +64,9 @@ class Positions(Protocol):
 
     def high_watermark(self, partition: TopicPartition) -> int | None:
         """Return a partition's end."""
+
+    def standbys(self) -> frozenset[TopicPartition]:
+        """Return what this worker is to take over when its owner is gone."""
 
     async def begun(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Return how far the group has read of those that it has read anything of."""
@@ -164,6 +168,7 @@ class Host:
         self._metrics = metrics
         self._data = data
         self._now_ms = now_ms
+        self._standbys = Standbys(settings, data, now_ms)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="session")
         self._owned: dict[Place, _Owned] = {}
         self._assigned = False  # this worker belongs to the group, with or without partitions
@@ -173,6 +178,7 @@ class Host:
         self._asking = asyncio.Lock()
         self._unassigned_since: float | None = time.monotonic()
         metrics.unassigned(self._unassigned_s)
+        metrics.standbys(lambda: self._standbys.count, self._standbys.behind)
 
     def why_not_ready(self) -> str | None:
         """Say why something that is assigned here is not worked on; None: all is.
@@ -206,8 +212,14 @@ class Host:
                     " have the same number of partitions"
                 )
         await self._end_sessions()
+        await self._in_thread(self._standbys.stop)
         places = [(stage, number) for number in numbers for stage in STAGES]
-        await self._in_thread(self._data.keep_only, places)
+        copies = [
+            (stage, number)
+            for number in {number for _, number in self._control.standbys()}.difference(numbers)
+            for stage in STAGES
+        ]
+        await self._in_thread(self._data.keep_only, [*places, *copies])
         owned = [_Owned(place) for place in places]
         self._owned = {each.place: each for each in owned}
         self._assigned = True
@@ -219,6 +231,10 @@ class Host:
         for outcome in outcomes:
             if outcome is not None:
                 raise outcome
+        loop = asyncio.get_running_loop()
+        self._standbys.follow(
+            copies, lambda error: loop.call_soon_threadsafe(self._control.fail, error)
+        )
         self._tell_owned()
 
     async def revoked(self, partitions: frozenset[TopicPartition]) -> None:
@@ -253,7 +269,13 @@ class Host:
         positions = self._control.positions()
         if time.monotonic() - self._sized_s >= _SIZES_S:
             self._sized_s = time.monotonic()
-            self._metrics.stored(self._data.stores(), self._data.cache_bytes)
+            stores = self._data.stores()
+            worked_on = {
+                each.place: stores[each.place]
+                for each in self._owned.values()
+                if each.session is not None and each.place in stores
+            }
+            self._metrics.stored(worked_on, self._data.cache_bytes)
         for owned in self._owned.values():
             stage, number = owned.place
             self._metrics.unattended(stage, number, owned.unattended_s())
@@ -264,6 +286,7 @@ class Host:
     async def stop(self) -> None:
         """Release everything."""
         await self._requests.close()
+        await self._in_thread(self._standbys.stop)
         await self._end_sessions()
         self._owned = {}
         self._assigned = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +32,9 @@ _EMBEDDED = (
     "this is an embedded broker: it keeps nothing, does not abort transactions, and is for one"
     " worker"
 )
+
+_COMPILING = "compiling the kernel: only the first start takes so long"
+_LONG_S = 3.0
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +68,10 @@ def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
     own_folder = options.data_dir / "faust"
     own_folder.mkdir(exist_ok=True)
     arm(os.environ)
+    told = threading.Timer(_LONG_S, say, [_COMPILING])
+    told.start()
     warm_up()
+    told.cancel()
     registry = process_registry()
     metrics = WorkerMetrics(registry, model.version)
     probes = Probes()

@@ -27,7 +27,7 @@ from stream.partitions import JobPartition, MemberPartition, Partition, Unit
 from stream.policy import Policy
 from stream.state.overlay import Overlay
 from stream.state.store import Store, Writes
-from stream.worker.changelog import MARK, Changelog, Mark, changelog_of, save_mark
+from stream.worker.changelog import END, MARK, Changelog, Mark, changelog_of, save_mark
 from stream.worker.crashpoints import crash_point
 from stream.worker.data_folder import DataFolder, Place
 from stream.worker.transactions import Transactions
@@ -132,12 +132,15 @@ class Session:
         self._transactions.fence()
         crash_point("fenced")
         self._check_go_on()
+        end = self._transactions.send([], END, self._go_on)
+        self._check_go_on()
         store = self._data.store(self.place)
         self._store, self._mark, records = self._changelog.bring_up(
             store,
             lambda: self._data.renew(self.place),
             self._go_on,
             self._now_ms,
+            end,
             self._on_remaining,
         )
         self._on_remaining(0)

@@ -99,6 +99,7 @@ def _compare(place: Place, store: Store, mark: Mark, changelog: Changelog) -> Ve
     newest: dict[bytes, tuple[int, bytes | None]] = {}
     for offset, key, value in changelog.records():
         newest[key] = offset, _digest(value)
+    newest.pop(MARK, None)
     equal = later = different = 0
     examples: list[str] = []
 

@@ -13,7 +13,7 @@ _FALLBACK = re.compile(r"\bor on ?\(\) vector\(0\)")
 
 def exported() -> dict[str, Metric]:
     """Every name that Prometheus gets of the catalogue → its metric."""
-    names = {}
+    names: dict[str, Metric] = {}
     for metric in BY_NAME.values():
         endings = ("_bucket", "_sum", "_count") if metric.kind == "histogram" else ("",)
         names |= {metric.exported + ending: metric for ending in endings}

@@ -76,7 +76,7 @@ def test_what_waits_for_what_has_failed_is_not_started(tmp_path: Path) -> None:
     wrong = with_options(found["simulate"], ["--days=none"])
     made.processes["simulate"] = stack.Process(wrong, made.folder, "127.0.0.1:1", None)
     try:
-        with pytest.raises(StackError, match="simulate: .*log"):
+        with pytest.raises(StackError, match=r"simulate: .*log"):
             made.wait_for("simulate", "service_completed_successfully")
     finally:
         made.processes["simulate"].stop()

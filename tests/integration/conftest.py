@@ -10,6 +10,7 @@ import pytest
 
 from deploy.kafka import Kafka, MissingError
 from producers.truth import SimulationSettings
+from stream.updaters.newton import warm_up
 from tests.integration.world import Market, World
 
 
@@ -19,6 +20,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     Its topics are deleted, whosever they are.
     """
+    warm_up()  # or each worker would compile it, for half a minute before it says anything
     given = os.environ.get("HEARBACK_TEST_BROKER")
     if given:
         yield given

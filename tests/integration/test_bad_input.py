@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-import msgspec
 import pytest
 from confluent_kafka import Producer
 
@@ -47,7 +46,7 @@ def test_malformed_and_poisonous_records(small_world: World) -> None:
         wanted[reason] += 1
         producer.flush(10)
     poison = kit.to_json(kit.application("p", small_world.market.start_ms + 1, member=POISON))
-    producer.produce(APPLICATIONS, fit(poison, small_world), POISON.encode())
+    producer.produce(APPLICATIONS, small_world.fit(poison), POISON.encode())
     producer.flush(10)
     wanted["poison"] += 1
     worker = small_world.start("a", program=("-m", "tests.integration.poisoned"))
@@ -57,18 +56,6 @@ def test_malformed_and_poisonous_records(small_world: World) -> None:
     found = dead_letters(small_world, sum(wanted.values()))
     assert found == wanted
     worker.stop()
-
-
-def fit(line: bytes, world: World) -> bytes:
-    """Give an application's features the sizes of the market's model."""
-    event = msgspec.json.decode(line)
-    space = world.market.model.space
-    event["features"] = {
-        "per_member": [1.0] * space.per_member.size,
-        "per_job": [1.0] * space.per_job.size,
-    }
-    event["global_score"] = 0.0
-    return msgspec.json.encode(event)
 
 
 def dead_letters(world: World, count: int) -> Counter[str]:
@@ -98,7 +85,7 @@ def test_another_partitioner_is_refused(small_world: World) -> None:
     )
     for number in range(3000):
         app = kit.application(f"a{number}", small_world.market.start_ms, member=f"m{number}")
-        producer.produce(APPLICATIONS, fit(kit.to_json(app), small_world), f"m{number}".encode())
+        producer.produce(APPLICATIONS, small_world.fit(kit.to_json(app)), f"m{number}".encode())
     producer.flush(10)
     line = small_world.start().wait_for_failure()
     assert "are misrouted" in line

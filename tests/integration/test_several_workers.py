@@ -69,6 +69,25 @@ def test_a_zombie_writes_nothing(middle_world: World) -> None:
 
 
 @pytest.mark.timeout(300)
+def test_a_standby_takes_over_without_a_full_recovery(small_world: World) -> None:
+    """Each of two workers keeps copies of what the other owns, and reads on from there."""
+    small_world.produce("--close")
+    a, b = small_world.start("a"), small_world.start("b")
+    wait_until_shared(a, b)
+    small_world.wait_until_final()
+    copies = "hearback_standby_partitions"
+    wait_for(lambda: a.metric(copies) == owned(b) and b.metric(copies) == owned(a), a, b)
+    wait_for(lambda: a.metric(f"{copies}_behind") + b.metric(f"{copies}_behind") == 0, a, b)
+    before = b.metric("hearback_recovered_records_total")
+    a.kill()
+    wait_for(lambda: owned(b) == 2 * PARTITIONS, b)
+    # The records that the new sessions themselves wrote to find the end, no more than a few each.
+    assert b.metric("hearback_recovered_records_total") - before <= 3 * PARTITIONS
+    small_world.check()
+    b.stop()
+
+
+@pytest.mark.timeout(300)
 def test_a_fenced_owner_comes_back(small_world: World) -> None:
     """A worker whose partitions were fenced though the group counts on it takes them up again."""
     worker = small_world.start()
@@ -100,9 +119,9 @@ def wait_until_shared(*workers: Worker) -> None:
     )
 
 
-def wait_for(condition: Callable[[], bool], *workers: Worker) -> None:
-    """Wait for a condition; a minute and the session time-out at most."""
-    deadline = time.monotonic() + 60 + SESSION_S
+def wait_for(condition: Callable[[], bool], *workers: Worker, seconds: float = 60.0) -> None:
+    """Wait for a condition; a minute unless told otherwise, and the session time-out, at most."""
+    deadline = time.monotonic() + seconds + SESSION_S
     while not condition():
         told = "\n".join(f"{worker.name}: {owned(worker)} {worker.said}" for worker in workers)
         assert time.monotonic() < deadline, told

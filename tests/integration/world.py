@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -267,6 +268,18 @@ class World:
         if wait:
             assert producer.wait(300) == 0
         return producer
+
+    def fit(self, line: bytes) -> bytes:
+        """Give an application's features the sizes of the market's model."""
+        event = msgspec.json.decode(line)
+        space = self.market.model.space
+        event["features"] = {
+            "per_member": [1.0] * space.per_member.size,
+            "per_job": [1.0] * space.per_job.size,
+        }
+        event["global_score"] = 0.0
+        encoded: bytes = msgspec.json.encode(event)
+        return encoded
 
     def fence(self, stage: str, number: int) -> None:
         """Take a partition's transactional id away from whoever has it."""

@@ -43,6 +43,8 @@ NAMES = {
     "hearback_refits_total",
     "hearback_refits_unconverged_total",
     "hearback_sessions_lost_total",
+    "hearback_standby_partitions",
+    "hearback_standby_partitions_behind",
     "hearback_state_bytes",
     "hearback_state_cache_bytes",
     "hearback_state_cache_hits_total",

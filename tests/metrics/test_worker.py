@@ -7,9 +7,11 @@ import math
 import pytest
 from prometheus_client import CollectorRegistry
 
+from stream.events import Forget
 from stream.metrics import WorkerMetrics
 from stream.partitions import JobPartition
 from stream.policy import DAY_MS, HOUR_MS, GateSettings, Policy
+from stream.wire import encode_forget
 from tests.kit import NOW_MS, Market, application, engagement
 
 
@@ -65,6 +67,24 @@ def test_a_partition_that_comes_again_counts_on() -> None:
     assert first == 2
     labels = {"kind": "positive", "rule": "action"}
     assert registry.get_sample_value("hearback_labels_total", labels) == 2
+
+
+def test_who_left_is_counted_by_reason() -> None:
+    """Somebody was forgotten: one less is there, one more has left."""
+    market = Market(Policy(), 1)
+    market.produce([application("a", 0), engagement("e", "a", HOUR_MS)])
+    market.run()
+    market.append("engagements", 0, b"j", encode_forget(Forget(None, "j", 2 * HOUR_MS)))
+    market.run()
+    registry = CollectorRegistry()
+    metrics = WorkerMetrics(registry, "test")
+    partition = market.partitions["job", 0]
+    metrics.applied(partition)
+    metrics.standing(partition, {}, NOW_MS)
+    left = {"effect": "per_job", "reason": "forget"}
+    assert registry.get_sample_value("hearback_entities_left_total", left) == 1
+    there = {"effect": "per_job", "partition": "0"}
+    assert registry.get_sample_value("hearback_entities", there) == 0
 
 
 def test_quality_can_be_merged_over_partitions() -> None:

@@ -63,6 +63,10 @@ class Group:
         """Nothing is known."""
         return None
 
+    def standbys(self) -> frozenset[Partition]:
+        """Nobody else is there."""
+        return frozenset()
+
     async def begun(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """Return what the test says that the group has read."""
         return {place: at for place, at in self.read.items() if place in partitions}
