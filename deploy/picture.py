@@ -22,7 +22,7 @@ QUERY = (
 SIZE = (1400, 900)
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-_PATIENCE_S = 90.0
+_PATIENCE_S = 240.0
 
 
 class MissingError(Exception):

@@ -35,6 +35,8 @@ from stream.worker.topics import plans
 from tests.deploy.promql import selectors, without_comparison, without_fallback
 from tests.deploy.test_alerts import ALERTS
 
+pytestmark = pytest.mark.timeout(900)  # a fresh machine compiles the kernel first
+
 SETTINGS = SimulationSettings(seed=1, members=300, jobs=60, days=40)
 PARTITIONS = 2
 PLAY_S = 20.0
@@ -86,7 +88,7 @@ class Run:
         market = self._folder / "log.jsonl.gz"
         playing = self._hearback("produce", market, "--speed", f"{speed:.0f}x", "--close")
         self._ask_while(lambda: playing.poll() is None)
-        assert playing.returncode == 0
+        assert playing.returncode == 0, (self._folder / "produce.log").read_text()
         producer = Producer({"bootstrap.servers": self._broker})
         for number in range(20):
             producer.produce(APPLICATIONS, b"{", b"m%d" % number)
@@ -169,7 +171,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         yield made
 
 
-@pytest.mark.timeout(600)  # a fresh machine compiles the kernel first
 def test_every_query_of_every_panel_returns_data(run: Run) -> None:
     """At some time of the run each gave at least one number."""
     assert [query for query in panel_queries() if not run.has_data(query)] == []
