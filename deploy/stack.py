@@ -56,6 +56,7 @@ class Process:
         self.name = service.name
         self.url = None if port is None else f"http://127.0.0.1:{port}"
         self.log = folder / f"{service.name}.log"
+        self._asked = False
         command = [sys.executable, "-m", "stream.cli", *localised(service, folder)]
         environment = dict(os.environ) | service.environment | {"HEARBACK_KAFKA_BROKER": broker}
         if port is not None:
@@ -89,8 +90,9 @@ class Process:
             return False
 
     def request_stop(self) -> None:
-        """Tell it to end, as an operator would."""
-        if self._process.poll() is None:
+        """Tell it to end, as an operator would: once, a second time would cut it short."""
+        if not self._asked:
+            self._asked = True
             self._process.terminate()
 
     def stop(self) -> None:

@@ -8,7 +8,7 @@ from stream.metrics.catalogue import BY_NAME, PROCESS, Metric
 
 _SELECTOR = re.compile(r"\b((?:hearback|process|python)_\w+|up|ALERTS)\b(?:\{([^}]*)\})?")
 _PROMETHEUS_OWN = {"job", "instance"}
-_FALLBACK = re.compile(r"\bor on ?\(\) vector\(0\)")
+_FALLBACK = re.compile(r"\bor( on ?\(\))? vector\(0\)")
 
 
 def exported() -> dict[str, Metric]:
