@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.parse
+import urllib.request
 from pathlib import Path
 
 from deploy.compose import services
@@ -65,7 +66,15 @@ def look(url: str, *options: str) -> str:
 
 
 def take(prometheus: str, image: Path, query: str = QUERY, minutes: int = 10) -> None:
-    """Take the picture of a query."""
+    """Take the picture of a query.
+
+    Raises:
+        MissingError: there is no browser.
+        OSError: no Prometheus answers; its own words would be a picture too.
+
+    """
+    with urllib.request.urlopen(f"{prometheus}/-/ready", timeout=10):  # noqa: S310 - localhost
+        pass
     look(graph_url(prometheus, query, minutes), f"--screenshot={image.absolute()}")
 
 
@@ -74,7 +83,7 @@ def main() -> int:
     port = services()["prometheus"].ports[0].outside
     try:
         take(f"http://127.0.0.1:{port}", IMAGE)
-    except (MissingError, RuntimeError) as error:
+    except (MissingError, RuntimeError, OSError) as error:
         sys.stderr.write(f"no picture: {error}\n")
         return 1
     sys.stdout.write(f"{IMAGE}\n")
