@@ -16,7 +16,11 @@ that is started for this run. Keys of the last line:
   price for each partition that it writes to: a worker of many partitions on two cores that it
   shares with the broker is busy with transactions;
 - ``recovery_per_s``: entity states of 1 kB a second that a worker with an empty folder reads from
-  its changelog, 1,000,000 in all, by the clock, from the assignment until it has all partitions.
+  its changelog, 1,000,000 in all, by the clock, from the assignment until it has all partitions;
+- ``takeover_s``: a second worker joins, each follows as standby what the other owns, and the first
+  is killed: seconds from the assignment until the second works on all partitions;
+- ``restart_s``: that one is killed too and started again on its folder: seconds from its start
+  until it works on all partitions, less the session time-out of 10 s.
 
 Everything is read from topics that are full before it begins. Worker and Faust take turns; of each
 the fastest run counts. Rates are by the clock, on the cores that the broker has to share; the same
@@ -79,6 +83,7 @@ STEADY_S = 60.0
 SETTLING_S = 30.0  # whose latencies do not count: a broker that was just started is slow
 STATES = 1_000_000
 PATIENCE_S = 300.0
+SESSION_S = 10.0  # the worker's default
 
 _BASELINES = Path(__file__).parent
 _PRODUCER = {"partitioner": "murmur2_random", "linger.ms": 5}
@@ -105,10 +110,12 @@ class Market:
 
 
 class Worker:
-    """``hearback worker`` with an empty folder."""
+    """``hearback worker`` with an empty folder, or with that of another."""
 
-    def __init__(self, broker: str, market: Market, application_id: str) -> None:
-        self._folder = Path(tempfile.mkdtemp(dir=market.folder))
+    def __init__(
+        self, broker: str, market: Market, application_id: str, before: Worker | None = None
+    ) -> None:
+        self._folder: Path = before._folder if before else Path(tempfile.mkdtemp(dir=market.folder))
         self._log = self._folder / "worker.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
@@ -164,10 +171,14 @@ class Worker:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def stop(self) -> None:
-        """End it and remove its folder."""
+    def kill(self) -> None:
+        """Kill -9; its folder stays."""
         self._process.kill()
         self._process.wait()
+
+    def stop(self) -> None:
+        """End it and remove its folder."""
+        self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -371,21 +382,53 @@ def _listen(broker: str, done: threading.Event) -> list[float]:
 
 
 def recovery(broker: str, market: Market) -> dict[str, float]:
-    """Fill the members' changelog; let a worker with an empty folder take it over."""
+    """Fill the members' changelog; let workers take it over: from nothing, as standby, again."""
     application_id = fresh_topics(broker)
     for number in range(PARTITIONS):
         _fill(broker, application_id, number)
-    worker = Worker(broker, market, application_id)
+    first = Worker(broker, market, application_id)
+    workers = [first]
     try:
-        began = worker.wait(
-            lambda found: bool(found) and not found["hearback_unassigned_seconds",], 0.02
-        )
-        ended = worker.wait_for_partitions()
-        found = worker.metrics()["hearback_recovered_records_total", "member"]
+        began = first.wait(_is_assigned, 0.02)
+        ended = first.wait_for_partitions()
+        found = first.metrics()["hearback_recovered_records_total", "member"]
+        print(f"{found:,.0f} records recovered in {ended - began:.1f} s")
+        second = Worker(broker, market, application_id)
+        workers.append(second)
+        second.wait(_stands_by, 0.1)
+        first.kill()
+        second.wait(lambda found: not _is_assigned(found), 0.02)
+        assigned = second.wait(_is_assigned, 0.02)
+        takeover_s = second.wait_for_partitions() - assigned
+        second.kill()
+        started = time.perf_counter()
+        again = Worker(broker, market, application_id, second)
+        workers.append(again)
+        restart_s = again.wait_for_partitions() - started - SESSION_S
     finally:
-        worker.stop()
-    print(f"{found:,} records recovered in {ended - began:.1f} s")
-    return {"recovery_per_s": round(found / (ended - began))}
+        for worker in workers:
+            worker.stop()
+    print(
+        f"taken over in {takeover_s:.2f} s, back after {restart_s:.1f} s and the session time-out"
+    )
+    return {
+        "recovery_per_s": round(found / (ended - began)),
+        "takeover_s": round(takeover_s, 2),
+        "restart_s": round(restart_s, 1),
+    }
+
+
+def _is_assigned(found: Counter[tuple[str, ...]]) -> bool:
+    return bool(found) and not found["hearback_unassigned_seconds",]
+
+
+def _stands_by(found: Counter[tuple[str, ...]]) -> bool:
+    """Whether it owns some, and its copies of the others are at their ends."""
+    return (
+        0 < found["hearback_partitions", "member"] < PARTITIONS
+        and found["hearback_standby_partitions",] > 0
+        and found["hearback_standby_partitions_behind",] == 0
+    )
 
 
 def _fill(broker: str, application_id: str, number: int) -> None:
