@@ -1,8 +1,8 @@
-"""A real Kafka of one node on this machine, for tests and benchmarks: a plain Java process.
+"""A real Kafka of one node on this machine, a plain Java process: for the stack, tests, benchmarks.
 
-Its jars come from Maven Central, once, into ``~/.cache/hearback``. ``python -m
-tests.integration.kafka start`` (``make kafka``) leaves one running in ``.kafka`` and prints its
-address, ``stop`` (``make kafka-stop``) ends it and removes its files.
+Its jars come from Maven Central, once, into ``~/.cache/hearback``. ``python -m deploy.kafka start``
+(``make kafka``) leaves one running in ``.kafka`` and prints its address, ``stop`` (``make
+kafka-stop``) ends it and removes its files.
 """
 
 from __future__ import annotations
