@@ -43,13 +43,7 @@ test: setup ## all tests but those on a real Kafka
 test-integration: setup ## on a real Kafka: every crash point, 5 random kills (a quarter of an hour)
 	$(BIN)/python -m pytest tests/integration/$(ONLY)
 
-test-stack: setup ## everything as processes: Kafka, two workers, a market, Prometheus; Ctrl-C ends it
-	@$(BIN)/python -m deploy.stack
-
-picture: setup ## a browser's picture of the running stack's Prometheus, for the docs
-	$(BIN)/python -m deploy.picture
-
-kafka: setup ## the same with 20 random kills
+test-kafka: setup ## the same with 20 random kills
 	HEARBACK_TEST_KILLS=20 $(BIN)/python -m pytest tests/integration
 
 soak: setup ## kills and restarts for hours: make soak HOURS=8

@@ -84,7 +84,7 @@ def main() -> int:
     try:
         take(f"http://127.0.0.1:{port}", IMAGE)
     except (MissingError, RuntimeError, OSError) as error:
-        sys.stderr.write(f"no picture: {error}\n")
+        sys.stderr.write(f"no picture: {error} (is `make stack` running?)\n")
         return 1
     sys.stdout.write(f"{IMAGE}\n")
     return 0
