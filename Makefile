@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check format docs test test-deep test-integration test-kafka soak kafka kafka-stop bench clean
+.PHONY: help setup demo check format docs test test-deep test-integration test-kafka soak stack picture kafka kafka-stop bench clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,9 +32,10 @@ format: setup ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: setup ## the pages of docs/ that are made from the code
+docs: setup ## the pages and dashboards that are made from the code
 	$(BIN)/python -m stream.metrics.document
 	$(BIN)/python -m stream.configuration.render
+	$(BIN)/python -m deploy.dashboards
 
 test: setup ## all tests but those on a real Kafka
 	$(BIN)/python -m pytest --ignore tests/integration
@@ -48,11 +49,17 @@ test-kafka: setup ## the same with 20 random kills
 soak: setup ## kills and restarts for hours: make soak HOURS=8
 	$(BIN)/python -m tests.integration.soak $(or $(HOURS),1)
 
+stack: setup ## everything as processes: Kafka, two workers, a market, Prometheus; Ctrl-C ends it
+	@$(BIN)/python -m deploy.stack
+
+picture: setup ## a browser's picture of the running stack's Prometheus, for the docs
+	$(BIN)/python -m deploy.picture
+
 kafka: setup ## a real Kafka on this machine (Java 17 and Maven); prints its address
-	@$(BIN)/python -m tests.integration.kafka start
+	@$(BIN)/python -m deploy.kafka start
 
 kafka-stop: setup ## end it and remove its data
-	@$(BIN)/python -m tests.integration.kafka stop
+	@$(BIN)/python -m deploy.kafka stop
 
 test-deep: setup ## the properties with 20,000 examples (half an hour)
 	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest tests/labels tests/state tests/test_partitions.py tests/test_units_of_work.py --timeout 3600
@@ -62,4 +69,4 @@ bench: setup ## make bench NAME=x runs benchmarks/x.py; its last line is one JSO
 	$(BIN)/python -m benchmarks.$(NAME)
 
 clean: ## remove what the others made
-	rm -rf $(VENV) demo-run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) demo-run stack-run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -53,6 +53,7 @@ from confluent_kafka import Consumer, Producer
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.baselines import baselines_python
+from deploy.kafka import Kafka, MissingError
 from producers.kafka import produce
 from producers.logs import merge, write_lines
 from producers.simulate import simulate
@@ -70,7 +71,6 @@ from stream.wire import RawApplication, decode_raw
 from stream.worker.changelog import changelog_of
 from stream.worker.topics import create_topics
 from stream.worker.transactions import Transactions
-from tests.integration.kafka import Kafka, MissingError
 from tests.integration.world import remove_topics
 
 PARTITIONS = 6

@@ -85,6 +85,8 @@ class WorkerMetrics:
         self._read_lag.clear()
         self._unattended.clear()
         self._remaining.clear()
+        for partition in partitions:
+            self.recovering(partition.stage, partition.number, 0)
         for gauge in (self._pending, self._orphans, self._entities, self._state_bytes):
             gauge.clear()
         self._seen = {key: seen for key, seen in self._seen.items() if key[0] in partitions}

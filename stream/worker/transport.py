@@ -24,6 +24,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from importlib import metadata
 from typing import Any, ClassVar, TypeAlias, cast
 
@@ -37,6 +38,7 @@ from aiokafka.errors import (
     ConsumerStoppedError,
     IllegalStateError,
     KafkaError,
+    NoOffsetForPartitionError,
     OffsetOutOfRangeError,
 )
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
@@ -553,7 +555,9 @@ def _take(fetcher: Untyped, wanted: frozenset[TP], max_records: int) -> list[Rec
                 break  # raised by the next call
             del fetcher._records[tp]
             fetcher._notify(fetcher._wait_consume_future)
-            fetched.check_raise()
+            # A group that has committed nothing yet: perform_seek is about to say where to begin.
+            with suppress(NoOffsetForPartitionError):
+                fetched.check_raise()
             continue
         if fetched.has_more() and fetched.check_assignment(tp):
             state = fetched._assignment.state_value(tp)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from deploy.kafka import Kafka, MissingError
 from producers.truth import SimulationSettings
 from stream.updaters.newton import warm_up
-from tests.integration.kafka import Kafka, MissingError
 from tests.integration.world import Market, World
 
 

@@ -13,7 +13,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     UserScramCredentialUpsertion,
 )
 
-from tests.integration.kafka import Kafka, _found, _free_ports
+from deploy.kafka import Kafka, found, free_ports
 
 USER = "hearback"
 PASSWORD = "s3cret-of-the-tests"  # noqa: S105
@@ -45,7 +45,7 @@ class SecureKafka(Kafka):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         store, self.ca_file = folder / "keys.p12", folder / "ca.pem"
-        keytool = _found("keytool")
+        keytool = found("keytool")
         store_options = ("-keystore", str(store), "-storepass", _STORE_PASSWORD, "-alias", "kafka")
         for command in (
             (
@@ -65,7 +65,7 @@ class SecureKafka(Kafka):
             (keytool, "-exportcert", *store_options, "-rfc", "-file", str(self.ca_file)),
         ):
             subprocess.run(command, check=True, capture_output=True, timeout=60)
-        port, _ = _free_ports()
+        port, _ = free_ports()
         self.secure_address = f"127.0.0.1:{port}"
         settings = folder / "server.properties"
         known = dict(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy.kafka import Kafka
 from tests.integration.conftest import new_kafka
-from tests.integration.kafka import Kafka
 from tests.integration.test_several_workers import owned, wait_for
 from tests.integration.world import PARTITIONS, Market, Worker, World
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from deploy.kafka import MissingError
 from stream.records import LABELS
-from tests.integration.kafka import MissingError
 from tests.integration.secure import PASSWORD, USER, SecureKafka
 from tests.integration.world import Market
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.consumer.fetcher import FetchError, FetchResult
 from aiokafka.consumer.group_coordinator import GroupCoordinator
-from aiokafka.errors import InvalidRequestError
+from aiokafka.errors import InvalidRequestError, NoOffsetForPartitionError
 from faust.transport import consumer as faust_consumer
+from faust.types import TP
 
 from stream.errors import BrokerError, ConfigError, StateError
 from stream.records import Record
@@ -174,6 +176,23 @@ def test_a_position_that_the_topic_has_not_is_an_error(kit: Kit) -> None:
         kit.work(recorder, lambda: False)
     assert recorder.hooks == ["assigned 8", "stop"]
     assert recorder.count == 0
+
+
+def test_a_partition_without_a_committed_offset_waits_for_its_seek() -> None:
+    """In a new group aiokafka may look for offsets between two rebalances; others still fail."""
+    place, other = (TP(TOPICS[0], number) for number in (0, 1))
+    error: Any = FetchError  # aiokafka has no types
+    fetcher: Any = SimpleNamespace(
+        _records={place: error(error=NoOffsetForPartitionError(place), backoff=0)},
+        _notify=lambda _: None,
+        _wait_consume_future=None,
+    )
+    wanted = frozenset((place, other))
+    assert transport._take(fetcher, wanted, 1) == []
+    assert fetcher._records == {}
+    fetcher._records[other] = error(error=InvalidRequestError(), backoff=0)
+    with pytest.raises(InvalidRequestError):
+        transport._take(fetcher, wanted, 1)
 
 
 @pytest.mark.parametrize("failures", [2, transport.MAX_GROUP_ERRORS])

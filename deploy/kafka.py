@@ -1,8 +1,8 @@
-"""A real Kafka of one node on this machine, for tests and benchmarks: a plain Java process.
+"""A real Kafka of one node on this machine, a plain Java process: for the stack, tests, benchmarks.
 
-Its jars come from Maven Central, once, into ``~/.cache/hearback``. ``python -m
-tests.integration.kafka start`` (``make kafka``) leaves one running in ``.kafka`` and prints its
-address, ``stop`` (``make kafka-stop``) ends it and removes its files.
+Its jars come from Maven Central, once, into ``~/.cache/hearback``. ``python -m deploy.kafka start``
+(``make kafka``) leaves one running in ``.kafka`` and prints its address, ``stop`` (``make
+kafka-stop``) ends it and removes its files.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _UP_S = 60.0
 _DOWN_S = 30.0
 _STANDING = Path(".kafka")  # the folder of `make kafka`
 
-_PROPERTIES = """\
+PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
@@ -54,7 +54,7 @@ group.min.session.timeout.ms=1000
 
 _LOG4J = """\
 status: error
-name: KafkaTest
+name: Kafka
 appenders:
   Console:
     name: STDOUT
@@ -77,19 +77,21 @@ class Kafka:
 
     Args:
         folder: its data, log and settings.
+        port: where it listens; any free one by default.
 
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int | None = None) -> None:
         self._folder = folder
         self._libs = jars()
-        port, controller = _free_ports()
+        free, controller = free_ports()
+        port = free if port is None else port
         self.address = f"127.0.0.1:{port}"
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self._settings = folder / "server.properties"
         self._settings.write_text(
-            _PROPERTIES.format(port=port, controller=controller, folder=folder)
+            PROPERTIES.format(port=port, controller=controller, folder=folder)
         )
         (folder / "log4j2.yaml").write_text(_LOG4J)
         # The leading letter: an id that begins with a dash would be taken for an option.
@@ -140,7 +142,7 @@ class Kafka:
         with (self._folder / "kafka.log").open("ab") as log:
             return subprocess.Popen(
                 [
-                    *(_found("java"), f"-Xmx{heap}", "-XX:+UseSerialGC"),
+                    *(found("java"), f"-Xmx{heap}", "-XX:+UseSerialGC"),
                     f"-Dlog4j2.configurationFile={self._folder / 'log4j2.yaml'}",
                     *("-cp", f"{self._libs}/*", program, *arguments, str(self._settings)),
                 ],
@@ -157,10 +159,10 @@ def jars() -> Path:
         MissingError: there is no Java or Maven, or the jars cannot be fetched.
 
     """
-    _found("java")
+    found("java")
     if _LIBS.is_dir():
         return _LIBS
-    maven = _found("mvn")
+    maven = found("mvn")
     _CACHE.mkdir(parents=True, exist_ok=True)
     making = _CACHE / f"kafka-{os.getpid()}"
     command = [
@@ -182,23 +184,29 @@ def jars() -> Path:
     return _LIBS
 
 
-def _found(program: str) -> str:
+def found(program: str) -> str:
+    """Return a program's path.
+
+    Raises:
+        MissingError: it is not there.
+
+    """
     path = shutil.which(program)
     if path is None:
         raise MissingError(f"there is no {program} (Java 17 and Maven are needed)")
     return path
 
 
-def _free_ports() -> tuple[int, int]:
-    """Find two ports below those that the system gives to outgoing connections."""
+def free_ports() -> tuple[int, int]:
+    """Return two ports that are free, below those that the system gives to outgoing connections."""
     dice = random.SystemRandom()
-    found: list[int] = []
-    while len(found) < 2:
+    ports: list[int] = []
+    while len(ports) < 2:
         port = dice.randrange(20_000, 32_000)
         with socket.socket() as trial, suppress(OSError):
             trial.bind(("127.0.0.1", port))
-            found.append(port)
-    return found[0], found[1]
+            ports.append(port)
+    return ports[0], ports[1]
 
 
 def main(command: str) -> int:

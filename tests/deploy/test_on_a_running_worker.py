@@ -1,0 +1,213 @@
+"""A real Prometheus reads a worker that learns a played market: everything that is asked is there.
+
+On the embedded broker, with a policy and some records that bring about what is rare in a simulated
+market: dead letters, folds, somebody who is forgotten.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from deploy import picture
+from deploy.dashboards import ALL
+from deploy.dashboards.panels import RATE
+from deploy.kafka import free_ports
+from deploy.monitoring import MissingError, Prometheus, config_for
+from producers.logs import merge, write_lines
+from producers.simulate import simulate
+from producers.truth import SimulationSettings, draw_truth, member_id
+from stream.embedded_broker import EmbeddedBroker
+from stream.policy import DAY_MS, Policy
+from stream.records import APPLICATIONS
+from stream.training import Trainer
+from stream.worker.topics import plans
+from tests.deploy.promql import selectors, without_comparison, without_fallback
+from tests.deploy.test_alerts import ALERTS
+
+pytestmark = pytest.mark.timeout(900)  # a fresh machine compiles the kernel first
+
+SETTINGS = SimulationSettings(seed=1, members=300, jobs=60, days=40)
+PARTITIONS = 2
+PLAY_S = 20.0
+PATIENCE_S = 90.0
+
+RARE = {"hearback_sessions_lost_total", "hearback_refits_unconverged_total", "ALERTS"}
+"""What a run without trouble does not have: here a query may answer with its zero."""
+
+POLICY = """\
+[effects.per_member]
+capacity = 16
+[effects.per_job]
+capacity = 16
+open_limit = 16
+"""
+
+
+class Run:
+    """A broker, a worker, a market and a Prometheus; ``answered`` are the queries that had data."""
+
+    def __init__(self, folder: Path, ends: ExitStack) -> None:
+        self._folder = folder
+        self._queries = {query.replace(RATE, "1m") for query in (*panel_queries(), *conditions())}
+        self.answered: set[str] = set()
+        # First of all, so that the test is skipped before anything is started.
+        port, metrics = free_ports()
+        addresses = {"worker-1:9464": f"127.0.0.1:{metrics}"}
+        self.prometheus = Prometheus(folder / "prometheus", port, config_for(addresses, "1s"))
+        self.worker = f"http://127.0.0.1:{metrics}"
+        broker = EmbeddedBroker()
+        ends.enter_context(closing(broker))
+        self._broker = broker.bootstrap_servers
+        names = [plan.name for plan in plans("hearback", DAY_MS)]
+        broker.create_topics(dict.fromkeys(names, PARTITIONS))
+        self._train()
+        ends.callback(self.prometheus.stop)
+        self.prometheus.start()
+        worker = self._hearback(
+            *("worker", "--model", folder / "model", "--data", folder / "data"),
+            *("--policy", folder / "policy.toml", "--metrics-port", metrics),
+        )
+        ends.callback(worker.wait)
+        ends.callback(worker.terminate)
+        self._wait_until_ready(worker)
+
+    def play(self) -> None:
+        """Play the market, with some trouble, and ask all the while."""
+        speed = (SETTINGS.days + 14) * 86_400 / PLAY_S
+        market = self._folder / "log.jsonl.gz"
+        playing = self._hearback("produce", market, "--speed", f"{speed:.0f}x", "--close")
+        self._ask_while(lambda: playing.poll() is None)
+        assert playing.returncode == 0, (self._folder / "produce.log").read_text()
+        producer = Producer({"bootstrap.servers": self._broker})
+        for number in range(20):
+            producer.produce(APPLICATIONS, b"{", b"m%d" % number)
+        assert producer.flush(10) == 0
+        member = member_id(1)
+        assert self._hearback("forget", "member", member).wait(60) == 0
+        deadline = time.monotonic() + PATIENCE_S
+        self._ask_while(lambda: self.answered < self._queries and time.monotonic() < deadline)
+
+    def has_data(self, query: str) -> bool:
+        """Whether the query gave a number at some time of the run."""
+        return query.replace(RATE, "1m") in self.answered
+
+    def _ask_while(self, going_on: object) -> None:
+        assert callable(going_on)
+        while going_on():
+            for query in self._queries - self.answered:
+                found = self.prometheus.query(query)
+                if any(not math.isnan(float(series["value"][1])) for series in found):
+                    self.answered.add(query)
+            time.sleep(1.0)
+
+    def _train(self) -> None:
+        log = self._folder / "log.jsonl.gz"
+        write_lines(log, simulate(SETTINGS))
+        (self._folder / "policy.toml").write_text(POLICY)
+        until_ms = SETTINGS.start_ms + 24 * DAY_MS
+        trainer = Trainer(Policy(), until_ms, draw_truth(SETTINGS).feature_names)
+        trainer.read(merge([log]), lambda _: None)
+        trainer.fit(self._folder / "model")
+
+    def _hearback(self, *arguments: object) -> subprocess.Popen[bytes]:
+        with (self._folder / f"{arguments[0]}.log").open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "stream.cli", *map(str, arguments)],
+                env=dict(os.environ) | {"HEARBACK_KAFKA_BROKER": self._broker},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def _wait_until_ready(self, worker: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline and worker.poll() is None:
+            with suppress(OSError), urllib.request.urlopen(f"{self.worker}/readyz"):  # noqa: S310
+                return
+            time.sleep(0.1)
+        raise AssertionError((self._folder / "worker.log").read_text())
+
+
+def panel_queries() -> list[str]:
+    """All queries of all panels, without the zero that stands in for what never was."""
+    return [
+        query.expr if asks_for_rare(query.expr) else without_fallback(query.expr)
+        for board in ALL
+        for row in board.rows
+        for panel in row.panels
+        for query in panel.queries
+    ]
+
+
+def conditions() -> list[str]:
+    """What the alerts compare."""
+    return [without_comparison(rule["expr"]) for rule in ALERTS.values()]
+
+
+def asks_for_rare(query: str) -> bool:
+    """Whether a query asks for something that a run without trouble does not have."""
+    return any(name in RARE for name, _ in selectors(query))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Return the run when the market has been played; without Prometheus the tests are skipped."""
+    with ExitStack() as ends:
+        try:
+            made = Run(tmp_path_factory.mktemp("run"), ends)
+        except MissingError as missing:
+            pytest.skip(f"nobody reads the metrics: {missing}")
+        made.play()
+        yield made
+
+
+def test_every_query_of_every_panel_returns_data(run: Run) -> None:
+    """At some time of the run each gave at least one number."""
+    assert [query for query in panel_queries() if not run.has_data(query)] == []
+
+
+def test_what_every_alert_compares_returns_data(run: Run) -> None:
+    """An alert whose expression never has a value would never fire."""
+    missing = [
+        alert
+        for alert, rule in ALERTS.items()
+        if not run.has_data(without_comparison(rule["expr"]))
+    ]
+    assert missing == []
+
+
+def test_prometheus_takes_every_rule(run: Run) -> None:
+    """All are evaluated without an error: no joins of many to many, no templates that fail."""
+    told = {rule["name"]: rule for rule in run.prometheus.rules()}
+    assert told.keys() == ALERTS.keys()
+    for rule in told.values():
+        assert (rule["health"], rule.get("lastError", "")) == ("ok", ""), rule["name"]
+
+
+def test_the_worker_is_scraped(run: Run) -> None:
+    """It is up, as the job that queries and alerts name."""
+    (target,) = run.prometheus.targets()
+    assert (target["health"], target["lastError"]) == ("up", "")
+    assert target["labels"]["job"] == "hearback"
+
+
+def test_a_browser_shows_a_query_on_prometheus_own_page(run: Run, tmp_path: Path) -> None:
+    """The picture of the docs can be taken: the page draws a line for each score."""
+    try:
+        page = picture.look(picture.graph_url(run.prometheus.url, picture.QUERY, 5), "--dump-dom")
+        picture.take(run.prometheus.url, tmp_path / "prometheus.png")
+    except picture.MissingError as missing:
+        pytest.skip(f"page not looked at: {missing}")
+    for score in ("global", "with_member", "with_job", "full"):
+        assert f'{{score="{score}"}}' in page
+    assert (tmp_path / "prometheus.png").read_bytes().startswith(b"\x89PNG")
