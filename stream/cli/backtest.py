@@ -23,7 +23,6 @@ from producers.logs import LogLine, ReadProgress, check_logs, merge
 from stream.cli.options import (
     ERR,
     OUT,
-    ConfigFile,
     Logs,
     PolicyFile,
     configured,
@@ -62,7 +61,7 @@ def backtest(
     out: Annotated[
         Path, typer.Option("--out", help="Folder for the report; must be new or empty.")
     ],
-    compare: Annotated[
+    config: Annotated[
         Path | None,
         typer.Option(help="What to compare (TOML); without it, what --example prints."),
     ] = None,
@@ -74,7 +73,6 @@ def backtest(
         ),
     ] = None,
     policy: PolicyFile = None,
-    config: ConfigFile = None,
     score_from: Annotated[
         str | None,
         typer.Option(
@@ -88,7 +86,7 @@ def backtest(
             "--example",
             is_eager=True,
             callback=_print_example,
-            help="Print an example of --compare and end.",
+            help="Print an example of --config and end.",
         ),
     ] = False,
 ) -> None:
@@ -109,8 +107,8 @@ def backtest(
     from stream.report.page import page, picture
     from stream.report.words import sentences
 
-    base = configured(config, policy=policy).policy
-    comparison = load_comparison(compare, base)
+    base = configured(None, policy=policy).policy
+    comparison = load_comparison(config, base)
     loaded = None if model is None else load_model(model)
     score_from_ms = parsed(parse_time_ms, score_from)
     check_logs(logs)
