@@ -203,6 +203,8 @@ class _Run:
                 "per_member": self._members.effect.refits,
             },
             score_from_ms=self._score_from_ms,
+            newest_event_ms=self._largest_ms,
+            watermark_ms=self._channels.watermark_ms,
             quality=self._prequential.summary(),
         )
 

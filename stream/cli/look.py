@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from stream.cli.options import OUT
+from stream.cli.options import OUT, ApplicationId
 from stream.errors import ConfigError
 from stream.global_model import load_model
 
@@ -27,6 +27,7 @@ def inspect(
     model: Annotated[
         Path | None, typer.Option(help="With --broker: the model folder that names the features.")
     ] = None,
+    app_id: ApplicationId = "hearback",
 ) -> None:
     """Show what was learned of a member or a job.
 
@@ -45,7 +46,7 @@ def inspect(
         entity = from_data(data, effect, entity_id)
     else:
         entity = from_topic(
-            broker or "", effect, entity_id, None if model is None else load_model(model)
+            broker or "", effect, entity_id, None if model is None else load_model(model), app_id
         )
     if entity is None:
         raise ConfigError(f"nothing was learned of {kind} {entity_id}")
