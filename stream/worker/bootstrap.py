@@ -146,7 +146,6 @@ def _check(settings: Settings, metrics: RunMetrics) -> None:
             f"{settings.run} was replayed without a global model, which workers need: replay with"
             " --model"
         )
-    closed_ms = settings.labels.past_everything_ms(metrics.newest_event_ms)
     if metrics.watermark_ms is None:
         raise ConfigError(f"{settings.run} has read no events: there is nothing to load")
     if metrics.watermark_ms >= settings.labels.past_everything_ms(metrics.newest_event_ms):

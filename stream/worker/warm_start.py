@@ -48,6 +48,8 @@ from stream.worker.topics import (
 from stream.worker.transactions import Transactions
 
 _ANSWER_S = 10.0
+_GROUPS_S = 20.0
+_PAUSE_S = 0.5
 _COMMIT_TRY_S = 5.0  # Ctrl-C takes effect between two
 _COMMIT_S = 60.0
 _QUEUE_S = 0.05  # between two looks at a full queue
@@ -146,26 +148,43 @@ class Target:
 
     def _check_group(self) -> None:
         """Refuse an application id whose consumer group has members or offsets."""
+        deadline = time.monotonic() + _GROUPS_S
+        while True:
+            try:
+                members, offsets = self._look_at_group()
+            except KafkaException as error:
+                if time.monotonic() < deadline:
+                    time.sleep(_PAUSE_S)  # a new cluster has no coordinator for a moment
+                    continue
+                raise BrokerError(
+                    f"group {self._id} cannot be read: {error.args[0].name()}"
+                ) from None
+            break
+        if members:
+            raise ConfigError(
+                f"workers of application id {self._id} are running: bootstrap goes into a new one,"
+                " name another --app-id"
+            )
+        if offsets:
+            raise ConfigError(
+                f"application id {self._id} has read from topics before: bootstrap goes into a new"
+                " one, name another --app-id"
+            )
+
+    def _look_at_group(self) -> tuple[int, int]:
+        """Count the group's members, and the partitions of which it has read something."""
         client = AdminClient(client_settings(self._broker))
         try:
-            group = client.describe_consumer_groups([self._id], request_timeout=_ANSWER_S)
-            if group[self._id].result().members:
-                raise ConfigError(
-                    f"workers of application id {self._id} are running: bootstrap goes into a new"
-                    " one, name another --app-id"
-                )
+            groups = client.describe_consumer_groups([self._id], request_timeout=_ANSWER_S)
+            members = len(groups[self._id].result().members)
             asked = [ConsumerGroupTopicPartitions(self._id)]
             found = client.list_consumer_group_offsets(asked, request_timeout=_ANSWER_S)
             offsets = found[self._id].result().topic_partitions or []
         except KafkaException as error:
             if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return
-            raise BrokerError(f"group {self._id} cannot be read: {error.args[0].str()}") from None
-        if any(at.offset >= 0 for at in offsets):
-            raise ConfigError(
-                f"application id {self._id} has read from topics before: bootstrap goes into a new"
-                " one, name another --app-id"
-            )
+                return 0, 0
+            raise
+        return members, sum(at.offset >= 0 for at in offsets)
 
     def _check_topics(self, cluster: Cluster) -> None:
         """Refuse an application id that has anything; remove what an unfinished bootstrap left."""
