@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -62,7 +63,7 @@ class Sink:
 
 
 def replayed(
-    events: Sequence[TestEvent], policy: Policy = POLICY, store: Store | None = None, **more: bool
+    events: Sequence[TestEvent], policy: Policy = POLICY, store: Store | None = None, **more: Any
 ) -> Sink:
     """Replay events into memory."""
     sink = Sink(store)
