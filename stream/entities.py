@@ -50,9 +50,12 @@ class Entities:
     def forget(self, entity_id: str, until_ms: int, now_ms: int = 0) -> None:
         """Let an entity go, and learn nothing more of its applications up to a time.
 
+        A repeat, of which the marker is still there, changes nothing: what was learned since stays.
         Where labels are learned at once (a replay) the wall clock ``now_ms`` may be left out, here
         and in :meth:`leave`.
         """
+        if not self._forgotten.counts(entity_id, until_ms):
+            return
         self._effect.forget(entity_id)
         self._forgotten.enter(entity_id, until_ms, now_ms)
 

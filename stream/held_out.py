@@ -74,7 +74,8 @@ def hold_out(
     if newest.sum() < _LEAST * SHARE or not 0 < y[older].sum() < older.sum():
         return None
     scores = X @ fit(X[older], y[older])
-    found = quality(y[newest], scores[newest])
+    truth = y.astype(np.float64)
+    found = quality(truth[newest], scores[newest])
     if found is None:
         return None
     held_out = HeldOut(
@@ -87,8 +88,8 @@ def hold_out(
     if than is None:
         return Judgement(held_out=held_out, after=found)
     unseen = newest & (times_ms + window_ms > than.manifest.trained_until_ms)
-    before = quality(y[unseen], _scores_of(than, X[unseen], names))
-    after = quality(y[unseen], scores[unseen])
+    before = quality(truth[unseen], _scores_of(than, X[unseen], names))
+    after = quality(truth[unseen], scores[unseen])
     if before is None or after is None:
         raise ModelError(
             f"model {than.version} was trained on all applications that are held out: there is"
