@@ -27,6 +27,7 @@ from stream.records import COEFFICIENTS, INPUTS, WRITTEN, TopicNames
 from stream.state.partition_state import Identity, identity_entry, progress_entry
 from stream.state.split import first_progress
 from stream.worker.changelog import (
+    MARK,
     MAX_VALUE_BYTES,
     STAGES,
     UNFINISHED,
@@ -267,8 +268,9 @@ class Target:
             session = Transactions(self._broker, session_of(self._id, place), topic, number)
             session.fence()
             session.close()
-            _, end = Changelog(self._broker, topic, "", number).span()
-            if end > ends[place] + 1:  # the transaction's own end
+            changelog = Changelog(self._broker, topic, "", number)
+            _, end = changelog.span()
+            if end > ends[place] + 1 and _is_used(changelog):  # the mark's transaction has an end
                 raise ConfigError(
                     f"a worker of application id {self._id} has begun meanwhile: stop it, and begin"
                     " the bootstrap again"
@@ -409,6 +411,11 @@ def _is_unfinished(changelog: Changelog) -> bool:
         if key == UNFINISHED:
             mark = value
     return mark is not None
+
+
+def _is_used(changelog: Changelog) -> bool:
+    """Whether it holds more than marks: a refused worker, or an aborted transaction, is none."""
+    return any(key not in {UNFINISHED, MARK} for _, key, _ in changelog.records())
 
 
 def _said(error: KafkaException, what: str) -> BrokerError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -40,6 +41,7 @@ def test_live_workers_go_on_where_history_ended(small_world: World) -> None:
     small_world.start("a")
     small_world.start("b")
     small_world.produce("--close")
+    small_world.wait_until_final()
     small_world.check()
     check_published(small_world)
     again = small_world.bootstrap("warm", run)
@@ -64,6 +66,7 @@ def test_from_the_end_of_the_inputs_with_a_data_folder(small_world: World) -> No
     assert worker.metric("hearback_recovered_records_total") == 0
     assert worker.metric("hearback_events_total") == 0
     small_world.produce("--from", half(small_world), "--close")
+    small_world.wait_until_final()
     small_world.check()
     refused = small_world.bootstrap("other", run, "--data", folder)
     assert "is there already" in refused.stderr
@@ -88,6 +91,7 @@ def test_what_is_cut_short_is_refused_and_begun_again(small_world: World) -> Non
     shutil.rmtree(folder)
     small_world.start("a")
     small_world.produce("--from", half(small_world), "--close")
+    small_world.wait_until_final()
     small_world.check()
 
 
@@ -102,6 +106,7 @@ def test_killed_when_all_is_done_it_is_done(small_world: World) -> None:
     assert "has state already" in small_world.bootstrap("warm", run).stderr
     small_world.start("a")
     small_world.produce("--from", half(small_world), "--close")
+    small_world.wait_until_final()
     small_world.check()
 
 
@@ -125,7 +130,9 @@ def test_the_cut_over_to_a_new_model(small_world: World, tmp_path: Path) -> None
         assert done.returncode == 0, done.stderr
         new.start("new")
         small_world.produce("--from", half(small_world), "--close")
+        small_world.wait_until_final()
         small_world.check()
+        new.wait_until_final()
         new.check()
         check_published(new)
         told = hearback("inspect", "member", "m1", "--broker", new.broker, "--app-id", "new")
@@ -150,7 +157,7 @@ def test_ctrl_c_leaves_nothing_half_used(small_world: World) -> None:
         ],
         stderr=subprocess.PIPE,
         text=True,
-        env={**__import__("os").environ, "HEARBACK_CRASH_AT": "committing:2:freeze"},
+        env={**os.environ, "HEARBACK_CRASH_AT": "committing:2:freeze"},
     )
     deadline = time.monotonic() + 60
     while "T" not in Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2][:3]:

@@ -89,6 +89,7 @@ class Market:
         self, folder: Path, settings: SimulationSettings, trained_days: int | None = None
     ) -> None:
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         self.start_ms = settings.start_ms
         self.log = folder / "log.jsonl.gz"
         self.policy_file = folder / "policy.toml"
@@ -289,7 +290,7 @@ class World:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=240,
             env=environment,
         )
 
