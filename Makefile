@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check format test test-deep test-integration test-kafka soak kafka kafka-stop bench clean
+.PHONY: help setup demo check format docs test test-deep test-integration test-kafka soak kafka kafka-stop bench clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ check: setup ## what the gate checks besides tests: lint, format, types, layers
 format: setup ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup ## the pages of docs/ that are made from the code
+	$(BIN)/python -m stream.metrics.document
+	$(BIN)/python -m stream.configuration.render
 
 test: setup ## all tests but those on a real Kafka
 	$(BIN)/python -m pytest --ignore tests/integration

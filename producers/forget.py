@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import confluent_kafka
 
+from stream.connection import client_security
 from stream.errors import BrokerError, ConfigError
 from stream.events import Forget
 from stream.partitioner import partition_of
@@ -21,7 +22,7 @@ def send_forget(broker: str, forget: Forget) -> tuple[str, int, int]:
     in order with the entity's events.
 
     Args:
-        broker: ``host:port``. forget: of whom, and up to when.
+        broker: ``host:port``, and how to talk to it. forget: of whom, and up to when.
 
     Raises:
         BrokerError: the broker does not answer or does not take it.
@@ -33,11 +34,12 @@ def send_forget(broker: str, forget: Forget) -> tuple[str, int, int]:
     key = (entity_id or "").encode()
     producer = confluent_kafka.Producer(
         {
-            "bootstrap.servers": broker,
+            "bootstrap.servers": str(broker),
             "enable.idempotence": True,
             "delivery.timeout.ms": int(_DELIVERY_S * 1000),
             "log_level": 0,
         }
+        | client_security(broker)
     )
     sent: list[tuple[confluent_kafka.KafkaError | None, confluent_kafka.Message]] = []
     try:

@@ -4,6 +4,7 @@ The map of the package, from the bottom up; a module imports only what stands ab
 
 ==========================  ====================================================================
 ``errors``, ``units``       one error root; times, durations and speeds as people write them
+``connection``              where a broker is, and how to talk to it
 ``events``, ``features``    what travels, as frozen structs; feature blocks and their names
 ``wire``                    bytes ↔ events: the only owner of field names
 ``partitioner``             murmur2, as Java clients do it
@@ -16,6 +17,8 @@ The map of the package, from the bottom up; a module imports only what stands ab
 ``stages``                  the two stages over structs: who scores, labels, learns
 ``scoring``                 for serving processes: the mean, a Thompson draw
 ``evaluation``              prequential quality, time to label
+``quality``                 what scores are worth; the gate of what makes them worse
+``commands``                what workers may be told while they run
 ``records``, ``partitions``  the stages as the worker runs them: records in, messages out
 ``producers``               (a package beside this one) simulate, read and play logs
 ``run_folder``, ``replay``  logs → the same stages → files
@@ -23,9 +26,11 @@ The map of the package, from the bottom up; a module imports only what stands ab
 ``rehearsal``, ``tuning``   a log learned again with other settings; choosing them
 ``backtest``, ``report``    several settings over one log, compared; a page people look at
 ``inspection``              one entity's coefficients, from wherever they are
-``metrics``                 every Prometheus collector
+``metrics``                 every metric: the catalogue, the collectors, the page of docs
+``console``                 what a worker serves: metrics, probes, a page for a person
 ``embedded_broker``         a throw-away broker for trying things out
 ``worker``                  the same stages behind Faust
+``configuration``           one TOML file and the environment: every setting
 ``cli``                     the commands
 ==========================  ====================================================================
 

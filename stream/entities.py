@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from stream.events import Label
 from stream.policy import EffectSettings, Policy
 from stream.state.ages import EntityAges
+from stream.state.census import Census
 from stream.state.forgotten import Forgotten
 from stream.state.overlay import Overlay
 from stream.updaters.effect import Effect
@@ -30,12 +31,14 @@ class Entities:
         effect: of the entities.
         overlay: where they are kept. Making this may put writes into it.
         policy: how long entities and markers stay.
+        census: where they are counted.
 
     """
 
-    def __init__(self, effect: Effect, overlay: Overlay, policy: Policy) -> None:
+    def __init__(self, effect: Effect, overlay: Overlay, policy: Policy, census: Census) -> None:
         settings: EffectSettings = getattr(policy, effect.name)
         self._effect = effect
+        self._census = census
         self._ttl_ms = settings.entity_ttl_ms
         self._marked_ms = _MARKED_WINDOWS * policy.labels.window_ms
         self._forgotten = Forgotten(effect.name, overlay)
@@ -45,19 +48,21 @@ class Entities:
         """Take a label in, unless its application was forgotten."""
         entity_id, time_ms = self._effect.entity_of(label), label.application_time_ms
         if self._forgotten.counts(entity_id, time_ms) and self._effect.learn(label):
+            self._census.entities(1)
             self._ages.enter(entity_id, time_ms)
 
-    def forget(self, entity_id: str, until_ms: int, now_ms: int = 0) -> None:
+    def forget(self, entity_id: str, until_ms: int, now_ms: int = 0) -> bool:
         """Let an entity go, and learn nothing more of its applications up to a time.
 
-        A repeat, of which the marker is still there, changes nothing: what was learned since stays.
-        Where labels are learned at once (a replay) the wall clock ``now_ms`` may be left out, here
-        and in :meth:`leave`.
+        Returns whether it was there. A repeat, of which the marker is still there, changes nothing:
+        what was learned since stays. Where labels are learned at once (a replay) the wall clock
+        ``now_ms`` may be left out, here and in :meth:`leave`.
         """
         if not self._forgotten.counts(entity_id, until_ms):
-            return
-        self._effect.forget(entity_id)
+            return False
+        was_there = self._let_go(entity_id)
         self._forgotten.enter(entity_id, until_ms, now_ms)
+        return was_there
 
     def leave(self, watermark_ms: int | None, now_ms: int = _NO_CLOCK) -> Iterator[str | None]:
         """Let everybody go whose time is over, one step after the other.
@@ -76,9 +81,15 @@ class Entities:
                 self._ages.remove(entity_id, entered_ms)
                 newest_ms = self._effect.newest_ms(entity_id)
                 if newest_ms is not None and newest_ms < limit_ms:
-                    self._effect.forget(entity_id)
+                    self._let_go(entity_id)
                     yield entity_id
                     continue
                 if newest_ms is not None:
                     self._ages.enter(entity_id, newest_ms)
                 yield None
+
+    def _let_go(self, entity_id: str) -> bool:
+        was_there = self._effect.forget(entity_id)
+        if was_there:
+            self._census.entities(-1)
+        return was_there

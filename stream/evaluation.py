@@ -18,6 +18,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from stream.labels.changes import Change
 from stream.labels.ladder import Kind
 from stream.policy import DAY_MS, HOUR_MS
+from stream.quality.tally import Quality
 
 AGES_MS: dict[str, int] = {
     "1h": HOUR_MS,
@@ -31,18 +32,6 @@ AGES_MS: dict[str, int] = {
 _ANY = "any"
 
 Numbers: TypeAlias = "array[int] | array[float] | NDArray[np.float64]"
-
-
-class Quality(msgspec.Struct, frozen=True, kw_only=True):
-    """How good one score was. ``auc`` is None where only one class was seen.
-
-    ``observed_over_expected`` compares the number of positives with the sum of the probabilities:
-    1 is calibrated, above 1 the score is too low.
-    """
-
-    auc: float | None
-    log_loss: float
-    observed_over_expected: float
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,19 +94,25 @@ class Timeliness:
     """How long applications waited for their first label and positives to be known; flips.
 
     Attributes:
-        labels: by kind. flips: labels that turned positive, by what had made them negative.
+        labels: by kind. decided: by (kind, what decided: ``later_response``, ``job_closed``,
+            ``action``, or ``window`` for its end).
+        flips: labels that turned positive, by what had made them negative.
         closed: applications whose window has closed.
         first_within: first labels that came within each of :data:`AGES_MS`, and at ``any`` age.
         positives_known_within: positives likewise.
+        first_age_ms, positive_age_ms: sums of the ages of these.
 
     """
 
     def __init__(self) -> None:
         self.labels: Counter[str] = Counter()
+        self.decided: Counter[tuple[str, str]] = Counter()
         self.flips: Counter[str] = Counter()
         self.closed = 0
         self.first_within: Counter[str] = Counter()
         self.positives_known_within: Counter[str] = Counter()
+        self.first_age_ms = 0
+        self.positive_age_ms = 0
 
     def observe(self, change: Change) -> None:
         """Take a change in."""
@@ -125,12 +120,16 @@ class Timeliness:
         if not change.label:
             return
         self.labels[change.kind.wire] += 1
+        decided = change.facts.rule or ("window" if change.closed else "action")
+        self.decided[change.kind.wire, decided] += 1
         age_ms = change.label_time_ms - change.facts.event_time_ms
         within = [_ANY, *(name for name, limit_ms in AGES_MS.items() if age_ms <= limit_ms)]
         if change.previous is Kind.PENDING:
             self.first_within.update(within)
+            self.first_age_ms += age_ms
         if change.kind is Kind.POSITIVE:
             self.positives_known_within.update(within)
+            self.positive_age_ms += age_ms
             if change.previous is not Kind.PENDING:
                 self.flips[change.previous_rule or change.previous.wire] += 1
 

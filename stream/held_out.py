@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import ModelError
-from stream.evaluation import Quality, quality
+from stream.evaluation import quality
 from stream.global_model import GlobalModel, HeldOut
+from stream.quality.tally import Quality
 
 SHARE = 0.2
 """Of the applications that are held out."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from stream.connection import client_security
 from stream.errors import BrokerError, ConfigError, StateError
 from stream.events import Coefficients
 from stream.global_model import GlobalModel
@@ -159,6 +160,7 @@ def from_topic(
             "isolation.level": "read_committed",
             "log_level": 0,
         }
+        | client_security(broker)
     )
     try:
         there = consumer.list_topics(timeout=_ANSWER_S).topics

@@ -1,7 +1,8 @@
-"""Settings that decide what is learned: the label policy and the two effects.
+"""Settings that decide what is learned and published: labels, the two effects, the gate.
 
-Read from a TOML file with ``[labels]``, ``[effects.per_member]`` and ``[effects.per_job]``; every
-key is optional, an unknown key is an error. Durations are written ``"14d"``, ``"1h"``.
+Read from a TOML file with ``[labels]``, ``[effects.per_member]``, ``[effects.per_job]`` and
+``[gate]``; every key is optional, an unknown key is an error. Durations are written ``"14d"``,
+``"1h"``.
 """
 
 from __future__ import annotations
@@ -129,12 +130,39 @@ class EffectSettings(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class GateSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """When an effect's coefficients are held back (:mod:`stream.quality.gate`)."""
+
+    enabled: bool = True
+    """Off: quality is still judged and told, and everything is published."""
+    age_ms: int = DAY_MS
+    """Labels are judged as known at this age of their application, and when they are final."""
+    applications: int = 1000
+    """The newest so many applications of the partition are judged together."""
+    margin: float = 0.01
+    """Nats by which the mean log loss must be worse."""
+    bucket_ms: int = 6 * HOUR_MS
+    """Applications of so much time are judged at once."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that judge nothing."""
+        if self.age_ms <= 0:
+            raise ConfigError("[gate] age must be longer than zero")
+        if self.bucket_ms < HOUR_MS:
+            raise ConfigError("[gate] bucket must be an hour at least")
+        if self.applications < 1:
+            raise ConfigError("[gate] applications must be at least 1")
+        if not 0.0 <= self.margin <= 1.0:
+            raise ConfigError("[gate] margin must lie between 0 and 1")
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """All of it."""
 
     labels: LabelPolicy = LabelPolicy()
     per_member: EffectSettings = EffectSettings()
     per_job: EffectSettings = EffectSettings()
+    gate: GateSettings = GateSettings()
 
     def __post_init__(self) -> None:
         """Refuse to let entities go whose labels are still coming."""
@@ -174,9 +202,27 @@ class _EffectsFile(msgspec.Struct, forbid_unknown_fields=True):
     per_job: _EffectFile = msgspec.field(default_factory=_EffectFile)
 
 
+class _GateFile(msgspec.Struct, forbid_unknown_fields=True):
+    enabled: bool | None = None
+    age: str | None = None
+    applications: int | None = None
+    margin: float | None = None
+    bucket: str | None = None
+
+
 class _PolicyFile(msgspec.Struct, forbid_unknown_fields=True):
     labels: _LabelsFile = msgspec.field(default_factory=_LabelsFile)
     effects: _EffectsFile = msgspec.field(default_factory=_EffectsFile)
+    gate: _GateFile = msgspec.field(default_factory=_GateFile)
+
+
+FILE_SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "labels": _LabelsFile,
+    "effects.per_member": _EffectFile,
+    "effects.per_job": _EffectFile,
+    "gate": _GateFile,
+}
+"""What may be written in each section."""
 
 
 def parse_policy(text: str) -> Policy:
@@ -195,10 +241,7 @@ def change_policy(policy: Policy, changes: dict[str, Any]) -> Policy:
 
 def policy_of(document: dict[str, Any]) -> Policy:
     """Policy from what a policy file holds; ConfigError names the key and what it accepts."""
-    try:
-        found = msgspec.convert(document, _PolicyFile)
-    except msgspec.ValidationError as error:
-        raise ConfigError(str(error)) from None
+    found = _file_of(document)
     labels = found.labels
     return Policy(
         labels=LabelPolicy(
@@ -216,7 +259,28 @@ def policy_of(document: dict[str, Any]) -> Policy:
         ),
         per_member=_effect(found.effects.per_member),
         per_job=_effect(found.effects.per_job),
+        gate=GateSettings(
+            **_given(
+                enabled=found.gate.enabled,
+                age_ms=_duration("age", found.gate.age),
+                applications=found.gate.applications,
+                margin=found.gate.margin,
+                bucket_ms=_duration("bucket", found.gate.bucket),
+            )
+        ),
     )
+
+
+def check_keys(document: dict[str, Any]) -> None:
+    """Refuse unknown keys and other types; values may depend on what stands in another file."""
+    _file_of(document)
+
+
+def _file_of(document: dict[str, Any]) -> _PolicyFile:
+    try:
+        return msgspec.convert(document, _PolicyFile)
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error)) from None
 
 
 def load_policy(path: Path | None) -> Policy:
@@ -260,6 +324,15 @@ def format_policy(policy: Policy) -> str:
             f"coupled = {_truth(effect.coupled)}",
             f'entity_ttl = "{_duration_or_off(effect.entity_ttl_ms)}"',
         ]
+    gate = policy.gate
+    parts += [
+        "\n[gate]",
+        f"enabled = {_truth(gate.enabled)}",
+        f'age = "{format_duration(gate.age_ms)}"',
+        f"applications = {gate.applications}",
+        f"margin = {gate.margin!r}",
+        f'bucket = "{format_duration(gate.bucket_ms)}"',
+    ]
     return "\n".join(parts) + "\n"
 
 

@@ -28,6 +28,7 @@ from stream.global_model import NO_MODEL, GlobalModel
 from stream.labels.changes import Change, Scores, label_of
 from stream.labels.machine import LabelMachine
 from stream.policy import Policy
+from stream.state.census import Census
 from stream.state.facts import StoredFacts
 from stream.state.overlay import Overlay
 from stream.state.posteriors import StoredPosteriors
@@ -57,6 +58,7 @@ class MemberStage:
     """
 
     def __init__(self, overlay: Overlay, size: int, policy: Policy, model_version: str) -> None:
+        self.census = Census(overlay, "member")
         self.effect = Effect(
             "per_member",
             size,
@@ -64,7 +66,7 @@ class MemberStage:
             model_version,
             StoredPosteriors("per_member", overlay),
         )
-        self.entities = Entities(self.effect, overlay, policy)
+        self.entities = Entities(self.effect, overlay, policy, self.census)
 
     def score(self, app: Application) -> float:
         """Log-odds of the member's effect, before anything of this application is learned."""
@@ -96,6 +98,7 @@ class JobStage:
         self, overlay: Overlay, size: int, policy: Policy, model: GlobalModel | None
     ) -> None:
         self.dead_letters: list[DeadLetter] = []
+        self.census = Census(overlay, "job")
         self._model = model
         self.model_version = NO_MODEL if model is None else model.version
         self.effect = Effect(
@@ -105,9 +108,12 @@ class JobStage:
             self.model_version,
             StoredPosteriors("per_job", overlay),
         )
-        self.entities = Entities(self.effect, overlay, policy)
+        self.entities = Entities(self.effect, overlay, policy, self.census)
         self._machine = LabelMachine(
-            policy.labels, StoredFacts(overlay), Counter(), self.dead_letters.append
+            policy.labels,
+            StoredFacts(overlay, self.census),
+            Counter(),
+            self.dead_letters.append,
         )
 
     @property

@@ -33,9 +33,10 @@ from numpy.typing import NDArray
 
 from producers.logs import LogLine, read_head
 from stream.errors import ConfigError
-from stream.evaluation import Quality, quality
+from stream.evaluation import quality
 from stream.global_model import GlobalModel, load_model
 from stream.policy import DAY_MS, Policy
+from stream.quality.tally import Quality
 from stream.rehearsal import Rehearsal, rehearse
 from stream.training import Trainer, fit_logistic
 from stream.units import format_duration, format_time

@@ -122,14 +122,21 @@ class Market:
     Who runs when is the test's choice: :meth:`step`. Stores survive :meth:`restart`.
     """
 
-    def __init__(self, policy: Policy, partitions: int, *, idle_timeout_ms: int = 60_000) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        partitions: int,
+        *,
+        idle_timeout_ms: int = 60_000,
+        global_model: GlobalModel | None = None,
+    ) -> None:
         self.policy = policy
         self.count = partitions
         self.now_ms = NOW_MS
         self.topics: dict[tuple[str, int], list[Record]] = defaultdict(list)
         self.sent: list[Message] = []
         self._idle_timeout_ms = idle_timeout_ms
-        self._model = model()
+        self._model = global_model or model()
         self.stores: dict[tuple[str, int], Store] = {}
         self.partitions: dict[tuple[str, int], Partition] = {}
         for number in range(partitions):
@@ -192,7 +199,7 @@ class Market:
         records = self.topics[topic, number][position : position + most]
         if records:
             units = partition.process(topic, records, records[-1].offset + 1, self.now_ms)
-            self._deliver(stage, number, islice(units, 1) if crash else units, flush=not crash)
+            self.deliver(stage, number, islice(units, 1) if crash else units, flush=not crash)
         if crash:
             self.restart(stage, number)
         return len(records)
@@ -207,8 +214,8 @@ class Market:
         partition, log = self.partitions[stage, number], self.topics[topic, number]
         records = log[partition.position(topic) or 0 :]
         work = partition.process(topic, records, len(log), self.now_ms)
-        self._deliver(stage, number, islice(work, units - 1))
-        self._deliver(stage, number, islice(work, 1), flush=flushed)
+        self.deliver(stage, number, islice(work, units - 1))
+        self.deliver(stage, number, islice(work, 1), flush=flushed)
         self.restart(stage, number)
         return len(self.sent) - before
 
@@ -219,7 +226,7 @@ class Market:
             self.topics[partition.input_topic, number]
         )
         partition.observe_end(at_end, self.now_ms)
-        self._deliver(stage, number, partition.tick(self.now_ms))
+        self.deliver(stage, number, partition.tick(self.now_ms))
 
     def run(self) -> None:
         """Let everybody read everything; wall time passes, so that bare watermarks travel."""
@@ -237,14 +244,15 @@ class Market:
     def labels(self) -> list[Label]:
         """Return all label messages sent so far."""
         return [
-            wire.decode_label(message.value, SPACE)
+            wire.decode_label(message.value, self._model.space)
             for message in self.sent
             if message.topic == LABELS and message.value is not None
         ]
 
-    def _deliver(
+    def deliver(
         self, stage: str, number: int, units: Iterable[Unit], *, flush: bool = True
     ) -> None:
+        """Send what units of work say, and write their state."""
         for unit in units:
             for message in unit:
                 self.sent.append(message)

@@ -105,7 +105,7 @@ def test_inspect_shows_coefficients_by_name(run: Path) -> None:
         (["train", "LOG", "--out", "m", "--until", "1970-01-02"], 1, "both kinds are needed"),
         (["backtest", "none.jsonl", "--out", "b"], 1, "does not exist"),
         (["backtest", "LOG", "--out", "RUN"], 1, "is there already"),
-        (["backtest", "LOG", "--out", "b", "--config", "none.toml"], 1, "comparison none.toml"),
+        (["backtest", "LOG", "--out", "b", "--compare", "none.toml"], 1, "comparison none.toml"),
         (["backtest", "LOG", "--out", "b", "--model", "MODEL"], 1, "at least 200"),
         (["backtest", "LOG", "--out", "b", "--score-from", "soon"], 2, "soon"),
         (["backtest", "LOG"], 2, "--out"),
@@ -154,7 +154,7 @@ def test_from_a_log_to_a_report(tmp_path: Path) -> None:
     config.write_text(
         example.stdout[: example.stdout.index('[[setting]]\nname = "nothing inferred')]
     )
-    done = hearback("backtest", log, "--config", config, "--out", tmp_path / "found")
+    done = hearback("backtest", log, "--compare", config, "--out", tmp_path / "found")
     assert done.returncode == 0, done.stderr
     for words in ("every label", "never again", "global model alone", "times in 100"):
         assert words in done.stdout
@@ -167,7 +167,7 @@ def test_from_a_log_to_a_report(tmp_path: Path) -> None:
     assert (folder / "report.html").read_text().startswith("<!doctype html>")
     hearback("train", log, "--until", "2024-01-21", "--out", tmp_path / "model")
     done = hearback(
-        "backtest", log, "--config", config, "--model", tmp_path / "model",
+        "backtest", log, "--compare", config, "--model", tmp_path / "model",
         "--score-from", "2024-02-01", "--out", tmp_path / "other",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -12,6 +12,7 @@ from stream.partitioner import partition_of
 from stream.policy import EffectSettings, LabelPolicy, Policy
 from stream.records import APPLICATIONS, COEFFICIENTS, ENGAGEMENTS
 from stream.state import keys
+from stream.state.census import Census
 from stream.state.overlay import Overlay
 from stream.state.posteriors import StoredPosteriors, all_posteriors
 from stream.state.store import MemoryStore
@@ -57,11 +58,12 @@ def label(number: int, member: str, time_ms: int) -> Label:
     )
 
 
-def of_members(overlay: Overlay, settings: EffectSettings) -> tuple[Effect, Entities]:
+def of_members(overlay: Overlay, settings: EffectSettings) -> tuple[Effect, Entities, Census]:
     """Members in an overlay."""
     policy = Policy(labels=LabelPolicy(window_ms=2, allowed_lateness_ms=0), per_member=settings)
     effect = Effect("per_member", 2, settings, "v", StoredPosteriors("per_member", overlay))
-    return effect, Entities(effect, overlay, policy)
+    census = Census(overlay)
+    return effect, Entities(effect, overlay, policy, census), census
 
 
 STEPS = st.one_of(
@@ -75,12 +77,15 @@ STEPS = st.one_of(
 @thorough
 @given(st.lists(STEPS, max_size=60))
 def test_who_is_there_is_who_learned_lately(steps: list[tuple[str, str | None, int]]) -> None:
-    """Over flushes, restarts, and entity_ttl turned off and on: who left is who had to."""
+    """Over flushes, restarts, and entity_ttl turned off and on: who left is who had to.
+
+    The census counts those who are there.
+    """
     kept, leaving = EffectSettings(), EffectSettings(entity_ttl_ms=10)
     settings = leaving
     store = MemoryStore()
     overlay = Overlay(store)
-    effect, entities = of_members(overlay, settings)
+    effect, entities, census = of_members(overlay, settings)
     newest: dict[str, int] = {}
     for number, (step, member, time_ms) in enumerate(steps):
         if member is not None:
@@ -91,17 +96,19 @@ def test_who_is_there_is_who_learned_lately(steps: list[tuple[str, str | None, i
             over = {each for each, at in newest.items() if at + 10 < time_ms}
             assert went == (over if settings is leaving else set())
             newest = {each: at for each, at in newest.items() if each not in went}
+            assert census.counts.entities == len(newest)
         else:
             effect.flush()
             overlay.flush()
             if step != "flush":
                 settings = {"off": kept, "on": leaving}.get(step, settings)
                 overlay = Overlay(store)
-                effect, entities = of_members(overlay, settings)
+                effect, entities, census = of_members(overlay, settings)
                 overlay.flush()
     effect.flush()
     overlay.flush()
     assert {each: found.time_ms for each, found in all_posteriors(store, "per_member")} == newest
+    assert census.counts.entities == len(newest)
 
 
 def test_the_stages_let_entities_go() -> None:
@@ -224,7 +231,7 @@ def test_the_forgotten_stay_forgotten() -> None:
 
 def test_markers_stay_for_two_windows_of_both_clocks() -> None:
     """Event time that runs ahead of the wall clock runs ahead of the labels that come back."""
-    effect, entities = of_members(Overlay(MemoryStore()), EffectSettings())
+    effect, entities, _ = of_members(Overlay(MemoryStore()), EffectSettings())
     entities.forget("m", 10, now_ms=1_000)
     for watermark_ms, now_ms, learned in ((9_999, 1_004, False), (14, 1_005, False)):
         list(entities.leave(watermark_ms, now_ms))

@@ -11,6 +11,7 @@ from stream.policy import (
     DAY_MS,
     MAX_ENTITY_BYTES,
     EffectSettings,
+    GateSettings,
     LabelPolicy,
     Policy,
     format_policy,
@@ -120,6 +121,7 @@ def test_a_written_policy_comes_back_equal() -> None:
         per_job=EffectSettings(
             prior_precision=0.1 + 0.2, half_life_ms=5_400_000, capacity=7, entity_ttl_ms=99 * DAY_MS
         ),
+        gate=GateSettings(enabled=False, age_ms=2 * DAY_MS, applications=5, margin=0.5),
     )
     assert parse_policy(format_policy(policy)) == policy
     assert parse_policy(format_policy(Policy())) == Policy()

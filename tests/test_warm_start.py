@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +25,9 @@ from stream.records import APPLICATIONS, LABELS, PLAIN, TOPICS, TopicNames
 from stream.replay import replay
 from stream.run_folder import RunMetrics
 from stream.state import codec, keys
+from stream.state.census import Census, Counts
 from stream.state.deadlines import pending_deadlines
+from stream.state.overlay import Overlay
 from stream.state.partition_state import identity_entry, progress_entry
 from stream.state.posteriors import all_posteriors
 from stream.state.split import Entry, first_progress, identity_of, split
@@ -144,9 +147,18 @@ def test_the_split_of_a_rocksdb(tmp_path: Path, partitions: int) -> None:
 
 def check_split(store: Store, entries: list[Entry], partitions: int) -> None:
     """Compare the entries with what a replay's store holds."""
-    own = [entry for entry in entries if entry.key[:1] == b"s"]
-    assert not own  # identity, progress and marks are not a replay's to give
-    plain = [entry for entry in entries if entry.key[:1] != b"d"]
+    for stage in ("member", "job"):
+        counts = [
+            msgspec.msgpack.decode(entry.value, type=Counts)
+            for entry in entries
+            if entry.key == keys.own(f"census-{stage}")
+        ]
+        wanted = Census(Overlay(store), stage).counts
+        for name in Counts.__struct_fields__:
+            assert sum(getattr(each, name) for each in counts) == getattr(wanted, name)
+    others = {entry.key for entry in entries if entry.key[:1] == b"s"}
+    assert others <= {keys.own("census-member"), keys.own("census-job")}
+    plain = [entry for entry in entries if entry.key[:1] not in b"ds"]
     held = {key: value for key, value in store.scan(b"\x00", b"\xff") if key[:1] not in b"ds"}
     assert Counter(entry.key for entry in plain) == Counter(held.keys())
     for (stage, number), key, value in plain:

@@ -23,7 +23,7 @@ MAX_NAME = 40
 MAX_SETTINGS = 50
 
 EXAMPLE = """\
-# What `hearback backtest LOG --config compare.toml` compares. Every setting reads the same log and
+# What `hearback backtest LOG --compare compare.toml` compares. Every setting reads the same log and
 # is judged on the same applications: scored before learned, right or wrong by the final label.
 #
 # reference      the setting that the others' differences are taken to, and of which the report

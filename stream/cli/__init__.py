@@ -10,6 +10,8 @@ import sys
 import typer
 
 from stream.cli import backtest, demo, history, live, look, tune, upkeep, warm
+from stream.cli.config import config
+from stream.cli.gate import gate
 from stream.cli.topics import topics
 from stream.errors import HearbackError, StoppedError
 
@@ -43,6 +45,8 @@ for _command in (
     app.command()(_command)
 app.add_typer(topics)
 app.add_typer(upkeep.state)
+app.add_typer(gate)
+app.add_typer(config)
 
 
 def main() -> None:

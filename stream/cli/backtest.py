@@ -20,10 +20,20 @@ from rich.progress import (
 from rich.table import Table
 
 from producers.logs import LogLine, ReadProgress, check_logs, merge
-from stream.cli.options import ERR, OUT, Logs, PolicyFile, load_kernel, parsed, reading
+from stream.cli.options import (
+    ERR,
+    OUT,
+    ConfigFile,
+    Logs,
+    PolicyFile,
+    configured,
+    load_kernel,
+    parsed,
+    reading,
+)
 from stream.errors import ConfigError, ModelError
 from stream.global_model import load_model
-from stream.policy import DAY_MS, Policy, load_policy
+from stream.policy import DAY_MS, Policy
 from stream.units import format_time, parse_time_ms
 
 if TYPE_CHECKING:
@@ -52,7 +62,7 @@ def backtest(
     out: Annotated[
         Path, typer.Option("--out", help="Folder for the report; must be new or empty.")
     ],
-    config: Annotated[
+    compare: Annotated[
         Path | None,
         typer.Option(help="What to compare (TOML); without it, what --example prints."),
     ] = None,
@@ -64,6 +74,7 @@ def backtest(
         ),
     ] = None,
     policy: PolicyFile = None,
+    config: ConfigFile = None,
     score_from: Annotated[
         str | None,
         typer.Option(
@@ -77,7 +88,7 @@ def backtest(
             "--example",
             is_eager=True,
             callback=_print_example,
-            help="Print an example of --config and end.",
+            help="Print an example of --compare and end.",
         ),
     ] = False,
 ) -> None:
@@ -98,8 +109,8 @@ def backtest(
     from stream.report.page import page, picture
     from stream.report.words import sentences
 
-    base = load_policy(policy)
-    comparison = load_comparison(config, base)
+    base = configured(config, policy=policy).policy
+    comparison = load_comparison(compare, base)
     loaded = None if model is None else load_model(model)
     score_from_ms = parsed(parse_time_ms, score_from)
     check_logs(logs)

@@ -12,11 +12,21 @@ import typer
 from producers.drift import truth_over_time
 from producers.logs import ReadProgress, merge, write_lines
 from producers.truth import SimulationSettings, lively
-from stream.cli.options import ERR, OUT, Logs, PolicyFile, doing, load_kernel, parsed, reading
+from stream.cli.options import (
+    ERR,
+    OUT,
+    ConfigFile,
+    Logs,
+    PolicyFile,
+    configured,
+    doing,
+    load_kernel,
+    parsed,
+    reading,
+)
 from stream.errors import ConfigError
 from stream.global_model import load_model
 from stream.held_out import Judgement, in_words
-from stream.policy import load_policy
 from stream.units import format_time, parse_duration_ms, parse_time_ms
 
 _DEFAULTS = lively()
@@ -94,6 +104,7 @@ def train(
         typer.Option(help="Use only events up to this time (ISO 8601 or milliseconds)."),
     ] = None,
     policy: PolicyFile = None,
+    config: ConfigFile = None,
     feature_names: Annotated[
         Path | None,
         typer.Option(
@@ -132,7 +143,7 @@ def train(
 
     read = ReadProgress()
     trainer = Trainer(
-        load_policy(policy),
+        configured(config, policy=policy).policy,
         parsed(parse_time_ms, until),
         None if feature_names is None else _names(feature_names),
     )
@@ -181,6 +192,7 @@ def replay(
         typer.Option(help="Model folder; not needed where every application has a global_score."),
     ] = None,
     policy: PolicyFile = None,
+    config: ConfigFile = None,
     score_from: Annotated[
         str | None,
         typer.Option(help="Judge only applications from this time on (learning is not limited)."),
@@ -206,7 +218,7 @@ def replay(
     from stream.replay import replay as run_replay
     from stream.run_folder import RunFolder
 
-    settings = load_policy(policy)
+    policies = configured(config, policy=policy).policy
     loaded = None if model is None else load_model(model)
     score_from_ms = parsed(parse_time_ms, score_from) or 0
     max_jump_ms = parsed(parse_duration_ms, max_jump)
@@ -217,7 +229,7 @@ def replay(
         metrics = run_replay(
             lines,
             folder,
-            settings,
+            policies,
             loaded,
             space,
             score_from_ms=score_from_ms,

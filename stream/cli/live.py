@@ -11,8 +11,20 @@ from typing import Annotated, Literal
 import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from stream.cli.options import ERR, OUT, ApplicationId, Broker, Logs, PolicyFile, parsed
-from stream.policy import load_policy
+from stream.cli.options import (
+    ERR,
+    OUT,
+    ApplicationId,
+    BrokerAddress,
+    ConfigFile,
+    Logs,
+    PolicyFile,
+    configured,
+    connected,
+    parsed,
+)
+from stream.configuration.sections import LogFormat, LogLevel
+from stream.connection import client_security
 from stream.units import format_time, parse_duration_ms, parse_speed, parse_time_ms
 
 _TOPIC_PARTITIONS = 4
@@ -22,7 +34,8 @@ def broker(
     partitions: Annotated[
         int, typer.Option(min=1, help="Partitions of each topic.")
     ] = _TOPIC_PARTITIONS,
-    app_id: ApplicationId = "hearback",
+    app_id: ApplicationId = None,
+    config: ConfigFile = None,
 ) -> None:
     """Run a throw-away Kafka-protocol broker on localhost, for trying things out.
 
@@ -37,7 +50,8 @@ def broker(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with EmbeddedBroker() as running:
-        names = [plan.name for plan in plans(app_id, DAY_MS)]
+        application_id = configured(config, app_id=app_id).worker.application_id
+        names = [plan.name for plan in plans(application_id, DAY_MS)]
         running.create_topics(dict.fromkeys(names, partitions))
         ERR.print(
             "this broker keeps nothing: all is gone when it stops, and of each partition what is"
@@ -49,27 +63,58 @@ def broker(
 
 
 def worker(
-    broker: Broker,
-    model: Annotated[Path, typer.Option(help="Model folder (hearback train makes one).")],
-    data: Annotated[Path, typer.Option(help="Folder for the state; of this worker alone.")] = Path(
-        "hearback-data"
-    ),
+    broker: BrokerAddress = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Model folder (hearback train makes one). Default: [worker] model."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the state; of this worker alone. Default: [worker] data,"
+            " hearback-data."
+        ),
+    ] = None,
+    config: ConfigFile = None,
     policy: PolicyFile = None,
-    app_id: ApplicationId = "hearback",
-    metrics_host: Annotated[str, typer.Option(help="Where /metrics listens.")] = "127.0.0.1",
+    app_id: ApplicationId = None,
+    metrics_host: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the page, the probes and /metrics listen. Default: [console] host,"
+            " 127.0.0.1."
+        ),
+    ] = None,
     metrics_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of /metrics; 0 takes any free one.")
-    ] = 9464,
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Their port; 0 takes any free one. Default: [console] port, 9464.",
+        ),
+    ] = None,
     idle_timeout: Annotated[
-        str,
-        typer.Option(help="After how long at its end an input no longer holds event time back."),
-    ] = "1m",
+        str | None,
+        typer.Option(
+            help="After how long at its end an input no longer holds event time back. Default:"
+            " [worker] idle_timeout, 1m."
+        ),
+    ] = None,
     session_timeout: Annotated[
-        str, typer.Option(help="After how long a silent worker loses its partitions.")
-    ] = "10s",
+        str | None,
+        typer.Option(
+            help="After how long a silent worker loses its partitions. Default: [worker]"
+            " session_timeout, 10s."
+        ),
+    ] = None,
     log_level: Annotated[
-        Literal["DEBUG", "INFO", "WARNING", "ERROR"], typer.Option(help="What goes to stderr.")
-    ] = "WARNING",
+        LogLevel | None,
+        typer.Option(help="What goes to stderr. Default: [log] level, WARNING."),
+    ] = None,
+    log_format: Annotated[
+        LogFormat | None,
+        typer.Option(help="How: text, or json, an object a line. Default: [log] format, text."),
+    ] = None,
 ) -> None:
     """Run the learner on Kafka: labels, both effects, coefficients.
 
@@ -80,24 +125,34 @@ def worker(
     """
     from stream.worker.main import WorkerOptions, run_worker
 
+    found = configured(config, policy=policy, broker=broker, app_id=app_id)
+    model = model or found.worker.model
+    if model is None:
+        raise typer.BadParameter(
+            "no model is named: give --model, or [worker] model in --config (hearback train makes"
+            " one)"
+        )
+    idle_ms = parsed(parse_duration_ms, idle_timeout)
+    session_ms = parsed(parse_duration_ms, session_timeout)
     options = WorkerOptions(
-        broker=broker,
+        broker=connected(found),
         model=model,
-        data_dir=data,
-        policy=load_policy(policy),
-        application_id=app_id,
-        metrics_host=metrics_host,
-        metrics_port=metrics_port,
-        idle_timeout_ms=parsed(parse_duration_ms, idle_timeout) or 0,
-        session_timeout_ms=parsed(parse_duration_ms, session_timeout) or 0,
-        log_level=log_level,
+        data_dir=data or found.worker.data,
+        policy=found.policy,
+        application_id=found.worker.application_id,
+        metrics_host=metrics_host or found.console.host,
+        metrics_port=found.console.port if metrics_port is None else metrics_port,
+        idle_timeout_ms=found.worker.idle_timeout_ms if idle_ms is None else idle_ms,
+        session_timeout_ms=found.worker.session_timeout_ms if session_ms is None else session_ms,
+        log_level=log_level or found.log.level,
+        log_format=log_format or found.log.format,
     )
     raise typer.Exit(run_worker(options, lambda note: ERR.print(note, soft_wrap=True)))
 
 
 def produce(
     logs: Logs,
-    broker: Broker,
+    broker: BrokerAddress = None,
     speed: Annotated[
         str, typer.Option(help="How fast event time runs: 60x is a minute a second; max.")
     ] = "max",
@@ -109,7 +164,8 @@ def produce(
         bool, typer.Option("--close", help="End with a clock past every label window.")
     ] = False,
     policy: PolicyFile = None,
-    app_id: ApplicationId = "hearback",
+    config: ConfigFile = None,
+    app_id: ApplicationId = None,
     throttle: Annotated[
         Literal["auto", "on", "off"],
         typer.Option(
@@ -126,7 +182,8 @@ def produce(
     from producers.kafka import ProduceProgress
     from producers.kafka import produce as play
 
-    labels = load_policy(policy).labels
+    found = configured(config, policy=policy, broker=broker, app_id=app_id)
+    labels, address = found.policy.labels, connected(found)
     columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal) as bar:
         task = bar.add_task("producing", total=None)
@@ -142,7 +199,8 @@ def produce(
 
         done = play(
             logs,
-            broker,
+            address,
+            client=client_security(address),
             speed=parsed(parse_speed, speed) or math.inf,
             from_ms=parsed(parse_time_ms, from_),
             until_ms=parsed(parse_time_ms, until),
@@ -150,7 +208,7 @@ def produce(
             window_ms=labels.window_ms,
             orphan_ttl_ms=labels.orphan_ttl_ms,
             throttle=throttle,
-            throttle_group=app_id,
+            throttle_group=found.worker.application_id,
             on_progress=show,
         )
     for problem in done.problems:

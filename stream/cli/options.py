@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, TypeVar
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.progress import (
@@ -25,6 +27,9 @@ from rich.progress import (
 from rich.text import Text
 
 from producers.logs import ReadProgress
+from stream.configuration.load import load_config
+from stream.configuration.sections import Config
+from stream.connection import Broker
 from stream.errors import ConfigError
 
 _T = TypeVar("_T")
@@ -49,18 +54,33 @@ PolicyFile = Annotated[
     Path | None,
     typer.Option(
         "--policy",
-        help="TOML file with the label policy ([labels]) and effects ([effects.*]);"
-        " without it, the defaults.",
+        help="TOML file with labels ([labels]), effects ([effects.*]) and [gate] alone; stands"
+        " above --config.",
     ),
 ]
-Broker = Annotated[
-    str,
+ConfigFile = Annotated[
+    Path | None,
     typer.Option(
-        "--broker", envvar="HEARBACK_BROKER", help="Kafka, as host:port (several with commas)."
+        "--config",
+        envvar="HEARBACK_CONFIG",
+        help="TOML file with all settings (hearback.example.toml lists them).",
+    ),
+]
+BrokerAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--broker",
+        envvar="HEARBACK_BROKER",
+        help="Kafka, as host:port (several with commas). Default: [kafka] broker.",
     ),
 ]
 ApplicationId = Annotated[
-    str, typer.Option("--app-id", help="The worker's application id: its consumer group.")
+    str | None,
+    typer.Option(
+        "--app-id",
+        help="The worker's application id: its consumer group. Default: [worker] application_id,"
+        " hearback.",
+    ),
 ]
 
 
@@ -86,6 +106,38 @@ def parsed(parse: Callable[[str], _T], text: str | None) -> _T | None:
         return parse(text)
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def configured(
+    config: Path | None,
+    *,
+    policy: Path | None = None,
+    broker: str | None = None,
+    app_id: str | None = None,
+) -> Config:
+    """Read the configuration; options stand above it."""
+    found = load_config(config, os.environ, policy)
+    return msgspec.structs.replace(
+        found,
+        broker=found.broker if broker is None else Broker(broker, found.broker.security),
+        worker=msgspec.structs.replace(
+            found.worker, application_id=app_id or found.worker.application_id
+        ),
+    )
+
+
+def connected(config: Config) -> Broker:
+    """Return the broker, which has to be named.
+
+    Raises:
+        BadParameter: it is not.
+
+    """
+    if not config.broker:
+        raise typer.BadParameter(
+            "no broker is named: give --broker, HEARBACK_BROKER, or [kafka] broker in --config"
+        )
+    return config.broker
 
 
 @contextmanager

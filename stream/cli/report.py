@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.console import Group
 from rich.table import Table
 
-from stream.evaluation import Quality, Summary
+from stream.evaluation import Summary
+from stream.quality.tally import Quality
 from stream.run_folder import RunMetrics
 
 

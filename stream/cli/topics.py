@@ -6,8 +6,15 @@ from typing import Annotated
 
 import typer
 
-from stream.cli.options import OUT, ApplicationId, Broker, PolicyFile
-from stream.policy import load_policy
+from stream.cli.options import (
+    OUT,
+    ApplicationId,
+    BrokerAddress,
+    ConfigFile,
+    PolicyFile,
+    configured,
+    connected,
+)
 
 topics = typer.Typer(name="topics", help="The topics that a worker needs.", no_args_is_help=True)
 
@@ -19,7 +26,7 @@ def _group() -> None:
 
 @topics.command()
 def create(
-    broker: Broker,
+    broker: BrokerAddress = None,
     partitions: Annotated[
         int | None,
         typer.Option(
@@ -32,8 +39,9 @@ def create(
         int | None,
         typer.Option(min=1, help="Copies of each partition. Default: 3, if there are 3 brokers."),
     ] = None,
-    app_id: ApplicationId = "hearback",
+    app_id: ApplicationId = None,
     policy: PolicyFile = None,
+    config: ConfigFile = None,
 ) -> None:
     """Create the topics that are missing; check those that are there.
 
@@ -43,7 +51,13 @@ def create(
     """
     from stream.worker.topics import create_topics
 
-    window_ms = load_policy(policy).labels.window_ms
-    made = create_topics(broker, app_id, window_ms, partitions, replication)
+    found = configured(config, policy=policy, broker=broker, app_id=app_id)
+    made = create_topics(
+        connected(found),
+        found.worker.application_id,
+        found.policy.labels.window_ms,
+        partitions,
+        replication,
+    )
     for name, new in made.items():
         OUT.print(f"{'created' if new else 'is there'}  {name}", highlight=False)

@@ -10,9 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from producers.logs import ReadProgress, check_logs, merge
-from stream.cli.options import ERR, OUT, Logs, PolicyFile, parsed, reading
+from stream.cli.options import ERR, OUT, ConfigFile, Logs, PolicyFile, configured, parsed, reading
 from stream.errors import ConfigError, ModelError, StoppedError
-from stream.policy import format_policy, load_policy
+from stream.policy import format_policy
 from stream.units import format_time, parse_time_ms
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def tune(
     ],
     out: Annotated[Path, typer.Option("--out", help="The policy file to write (TOML).")],
     policy: PolicyFile = None,
+    config: ConfigFile = None,
 ) -> None:
     """Choose the effects' settings for your own log.
 
@@ -50,7 +51,7 @@ def tune(
     from stream.replay import first_look
     from stream.tuning import Tuner, before, cross_fit, train_until
 
-    start = load_policy(policy)
+    start = configured(config, policy=policy).policy
     until_ms = parsed(parse_time_ms, until) or 0
     check_logs(logs)
     if out.exists():

@@ -7,7 +7,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from stream.cli.options import OUT, Broker, doing, parsed
+from stream.cli.options import (
+    OUT,
+    BrokerAddress,
+    ConfigFile,
+    configured,
+    connected,
+    doing,
+    parsed,
+)
 from stream.errors import StateError
 from stream.units import parse_time_ms
 
@@ -20,8 +28,14 @@ def _group() -> None:
 
 
 def checkpoint(
-    data: Annotated[Path, typer.Option(help="The running worker's data folder.")],
     out: Annotated[Path, typer.Option(help="Folder of the copy; the worker makes it.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="The running worker's data folder. Default: [worker] data, hearback-data."
+        ),
+    ] = None,
+    config: ConfigFile = None,
 ) -> None:
     """Copy the state of a running worker, which goes on meanwhile.
 
@@ -33,7 +47,7 @@ def checkpoint(
     from stream.worker.requests import ask_checkpoint
 
     with doing("copying the state"):
-        done = ask_checkpoint(data, out)
+        done = ask_checkpoint(data or configured(config).worker.data, out)
     OUT.print(
         f"{done.stores} stores, {done.size_bytes / 1e6:,.1f} MB in {out}",
         highlight=False,
@@ -44,7 +58,7 @@ def checkpoint(
 def forget(
     kind: Annotated[Literal["member", "job"], typer.Argument(help="member or job")],
     entity_id: Annotated[str, typer.Argument(metavar="ID", help="The member's or job's id.")],
-    broker: Broker,
+    broker: BrokerAddress = None,
     until: Annotated[
         str | None,
         typer.Option(
@@ -52,6 +66,7 @@ def forget(
             " log of old, a time of the log."
         ),
     ] = None,
+    config: ConfigFile = None,
 ) -> None:
     """Forget what was learned of a member or a job.
 
@@ -74,7 +89,7 @@ def forget(
         entity_id if kind == "job" else None,
         now_ms() if until_ms is None else until_ms,
     )
-    topic, partition, offset = send_forget(broker, event)
+    topic, partition, offset = send_forget(connected(configured(config, broker=broker)), event)
     OUT.print(
         f"{kind} {entity_id} is forgotten as soon as a worker comes to offset {offset} of"
         f" {topic}-{partition}",
@@ -88,7 +103,8 @@ def verify(
     checkpoint: Annotated[
         Path, typer.Option(help="A checkpoint, or a stopped worker's data folder.")
     ],
-    broker: Broker,
+    broker: BrokerAddress = None,
+    config: ConfigFile = None,
 ) -> None:
     """Compare a checkpoint with the changelogs that it follows.
 
@@ -101,13 +117,16 @@ def verify(
     from stream.worker.data_folder import name_of
     from stream.worker.verification import verify_checkpoint
 
+    address = connected(configured(config, broker=broker))
     table = Table(box=None)
     table.add_column("store")
     for name in ("up to offset", "equal", "changed since", "different"):
         table.add_column(name, justify="right")
     different = []
     with doing("reading") as say:
-        for done in verify_checkpoint(checkpoint, broker, lambda at: say(f"reading {name_of(at)}")):
+        for done in verify_checkpoint(
+            checkpoint, address, lambda at: say(f"reading {name_of(at)}")
+        ):
             counts = (done.offset, done.equal, done.later, done.different)
             table.add_row(name_of(done.place), *(f"{count:,}" for count in counts))
             different += [f"{name_of(done.place)}: {example}" for example in done.examples]

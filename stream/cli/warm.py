@@ -9,9 +9,17 @@ from typing import Annotated
 import typer
 
 from producers.logs import ReadProgress
-from stream.cli.options import OUT, ApplicationId, Broker, PolicyFile, reading
+from stream.cli.options import (
+    OUT,
+    ApplicationId,
+    BrokerAddress,
+    ConfigFile,
+    PolicyFile,
+    configured,
+    connected,
+    reading,
+)
 from stream.errors import ConfigError, StoppedError
-from stream.policy import load_policy
 from stream.records import COEFFICIENTS, LABELS
 from stream.units import format_time, parse_time_ms
 
@@ -20,8 +28,8 @@ def bootstrap(
     run: Annotated[
         Path, typer.Option(help="The replay's folder; replayed with --model, without --close.")
     ],
-    broker: Broker,
-    app_id: ApplicationId = "hearback",
+    broker: BrokerAddress = None,
+    app_id: ApplicationId = None,
     positions: Annotated[
         str,
         typer.Option(
@@ -37,6 +45,7 @@ def bootstrap(
         ),
     ] = None,
     policy: PolicyFile = None,
+    config: ConfigFile = None,
     replication: Annotated[
         int | None,
         typer.Option(min=1, help="Copies of each new topic. Default: 3, if there are 3 brokers."),
@@ -57,11 +66,13 @@ def bootstrap(
     from stream.worker.bootstrap import bootstrap as load
     from stream.worker.crashpoints import arm
 
+    found = configured(config, policy=policy, broker=broker, app_id=app_id)
+    application_id = found.worker.application_id
     settings = Settings(
         run=run,
-        broker=broker,
-        application_id=app_id,
-        labels=load_policy(policy).labels,
+        broker=connected(found),
+        application_id=application_id,
+        labels=found.policy.labels,
         start=positions if positions in {"earliest", "end"} else _time(positions),
         data=data,
         replication=replication,
@@ -78,14 +89,14 @@ def bootstrap(
             done = load(settings, show)
         except KeyboardInterrupt:
             raise StoppedError(
-                f"interrupted: application id {app_id} is not complete, workers refuse it; begin"
-                " the bootstrap again"
+                f"interrupted: application id {application_id} is not complete, workers refuse"
+                " it; begin the bootstrap again"
             ) from None
     reached = "" if done.watermark_ms is None else format_time(done.watermark_ms)
     OUT.print(
         f"{done.entities:,} members and jobs in {done.partitions} partitions, event time {reached}."
-        f" Workers: hearback worker --app-id {app_id}; consumers: {done.names.of(COEFFICIENTS)},"
-        f" {done.names.of(LABELS)}",
+        f" Workers: hearback worker --app-id {application_id}; consumers:"
+        f" {done.names.of(COEFFICIENTS)}, {done.names.of(LABELS)}",
         highlight=False,
         soft_wrap=True,
     )

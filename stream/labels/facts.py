@@ -159,6 +159,9 @@ class FactBook(Protocol):
     def unindex_engagement(self, job_id: str, application_id: str, engagement_id: str) -> None:
         """Take an engagement out of the index."""
 
+    def count_orphans(self, change: int) -> None:
+        """Engagements have begun to wait for their application, or have stopped."""
+
     def settled(self, job_id: str) -> Settled:
         """Return what a job's evidence has settled."""
 

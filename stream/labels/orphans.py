@@ -70,6 +70,7 @@ class Orphans:
         )
         book.put_engagement(job_id, event.engagement_id, orphan)
         book.index_engagement(job_id, application_id, event.engagement_id)
+        book.count_orphans(1)
         book.add_deadline(
             Deadline(expires_ms, DeadlineKind.ORPHAN, job_id, application_id, event.engagement_id)
         )
@@ -93,6 +94,7 @@ class Orphans:
                 continue
             self._book.unindex_engagement(app.job_id, app.application_id, orphan.engagement_id)
             self._book.put_engagement(app.job_id, orphan.engagement_id, Applied(orphan.digest))
+            self._book.count_orphans(-1)
             applied.append(orphan.engagement_id)
         return applied
 
@@ -119,6 +121,7 @@ class Orphans:
     def _set_aside(self, job_id: str, orphan: Orphan, error: EventError) -> None:
         self._book.unindex_engagement(job_id, orphan.application_id, orphan.engagement_id)
         self._book.forget_engagement(job_id, orphan.engagement_id)
+        self._book.count_orphans(-1)
         self._dead_letter(DeadLetter(error.reason, str(error), orphan.source))
 
 

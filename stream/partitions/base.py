@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, ClassVar
 
+from stream.commands import GateCommand
 from stream.entities import Entities
 from stream.errors import (
     EventError,
@@ -17,7 +18,9 @@ from stream.errors import (
     StateError,
 )
 from stream.events import (
+    Coefficients,
     DeadLetter,
+    Forget,
 )
 from stream.features import FeatureSpace
 from stream.labels.watermark import Channels
@@ -30,6 +33,8 @@ from stream.records import (
     dead_letter_message,
     source_of,
 )
+from stream.state.census import Census
+from stream.state.judged import JudgedScores
 from stream.state.overlay import Overlay
 from stream.state.partition_state import (
     Progress,
@@ -38,7 +43,7 @@ from stream.state.partition_state import (
     save_identity,
     save_progress,
 )
-from stream.updaters.effect import Effect
+from stream.updaters.effect import Effect, EffectName
 from stream.wire import (
     coefficients_key,
     encode_coefficients,
@@ -49,6 +54,9 @@ Unit = list[Message]
 
 _SAVE_PROGRESS_MS = 60_000
 _MOST_LEAVING = 500  # entities looked at in one unit of work
+
+MOST_RELEASED = 200
+"""Entities that were held back and are published in one unit of work at the most."""
 
 Cuts = Iterable[None]
 """Work that says after which of its steps the unit may be ended, and another begun."""
@@ -72,13 +80,16 @@ class Partition(ABC):
 
     Attributes:
         events: records applied, by type. dead_letters: by reason.
+        left: entities that went, by why: ``forget`` or ``entity_ttl``.
+        judged: what the scores are worth, and the gate.
 
     """
 
     stage: ClassVar[str]
     topics: ClassVar[tuple[str, ...]]
     input_topic: ClassVar[str]
-    counts: ClassVar[tuple[str, ...]] = ("events", "dead_letters", "_routing")
+    effect_name: ClassVar[EffectName]
+    counts: ClassVar[tuple[str, ...]] = ("events", "dead_letters", "left", "_routing")
 
     def __init__(
         self,
@@ -96,6 +107,7 @@ class Partition(ABC):
         self.partitions = partitions
         self.events: Counter[str] = Counter()
         self.dead_letters: Counter[str] = Counter()
+        self.left: Counter[str] = Counter()
         self._overlay = overlay
         self._space = space
         self._policy = policy
@@ -105,7 +117,10 @@ class Partition(ABC):
         self._unsaved_since_ms: int | None = None  # a position has moved past markers alone
         self._messages: Unit = []  # of the unit of work that is being done
         self._cause_ms: dict[str, int] = {}  # entity → timestamp of the event that changed it
+        self._gone: set[str] = set()  # entities that went in this unit of work
         self._counted: dict[str, Any] = {}
+        self._now_ms = 0  # the wall clock, as passed in last
+        self.judged = JudgedScores(overlay, policy, self.effect_name)
         self._check_identity(model_version, topic_ids or {})
         self._restore(channels)
 
@@ -136,6 +151,7 @@ class Partition(ABC):
             HearbackError: something that is not the fault of one record.
 
         """
+        self._now_ms = now_ms
         position = self._progress.positions.get(topic, 0)
         fresh = [record for record in records if record.offset >= position]
         after = max(end, position)
@@ -175,6 +191,20 @@ class Partition(ABC):
     @abstractmethod
     def tick(self, now_ms: int) -> Iterator[Unit]:
         """Do what is due by the wall clock."""
+
+    def obey(self, commands: Iterable[GateCommand], now_ms: int) -> Iterator[Unit]:
+        """Do what workers were told and this partition has not done yet.
+
+        Args:
+            commands: all that there are. now_ms: wall clock.
+
+        """
+        self._now_ms = now_ms
+        for command in commands:
+            if command.concerns(self.effect_name, self.number) and self.judged.open_by_hand(
+                command.issued_ms, self._judged_until_ms
+            ):
+                yield self._finish()
 
     # -- units of work -----------------------------------------------------------------------
 
@@ -237,23 +267,51 @@ class Partition(ABC):
 
     def _finish(self) -> Unit:
         """Refit, publish what changed, and put the progress into the overlay."""
-        effect, messages = self.effect, self._messages
-        self._messages = []
-        messages += [
-            Message(
-                COEFFICIENTS,
-                coefficients_key(effect.name, entity_id),
-                None if coefficients is None else encode_coefficients(coefficients),
-                None,
-                self._cause_ms[entity_id],
-            )
-            for entity_id, coefficients in effect.publish()
-        ]
+        changed = self.effect.publish()
+        self.judged.judge(self._judged_until_ms)
+        for entity_id, coefficients in changed:
+            cause_ms = self._cause_ms[entity_id]
+            if coefficients is None:
+                self._publish(entity_id, None, cause_ms)
+                self.judged.let_go(entity_id)
+            elif self.judged.gate.open:
+                self._publish(entity_id, coefficients, cause_ms)
+            else:
+                if entity_id in self._gone:
+                    # It has come back already. What readers have of it goes all the same.
+                    self._publish(entity_id, None, cause_ms)
+                self.judged.hold(entity_id)
+        if self._has_to_release:
+            fresh = {entity_id for entity_id, _ in changed}
+            for entity_id in self.judged.release(MOST_RELEASED):
+                if entity_id not in fresh:
+                    self._publish(entity_id, self.effect.coefficients(entity_id), self._now_ms)
+        messages, self._messages = self._messages, []
         self._cause_ms.clear()
+        self._gone.clear()
         save_progress(self._overlay, self._progress)
         self._unsaved_since_ms = None
         self._keep_counts()
         return messages
+
+    def _publish(
+        self, entity_id: str, coefficients: Coefficients | None, timestamp_ms: int
+    ) -> None:
+        """Send an entity's coefficients; ``timestamp_ms`` is of what changed them."""
+        self._messages.append(
+            Message(
+                COEFFICIENTS,
+                coefficients_key(self.effect.name, entity_id),
+                None if coefficients is None else encode_coefficients(coefficients),
+                None,
+                timestamp_ms,
+            )
+        )
+
+    @property
+    def _has_to_release(self) -> bool:
+        """Whether the gate is open, and entities that it held back are still to be published."""
+        return self.judged.gate.open and self.judged.held > 0
 
     def _poison(self, topic: str, record: Record, after: int, error: Exception) -> Unit:
         poison = PoisonError(f"{type(error).__name__}: {str(error)[:200]}")
@@ -274,6 +332,7 @@ class Partition(ABC):
         self._overlay.discard()
         self.effect.discard()
         self._cause_ms.clear()
+        self._gone.clear()
         self._restore(len(self._progress.channels.marks))
 
     def _dead_letter(self, letter: DeadLetter, timestamp_ms: int) -> None:
@@ -296,9 +355,22 @@ class Partition(ABC):
         """Let entities go whose time is over; a cut whenever the unit of work has got its share."""
         for count, entity_id in enumerate(self.entities.leave(self.watermark_ms, timestamp_ms), 1):
             if entity_id is not None:
-                self._cause_ms.setdefault(entity_id, timestamp_ms)
+                self._went(entity_id, "entity_ttl", timestamp_ms)
             if count % _MOST_LEAVING == 0:
                 yield
+
+    def _forget(self, entity_id: str, event: Forget, timestamp_ms: int) -> None:
+        """Let an entity go because somebody asked for it."""
+        self.events["forget"] += 1
+        if self.entities.forget(entity_id, event.event_time_ms, timestamp_ms):
+            self._went(entity_id, "forget", timestamp_ms)
+        else:
+            self._cause_ms.setdefault(entity_id, timestamp_ms)
+
+    def _went(self, entity_id: str, why: str, timestamp_ms: int) -> None:
+        self.left[why] += 1
+        self._gone.add(entity_id)
+        self._cause_ms.setdefault(entity_id, timestamp_ms)
 
     # -- what the stages add -----------------------------------------------------------------
 
@@ -306,6 +378,16 @@ class Partition(ABC):
     @abstractmethod
     def effect(self) -> Effect:
         """The effect that learns here."""
+
+    @property
+    @abstractmethod
+    def census(self) -> Census:
+        """How many there are of what is kept here."""
+
+    @property
+    @abstractmethod
+    def _judged_until_ms(self) -> int | None:
+        """Event time up to which all labels are known here; scores are judged up to it."""
 
     @property
     @abstractmethod

@@ -34,6 +34,7 @@ from stream.records import (
     source_of,
 )
 from stream.stages import JobStage, Labelled, Steps
+from stream.state.census import Census
 from stream.state.overlay import Overlay
 from stream.updaters.effect import Effect
 from stream.wire import (
@@ -62,6 +63,7 @@ class JobPartition(Partition):
     stage = "job"
     topics = (ENGAGEMENTS, APPLICATIONS_BY_JOB)
     input_topic = ENGAGEMENTS
+    effect_name = "per_job"
     counts = (*Partition.counts, "tally", "timeliness")
 
     def __init__(
@@ -94,6 +96,7 @@ class JobPartition(Partition):
 
     def tick(self, now_ms: int) -> Iterator[Unit]:
         """Judge idleness; when all is idle, let event time pass with the wall clock."""
+        self._now_ms = now_ms
         channels = self._progress.channels
         was_idle = channels.all_idle
         before_ms = channels.watermark_ms
@@ -106,7 +109,7 @@ class JobPartition(Partition):
         for _ in self._closings(now_ms):
             yield self._finish()
             something = True
-        if something or self._progress_is_due(now_ms):
+        if something or self._has_to_release or self._progress_is_due(now_ms):
             yield self._finish()
 
     @property
@@ -118,6 +121,15 @@ class JobPartition(Partition):
     def entities(self) -> Entities:
         """Its entities."""
         return self._stage.entities
+
+    @property
+    def _judged_until_ms(self) -> int | None:
+        return self.watermark_ms
+
+    @property
+    def census(self) -> Census:
+        """How many there are of what is kept here."""
+        return self._stage.census
 
     def _record(self, topic: str, record: Record, now_ms: int) -> Cuts:
         value = record.value or b""
@@ -172,9 +184,7 @@ class JobPartition(Partition):
             raise InvalidIdError(f"to forget a member belongs into {APPLICATIONS}")
         self._routing.check(record.key, job_id)
         if isinstance(event, Forget):
-            self.events["forget"] += 1
-            self._cause_ms.setdefault(job_id, record.timestamp_ms)
-            self.entities.forget(job_id, event.event_time_ms, record.timestamp_ms)
+            self._forget(job_id, event, record.timestamp_ms)
             return
         watermark_ms = self.watermark_ms
         match event:
@@ -209,6 +219,7 @@ class JobPartition(Partition):
         self.timeliness.observe(change)
         if label is not None:
             self._cause_ms.setdefault(label.job_id, timestamp_ms)
+            self.judged.observe(label)
             self._messages.append(
                 Message(
                     LABELS,

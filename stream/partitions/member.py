@@ -27,6 +27,7 @@ from stream.records import (
     Record,
 )
 from stream.stages import MemberStage
+from stream.state.census import Census
 from stream.state.overlay import Overlay
 from stream.updaters.effect import Effect
 from stream.wire import (
@@ -49,6 +50,7 @@ class MemberPartition(Partition):
     stage = "member"
     topics = (APPLICATIONS, LABELS)
     input_topic = APPLICATIONS
+    effect_name = "per_member"
 
     def __init__(
         self,
@@ -73,6 +75,7 @@ class MemberPartition(Partition):
             topic_ids,
         )
         self._model_version = model_version
+        self._labelled_ms: int | None = None  # the largest label time read
         self._stage = MemberStage(overlay, space.per_member.size, policy, model_version)
         # What each job partition was told last, and when; nothing after a restart.
         self._told: list[tuple[int | None, bool] | None] = [None] * partitions
@@ -80,6 +83,7 @@ class MemberPartition(Partition):
 
     def tick(self, now_ms: int) -> Iterator[Unit]:
         """Tell the job partitions not written to lately how far this one is, if they don't know."""
+        self._now_ms = now_ms
         channels = self._progress.channels
         idle = self._idle(now_ms)
         if idle:
@@ -95,7 +99,7 @@ class MemberPartition(Partition):
                 )
                 self._told[job_partition] = known
                 self._told_ms[job_partition] = now_ms
-        if self._messages or self._progress_is_due(now_ms):
+        if self._messages or self._has_to_release or self._progress_is_due(now_ms):
             yield self._finish()
 
     @property
@@ -107,6 +111,18 @@ class MemberPartition(Partition):
     def entities(self) -> Entities:
         """Its entities."""
         return self._stage.entities
+
+    @property
+    def _judged_until_ms(self) -> int | None:
+        # Labels come from job partitions, each at its own pace: the fastest is waited after by a
+        # bucket. What comes later still counts as soon as it comes.
+        labelled_ms = self._labelled_ms
+        return None if labelled_ms is None else labelled_ms - self._policy.gate.bucket_ms
+
+    @property
+    def census(self) -> Census:
+        """How many there are of what is kept here."""
+        return self._stage.census
 
     def _rollback(self) -> None:
         super()._rollback()
@@ -123,6 +139,8 @@ class MemberPartition(Partition):
             self.events["label"] += 1
             self._cause_ms.setdefault(label.member_id, record.timestamp_ms)
             self._stage.learn(label)
+            self.judged.observe(label)
+            self._labelled_ms = max(self._labelled_ms or 0, label.label_time_ms)
             return ()
         event = decode_event(value, self._space)
         channels = self._progress.channels
@@ -140,9 +158,7 @@ class MemberPartition(Partition):
                     raise InvalidIdError(f"to forget a job belongs into {ENGAGEMENTS}")
                 self._check_time(event.event_time_ms, now_ms)
                 self._routing.check(record.key, member_id)
-                self.events["forget"] += 1
-                self._cause_ms.setdefault(member_id, record.timestamp_ms)
-                self.entities.forget(member_id, event.event_time_ms, record.timestamp_ms)
+                self._forget(member_id, event, record.timestamp_ms)
             case Clock():
                 channels.advance(0, self._check_time(event.event_time_ms, now_ms))
                 self.events["clock"] += 1

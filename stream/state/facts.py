@@ -19,6 +19,7 @@ from stream.labels.facts import (
 )
 from stream.labels.settled import NOTHING, Settled
 from stream.state import codec, keys
+from stream.state.census import Census
 from stream.state.deadlines import DeadlineQueue
 from stream.state.overlay import Overlay
 from stream.state.pending import PendingApplications
@@ -34,8 +35,9 @@ _JOBS = 1 << 13  # jobs likewise, of which what is settled is kept
 class StoredFacts:
     """Facts of the jobs of one partition, read and written through an overlay."""
 
-    def __init__(self, overlay: Overlay) -> None:
+    def __init__(self, overlay: Overlay, census: Census | None = None) -> None:
         self._overlay = overlay
+        self._census = census or Census(overlay)
         self._deadlines = DeadlineQueue(overlay)
         self._pending = PendingApplications(overlay)
         self._records: dict[tuple[str, str], ApplicationRecord] = {}
@@ -69,10 +71,12 @@ class StoredFacts:
     def add_pending(self, job_id: str, event_time_ms: int, application_id: str) -> None:
         """Enter an application that has no label yet."""
         self._pending.add(job_id, event_time_ms, application_id)
+        self._census.pending(1)
 
     def remove_pending(self, job_id: str, event_time_ms: int, application_id: str) -> None:
         """Strike an application that has a label now."""
         self._pending.remove(job_id, event_time_ms, application_id)
+        self._census.pending(-1)
 
     def pending_between(self, job_id: str, first_ms: int, last_ms: int) -> Iterable[str]:
         """Ids of the pending applications submitted in the range, by (time, id).
@@ -113,6 +117,10 @@ class StoredFacts:
         """Take an engagement out of the index."""
         prefix = keys.engagements_of(job_id, application_id)
         self._overlay.change(prefix, prefix + engagement_id.encode(), None)
+
+    def count_orphans(self, change: int) -> None:
+        """Engagements have begun to wait for their application, or have stopped."""
+        self._census.orphans(change)
 
     def settled(self, job_id: str) -> Settled:
         """Return what a job's evidence has settled."""

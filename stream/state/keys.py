@@ -13,9 +13,11 @@ family  fields                                 value
 ``e``   job, engagement                        engagement record (applied, orphan)
 ``g``   effect, entity                         up to when applications of a forgotten entity count
                                                for nothing
+``h``   entity                                 empty: coefficients that the gate holds back
 ``j``   job, job event                         job event fact
 ``n``   effect, entity                         posterior
 ``p``   job, A, application                    empty: pending applications by time
+``q``   ``e`` or ``f``, begin of the bucket    tally of scores, as known early or final
 ``s``   name                                   the partition's own state (format, channels, …)
 ``t``   effect, T or earlier, entity           empty: entities by age (``entity_ttl``)
 ``x``   job, application, engagement           empty: engagements by application (orphans, and
@@ -46,8 +48,10 @@ _FAMILIES = {
     b"d": "deadlines",
     b"e": "engagement",
     b"g": "forgotten entity",
+    b"h": "held back entity",
     b"j": "job event",
     b"p": "pending application",
+    b"q": "tally of scores",
     b"s": "own state",
     b"t": "entity by age",
     b"x": "engagement of application",
@@ -173,6 +177,20 @@ def in_words(key: bytes) -> str:
         (size,) = _SHORT.unpack_from(key, 1)
         return f"{key[3 : 3 + size].decode()} {entity_of(key)}"
     return f"{_FAMILIES.get(key[:1], 'unknown key')} {key[1:]!r}"
+
+
+HELD = b"h"
+"""Prefix of the entities whose coefficients are held back."""
+
+
+def tallies(judged: str) -> bytes:
+    """Prefix of the tallies of one judgement, ``early`` or ``final``."""
+    return b"q" + judged[:1].encode()
+
+
+def tally(judged: str, begin_ms: int) -> bytes:
+    """Key of a tally: of the applications submitted from a time on."""
+    return tallies(judged) + time_bytes(begin_ms)
 
 
 def own(name: str) -> bytes:

@@ -6,7 +6,8 @@ everything of a job where it puts the job. Each entry goes to one place; what ch
 
 - an application's facts say to which partition its labels go back: its member's;
 - runs of deadlines are cut by job, less what was taken out of them already;
-- counts, identity and progress are made anew, by :func:`split` or its caller.
+- what is counted is counted anew;
+- identity and progress are the caller's to make.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from typing import NamedTuple
 import msgspec
 
 from stream.errors import StateError
-from stream.labels.facts import Deadline, Facts
+from stream.labels.facts import Deadline, Facts, Orphan
 from stream.labels.watermark import Channels
 from stream.partitioner import partition_of
 from stream.state import codec, keys
+from stream.state.census import Counts, census_entry
 from stream.state.deadlines import RUN, pending_deadlines, stored_run
 from stream.state.partition_state import Identity, Progress, load_identity
 from stream.state.store import Store
@@ -71,15 +73,21 @@ def split(stores: Iterable[Store], partitions: int) -> Iterator[Entry]:
 
     """
     deadlines = _Runs(partitions)
+    counted: defaultdict[Place, Counts] = defaultdict(Counts)
     for store in stores:
         for key, value in store.scan(_FIRST, _END):
             family = key[0]
             if family in _OF_JOB:
                 place = "job", partition_of(keys.job_of(key), partitions)
+                counts = counted[place]
+                counts.pending += family == ord("p")
+                counts.orphans += family == ord("e") and _waits(value)
                 yield Entry(place, key, _at_home(family, value, partitions))
             elif family in _OF_ENTITY:
                 effect, entity_id = keys.effect_and_entity(key)
-                yield Entry(_home_of(effect, entity_id, partitions), key, value)
+                place = _home_of(effect, entity_id, partitions)
+                counted[place].entities += family == ord("n")
+                yield Entry(place, key, value)
             elif family == ord("b"):
                 yield Entry(("job", partition_of(key[1:], partitions)), key, value)
             elif family == ord("t"):
@@ -92,6 +100,9 @@ def split(stores: Iterable[Store], partitions: int) -> Iterator[Entry]:
         for deadline in pending_deadlines(store):
             yield from deadlines.add(deadline)
     yield from deadlines.rest()
+    for place, counts in counted.items():
+        if counts != Counts():
+            yield Entry(place, *census_entry(place[0], counts))
 
 
 def first_progress(
@@ -139,6 +150,11 @@ def _home_of(effect: str, entity_id: str, partitions: int) -> Place:
     if stage is None:
         raise StateError(f"the run's state has an effect that is not known: {effect[:64]!r}")
     return stage, partition_of(entity_id.encode(), partitions)
+
+
+def _waits(value: bytes) -> bool:
+    """Whether an engagement waits for its application."""
+    return isinstance(codec.decode_engagement(value), Orphan)
 
 
 def _at_home(family: int, value: bytes, partitions: int) -> bytes:

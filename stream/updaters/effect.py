@@ -119,13 +119,17 @@ class Effect:
         self._fold(entity_id, held, self._settings.open_limit, final=False)
         return new
 
-    def forget(self, entity_id: str) -> None:
-        """Let an entity go, as if it had never learned; it counts as changed."""
+    def forget(self, entity_id: str) -> bool:
+        """Let an entity go, as if it had never learned; it counts as changed.
+
+        Returns whether it was there.
+        """
         held = self._get(entity_id)
         self._weight -= _weight(held) - 1
         self._live[entity_id] = None
         self._stale.discard(entity_id)
         self._changed[entity_id] = None
+        return held is not None
 
     def entity_of(self, label: Label) -> str:
         """Id of the entity that a label belongs to."""

@@ -34,10 +34,12 @@ import faust
 import msgspec
 from faust.types import TP, StreamT
 
+from stream.connection import security_of, tls_context
 from stream.errors import ConfigError, HearbackError
 from stream.records import PLAIN, TopicNames
 from stream.worker.cluster import look_at_cluster
 from stream.worker.crashpoints import crash_point
+from stream.worker.logs import formatter
 from stream.worker.transport import (
     BatchConsumer,
     BatchSchema,
@@ -89,6 +91,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     broker_timeout_s: float = 10.0
     """How long to wait for the broker's first answer."""
     log_level: str = "WARNING"
+    log_format: str = "text"
 
 
 class Handler(Protocol):
@@ -209,6 +212,7 @@ def make_app(
         broker_rebalance_timeout=settings.rebalance_timeout_s,
         broker_check_crcs=not settings.embedded,
         worker_redirect_stdouts=False,
+        **_security(settings.broker),
     )
     # Nothing is sent through Faust: outputs go in the handler's own transactions.
     app.boot_strategy.enable_kafka_producer = False
@@ -220,6 +224,21 @@ def make_app(
         on_leaving=on_leaving,
     )
     return app
+
+
+def _security(broker: str) -> dict[str, Any]:
+    """Settings of Faust that say how to talk to the broker."""
+    security = security_of(broker)
+    context = tls_context(security)
+    if not security.sasl:
+        return {} if context is None else {"ssl_context": context}
+    credentials = faust.SASLCredentials(
+        username=security.username,
+        password=security.password,
+        ssl_context=context,
+        mechanism=security.mechanism,
+    )
+    return {"broker_credentials": credentials}
 
 
 class Worker:
@@ -407,9 +426,8 @@ def run(settings: WorkerSettings, handler_factory: HandlerFactory) -> int:
     plain = logging.StreamHandler()
     if logging.getLevelNamesMapping()[settings.log_level] > logging.INFO:
         plain.addFilter(_Terse())
-    logging.basicConfig(
-        level=settings.log_level, format="%(levelname)s %(name)s: %(message)s", handlers=[plain]
-    )
+    plain.setFormatter(formatter(settings.log_format))
+    logging.basicConfig(level=settings.log_level, handlers=[plain])
     watch = _Deadline(settings.stop_timeout_s)
     try:
         asyncio.run(_until_signalled(settings, handler_factory, watch))

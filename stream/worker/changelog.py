@@ -168,6 +168,7 @@ class Changelog:
         go_on: Callable[[], bool],
         now_ms: Callable[[], int],
         end: int | None = None,
+        on_remaining: Callable[[int], None] = lambda _: None,
     ) -> tuple[Store, Mark, int]:
         """Apply what the store lacks, up to the changelog's end.
 
@@ -181,6 +182,7 @@ class Changelog:
             end: what was returned to the last one who wrote to it (:data:`END`). A broker that was
                 killed hard names, for a moment after its start, an earlier end than what it has
                 confirmed; None: believe it.
+            on_remaining: told how many records are still to come, markers included.
 
         Returns:
             The store (another one if it was renewed), its mark, and how many records were applied.
@@ -207,7 +209,10 @@ class Changelog:
             store, mark = self._renewed(store, mark, start, end, renew, now_ms())
             at.offset = mark.offset or OFFSET_BEGINNING
             consumer.assign([at])
-            mark, count = self._read(consumer, store, mark, end, go_on, now_ms)
+            on_remaining(end - mark.offset)
+            mark, count = self._read(
+                consumer, store, mark, end, go_on, now_ms, lambda at: on_remaining(max(end - at, 0))
+            )
         except KafkaException as error:
             raise self._unreadable(error) from None
         else:
@@ -312,6 +317,7 @@ class Changelog:
         least: int,
         go_on: Callable[[], bool],
         now_ms: Callable[[], int],
+        on_offset: Callable[[int], None],
     ) -> tuple[Mark, int]:
         writes: dict[bytes, bytes | None] = {}
         unit: dict[bytes, bytes | None] = {} if self._whole_units else writes
@@ -341,6 +347,7 @@ class Changelog:
                 if self._whole_units and key in LAST_OF_UNIT:
                     writes |= unit
                     unit.clear()
+            on_offset(mark.offset)
             if size >= _CHUNK_BYTES and not self._whole_units:
                 mark = apply(store, writes, mark.at(mark.offset, now_ms()))
                 writes.clear()

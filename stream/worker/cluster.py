@@ -10,6 +10,7 @@ import msgspec
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
+from stream.connection import client_security
 from stream.embedded_broker import CLUSTER_ID_PREFIX
 from stream.errors import BrokerError
 
@@ -27,7 +28,11 @@ class Cluster(msgspec.Struct, frozen=True):
 
 def client_settings(broker: str) -> dict[str, Any]:
     """Settings that every client of librdkafka gets."""
-    return {"bootstrap.servers": broker, "log_level": 0, "logger": _SILENT}
+    return {
+        "bootstrap.servers": str(broker),
+        "log_level": 0,
+        "logger": _SILENT,
+    } | client_security(broker)
 
 
 def look_at_cluster(broker: str, timeout_s: float) -> Cluster:

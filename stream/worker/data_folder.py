@@ -149,6 +149,15 @@ class DataFolder:
             self._open[place] = found
         return found
 
+    def stores(self) -> dict[Place, RocksStore]:
+        """Return the stores that are open."""
+        return dict(self._open)
+
+    @property
+    def cache_bytes(self) -> int:
+        """How much of the cache of all stores is in use."""
+        return int(self._memory.cache.get_usage())
+
     def renew(self, place: Place) -> RocksStore:
         """Throw the store of a partition away; return an empty one."""
         self.close(place)

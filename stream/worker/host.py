@@ -15,9 +15,12 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
+from stream.commands import GateCommand
 from stream.errors import (
     BrokerError,
     ConfigError,
@@ -45,6 +48,7 @@ _log = logging.getLogger(__name__)
 _THREADS = 64  # for what blocks: fences, recoveries, commits
 _FIRST_PAUSE_S = 0.25  # before a lost session is followed by a new one
 _LONGEST_PAUSE_S = 30.0
+_SIZES_S = 10.0  # between two looks at the sizes of the stores
 _HANGS_S = 5.0  # a flush that takes longer waits for its broker
 
 
@@ -140,6 +144,7 @@ class Host:
         metrics: what Prometheus is told.
         data: the worker's folder; released by :meth:`stop`.
         now_ms: the wall clock.
+        commands: what workers were told; each partition obeys each once.
 
     """
 
@@ -152,7 +157,9 @@ class Host:
         metrics: WorkerMetrics,
         data: DataFolder,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        commands: Callable[[], Iterable[GateCommand]] = tuple,
     ) -> None:
+        self._commands = commands
         self._control = control
         self._settings = settings
         self._model = model
@@ -163,12 +170,27 @@ class Host:
         self._standbys = Standbys(settings, data, now_ms)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="session")
         self._owned: dict[Place, _Owned] = {}
+        self._assigned = False  # this worker belongs to the group, with or without partitions
+        self._sized_s = -_SIZES_S
         self._requests = Requests(data.path, self.checkpoint)
         self._topic_ids: dict[str, str] | None = None  # asked for anew in every assignment
         self._asking = asyncio.Lock()
         self._unassigned_since: float | None = time.monotonic()
         metrics.unassigned(self._unassigned_s)
         metrics.standbys(lambda: self._standbys.count, self._standbys.behind)
+
+    def why_not_ready(self) -> str | None:
+        """Say why something that is assigned here is not worked on; None: all is.
+
+        May be called from any thread.
+        """
+        owned = self._owned
+        if not self._assigned:
+            return "no partitions are assigned yet"
+        waiting = sum(each.session is None for each in owned.values())
+        if waiting:
+            return f"{waiting} of {len(owned)} partitions are being taken over"
+        return None
 
     # -- what the worker calls ---------------------------------------------------------------
 
@@ -199,6 +221,7 @@ class Host:
         await self._in_thread(self._data.keep_only, [*places, *copies])
         owned = [_Owned(place) for place in places]
         self._owned = {each.place: each for each in owned}
+        self._assigned = True
         if places:
             self._unassigned_since = None
         self._topic_ids = None
@@ -243,6 +266,15 @@ class Host:
     async def tick(self) -> None:
         """Idleness, bare watermarks, windows that close by the wall clock; lags."""
         positions = self._control.positions()
+        if time.monotonic() - self._sized_s >= _SIZES_S:
+            self._sized_s = time.monotonic()
+            stores = self._data.stores()
+            worked_on = {
+                each.place: stores[each.place]
+                for each in self._owned.values()
+                if each.session is not None and each.place in stores
+            }
+            self._metrics.stored(worked_on, self._data.cache_bytes)
         for owned in self._owned.values():
             stage, number = owned.place
             self._metrics.unattended(stage, number, owned.unattended_s())
@@ -256,6 +288,7 @@ class Host:
         await self._in_thread(self._standbys.stop)
         await self._end_sessions()
         self._owned = {}
+        self._assigned = False
         await self._in_thread(self._data.release)
         self._threads.shutdown()
 
@@ -310,6 +343,7 @@ class Host:
         def go_on() -> bool:
             return not owned.ended and self._control.settled()
 
+        stage, number = owned.place
         session = await self._in_thread(
             Session,
             owned.place,
@@ -321,10 +355,10 @@ class Host:
             self._threads,
             go_on,
             self._now_ms,
+            partial(self._metrics.recovering, stage, number),
         )
         try:
             recovery = await self._in_thread(session.open)
-            stage, number = owned.place
             positions = {
                 (topic, number): session.partition.position(topic)
                 for topic in session.partition.topics
@@ -418,8 +452,14 @@ class Host:
         try:
             for unit in units:
                 start = time.monotonic()
-                await session.flush(unit)
-                self._metrics.flushed(unit, time.monotonic() - start, self._now_ms())
+                took = await session.flush(unit)
+                self._metrics.flushed(
+                    unit,
+                    time.monotonic() - start,
+                    took.commit_s,
+                    took.write_s,
+                    self._now_ms(),
+                )
                 await asyncio.sleep(0)  # there may be a thousand units: others have their turn
         except BrokerError as error:
             owned.session = None
@@ -450,7 +490,8 @@ class Host:
                         lags[topic] = max(end - at, 0)
                 now_ms = self._now_ms()
                 partition.observe_end(lags.get(partition.input_topic) == 0, now_ms)
-                await self._work(owned, session, partition.tick(now_ms))
+                units = chain(partition.obey(self._commands(), now_ms), partition.tick(now_ms))
+                await self._work(owned, session, units)
             self._metrics.standing(partition, lags, now_ms)
         except Exception as error:  # noqa: BLE001 - nobody waits for this task
             self._control.fail(error)

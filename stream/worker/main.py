@@ -6,23 +6,22 @@ import gc
 import os
 import threading
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
-from prometheus_client import (
-    CollectorRegistry,
-    GCCollector,
-    PlatformCollector,
-    ProcessCollector,
-    disable_created_metrics,
-)
 
+from stream.console.probes import Probes
+from stream.console.server import Console
+from stream.console.status import About
 from stream.global_model import load_model
-from stream.metrics import WorkerMetrics, serve
+from stream.metrics import WorkerMetrics
+from stream.metrics.process import process_registry
 from stream.policy import Policy
 from stream.records import CONSUMED
 from stream.updaters.newton import warm_up
 from stream.worker.app import Control, WorkerSettings, run
+from stream.worker.control import CommandReader
 from stream.worker.crashpoints import arm
 from stream.worker.data_folder import DataFolder
 from stream.worker.host import Host
@@ -51,6 +50,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     idle_timeout_ms: int
     session_timeout_ms: int
     log_level: str
+    log_format: str = "text"
 
 
 def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
@@ -72,20 +72,28 @@ def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
     told.start()
     warm_up()
     told.cancel()
-    disable_created_metrics()  # type: ignore[no-untyped-call]
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    GCCollector(registry=registry)
+    registry = process_registry()
     metrics = WorkerMetrics(registry, model.version)
-    server = serve(registry, options.metrics_host, options.metrics_port)
+    probes = Probes()
+    metrics.ask_ready(lambda: probes.ready()[0])
+    console = Console(
+        registry,
+        probes,
+        About(options.application_id, version("hearback"), model.version),
+        options.metrics_host,
+        options.metrics_port,
+    )
+    console.start()
+    reader = CommandReader(options.broker, options.application_id)
+    reader.start()
     try:
         if embedded:
             say(_EMBEDDED)
         say(
             f"worker {options.application_id} on {options.broker}: {partitions} partitions, model"
             f" {model.version}, state in {options.data_dir}, metrics on"
-            f" http://{options.metrics_host}:{server.server_port}/metrics"
+            f" http://{options.metrics_host}:{console.port}/metrics, a page for people on"
+            f" http://{options.metrics_host}:{console.port}/"
         )
         settings = SessionSettings(
             broker=options.broker,
@@ -101,7 +109,18 @@ def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
         gc.freeze()
 
         def make_host(control: Control) -> Host:
-            return Host(control, settings, model, options.policy, metrics, data)
+            host = Host(
+                control,
+                settings,
+                model,
+                options.policy,
+                metrics,
+                data,
+                commands=reader.commands,
+            )
+            probes.watch(host.why_not_ready)
+            probes.beat()
+            return host
 
         return run(
             WorkerSettings(
@@ -114,8 +133,10 @@ def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
                 embedded=embedded,
                 session_timeout_s=options.session_timeout_ms / 1000.0,
                 log_level=options.log_level,
+                log_format=options.log_format,
             ),
             make_host,
         )
     finally:
-        server.shutdown()
+        reader.stop()
+        console.stop()

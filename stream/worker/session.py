@@ -60,6 +60,13 @@ class Recovery(msgspec.Struct, frozen=True):
     seconds: float
 
 
+class FlushTimes(msgspec.Struct, frozen=True):
+    """What a flush took, in Kafka and in the store."""
+
+    commit_s: float
+    write_s: float
+
+
 class Session:
     """One assignment of one partition; :meth:`open` comes first, and must be called once.
 
@@ -72,6 +79,7 @@ class Session:
         threads: run what blocks.
         go_on: False once a rebalance or the end has begun; called from any thread.
         now_ms: the wall clock.
+        on_remaining: told, from any thread, how much of the changelog is still to be applied.
 
     """
 
@@ -88,8 +96,10 @@ class Session:
         threads: Executor,
         go_on: Callable[[], bool],
         now_ms: Callable[[], int],
+        on_remaining: Callable[[int], None] = lambda _: None,
     ) -> None:
         stage, number = self.place = place
+        self._on_remaining = on_remaining
         self.lost = False
         """Whether a unit of work did not come to its end: nothing more may be done."""
         self.flushing_since: float | None = None
@@ -102,7 +112,7 @@ class Session:
         self._threads = threads
         self._go_on = go_on
         self._now_ms = now_ms
-        self._in_flight: asyncio.Future[None] | None = None
+        self._in_flight: asyncio.Future[FlushTimes] | None = None
         self._store: Store
         self._mark: Mark
         self._overlay: Overlay
@@ -139,8 +149,14 @@ class Session:
         self._check_go_on()
         store = self._data.store(self.place)
         self._store, self._mark, records = self._changelog.bring_up(
-            store, lambda: self._data.renew(self.place), self._go_on, self._now_ms, end
+            store,
+            lambda: self._data.renew(self.place),
+            self._go_on,
+            self._now_ms,
+            end,
+            self._on_remaining,
         )
+        self._on_remaining(0)
         crash_point("recovered")
         if self._store.get(UNFINISHED) is not None:
             self._data.renew(self.place)  # begun again, the changelog will be another one
@@ -158,8 +174,8 @@ class Session:
         crash_point("opened")
         return Recovery(records, time.monotonic() - began)
 
-    async def flush(self, unit: Unit) -> None:
-        """Make a unit of work safe, in Kafka and in the store.
+    async def flush(self, unit: Unit) -> FlushTimes:
+        """Make a unit of work safe, in Kafka and in the store; return what that took.
 
         Raises:
             BrokerError: it is not known to be safe; the session is lost.
@@ -173,11 +189,12 @@ class Session:
         loop = asyncio.get_running_loop()
         self._in_flight = loop.run_in_executor(self._threads, self._send, unit, writes)
         # Whoever waits for this may be cancelled; commit and write go on together.
-        await asyncio.shield(self._in_flight)
+        times = await asyncio.shield(self._in_flight)
         self._overlay.settle()
         self.flushing_since = None
         self.lost = False
         crash_point("flushed")
+        return times
 
     async def end(self) -> None:
         """Wait for a flush in flight, then let go of everything but the store."""
@@ -187,13 +204,16 @@ class Session:
             self._in_flight.exception()  # whoever waited has it
         await asyncio.get_running_loop().run_in_executor(self._threads, self._transactions.close)
 
-    def _send(self, unit: Unit, writes: Writes) -> None:
+    def _send(self, unit: Unit, writes: Writes) -> FlushTimes:
+        began = time.monotonic()
         offset = self._transactions.send(unit, writes, self._go_on)
+        committed = time.monotonic()
         crash_point("committed")
         mark = self._mark.at(offset, self._now_ms())
         self._store.write({**writes, MARK: save_mark(mark)})
         self._mark = mark
         crash_point("written")
+        return FlushTimes(committed - began, time.monotonic() - committed)
 
     def _check_go_on(self) -> None:
         if not self._go_on():

@@ -21,6 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     NewTopic,
 )
 
+from stream.commands import control_of
 from stream.errors import BrokerError, ConfigError
 from stream.records import COEFFICIENTS, CONSUMED, DEAD_LETTERS, PLAIN, TOPICS, TopicNames
 from stream.worker.changelog import DELETE_RETENTION_MS, MAX_VALUE_BYTES, STAGES, changelog_of
@@ -77,6 +78,7 @@ def plans(application_id: str, window_ms: int, names: TopicNames = PLAIN) -> lis
         *(TopicPlan(names.of(topic), False, kept, consumed=True) for topic in CONSUMED),
         TopicPlan(names.of(COEFFICIENTS), True, compacted),
         TopicPlan(names.of(DEAD_LETTERS), False, kept, same_count=False),
+        TopicPlan(control_of(application_id), True, compacted, same_count=False),
         *(TopicPlan(changelog_of(application_id, stage), True, changelog) for stage in STAGES),
     ]
 

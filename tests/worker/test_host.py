@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from stream import wire
+from stream.commands import GateCommand
 from stream.embedded_broker import EmbeddedBroker
 from stream.errors import BrokerError, ConfigError, FencedError, MisroutedProducerError, StateError
 from stream.events import ScoredApplication
@@ -90,6 +91,7 @@ class Bench:
         self.address = broker.bootstrap_servers
         self.folder = folder
         self.group = Group()
+        self.commands: list[GateCommand] = []
         broker.create_topics({plan.name: 1 for plan in plans("test", DAY_MS)})
 
     def host(self) -> Host:
@@ -104,6 +106,7 @@ class Bench:
             WorkerMetrics(CollectorRegistry(), "test"),
             DataFolder(self.folder, "test"),
             now_ms=lambda: kit.NOW_MS,
+            commands=lambda: self.commands,
         )
 
     def count(self, topic: str) -> int:
@@ -454,3 +457,35 @@ def test_requests_reach_a_folder_with_a_long_name(tmp_path: Path) -> None:
     asyncio.run(scenario())
     with pytest.raises(ConfigError, match="there is no folder"):
         ask_checkpoint(tmp_path / "none", tmp_path / "copy")
+
+
+def test_partitions_obey_commands(bench: Bench) -> None:
+    """At the next tick, once, and durably: the session after it knows."""
+
+    async def scenario(host: Host) -> None:
+        bench.commands.append(GateCommand("per_job", None, 5))
+        for _ in range(2):
+            await host.assigned(ALL)
+            session = host._owned["job", 0].session
+            assert session is not None
+            await host.tick()
+            deadline = asyncio.get_running_loop().time() + 20
+            while session.partition.judged.gate.command != 5:
+                assert asyncio.get_running_loop().time() < deadline
+                await asyncio.sleep(0.01)
+            await host.revoked(ALL)
+
+    run(bench, scenario)
+
+
+def test_ready_once_everything_is_worked_on(bench: Bench) -> None:
+    """Not before the group has spoken, not while partitions are being taken over."""
+
+    async def scenario(host: Host) -> None:
+        assert host.why_not_ready() == "no partitions are assigned yet"
+        await host.assigned(ALL)
+        assert host.why_not_ready() is None
+        await host.revoked(ALL)
+        assert host.why_not_ready() == "2 of 2 partitions are being taken over"
+
+    run(bench, scenario)

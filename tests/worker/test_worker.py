@@ -233,7 +233,7 @@ def test_metrics_are_served_on_localhost(world: World) -> None:
         text = page.read().decode()
     for name in (
         'hearback_events_total{stage="job",type="engagement"}',
-        'hearback_labels_total{kind="positive"}',
+        'hearback_labels_total{kind="positive",rule="action"}',
         'hearback_refits_total{effect="per_member"}',
         'hearback_event_to_coefficients_seconds_count{effect="per_job"}',
         'hearback_watermark_lag_seconds{partition="3",stage="job"}',

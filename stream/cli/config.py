@@ -1,0 +1,56 @@
+"""The config commands."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import typer
+
+from stream.cli.options import OUT, ConfigFile, PolicyFile
+
+config = typer.Typer(
+    name="config",
+    help="The configuration: one TOML file, overridden by the environment.",
+    no_args_is_help=True,
+)
+
+
+@config.command()
+def show(config: ConfigFile = None, policy: PolicyFile = None) -> None:
+    """Print every setting that is in force, and where it is from; secrets are not shown.
+
+    What it prints is a configuration file: defaults, then the file, then the environment
+    (HEARBACK_KAFKA_BROKER is [kafka] broker).
+    """
+    from stream.configuration.load import load_config
+    from stream.configuration.render import shown
+
+    found = load_config(config, os.environ, policy)
+    OUT.print(shown(found), soft_wrap=True, highlight=False, markup=False, end="")
+
+
+@config.command()
+def check(config: ConfigFile = None, policy: PolicyFile = None) -> None:
+    """Check the configuration without starting anything: exit code 0, or 1 and one line.
+
+    Checked are keys, types, ranges, durations, that settings agree with each other, and that the
+    files of certificates, secrets and the model can be read.
+    """
+    from stream.configuration.load import load_config
+    from stream.connection import security_of, tls_context
+    from stream.global_model import load_model
+
+    found = load_config(config, os.environ, policy)
+    tls_context(security_of(found.broker))
+    if found.worker.model is not None:
+        space = load_model(found.worker.model).space
+        found.policy.per_member.fitted(space.per_member.size)
+        found.policy.per_job.fitted(space.per_job.size)
+    given = f"{len(found.sources)} settings are not the default"
+    where = _where(config, policy)
+    OUT.print(f"{where} can be used; {given}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _where(*files: Path | None) -> str:
+    return " and ".join([*(str(path) for path in files if path is not None), "the environment"])

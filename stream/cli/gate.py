@@ -1,0 +1,57 @@
+"""The gate commands."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from stream.cli.options import OUT, ApplicationId, BrokerAddress, ConfigFile, configured, connected
+
+if TYPE_CHECKING:
+    from stream.updaters.effect import EffectName
+
+gate = typer.Typer(
+    name="gate",
+    help="The gate: it holds back the coefficients of an effect that makes the score worse.",
+    no_args_is_help=True,
+)
+
+
+@gate.callback()
+def _group() -> None:
+    """Make Typer keep the group although it has one command."""
+
+
+@gate.command("open")
+def open_(
+    effect: Annotated[
+        Literal["per_member", "per_job", "all"], typer.Argument(help="Whose coefficients.")
+    ],
+    broker: BrokerAddress = None,
+    partition: Annotated[
+        int | None, typer.Option(min=0, help="Only in this partition. Default: in all.")
+    ] = None,
+    app_id: ApplicationId = None,
+    config: ConfigFile = None,
+) -> None:
+    """Publish an effect's coefficients again, whatever its score is worth now.
+
+    What changed while the gate was shut is published, and judging starts anew with the applications
+    submitted from now on, so that a gate that still has reason shuts again. The workers obey within
+    a second, those that are down when they are back. hearback_gate_open in their metrics tells.
+    """
+    from stream.commands import GateCommand
+    from stream.worker.control import send_command
+
+    found = configured(config, broker=broker, app_id=app_id)
+    address, application_id = connected(found), found.worker.application_id
+    effects: tuple[EffectName, ...] = ("per_member", "per_job") if effect == "all" else (effect,)
+    for each in effects:
+        command = GateCommand(each, partition, time.time_ns() // 1_000_000)
+        send_command(address, application_id, command)
+        where = "all partitions" if partition is None else f"partition {partition}"
+        OUT.print(
+            f"told the workers of {application_id} to publish {each} in {where}", highlight=False
+        )

@@ -1,0 +1,374 @@
+"""Every metric of hearback: name, kind, labels and what it means. Nothing else is ever exported.
+
+A counter's name is without the ``_total`` that Prometheus sees. What is told of the process by
+prometheus-client itself is listed in :data:`PROCESS`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from stream.evaluation import AGES_MS
+
+LATENCY_S = (
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+)  # fmt: skip
+"""Upper ends of the buckets of everything that should take less than a second."""
+
+AGES_S = tuple(ms / 1000.0 for ms in AGES_MS.values())
+"""Upper ends of the buckets of an application's age: an hour to a fortnight."""
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """One metric. ``buckets``: upper ends, of a histogram."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    text: str
+    buckets: tuple[float, ...] = LATENCY_S
+
+    @property
+    def exported(self) -> str:
+        """The name that is asked for in Prometheus."""
+        return f"{self.name}_total" if self.kind == "counter" else self.name
+
+
+class Group(msgspec.Struct, frozen=True):
+    """Metrics that answer one question."""
+
+    title: str
+    metrics: tuple[Metric, ...]
+
+
+_PLACE = ("stage", "partition")
+
+INTAKE = Group(
+    "Intake",
+    (
+        Metric(
+            "hearback_events",
+            "counter",
+            ("stage", "type"),
+            "Records applied. `type`: application, engagement, job, clock, forget, label.",
+        ),
+        Metric(
+            "hearback_dead_letters",
+            "counter",
+            ("stage", "reason"),
+            "Records set aside in `dead-letters`; the reasons are those of their header `reason`.",
+        ),
+        Metric(
+            "hearback_ignored",
+            "counter",
+            ("reason",),
+            "Events that changed nothing: repeats, late ones, engagements outside of their"
+            " application's window; and `orphans`, engagements that had to wait for their"
+            " application.",
+        ),
+        Metric(
+            "hearback_read_lag_records",
+            "gauge",
+            ("topic", "partition"),
+            "Records between where a partition has been read and its end: the consumer's lag.",
+        ),
+        Metric(
+            "hearback_watermark_lag_seconds",
+            "gauge",
+            _PLACE,
+            "Wall clock less the partition's event time: about `allowed_lateness` on a live"
+            " market, years for a played log of old. What grows while records come has an input"
+            " partition that is silent without being idle.",
+        ),
+    ),
+)
+
+LABELS = Group(
+    "Labels",
+    (
+        Metric(
+            "hearback_labels",
+            "counter",
+            ("kind", "rule"),
+            "Labels emitted, by kind and what decided: `later_response`, `job_closed`, `action` (a"
+            " recruiter's own), `window` (its end).",
+        ),
+        Metric(
+            "hearback_label_flips",
+            "counter",
+            ("rule",),
+            "Labels that turned positive, by what had made them negative: a rule, or the kind.",
+        ),
+        Metric(
+            "hearback_time_to_label_seconds",
+            "histogram",
+            ("label",),
+            "Age of an application, in event time, when it got its `first` label, and when it"
+            " became `positive`.",
+            AGES_S,
+        ),
+        Metric(
+            "hearback_pending_applications",
+            "gauge",
+            ("partition",),
+            "Applications that have no label yet.",
+        ),
+        Metric(
+            "hearback_orphans",
+            "gauge",
+            ("partition",),
+            "Engagements that wait for their application. Many: applications arrive late, or not"
+            " at all.",
+        ),
+    ),
+)
+
+LEARNING = Group(
+    "Learning",
+    (
+        Metric("hearback_refits", "counter", ("effect",), "Entities refitted."),
+        Metric("hearback_newton_steps", "counter", ("effect",), "Newton steps of all refits."),
+        Metric(
+            "hearback_refits_unconverged",
+            "counter",
+            ("effect",),
+            "Refits that ended without convergence: absurd features.",
+        ),
+        Metric(
+            "hearback_folded",
+            "counter",
+            ("effect", "sort"),
+            "Examples folded into an entity's summary: `final` ones over `capacity`, `open` ones"
+            " over `open_limit`.",
+        ),
+        Metric(
+            "hearback_entities",
+            "gauge",
+            ("effect", "partition"),
+            "Members or jobs of which something was learned, and that have not left.",
+        ),
+        Metric(
+            "hearback_entities_left",
+            "counter",
+            ("effect", "reason"),
+            "Members or jobs whose state went: `forget` (somebody asked for it) or `entity_ttl`.",
+        ),
+        Metric(
+            "hearback_event_to_coefficients_seconds",
+            "histogram",
+            ("effect",),
+            "From the Kafka timestamp of the event that caused a label to its coefficients being"
+            " acknowledged by Kafka.",
+        ),
+    ),
+)
+
+DELIVERY = Group(
+    "Delivery and state",
+    (
+        Metric(
+            "hearback_flush_seconds",
+            "histogram",
+            (),
+            "To make a unit of work safe: Kafka transaction and state.",
+        ),
+        Metric("hearback_commit_seconds", "histogram", (), "The Kafka transaction's share of it."),
+        Metric("hearback_state_write_seconds", "histogram", (), "The state's (RocksDB) share."),
+        Metric(
+            "hearback_partitions",
+            "gauge",
+            ("stage",),
+            "Partitions that are worked on here.",
+        ),
+        Metric(
+            "hearback_unattended_seconds",
+            "gauge",
+            _PLACE,
+            "For how long a partition that is assigned here has had no session, or a flush that"
+            " hangs; 0: it is worked on. Grows while the broker is away.",
+        ),
+        Metric(
+            "hearback_unassigned_seconds",
+            "gauge",
+            (),
+            "For how long this worker has had no partitions: it waits for its group, or the broker"
+            " is away. 0: it has some.",
+        ),
+        Metric(
+            "hearback_standby_partitions",
+            "gauge",
+            (),
+            "Copies kept of partitions that another worker owns, to be taken over from it.",
+        ),
+        Metric(
+            "hearback_standby_partitions_behind",
+            "gauge",
+            (),
+            "Copies that have not come to the end of their changelogs.",
+        ),
+        Metric(
+            "hearback_sessions_lost",
+            "counter",
+            ("stage", "reason"),
+            "Sessions of a partition that ended before their time (`fenced`, `broker`); new ones"
+            " follow.",
+        ),
+        Metric(
+            "hearback_recovery_remaining_records",
+            "gauge",
+            _PLACE,
+            "Changelog records still to be applied to a partition that is being taken over; 0:"
+            " done.",
+        ),
+        Metric(
+            "hearback_recovered_records",
+            "counter",
+            ("stage",),
+            "Changelog records applied when partitions were taken over.",
+        ),
+        Metric(
+            "hearback_recovery_seconds",
+            "histogram",
+            ("stage",),
+            "To take a partition over: fence earlier owners, read the changelog, open.",
+        ),
+        Metric(
+            "hearback_state_bytes",
+            "gauge",
+            _PLACE,
+            "Size of a partition's RocksDB: files, and what is not in one yet.",
+        ),
+        Metric(
+            "hearback_state_cache_hits",
+            "counter",
+            ("stage",),
+            "Blocks of RocksDB that were found in memory.",
+        ),
+        Metric(
+            "hearback_state_cache_misses",
+            "counter",
+            ("stage",),
+            "Blocks of RocksDB that were read from files.",
+        ),
+        Metric(
+            "hearback_state_cache_bytes",
+            "gauge",
+            (),
+            "Memory of RocksDB's block cache that is in use, for all partitions together.",
+        ),
+    ),
+)
+
+WORKER = Group(
+    "The worker",
+    (
+        Metric(
+            "hearback_ready",
+            "gauge",
+            (),
+            "1 when every partition that is assigned here is worked on (`/readyz`), else 0.",
+        ),
+        Metric(
+            "hearback_build_info",
+            "gauge",
+            ("version", "model_version"),
+            "1, labelled with the release and the frozen global model.",
+        ),
+    ),
+)
+
+_JUDGED = (
+    " `judged`: `early`, by the labels known at the gate's `age`, or `final`, when windows have"
+    " closed."
+)
+_SCORE = " `score`: `global`, `with_member`, `with_job` or `full`."
+
+QUALITY = Group(
+    "Quality: scored before learned",
+    (
+        Metric(
+            "hearback_quality_applications",
+            "gauge",
+            ("judged", "partition"),
+            "The newest applications that were judged; what follows is of these." + _JUDGED,
+        ),
+        Metric(
+            "hearback_quality_positives",
+            "gauge",
+            ("judged", "partition"),
+            "How many of them were answered.",
+        ),
+        Metric(
+            "hearback_quality_expected_positives",
+            "gauge",
+            ("judged", "score", "partition"),
+            "How many a score expected: observed/expected is"
+            " `sum(hearback_quality_positives) / sum(this)`." + _SCORE,
+        ),
+        Metric(
+            "hearback_quality_log_loss_nats",
+            "gauge",
+            ("judged", "score", "partition"),
+            "Log loss, summed over them: the mean over any partitions is"
+            " `sum(this) / sum(hearback_quality_applications)`.",
+        ),
+        Metric(
+            "hearback_quality_auc",
+            "gauge",
+            ("judged", "score", "partition"),
+            "AUC; absent where only one class was seen.",
+        ),
+        Metric(
+            "hearback_quality_pooled_auc",
+            "gauge",
+            ("judged", "score"),
+            "AUC over the applications of all partitions of this worker together.",
+        ),
+    ),
+)
+
+GATE = Group(
+    "The gate",
+    (
+        Metric(
+            "hearback_gate_open",
+            "gauge",
+            ("effect", "partition"),
+            "1: the effect's coefficients are published; 0: they are held back, because they make"
+            " the score worse.",
+        ),
+        Metric(
+            "hearback_gate_held_entities",
+            "gauge",
+            ("effect", "partition"),
+            "Members or jobs whose coefficients have changed and wait to be published.",
+        ),
+        Metric(
+            "hearback_gate_worse_nats",
+            "gauge",
+            ("effect", "judged", "partition"),
+            "By how much the effect makes the mean log loss worse (negative: better), over the"
+            " newest applications; what the gate compares with its `margin`." + _JUDGED,
+        ),
+    ),
+)
+
+GROUPS = (INTAKE, LABELS, LEARNING, QUALITY, GATE, DELIVERY, WORKER)
+
+PROCESS = (
+    "process_cpu_seconds_total",
+    "process_max_fds",
+    "process_open_fds",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
+    "process_virtual_memory_bytes",
+    "python_gc_collections_total",
+    "python_gc_objects_collected_total",
+    "python_gc_objects_uncollectable_total",
+    "python_info",
+)
+"""What prometheus-client tells of every Python process on Linux."""
+
+BY_NAME = {metric.name: metric for group in GROUPS for metric in group.metrics}

@@ -1,0 +1,37 @@
+"""``docs/metrics.md``, from the catalogue: ``make docs`` writes it, a test keeps it equal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stream.metrics.catalogue import GROUPS, PROCESS, Metric
+
+PAGE = Path("docs/metrics.md")
+
+_HEAD = """# Metrics
+
+Made from `stream/metrics/catalogue.py` by `make docs`; do not edit. A worker serves them on
+`/metrics`, in base units, for Prometheus. `stage` is `member` or `job`, `effect` is `per_member` or
+`per_job`, `partition` a number; no label has an unbounded number of values. What to watch, and what
+to do, is in [operations](operations.md).
+"""
+
+
+def page() -> str:
+    """Return the page's text."""
+    parts = [_HEAD]
+    for group in GROUPS:
+        parts.append(f"\n## {group.title}\n\n| metric | kind | meaning |\n| --- | --- | --- |\n")
+        parts += [_row(metric) for metric in group.metrics]
+    parts.append("\n## The process\n\nAs of every Python process: ")
+    parts.append(", ".join(f"`{name}`" for name in PROCESS) + ".\n")
+    return "".join(parts)
+
+
+def _row(metric: Metric) -> str:
+    labels = "{" + ",".join(metric.labels) + "}" if metric.labels else ""
+    return f"| `{metric.exported}{labels}` | {metric.kind} | {metric.text} |\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,219 @@
+"""SHELL: fills the metrics of the catalogue, on a registry passed in."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Callable, Collection, Hashable, Mapping
+from importlib.metadata import version
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from stream.evaluation import AGES_MS
+from stream.metrics.catalogue import BY_NAME
+from stream.metrics.counted import CountedHistogram
+from stream.metrics.quality import QualityMetrics, gauge_of
+from stream.partitions import JobPartition, Partition, Unit
+from stream.records import COEFFICIENTS
+from stream.state.store import RocksStore, StoreSize
+
+_ANY_AGE = (*AGES_MS, "any")
+
+
+class WorkerMetrics:
+    """What a worker tells Prometheus.
+
+    Args:
+        registry: where the collectors go; one set per registry.
+        model_version: of the frozen global model.
+
+    """
+
+    def __init__(self, registry: CollectorRegistry, model_version: str) -> None:
+        self.registry = registry
+        self._events = self._counter("hearback_events")
+        self._dead_letters = self._counter("hearback_dead_letters")
+        self._ignored = self._counter("hearback_ignored")
+        self._read_lag = self._gauge("hearback_read_lag_records")
+        self._watermark_lag = self._gauge("hearback_watermark_lag_seconds")
+        self._labels = self._counter("hearback_labels")
+        self._flips = self._counter("hearback_label_flips")
+        self._ages = CountedHistogram(BY_NAME["hearback_time_to_label_seconds"], registry)
+        self._pending = self._gauge("hearback_pending_applications")
+        self._orphans = self._gauge("hearback_orphans")
+        self._refits = self._counter("hearback_refits")
+        self._newton_steps = self._counter("hearback_newton_steps")
+        self._unconverged = self._counter("hearback_refits_unconverged")
+        self._folded = self._counter("hearback_folded")
+        self._entities = self._gauge("hearback_entities")
+        self._left = self._counter("hearback_entities_left")
+        self._to_coefficients = self._histogram("hearback_event_to_coefficients_seconds")
+        self._quality = QualityMetrics(registry)
+        self._flush = self._histogram("hearback_flush_seconds")
+        self._commit = self._histogram("hearback_commit_seconds")
+        self._write = self._histogram("hearback_state_write_seconds")
+        self._partitions = self._gauge("hearback_partitions")
+        self._unattended = self._gauge("hearback_unattended_seconds")
+        self._unassigned = self._gauge("hearback_unassigned_seconds")
+        self._standbys = self._gauge("hearback_standby_partitions")
+        self._standbys_behind = self._gauge("hearback_standby_partitions_behind")
+        self._lost = self._counter("hearback_sessions_lost")
+        self._remaining = self._gauge("hearback_recovery_remaining_records")
+        self._recovered = self._counter("hearback_recovered_records")
+        self._recovery = self._histogram("hearback_recovery_seconds")
+        self._state_bytes = self._gauge("hearback_state_bytes")
+        self._cache_hits = self._counter("hearback_state_cache_hits")
+        self._cache_misses = self._counter("hearback_state_cache_misses")
+        self._cache_bytes = self._gauge("hearback_state_cache_bytes")
+        self._ready = self._gauge("hearback_ready")
+        self._gauge("hearback_build_info").labels(version("hearback"), model_version).set(1)
+        self._seen: dict[tuple[Partition, str], Tally[Hashable]] = {}
+        # A store may stay open from one session to the next.
+        self._sizes: WeakKeyDictionary[RocksStore, StoreSize] = WeakKeyDictionary()
+
+    def ask_ready(self, ready: Callable[[], bool]) -> None:
+        """Ask this whether all partitions that are assigned here are worked on."""
+        self._ready.set_function(lambda: float(ready()))
+
+    def owned(self, partitions: Collection[Partition]) -> None:
+        """Say which partitions are owned; forget those that went."""
+        for stage in ("member", "job"):
+            owned = sum(partition.stage == stage for partition in partitions)
+            self._partitions.labels(stage).set(owned)
+        self._watermark_lag.clear()
+        self._read_lag.clear()
+        self._unattended.clear()
+        self._remaining.clear()
+        for gauge in (self._pending, self._orphans, self._entities, self._state_bytes):
+            gauge.clear()
+        self._seen = {key: seen for key, seen in self._seen.items() if key[0] in partitions}
+        self._ages.keep_only(dict.fromkeys(partitions))
+        self._quality.clear()
+
+    def unattended(self, stage: str, number: int, seconds: float) -> None:
+        """Say for how long nobody has worked on a partition."""
+        self._unattended.labels(stage, str(number)).set(seconds)
+
+    def unassigned(self, seconds: Callable[[], float]) -> None:
+        """Say how to find out for how long the worker has had no partitions."""
+        self._unassigned.set_function(seconds)
+
+    def standbys(self, count: Callable[[], int], behind: Callable[[], int]) -> None:
+        """Say how to find out how many copies are kept, and how many are behind."""
+        self._standbys.set_function(count)
+        self._standbys_behind.set_function(behind)
+
+    def lost(self, stage: str, reason: str) -> None:
+        """A session ended before its time."""
+        self._lost.labels(stage, reason).inc()
+
+    def recovering(self, stage: str, number: int, remaining: int) -> None:
+        """A partition is being taken over; may be called from any thread."""
+        self._remaining.labels(stage, str(number)).set(remaining)
+
+    def recovered(self, stage: str, records: int, seconds: float) -> None:
+        """A partition was taken over."""
+        self._recovered.labels(stage).inc(records)
+        self._recovery.labels(stage).observe(seconds)
+
+    def flushed(
+        self, unit: Unit, seconds: float, commit_s: float, write_s: float, now_ms: int
+    ) -> None:
+        """A unit of work is safe: take the time of the flush and of its coefficients."""
+        self._flush.observe(seconds)
+        self._commit.observe(commit_s)
+        self._write.observe(write_s)
+        for message in unit:
+            if message.topic == COEFFICIENTS and message.key and message.value is not None:
+                effect = message.key.split(b":", 1)[0].decode()
+                self._to_coefficients.labels(effect).observe(
+                    max(now_ms - message.timestamp_ms, 0) / 1000.0
+                )
+
+    def applied(self, partition: Partition) -> None:
+        """Take over what a partition counted since the last call."""
+        stage = partition.stage
+        self._grow(partition, "events", partition.events, self._events, stage)
+        self._grow(partition, "dead", partition.dead_letters, self._dead_letters, stage)
+        effect = partition.effect
+        self._grow(partition, "left", partition.left, self._left, effect.name)
+        self._grow(partition, "refits", {effect.name: effect.refits}, self._refits)
+        self._grow(partition, "newton", {effect.name: effect.newton_steps}, self._newton_steps)
+        folded = {"final": effect.folded, "open": effect.overflowed}
+        self._grow(partition, "folded", folded, self._folded, effect.name)
+        self._grow(partition, "fail", {effect.name: effect.unconverged}, self._unconverged)
+        if isinstance(partition, JobPartition):
+            self._grow(partition, "labels", partition.timeliness.decided, self._labels)
+            self._grow(partition, "flips", partition.timeliness.flips, self._flips)
+            self._grow(partition, "ignored", partition.tally, self._ignored)
+            self._take_ages(partition)
+
+    def standing(self, partition: Partition, lags: Mapping[str, int], now_ms: int) -> None:
+        """Take the partition's lags: ``lags`` in records by topic."""
+        number = str(partition.number)
+        if partition.watermark_ms is not None:
+            self._watermark_lag.labels(partition.stage, number).set(
+                (now_ms - partition.watermark_ms) / 1000.0
+            )
+        for topic, records in lags.items():
+            self._read_lag.labels(topic, number).set(records)
+        self._quality.take(partition)
+        counts = partition.census.counts
+        self._entities.labels(partition.effect.name, number).set(counts.entities)
+        if isinstance(partition, JobPartition):
+            self._pending.labels(number).set(counts.pending)
+            self._orphans.labels(number).set(counts.orphans)
+
+    def stored(self, stores: Mapping[tuple[str, int], RocksStore], cache_bytes: int) -> None:
+        """Take what the open stores, by stage and partition, say of themselves.
+
+        ``cache_bytes``: of the cache that they share.
+        """
+        self._cache_bytes.set(cache_bytes)
+        for (stage, number), store in stores.items():
+            size = store.size()
+            before = self._sizes.get(store)
+            self._state_bytes.labels(stage, str(number)).set(size.total_bytes)
+            hits, misses = (before.cache_hits, before.cache_misses) if before else (0, 0)
+            self._cache_hits.labels(stage).inc(max(size.cache_hits - hits, 0))
+            self._cache_misses.labels(stage).inc(max(size.cache_misses - misses, 0))
+            self._sizes[store] = size
+
+    def _take_ages(self, partition: JobPartition) -> None:
+        known = partition.timeliness
+        for label, within, total_ms in (
+            ("first", known.first_within, known.first_age_ms),
+            ("positive", known.positives_known_within, known.positive_age_ms),
+        ):
+            cumulative = [within[age] for age in _ANY_AGE]
+            self._ages.take(partition, label, cumulative, total_ms / 1000.0)
+
+    def _grow(
+        self,
+        partition: Partition,
+        what: str,
+        counts: Mapping[Any, int],  # a label's value, or several
+        counter: Counter,
+        *labels: str,
+    ) -> None:
+        """Let a counter grow by what was counted since the last call."""
+        seen = self._seen.setdefault((partition, what), Tally())
+        for name, count in counts.items():
+            if count > seen[name]:
+                names = (name,) if isinstance(name, str) else name
+                counter.labels(*labels, *names).inc(count - seen[name])
+                seen[name] = count
+
+    def _counter(self, name: str) -> Counter:
+        metric = BY_NAME[name]
+        return Counter(name, metric.text, metric.labels, registry=self.registry)
+
+    def _gauge(self, name: str) -> Gauge:
+        return gauge_of(name, self.registry)
+
+    def _histogram(self, name: str) -> Histogram:
+        metric = BY_NAME[name]
+        return Histogram(
+            name, metric.text, metric.labels, buckets=metric.buckets, registry=self.registry
+        )

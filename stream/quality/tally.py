@@ -1,0 +1,214 @@
+"""What the scores of some applications were worth: sums that can be merged and taken back.
+
+Four scores are compared: the global one, it with either effect, and the whole. For each effect
+there is also the paired difference d = log loss of the whole score − log loss without the effect:
+above 0 the effect makes it worse. AUC is taken from counts in bins of log-odds, :data:`BIN` wide,
+ties counting half; the error against the exact AUC is below 0.002 (tested).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+import numpy as np
+
+ScoreName = Literal["global", "with_member", "with_job", "full"]
+SCORES: tuple[ScoreName, ...] = ("global", "with_member", "with_job", "full")
+"""In the order of a tally's ``scores``."""
+
+EFFECTS = ("per_member", "per_job")
+"""In the order of a tally's ``paired``."""
+
+BIN = 0.2
+"""Log-odds."""
+
+_LAST_BIN = 50  # log-odds of 10: beyond it a score is as good as certain
+_SURE = 500.0
+_SHIFT = 30.0  # log-odds; further than any level lies from another
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """How good one score was. ``auc`` is None where only one class was seen.
+
+    ``observed_over_expected`` compares the number of positives with the sum of the probabilities:
+    1 is calibrated, above 1 the score is too low.
+    """
+
+    auc: float | None
+    log_loss: float
+    observed_over_expected: float
+
+
+class JudgedScore(NamedTuple):
+    """An application as it is taken in: its label and the three parts of its score (log-odds).
+
+    ``sign`` −1 takes back what was taken in with this label.
+    """
+
+    sign: int
+    label: int
+    global_: float
+    member: float
+    job: float
+
+
+class Score(msgspec.Struct, array_like=True):
+    """Sums of one score. Counts are by bin of log-odds."""
+
+    expected: float = 0.0
+    log_loss: float = 0.0
+    positives: dict[int, int] = {}
+    negatives: dict[int, int] = {}
+
+
+class Paired(msgspec.Struct, array_like=True):
+    """Sums of one effect's paired differences and of their squares."""
+
+    total: float = 0.0
+    squares: float = 0.0
+
+
+class Tally(msgspec.Struct, array_like=True):
+    """Sums over some applications."""
+
+    applications: int = 0
+    positives: int = 0
+    scores: list[Score] = msgspec.field(default_factory=lambda: [Score() for _ in SCORES])
+    paired: list[Paired] = msgspec.field(default_factory=lambda: [Paired() for _ in EFFECTS])
+
+    def add(self, judged: Sequence[JudgedScore]) -> None:
+        """Take applications in, in one go: n at a time costs little more than one."""
+        columns = np.array(judged, dtype=np.float64)  # (n, 5)
+        signs, y, parts = columns[:, 0], columns[:, 1], columns[:, 2:].T
+        global_, member, job = parts
+        S = np.stack([global_, global_ + member, global_ + job, global_ + member + job])  # (4, n)
+        np.clip(S, -_SURE, _SURE, out=S)
+        softplus = np.logaddexp(0.0, S)
+        losses = softplus - y * S
+        self.applications += int(signs.sum())
+        self.positives += int(signs @ y)
+        bins = np.clip(np.floor(S / BIN), -_LAST_BIN, _LAST_BIN).astype(np.int64).tolist()
+        changes = list(zip(signs.astype(np.int64).tolist(), y.tolist(), strict=True))
+        for score, loss, expected, at in zip(
+            self.scores, losses @ signs, np.exp(S - softplus) @ signs, bins, strict=True
+        ):
+            score.log_loss += float(loss)
+            score.expected += float(expected)
+            for (sign, label), bin_ in zip(changes, at, strict=True):
+                counts = score.positives if label else score.negatives
+                count = counts.get(bin_, 0) + sign
+                if count > 0:
+                    counts[bin_] = count
+                else:
+                    counts.pop(bin_, None)
+        _, with_member, with_job, whole = losses
+        for pair, without in zip(self.paired, (with_job, with_member), strict=True):
+            worse = whole - without
+            pair.total += float(signs @ worse)
+            pair.squares += float(signs @ (worse * worse))
+
+    def merge(self, other: Tally) -> None:
+        """Take in all that another tally has."""
+        self.applications += other.applications
+        self.positives += other.positives
+        for mine, theirs in zip(self.scores, other.scores, strict=True):
+            mine.expected += theirs.expected
+            mine.log_loss += theirs.log_loss
+            for counts, more in (
+                (mine.positives, theirs.positives),
+                (mine.negatives, theirs.negatives),
+            ):
+                for at, count in more.items():
+                    counts[at] = counts.get(at, 0) + count
+        for pair, theirs_too in zip(self.paired, other.paired, strict=True):
+            pair.total += theirs_too.total
+            pair.squares += theirs_too.squares
+
+    def quality(self, name: ScoreName) -> Quality | None:
+        """Judge one score; None where there is nothing to judge."""
+        if not self.applications:
+            return None
+        score = self.scores[SCORES.index(name)]
+        return Quality(
+            auc=_auc(score),
+            log_loss=score.log_loss / self.applications,
+            observed_over_expected=self.positives / max(score.expected, 1e-300),
+        )
+
+    def worse(self, effect: str) -> tuple[float, float]:
+        """Mean of an effect's d and its standard error, in nats; (0, 0) without applications."""
+        count = self.applications
+        if not count:
+            return 0.0, 0.0
+        pair = self.paired[EFFECTS.index(effect)]
+        mean = pair.total / count
+        return mean, math.sqrt(max(pair.squares / count - mean * mean, 0.0) / count)
+
+    def worse_but_for_level(self, effect: str) -> tuple[float, float]:
+        """Return the same after either score was shifted to expect what was observed.
+
+        Labels that are known early are not a fair sample: of some kinds of answer more are known
+        than of others, and a score that tells applications apart better can lose by it. A common
+        level is therefore taken out, from the bins. The standard error is that without shifts.
+        """
+        mean, error = self.worse(effect)
+        without: ScoreName = "with_job" if effect == "per_member" else "with_member"
+        whole = _levelled_loss(self.scores[SCORES.index("full")])
+        less = _levelled_loss(self.scores[SCORES.index(without)])
+        if whole is None or less is None:
+            return mean, error
+        return (whole - less) / max(self.applications, 1), error
+
+
+def merged(tallies: Iterable[Tally]) -> Tally:
+    """Sum tallies up."""
+    whole = Tally()
+    for tally in tallies:
+        whole.merge(tally)
+    return whole
+
+
+def _auc(score: Score) -> float | None:
+    """Chance that a positive's score is above a negative's, within a bin one half."""
+    positives, negatives = sum(score.positives.values()), sum(score.negatives.values())
+    if not positives or not negatives:
+        return None
+    won, below = 0.0, 0
+    for at in sorted(score.positives.keys() | score.negatives.keys()):
+        here = score.negatives.get(at, 0)
+        won += score.positives.get(at, 0) * (below + here / 2)
+        below += here
+    return won / (positives * negatives)
+
+
+def _levelled_loss(score: Score) -> float | None:
+    """Log loss, summed, at the shift that makes expected equal observed; None with one class."""
+    bins = np.array(sorted(score.positives.keys() | score.negatives.keys()), dtype=np.int64)
+    positives = np.array([score.positives.get(at, 0) for at in bins.tolist()], dtype=np.float64)
+    counts = positives + [score.negatives.get(at, 0) for at in bins.tolist()]
+    observed = float(positives.sum())
+    if not 0.0 < observed < counts.sum():
+        return None
+    middles = (bins + 0.5) * BIN
+    low, high = -_SHIFT, _SHIFT
+    for _ in range(40):  # halving: monotone, and nothing can go wrong
+        shift = (low + high) / 2
+        if float(counts @ (1.0 / (1.0 + np.exp(-(middles + shift))))) < observed:
+            low = shift
+        else:
+            high = shift
+    odds = middles + shift
+    return float(counts @ np.logaddexp(0.0, odds) - positives @ odds)
+
+
+def newest(tallies: Sequence[Tally], applications: int) -> Tally:
+    """Sum up the last of the tallies, as many as it takes to come to so many applications."""
+    whole = Tally()
+    for tally in reversed(tallies):
+        if whole.applications >= applications:
+            break
+        whole.merge(tally)
+    return whole

@@ -1,0 +1,98 @@
+"""SHELL: the control topic: commands are sent to it, and every worker reads all of it."""
+
+from __future__ import annotations
+
+import logging
+from threading import Event, Thread
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
+
+from stream.commands import GateCommand, command_key, control_of, decode_command, encode_command
+from stream.errors import BrokerError, EventError
+from stream.worker.cluster import client_settings
+
+_log = logging.getLogger(__name__)
+
+_PARTITION = 0  # commands are few: one partition is used, whatever the topic has
+_POLL_S = 0.5
+_SENT_S = 15.0
+
+
+def send_command(broker: str, application_id: str, command: GateCommand) -> None:
+    """Send a command to all workers of an application id.
+
+    Raises:
+        BrokerError: the broker did not take it.
+
+    """
+    errors: list[str] = []
+    producer = Producer(client_settings(broker) | {"acks": "all", "message.timeout.ms": 10_000})
+    producer.produce(
+        control_of(application_id),
+        encode_command(command),
+        command_key(command),
+        _PARTITION,
+        on_delivery=lambda error, _: errors.append(error.str()) if error else None,
+    )
+    left = producer.flush(_SENT_S)
+    if left or errors:
+        why = errors[0] if errors else "no answer"
+        raise BrokerError(f"{broker} did not take the command: {why}")
+
+
+class CommandReader:
+    """Reads the control topic in a thread of its own, from its beginning, for as long as it runs.
+
+    While the broker is away there are no new commands; nothing else depends on it.
+
+    Args:
+        broker: where to. application_id: whose topic.
+
+    """
+
+    def __init__(self, broker: str, application_id: str) -> None:
+        self._topic = control_of(application_id)
+        self._settings = client_settings(broker) | {
+            "group.id": f"{application_id}-control-reader",  # required, and not used
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+        }
+        self._newest: dict[bytes, GateCommand] = {}
+        self._done = Event()
+        self._thread = Thread(target=self._read, name="control", daemon=True)
+
+    def start(self) -> None:
+        """Read from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Read no more."""
+        self._done.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def commands(self) -> list[GateCommand]:
+        """Return the newest command of each kind; from any thread."""
+        return list(self._newest.values())
+
+    def _read(self) -> None:
+        consumer = Consumer(self._settings)
+        try:
+            consumer.assign([TopicPartition(self._topic, _PARTITION, OFFSET_BEGINNING)])
+            while not self._done.is_set():
+                message = consumer.poll(_POLL_S)
+                if message is None or message.error() is not None:
+                    continue
+                key, value = message.key() or b"", message.value()
+                if value is None:
+                    self._newest.pop(key, None)
+                    continue
+                try:
+                    self._newest[key] = decode_command(value)
+                except EventError as error:
+                    offset = message.offset()
+                    _log.warning("%s at %s is left aside: %s", self._topic, offset, error)
+        except KafkaException as error:
+            _log.warning("%s cannot be read: %s", self._topic, error.args[0].str())
+        finally:
+            consumer.close()

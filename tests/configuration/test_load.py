@@ -1,0 +1,158 @@
+"""The configuration: what stands above what, and what is refused in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stream.configuration.load import VARIABLES, load_config, variable_of
+from stream.configuration.render import EXAMPLE, example, shown, values
+from stream.configuration.sections import SECRETS, TEXTS, Config
+from stream.errors import ConfigError
+from stream.policy import HOUR_MS, Policy
+
+ROOT = Path(__file__).parents[2]
+
+
+def written(folder: Path, text: str, name: str = "hearback.toml") -> Path:
+    """Write a file."""
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_without_anything_the_defaults_are_in_force() -> None:
+    """They are those of the example file, and of the policy."""
+    found = load_config(None, {})
+    assert found.policy == Policy()
+    assert values(found) == values(Config())
+    assert found.sources == {}
+
+
+def test_the_example_file_has_every_setting_and_its_default(tmp_path: Path) -> None:
+    """``make docs`` has been run; read back, it is the defaults; each setting is explained."""
+    assert (ROOT / EXAMPLE).read_text(encoding="utf-8") == example()
+    found = load_config(ROOT / EXAMPLE, {})
+    assert values(found) == values(Config())
+    assert {section: set(keys) for section, keys in values(found).items()} == {
+        section: set(keys) for section, keys in TEXTS.items()
+    }
+    uncommented = example().replace("\n# broker", "\nbroker").replace("\n# model", "\nmodel")
+    assert load_config(written(tmp_path, uncommented), {}).broker == "kafka:9092"
+
+
+def test_the_environment_stands_above_the_file(tmp_path: Path) -> None:
+    """And the policy file above the configuration file; each says where a value is from."""
+    file = written(
+        tmp_path,
+        '[labels]\nwindow = "7d"\nmin_age = "1h"\n'
+        "[console]\nport = 1\n[effects.per_job]\ncapacity = 5",
+    )
+    policy = written(tmp_path, '[labels]\nwindow = "8d"\norphan_ttl = "2d"', "policy.toml")
+    environment = {
+        "HEARBACK_CONSOLE_PORT": "2",
+        "HEARBACK_LABELS_WINDOW": "9d",
+        "HEARBACK_LABELS_JOB_CLOSED": "off",
+        "HEARBACK_LABELS_NEUTRAL_ACTIONS": "note, ping",
+        "HEARBACK_EFFECTS_PER_JOB_PRIOR_PRECISION": "0.5",
+        "HEARBACK_CRASH_AT": "not of a section: somebody else's",
+        "PATH": "/bin",
+    }
+    found = load_config(file, environment, policy)
+    assert found.console.port == 2
+    assert found.policy.labels.window_ms == 9 * 24 * HOUR_MS
+    assert found.policy.labels.orphan_ttl_ms == 48 * HOUR_MS
+    assert found.policy.labels.min_age_ms == HOUR_MS
+    assert found.policy.labels.job_closed is False
+    assert found.policy.labels.neutral_actions == {"note", "ping"}
+    assert (found.policy.per_job.capacity, found.policy.per_job.prior_precision) == (5, 0.5)
+    assert found.sources["labels.window"] == "HEARBACK_LABELS_WINDOW"
+    assert found.sources["labels.orphan_ttl"] == str(policy)
+    assert found.sources["labels.min_age"] == str(file)
+
+
+def test_settings_that_depend_on_each_other_may_stand_apart(tmp_path: Path) -> None:
+    """A shorter window in one file makes room for a shorter ``entity_ttl`` in the other."""
+    file = written(tmp_path, '[labels]\nwindow = "7d"')
+    policy = written(tmp_path, '[effects.per_job]\nentity_ttl = "30d"', "policy.toml")
+    found = load_config(file, {}, policy)
+    assert found.policy.per_job.entity_ttl_ms == 30 * 24 * HOUR_MS
+    assert values(found)["effects.per_job"]["entity_ttl"] == "30d"
+    with pytest.raises(ConfigError, match=r"entity_ttl must be at least 4 .*set by .*policy.toml"):
+        load_config(None, {}, policy)
+
+
+def test_every_setting_has_a_variable_of_its_own() -> None:
+    """No two settings share one."""
+    settings = [f"{section}.{key}" for section, keys in TEXTS.items() for key in keys]
+    assert len(VARIABLES) == len(settings) + len(SECRETS)
+    assert variable_of("effects.per_job.capacity") == "HEARBACK_EFFECTS_PER_JOB_CAPACITY"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[labels]\nwindows = 1", "windows"),
+        ("[label]\nwindow = 1", r"no section \[label\]; there are \[kafka\]"),
+        ("labels = 1", r"must be a section, \[labels\]"),
+        ("[effects.per_team]\ncapacity = 1", "per_team"),
+        ("[console]\nport = 'x'", r"\[console\]"),
+        ("[console]\nport = 70000", "between 0 and 65535"),
+        ("[worker]\nidle_timeout = '5'", "idle_timeout: duration '5'"),
+        ("[worker]\napplication_id = ''", "application_id is empty"),
+        ("[kafka]\nsecurity = 'tls'", "tls"),
+        ("[kafka]\nsecurity = 'sasl_ssl'", "needs sasl_mechanism, username and a password"),
+        ("[kafka]\nusername = 'x'", "set it to sasl_ssl"),
+        ("[kafka]\npassword = 'hunter2'", "a secret does not belong here: give HEARBACK_KAFKA"),
+        ("[kafka]\nca_file = '/nowhere'", "certificates are given, but security is plaintext"),
+        ("[kafka]\nsecurity = 'ssl'\nca_file = '/nowhere'", "there is no file /nowhere"),
+        ("[kafka]\npassword_file = '/nowhere'", "/nowhere cannot be read"),
+        ("[gate]\nmargin = 2", "margin must lie between"),
+        ("[gate", "not TOML"),
+    ],
+)
+def test_what_cannot_be_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    """In one line, which never shows a secret."""
+    with pytest.raises(ConfigError, match=words) as refused:
+        load_config(written(tmp_path, text), {})
+    assert "hunter2" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("HEARBACK_KAFKA_BROKERS", "x", "no setting of"),
+        ("HEARBACK_CONSOLE_PORT", "x", "is no number"),
+        ("HEARBACK_GATE_ENABLED", "maybe", "neither true nor false"),
+    ],
+)
+def test_a_variable_that_cannot_be_is_refused(name: str, text: str, words: str) -> None:
+    """By its name."""
+    with pytest.raises(ConfigError, match=words) as refused:
+        load_config(None, {name: text})
+    assert name in str(refused.value)
+
+
+def test_secrets_come_from_the_environment_or_a_file_and_are_never_shown(tmp_path: Path) -> None:
+    """The environment stands above the file; neither is in what is shown, nor in any repr."""
+    secret = written(tmp_path, "s3cret-file\n", "password")
+    ca = written(tmp_path, "-", "ca.pem")
+    file = written(
+        tmp_path,
+        "[kafka]\nbroker = 'k:1'\nsecurity = 'sasl_ssl'\nsasl_mechanism = 'SCRAM-SHA-256'\n"
+        f"username = 'u'\npassword_file = '{secret}'\nca_file = '{ca}'",
+    )
+    from_file = load_config(file, {})
+    assert from_file.broker.security.password == secret.read_text().strip()
+    environment = {"HEARBACK_KAFKA_PASSWORD": "s3cret-env"}
+    found = load_config(file, environment)
+    assert [found.broker.security.password] == list(environment.values())
+    for each in (from_file, found):
+        for text in (shown(each), repr(each), str(each), repr(each.broker.security)):
+            assert "s3cret" not in text
+    assert "# password: (secret), HEARBACK_KAFKA_PASSWORD" in shown(found)
+    assert f'password_file = "{secret}"' in shown(found)
+    again = load_config(written(tmp_path, shown(found), "again.toml"), {})
+    assert again.broker.security.username == "u"

@@ -1,0 +1,117 @@
+"""What a partition counts is what Prometheus sees."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from stream.events import Forget
+from stream.metrics import WorkerMetrics
+from stream.partitions import JobPartition
+from stream.policy import DAY_MS, HOUR_MS, GateSettings, Policy
+from stream.wire import encode_forget
+from tests.kit import NOW_MS, Market, application, engagement
+
+
+def test_counts_of_a_partition_are_told_once() -> None:
+    """Labels by what decided, ages, pending ones; told twice, nothing counts double."""
+    market = Market(Policy(), 1)
+    market.produce(
+        [
+            application("a", 0),
+            application("b", 1),
+            application("c", 3 * HOUR_MS),
+        ]
+    )
+    market.run()
+    market.produce([engagement("e", "b", 1 + HOUR_MS), engagement("o", "nobody", 2 * HOUR_MS)])
+    market.run()
+    registry = CollectorRegistry()
+    metrics = WorkerMetrics(registry, "test")
+    partition = market.partitions["job", 0]
+    assert isinstance(partition, JobPartition)
+    for _ in range(2):
+        metrics.applied(partition)
+        metrics.standing(partition, {"engagements": 3}, NOW_MS)
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(name, labels)
+
+    assert value("hearback_labels_total", kind="positive", rule="action") == 1
+    inferred = value("hearback_labels_total", kind="negative_inferred", rule="later_response")
+    assert inferred == 1
+    assert value("hearback_time_to_label_seconds_count", label="first") == 2
+    assert value("hearback_time_to_label_seconds_sum", label="positive") == HOUR_MS / 1000
+    day = str(DAY_MS / 1000)
+    assert value("hearback_time_to_label_seconds_bucket", label="first", le=day) == 2
+    assert value("hearback_pending_applications", partition="0") == 1
+    assert value("hearback_orphans", partition="0") == 1
+    assert value("hearback_entities", effect="per_job", partition="0") == 1
+    assert value("hearback_read_lag_records", topic="engagements", partition="0") == 3
+
+
+def test_a_partition_that_comes_again_counts_on() -> None:
+    """A new session counts from nothing; the totals only grow."""
+    registry = CollectorRegistry()
+    metrics = WorkerMetrics(registry, "test")
+    for _ in range(2):
+        market = Market(Policy(), 1)
+        market.produce([application("a", 0), engagement("e", "a", HOUR_MS)])
+        market.run()
+        partition = market.partitions["job", 0]
+        metrics.owned([partition])
+        metrics.applied(partition)
+    first = registry.get_sample_value("hearback_time_to_label_seconds_count", {"label": "first"})
+    assert first == 2
+    labels = {"kind": "positive", "rule": "action"}
+    assert registry.get_sample_value("hearback_labels_total", labels) == 2
+
+
+def test_who_left_is_counted_by_reason() -> None:
+    """Somebody was forgotten: one less is there, one more has left."""
+    market = Market(Policy(), 1)
+    market.produce([application("a", 0), engagement("e", "a", HOUR_MS)])
+    market.run()
+    market.append("engagements", 0, b"j", encode_forget(Forget(None, "j", 2 * HOUR_MS)))
+    market.run()
+    registry = CollectorRegistry()
+    metrics = WorkerMetrics(registry, "test")
+    partition = market.partitions["job", 0]
+    metrics.applied(partition)
+    metrics.standing(partition, {}, NOW_MS)
+    left = {"effect": "per_job", "reason": "forget"}
+    assert registry.get_sample_value("hearback_entities_left_total", left) == 1
+    there = {"effect": "per_job", "partition": "0"}
+    assert registry.get_sample_value("hearback_entities", there) == 0
+
+
+def test_quality_can_be_merged_over_partitions() -> None:
+    """Sums of log loss, of expected and of observed positives come from the judged applications."""
+    market = Market(Policy(gate=GateSettings(applications=1)), 1)
+    market.produce([application(f"a{at}", at, score=-1.0) for at in range(4)])
+    market.run()
+    market.produce([engagement("e", "a3", HOUR_MS)])
+    market.run()
+    market.clock(2 * DAY_MS)
+    market.run()
+    registry = CollectorRegistry()
+    metrics = WorkerMetrics(registry, "test")
+    for partition in market.partitions.values():
+        metrics.standing(partition, {}, NOW_MS)
+    early = {"judged": "early", "partition": "0"}
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"hearback_{name}", early | labels)
+
+    assert value("quality_applications") == 4
+    assert value("quality_positives") == 1
+    assert value("quality_expected_positives", score="global") == pytest.approx(4 / (1 + math.e))
+    loss = 4 * math.log1p(math.exp(-1)) + 1
+    assert value("quality_log_loss_nats", score="global") == pytest.approx(loss)
+    assert value("quality_auc", score="full") == 0.5
+    pooled = {"judged": "early", "score": "global"}
+    assert registry.get_sample_value("hearback_quality_pooled_auc", pooled) == 0.5
+    gate = {"effect": "per_job", "partition": "0"}
+    assert registry.get_sample_value("hearback_gate_open", gate) == 1.0

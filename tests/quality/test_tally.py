@@ -1,0 +1,133 @@
+"""Tallies: against scikit-learn, merged, corrected; and what the gate makes of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.metrics import log_loss, roc_auc_score
+
+from stream.policy import GateSettings
+from stream.quality.gate import Gate, decide, opened_by_hand
+from stream.quality.tally import SCORES, JudgedScore, Tally, merged
+
+_Floats = NDArray[np.float64]
+
+
+def draw(seed: int, count: int) -> tuple[_Floats, _Floats]:
+    """Draw labels (n,) and the three parts of the score (n, 3)."""
+    rng = np.random.default_rng(seed)
+    parts = rng.normal([-1.0, 0.0, 0.0], [1.0, 0.7, 0.5], (count, 3))
+    labels = rng.random(count) < 1 / (1 + np.exp(-parts.sum(1)))
+    return labels.astype(float), parts
+
+
+def tallied(labels: _Floats, parts: _Floats) -> Tally:
+    """Take everything in."""
+    tally = Tally()
+    tally.add(
+        [
+            JudgedScore(1, int(label), *map(float, scores))
+            for label, scores in zip(labels, parts, strict=True)
+        ]
+    )
+    return tally
+
+
+def test_quality_is_that_of_scikit_learn() -> None:
+    """AUC to 0.002 (bins), log loss and observed/expected to rounding, for all four scores."""
+    labels, parts = draw(1, 4000)
+    tally = tallied(labels, parts)
+    columns = {"global": [0], "with_member": [0, 1], "with_job": [0, 2], "full": [0, 1, 2]}
+    for name in SCORES:
+        p = 1 / (1 + np.exp(-parts[:, columns[name]].sum(1)))
+        found = tally.quality(name)
+        assert found is not None
+        assert found.auc == pytest.approx(roc_auc_score(labels, p), abs=0.002)
+        assert found.log_loss == pytest.approx(log_loss(labels, p))
+        assert found.observed_over_expected == pytest.approx(labels.sum() / p.sum())
+
+
+def test_merged_tallies_are_the_tally_of_all() -> None:
+    """However applications are divided: sums, AUC and paired differences are the same."""
+    labels, parts = draw(2, 600)
+    whole = tallied(labels, parts)
+    cut = merged(tallied(labels[at::3], parts[at::3]) for at in range(3))
+    one, other = cut.quality("full"), whole.quality("full")
+    assert one is not None
+    assert other is not None
+    assert one.auc == other.auc
+    assert one.log_loss == pytest.approx(other.log_loss)
+    assert cut.worse("per_job") == pytest.approx(whole.worse("per_job"))
+
+
+def test_a_negative_that_turns_positive_counts_as_if_it_always_had() -> None:
+    """The correction takes back what the wrong label had added."""
+    labels, parts = draw(3, 200)
+    tally = tallied(np.zeros(200), parts)
+    for label, scores in zip(labels, parts, strict=True):
+        if label:
+            values = tuple(map(float, scores))
+            tally.add([JudgedScore(-1, 0, *values), JudgedScore(1, 1, *values)])
+    right = tallied(labels, parts)
+    assert (tally.applications, tally.positives) == (right.applications, right.positives)
+    for found, wanted in zip(tally.scores, right.scores, strict=True):
+        assert found.negatives == wanted.negatives
+        assert found.positives == wanted.positives
+        assert found.log_loss == pytest.approx(wanted.log_loss)
+    assert tally.worse("per_member") == pytest.approx(right.worse("per_member"))
+
+
+def test_absurd_scores_are_finite() -> None:
+    """Log-odds of thousands do not overflow."""
+    tally = Tally()
+    tally.add([JudgedScore(1, 1, -5000.0, 0.0, 9000.0), JudgedScore(1, 0, 5000.0, 5000.0, 0.0)])
+    found = tally.quality("full")
+    assert found is not None
+    assert np.isfinite(found.log_loss)
+    assert np.isfinite(tally.worse_but_for_level("per_job")).all()
+
+
+def noisy(count: int, spread: float, shift: float = 0.0) -> Tally:
+    """Labels of the global score alone; the member's part is noise, and of another level."""
+    rng = np.random.default_rng(7)
+    global_ = rng.normal(-1.0, 1.0, count)
+    labels = (rng.random(count) < 1 / (1 + np.exp(-global_))).astype(float)
+    member = rng.normal(shift, spread, count)
+    return tallied(labels, np.stack([global_, member, np.zeros(count)], 1))
+
+
+SETTINGS = GateSettings(applications=500)
+
+
+def test_the_gate_pauses_for_harm_and_opens_when_it_is_over() -> None:
+    """Noise pauses; half the margin opens; in between it stays as it is; few are no evidence."""
+    nothing, harm, help_ = Tally(), noisy(600, 1.5), noisy(600, 0.0)
+    gate = Gate()
+    assert decide(gate, "per_member", noisy(400, 1.5), nothing, SETTINGS, 0) is gate
+    assert decide(gate, "per_job", harm, nothing, SETTINGS, 0) is gate
+    paused = decide(gate, "per_member", harm, nothing, SETTINGS, 5)
+    assert (paused.open, paused.cause, paused.pauses) == (False, "early", 1)
+    assert decide(paused, "per_member", harm, help_, SETTINGS, 6) is paused
+    assert decide(paused, "per_member", nothing, help_, SETTINGS, 6) is paused
+    opened = decide(paused, "per_member", help_, harm, SETTINGS, 9)
+    assert (opened.open, opened.final_from_ms, opened.early_from_ms) == (True, 9, 0)
+    late = decide(gate, "per_member", help_, harm, SETTINGS, 0)
+    assert late.cause == "final"
+
+
+def test_a_wrong_level_is_no_harm_early_but_is_in_the_end() -> None:
+    """Labels known early are not a fair sample: only final ones judge the level."""
+    shifted = noisy(2000, 0.0, shift=0.8)
+    worse, error = shifted.worse("per_member")
+    assert worse > 0.01
+    assert worse > 3 * error
+    assert shifted.worse_but_for_level("per_member")[0] == pytest.approx(0.0, abs=2e-3)
+    assert decide(Gate(), "per_member", shifted, Tally(), SETTINGS, 0).open
+    assert not decide(Gate(), "per_member", Tally(), shifted, SETTINGS, 0).open
+
+
+def test_a_command_opens_and_starts_the_evidence_anew() -> None:
+    """Everything submitted before it counts no more."""
+    paused = decide(Gate(), "per_member", noisy(600, 1.5), Tally(), SETTINGS, 5)
+    assert opened_by_hand(paused, 3, 77) == Gate(None, 77, 77, 3, 1)
