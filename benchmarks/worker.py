@@ -11,9 +11,16 @@ that is started for this run. Keys of the last line:
 - ``over_replay``: the same over ``hearback replay`` on the same log;
 - ``events_per_s``: that of the worker, by the clock;
 - ``p50_ms``, ``p99_ms``: from an event's arrival in Kafka to the arrival of its coefficients at a
-  consumer, at a steady 1,000 events a second;
+  consumer, at a steady 1,000 events a second with two partitions; ``p50_ms_of_6``,
+  ``p99_ms_of_6``: with six. Every partition has transactions of its own, and a transaction its
+  price for each partition that it writes to: a worker of many partitions on two cores that it
+  shares with the broker is busy with transactions;
 - ``recovery_per_s``: entity states of 1 kB a second that a worker with an empty folder reads from
-  its changelog, 1,000,000 in all, by the clock, from the assignment until it has all partitions.
+  its changelog, 1,000,000 in all, by the clock, from the assignment until it has all partitions;
+- ``takeover_s``: a second worker joins, each follows as standby what the other owns, and the first
+  is killed: seconds from the assignment until the second works on all partitions;
+- ``restart_s``: that one is killed too and started again on its folder: seconds from its start
+  until it works on all partitions, less the session time-out of 10 s.
 
 Everything is read from topics that are full before it begins. Worker and Faust take turns; of each
 the fastest run counts. Rates are by the clock, on the cores that the broker has to share; the same
@@ -71,10 +78,12 @@ RUNS = 2
 MARKET = SimulationSettings(seed=11, members=3000, jobs=600, days=30)
 FEW_EVENTS = 2_000  # for what does hundreds a second
 STEADY_PER_S = 1000
-STEADY_S = 40.0
-SETTLING_S = 10.0  # whose latencies do not count
+LATENCY_PARTITIONS = (2, PARTITIONS)
+STEADY_S = 60.0
+SETTLING_S = 30.0  # whose latencies do not count: a broker that was just started is slow
 STATES = 1_000_000
 PATIENCE_S = 300.0
+SESSION_S = 10.0  # the worker's default
 
 _BASELINES = Path(__file__).parent
 _PRODUCER = {"partitioner": "murmur2_random", "linger.ms": 5}
@@ -101,10 +110,12 @@ class Market:
 
 
 class Worker:
-    """``hearback worker`` with an empty folder."""
+    """``hearback worker`` with an empty folder, or with that of another."""
 
-    def __init__(self, broker: str, market: Market, application_id: str) -> None:
-        self._folder = Path(tempfile.mkdtemp(dir=market.folder))
+    def __init__(
+        self, broker: str, market: Market, application_id: str, before: Worker | None = None
+    ) -> None:
+        self._folder: Path = before._folder if before else Path(tempfile.mkdtemp(dir=market.folder))
         self._log = self._folder / "worker.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
@@ -145,12 +156,12 @@ class Worker:
             time.sleep(every_s)
         return time.perf_counter()
 
-    def wait_for_partitions(self) -> float:
+    def wait_for_partitions(self, count: int = PARTITIONS) -> float:
         """Wait until it works on all partitions."""
         return self.wait(
             lambda found: (
-                found["hearback_partitions", "member"] == PARTITIONS
-                and found["hearback_partitions", "job"] == PARTITIONS
+                found["hearback_partitions", "member"] == count
+                and found["hearback_partitions", "job"] == count
             ),
             0.05,
         )
@@ -160,10 +171,14 @@ class Worker:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def stop(self) -> None:
-        """End it and remove its folder."""
+    def kill(self) -> None:
+        """Kill -9; its folder stays."""
         self._process.kill()
         self._process.wait()
+
+    def stop(self) -> None:
+        """End it and remove its folder."""
+        self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -185,11 +200,11 @@ def real_kafka(folder: Path) -> Iterator[str]:
         kafka.kill()
 
 
-def fresh_topics(broker: str) -> str:
+def fresh_topics(broker: str, partitions: int = PARTITIONS) -> str:
     """Make all topics anew; return the application id that they are for."""
     application_id = f"bench-{time.monotonic_ns()}"
     remove_topics(broker)
-    create_topics(broker, application_id, Policy().labels.window_ms, PARTITIONS, replication=1)
+    create_topics(broker, application_id, Policy().labels.window_ms, partitions, replication=1)
     return application_id
 
 
@@ -290,10 +305,19 @@ def throughput(broker: str, market: Market) -> dict[str, float]:
 
 def latency(broker: str, market: Market) -> dict[str, float]:
     """Play the log at a steady rate, and listen to the coefficients."""
-    application_id = fresh_topics(broker)
+    result: dict[str, float] = {}
+    for partitions in LATENCY_PARTITIONS:
+        p50, p99 = _latencies(broker, market, partitions)
+        of = "" if partitions == LATENCY_PARTITIONS[0] else f"_of_{partitions}"
+        result |= {f"p50_ms{of}": round(p50), f"p99_ms{of}": round(p99)}
+    return result
+
+
+def _latencies(broker: str, market: Market, partitions: int) -> tuple[float, float]:
+    application_id = fresh_topics(broker, partitions)
     worker = Worker(broker, market, application_id)
     try:
-        worker.wait_for_partitions()
+        worker.wait_for_partitions(partitions)
         done = threading.Event()
         sender = threading.Thread(target=_play, args=(broker, market, done))
         sender.start()
@@ -302,8 +326,10 @@ def latency(broker: str, market: Market) -> dict[str, float]:
     finally:
         worker.stop()
     p50, p99 = np.quantile(latencies, [0.5, 0.99])
-    print(f"{len(latencies):,} coefficients: p50 {p50:.0f} ms, p99 {p99:.0f} ms")
-    return {"p50_ms": round(float(p50)), "p99_ms": round(float(p99))}
+    print(
+        f"{partitions} partitions, {len(latencies):,} coefficients: p50 {p50:.0f} ms, p99 {p99:.0f}"
+    )
+    return float(p50), float(p99)
 
 
 def _play(broker: str, market: Market, done: threading.Event) -> None:
@@ -356,21 +382,53 @@ def _listen(broker: str, done: threading.Event) -> list[float]:
 
 
 def recovery(broker: str, market: Market) -> dict[str, float]:
-    """Fill the members' changelog; let a worker with an empty folder take it over."""
+    """Fill the members' changelog; let workers take it over: from nothing, as standby, again."""
     application_id = fresh_topics(broker)
     for number in range(PARTITIONS):
         _fill(broker, application_id, number)
-    worker = Worker(broker, market, application_id)
+    first = Worker(broker, market, application_id)
+    workers = [first]
     try:
-        began = worker.wait(
-            lambda found: bool(found) and not found["hearback_unassigned_seconds",], 0.02
-        )
-        ended = worker.wait_for_partitions()
-        found = worker.metrics()["hearback_recovered_records_total", "member"]
+        began = first.wait(_is_assigned, 0.02)
+        ended = first.wait_for_partitions()
+        found = first.metrics()["hearback_recovered_records_total", "member"]
+        print(f"{found:,.0f} records recovered in {ended - began:.1f} s")
+        second = Worker(broker, market, application_id)
+        workers.append(second)
+        second.wait(_stands_by, 0.1)
+        first.kill()
+        second.wait(lambda found: not _is_assigned(found), 0.02)
+        assigned = second.wait(_is_assigned, 0.02)
+        takeover_s = second.wait_for_partitions() - assigned
+        second.kill()
+        started = time.perf_counter()
+        again = Worker(broker, market, application_id, second)
+        workers.append(again)
+        restart_s = again.wait_for_partitions() - started - SESSION_S
     finally:
-        worker.stop()
-    print(f"{found:,} records recovered in {ended - began:.1f} s")
-    return {"recovery_per_s": round(found / (ended - began))}
+        for worker in workers:
+            worker.stop()
+    print(
+        f"taken over in {takeover_s:.2f} s, back after {restart_s:.1f} s and the session time-out"
+    )
+    return {
+        "recovery_per_s": round(found / (ended - began)),
+        "takeover_s": round(takeover_s, 2),
+        "restart_s": round(restart_s, 1),
+    }
+
+
+def _is_assigned(found: Counter[tuple[str, ...]]) -> bool:
+    return bool(found) and not found["hearback_unassigned_seconds",]
+
+
+def _stands_by(found: Counter[tuple[str, ...]]) -> bool:
+    """Whether it owns some, and its copies of the others are at their ends."""
+    return (
+        0 < found["hearback_partitions", "member"] < PARTITIONS
+        and found["hearback_standby_partitions",] > 0
+        and found["hearback_standby_partitions_behind",] == 0
+    )
 
 
 def _fill(broker: str, application_id: str, number: int) -> None:

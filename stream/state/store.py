@@ -22,6 +22,7 @@ from rocksdict import (
     ReadOptions,
     WriteBatch,
     WriteBufferManager,
+    WriteOptions,
 )
 from sortedcontainers import SortedDict
 
@@ -55,8 +56,14 @@ class Store(Protocol):
     def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Entries with first ≤ key < end, in key order."""
 
-    def write(self, writes: Writes) -> None:
-        """Apply all writes at once."""
+    def write(self, writes: Writes, *, logged: bool = True) -> None:
+        """Apply all writes at once; what is not logged is safe only after :meth:`flush`.
+
+        A process that dies before finds the store as it was after one of the writes before.
+        """
+
+    def flush(self) -> None:
+        """Make safe what was written without a log; to be called before the next logged write."""
 
     def close(self) -> None:
         """Release what is held; the store cannot be used afterwards."""
@@ -81,13 +88,17 @@ class MemoryStore:
         for key in self._map.irange(first, end, inclusive=(True, False)):
             yield key, self._map[key]
 
-    def write(self, writes: Writes) -> None:
+    def write(self, writes: Writes, *, logged: bool = True) -> None:
         """Apply all writes at once."""
+        del logged
         for key, value in writes.items():
             if value is None:
                 self._map.pop(key, None)
             else:
                 self._map[key] = value
+
+    def flush(self) -> None:
+        """Nothing is safe anyway."""
 
     def close(self) -> None:
         """Nothing is held."""
@@ -127,6 +138,8 @@ class RocksStore:
         if read_only and not (path / "CURRENT").exists():
             raise StateError(f"{path} holds no state")
         options = self._options = _options(memory)
+        self._unlogged = WriteOptions()
+        self._unlogged.disable_wal = True  # type: ignore[method-assign, assignment]  # no method
         try:
             if not read_only:
                 path.mkdir(parents=True, exist_ok=True)
@@ -169,8 +182,8 @@ class RocksStore:
             yield iterator.key(), iterator.value()
             iterator.next()
 
-    def write(self, writes: Writes) -> None:
-        """Apply all writes at once."""
+    def write(self, writes: Writes, *, logged: bool = True) -> None:
+        """Apply all writes at once; what is not logged is safe only after :meth:`flush`."""
         batch = WriteBatch(raw_mode=True)
         put, delete = batch.put, batch.delete
         for key, value in writes.items():
@@ -179,7 +192,16 @@ class RocksStore:
             else:
                 put(key, value)
         try:
-            self._db.write(batch)
+            self._db.write(batch, None if logged else self._unlogged)
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            raise StateError(f"the state cannot be written: {error}") from None
+
+    def flush(self) -> None:
+        """Write what is in memory only into a file; blocks until that is done."""
+        try:
+            self._db.flush()
         except Exception as error:
             if type(error) is not Exception:
                 raise

@@ -210,9 +210,18 @@ class Changelog:
             at.offset = mark.offset or OFFSET_BEGINNING
             consumer.assign([at])
             on_remaining(end - mark.offset)
-            mark, count = self._read(
-                consumer, store, mark, end, go_on, now_ms, lambda at: on_remaining(max(end - at, 0))
-            )
+            try:
+                mark, count = self._read(
+                    consumer,
+                    store,
+                    mark,
+                    end,
+                    go_on,
+                    now_ms,
+                    lambda at: on_remaining(max(end - at, 0)),
+                )
+            finally:
+                store.flush()  # or a log that goes on later would have a gap before it
         except KafkaException as error:
             raise self._unreadable(error) from None
         else:
@@ -319,9 +328,10 @@ class Changelog:
         now_ms: Callable[[], int],
         on_offset: Callable[[int], None],
     ) -> tuple[Mark, int]:
+        # All without a log: it is in the changelog, and a crash costs reading it again.
         writes: dict[bytes, bytes | None] = {}
         unit: dict[bytes, bytes | None] = {} if self._whole_units else writes
-        count = size = 0
+        offset, count, size = mark.offset, 0, 0
         heard = time.monotonic()
         while True:
             found = consumer.consume(_RECORDS, _POLL_S)
@@ -338,18 +348,19 @@ class Changelog:
                     end = message.offset() or 0
                     if end < least:
                         continue  # there is more, which the broker does not show yet
-                    return apply(store, writes, mark.at(end, now_ms())), count
+                    return apply(store, writes, mark.at(end, now_ms()), logged=False), count
                 key, value = message.key() or b"", message.value()
                 unit[key] = value
                 count += 1
-                size += len(key) + len(value or b"")
-                mark = mark.at((message.offset() or 0) + 1, mark.applied_ms)
+                if value is not None:
+                    size += len(value)
+                offset = message.offset() or 0
                 if self._whole_units and key in LAST_OF_UNIT:
                     writes |= unit
                     unit.clear()
-            on_offset(mark.offset)
+            on_offset(offset + 1)
             if size >= _CHUNK_BYTES and not self._whole_units:
-                mark = apply(store, writes, mark.at(mark.offset, now_ms()))
+                mark = apply(store, writes, mark.at(offset + 1, now_ms()), logged=False)
                 writes.clear()
                 size = 0
                 crash_point("recovering")
@@ -357,7 +368,7 @@ class Changelog:
                 raise InterruptedSessionError("a rebalance has begun")
 
 
-def apply(store: Store, writes: Writes, mark: Mark) -> Mark:
+def apply(store: Store, writes: Writes, mark: Mark, *, logged: bool = True) -> Mark:
     """Write records of a changelog into a store, in one batch with how far it is now."""
-    store.write({**writes, MARK: save_mark(mark)})
+    store.write({**writes, MARK: save_mark(mark)}, logged=logged)
     return mark

@@ -34,7 +34,7 @@ class DataCopy:
     def flush(self) -> None:
         """Write what waits."""
         for place, writes in self._writes.items():
-            self._stores.store(place).write(writes)
+            self._stores.store(place).write(writes, logged=False)  # cut short, it is thrown away
         self._writes.clear()
         self._bytes = 0
 
@@ -46,7 +46,9 @@ class DataCopy:
 
         """
         for place, entries in own.items():
-            self._stores.store(place).write({**dict(entries), MARK: save_mark(marks[place])})
+            store = self._stores.store(place)
+            store.write({**dict(entries), MARK: save_mark(marks[place])}, logged=False)
+            store.flush()
         self._stores.release()
         self._folder = None
         try:

@@ -74,6 +74,9 @@ class Transactions:
                 "compression.type": "lz4",
                 # The commit sends whatever waits; until then batches may fill.
                 "linger.ms": 100,
+                # A transaction that follows at once finds the markers of the one before being
+                # written, and asks again; the default is to wait 20 ms and more. It doubles.
+                "retry.backoff.ms": 2,
                 "message.max.bytes": MAX_VALUE_BYTES + _OVERHEAD_BYTES,
                 "queue.buffering.max.kbytes": 64 << 10,
             }

@@ -252,6 +252,7 @@ class Target:
                 "partitioner": "murmur2_random",
                 "compression.type": "lz4",
                 "linger.ms": 50,
+                "retry.backoff.ms": 2,  # a transaction that follows at once asks more than once
                 "message.max.bytes": MAX_VALUE_BYTES + _OVERHEAD_BYTES,
                 "queue.buffering.max.kbytes": 64 << 10,
             }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +45,36 @@ def test_rocks_store_survives_reopening(tmp_path: Path) -> None:
     second = RocksStore(tmp_path / "db", read_only=True)
     assert second.get(b"k") == b"v"
     second.close()
+
+
+_DIES = """
+import os, signal, sys
+from pathlib import Path
+from stream.state.store import RocksStore
+store = RocksStore(Path(sys.argv[1]))
+store.write({b"logged": b"before"})
+for number in range(300):  # some 30 MB: more than is kept in memory
+    store.write({b"%06d" % number: os.urandom(100_000), b"mark": b"%06d" % number}, logged=False)
+if sys.argv[2] == "flush":
+    store.flush()
+    store.write({b"logged": b"after"})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("how", ["flush", "lose"])
+def test_what_is_not_logged_is_lost_from_the_end_or_flushed(tmp_path: Path, how: str) -> None:
+    """Killed, a store is as after one of its writes: the mark says which."""
+    done = subprocess.run([sys.executable, "-c", _DIES, tmp_path / "db", how], check=False)
+    assert done.returncode == -signal.SIGKILL
+    store = RocksStore(tmp_path / "db")
+    marked = int(store.get(b"mark") or -1)
+    there = [int(key) for key, _ in store.scan(b"0", b"1")]
+    assert there == list(range(marked + 1))
+    if how == "flush":
+        assert marked == 299
+    assert store.get(b"logged") == (b"after" if how == "flush" else b"before")
+    store.close()
 
 
 def test_rocks_store_in_use_is_refused_in_words(tmp_path: Path) -> None:
