@@ -47,6 +47,12 @@ class DamagedStateError(StateError):
     reason = "damaged_state"
 
 
+class WorkerDiedError(HearbackError):
+    """A process of a replay ended, or could not go on."""
+
+    reason = "worker_died"
+
+
 class LogError(HearbackError):
     """A log file is missing or cannot be opened."""
 

@@ -7,6 +7,7 @@ window has closed and its label is the truth.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections import Counter
 from typing import TypeAlias
 
@@ -29,6 +30,12 @@ AGES_MS: dict[str, int] = {
 """Ages of an application at which it is asked how many labels were known."""
 
 _ANY = "any"
+_LIMITS_MS = [*AGES_MS.values()]
+_WITHIN = [[*list(AGES_MS)[at:], _ANY] for at in range(len(AGES_MS) + 1)]
+"""Names of the ages that are not exceeded, by how many are."""
+
+_ROW = np.dtype([("target", "i1"), ("global", "<f8"), ("full", "<f8")])
+ROW_BYTES = _ROW.itemsize
 
 Numbers: TypeAlias = "array[int] | array[float] | NDArray[np.float64]"
 
@@ -76,6 +83,25 @@ class Prequential:
         self._targets.append(change.kind.label)
         self._global.append(facts.global_score)
         self._full.append(facts.global_score + facts.member_score + facts.job_score)
+
+    def __len__(self) -> int:
+        """Return how many were collected."""
+        return len(self._targets)
+
+    def rows(self, first: int = 0) -> bytes:
+        """What was collected from the ``first`` on, :data:`ROW_BYTES` each, for :meth:`extend`."""
+        rows = np.empty(len(self._targets) - first, _ROW)
+        rows["target"] = self._targets[first:]
+        rows["global"] = self._global[first:]
+        rows["full"] = self._full[first:]
+        return rows.tobytes()
+
+    def extend(self, rows: bytes) -> None:
+        """Take in what another, or an earlier life of this one, has collected."""
+        collected = np.frombuffer(rows, _ROW)
+        self._targets.frombytes(collected["target"].tobytes())
+        self._global.frombytes(collected["global"].tobytes())
+        self._full.frombytes(collected["full"].tobytes())
 
     def summary(self) -> Summary:
         """Judge all that was collected."""
@@ -126,11 +152,13 @@ class Timeliness:
             return
         self.labels[change.kind.wire] += 1
         age_ms = change.label_time_ms - change.facts.event_time_ms
-        within = [_ANY, *(name for name, limit_ms in AGES_MS.items() if age_ms <= limit_ms)]
+        within = _WITHIN[bisect_left(_LIMITS_MS, age_ms)]
         if change.previous is Kind.PENDING:
-            self.first_within.update(within)
+            for name in within:
+                self.first_within[name] += 1
         if change.kind is Kind.POSITIVE:
-            self.positives_known_within.update(within)
+            for name in within:
+                self.positives_known_within[name] += 1
             if change.previous is not Kind.PENDING:
                 self.flips[change.previous_rule or change.previous.wire] += 1
 

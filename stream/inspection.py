@@ -14,7 +14,7 @@ from stream.events import Coefficients
 from stream.global_model import GlobalModel
 from stream.partitioner import partition_of
 from stream.records import COEFFICIENTS, TopicNames
-from stream.run_folder import STATE
+from stream.run_folder import state_of
 from stream.scoring import Belief
 from stream.state.overlay import Overlay
 from stream.state.partition_state import Identity, load_identity
@@ -92,7 +92,7 @@ def from_run(path: Path, effect: EffectName, entity_id: str) -> Entity | None:
         StateError: the folder holds no run.
 
     """
-    return _from_store(path / STATE, effect, entity_id)
+    return _from_store(state_of(path, entity_id), effect, entity_id)
 
 
 def belief_from_run(path: Path, effect: EffectName, entity_id: str) -> Belief | None:
@@ -102,7 +102,7 @@ def belief_from_run(path: Path, effect: EffectName, entity_id: str) -> Belief | 
         StateError: the folder holds no run.
 
     """
-    store = RocksStore(path / STATE, read_only=True)
+    store = RocksStore(state_of(path, entity_id), read_only=True)
     try:
         identity = load_identity(store)
         posterior = StoredPosteriors(effect, Overlay(store)).load(entity_id)

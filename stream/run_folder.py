@@ -6,17 +6,21 @@
 ``coefficients.jsonl``       final coefficients of every entity, sorted by key
 ``dead_letters.jsonl``       what could not be used, and why
 ``metrics.json``             counts and quality
-``state/``                   the RocksDB state, for ``hearback inspect``
+``state/``                   the RocksDB state, for ``hearback inspect``; of a replay with N
+                             workers a state in each of ``state/0`` … ``state/N-1``
+``checkpoint/``              while the replay goes on: what ``--resume`` goes on from
 ===========================  ==================================================================
 """
 
 from __future__ import annotations
 
 import base64
+import os
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import IO, Protocol, Self
 
 import msgspec
 
@@ -24,6 +28,7 @@ from stream.errors import ConfigError, StateError
 from stream.evaluation import Summary
 from stream.events import Application, Coefficients, DeadLetter, Label
 from stream.labels.changes import Scores
+from stream.partitioner import partition_of
 from stream.state.store import RocksStore, Store
 from stream.wire import encode_coefficients, encode_label
 
@@ -33,7 +38,11 @@ COEFFICIENTS = "coefficients.jsonl"
 DEAD_LETTERS = "dead_letters.jsonl"
 METRICS = "metrics.json"
 STATE = "state"
+CHECKPOINT = "checkpoint"
+_WRITTEN = (LABELS, SCORES, COEFFICIENTS, DEAD_LETTERS)
 FILES = (LABELS, SCORES, COEFFICIENTS, DEAD_LETTERS, METRICS)
+
+_BUFFER_BYTES = 1 << 18
 
 _encode = msgspec.json.Encoder().encode
 
@@ -145,14 +154,25 @@ class RunSink(Protocol):
 class RunFolder:
     """Writes a run. Use as a context manager; it makes the folder and closes the files.
 
+    Args:
+        path: the folder.
+        lengths: of the files, in bytes, where an interrupted run goes on: what was written after
+            them is cut off. None: a new run.
+        own_state: False where others keep the state (:func:`state_of`).
+
     Raises:
-        ConfigError: the folder is there already and not empty, or cannot be made.
+        ConfigError: the folder of a new run is there already and not empty, or cannot be made.
 
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, lengths: Mapping[str, int] | None = None, own_state: bool = True
+    ) -> None:
         self.path = path
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        self._lengths = lengths
+        self._own_state = own_state
+        self._files: dict[str, IO[bytes]] = {}
+        if lengths is None and path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ConfigError(f"{path} is there already: name another folder or remove it")
 
     def __enter__(self) -> Self:
@@ -162,12 +182,16 @@ class RunFolder:
         except OSError as error:
             raise ConfigError(f"{self.path} cannot be made: {error.strerror}") from None
         with ExitStack() as stack:
-            self._labels = stack.enter_context((self.path / LABELS).open("wb"))
-            self._scores = stack.enter_context((self.path / SCORES).open("wb"))
-            self._coefficients = stack.enter_context((self.path / COEFFICIENTS).open("wb"))
-            self._dead_letters = stack.enter_context((self.path / DEAD_LETTERS).open("wb"))
-            self.store: Store = RocksStore(self.path / STATE)
-            stack.callback(self.store.close)
+            for name in _WRITTEN:
+                path = self.path / name
+                path.touch()
+                file = stack.enter_context(path.open("r+b", buffering=_BUFFER_BYTES))
+                file.seek(file.truncate((self._lengths or {}).get(name, 0)))
+                self._files[name] = file
+            if self._own_state:
+                self._rocks = RocksStore(self.path / STATE)
+                self.store: Store = self._rocks
+                stack.callback(self.store.close)
             self._open = stack.pop_all()
         return self
 
@@ -180,13 +204,48 @@ class RunFolder:
         """Close what is open; after an error the files hold what was written so far."""
         self._open.close()
 
+    def checkpoint_state(self, path: Path) -> None:
+        """Copy the state as it is (:meth:`stream.state.store.RocksStore.checkpoint`)."""
+        self._rocks.checkpoint(path)
+
+    def lengths(self) -> dict[str, int]:
+        """Return how long the files are, once all that was written is safe."""
+        found = {}
+        for name, file in self._files.items():
+            file.flush()
+            os.fsync(file.fileno())
+            found[name] = file.tell()
+        return found
+
+    def write(self, name: str, lines: Iterable[bytes]) -> None:
+        """Write lines, without their ends, to one of the files."""
+        self._files[name].writelines(line + b"\n" for line in lines)
+
     def label(self, label: Label) -> None:
         """Write a label message."""
-        self._labels.write(encode_label(label) + b"\n")
+        self._files[LABELS].write(encode_label(label) + b"\n")
 
     def score(self, app: Application, scores: Scores) -> None:
         """Write an application's scores."""
-        line = ScoreLine(
+        self._files[SCORES].write(score_line(app, scores) + b"\n")
+
+    def coefficients(self, coefficients: Coefficients) -> None:
+        """Write an entity's coefficients."""
+        self._files[COEFFICIENTS].write(encode_coefficients(coefficients) + b"\n")
+
+    def dead_letter(self, letter: DeadLetter) -> None:
+        """Write a dead letter."""
+        self._files[DEAD_LETTERS].write(dead_letter_line(letter) + b"\n")
+
+    def metrics(self, metrics: RunMetrics) -> None:
+        """Write ``metrics.json``; the last thing that a finished run writes."""
+        (self.path / METRICS).write_bytes(msgspec.json.format(_encode(metrics)) + b"\n")
+
+
+def score_line(app: Application, scores: Scores) -> bytes:
+    """Return an application's line of ``scores.jsonl``."""
+    return _encode(
+        ScoreLine(
             app.application_id,
             app.event_time_ms,
             scores.global_,
@@ -194,22 +253,20 @@ class RunFolder:
             scores.job,
             scores.global_ + scores.member + scores.job,
         )
-        self._scores.write(_encode(line) + b"\n")
+    )
 
-    def coefficients(self, coefficients: Coefficients) -> None:
-        """Write an entity's coefficients."""
-        self._coefficients.write(encode_coefficients(coefficients) + b"\n")
 
-    def dead_letter(self, letter: DeadLetter) -> None:
-        """Write a dead letter."""
-        source = letter.source
-        text: str | None
-        encoded: str | None = None
-        try:
-            text = source.raw.decode()
-        except UnicodeDecodeError:
-            text, encoded = None, base64.b64encode(source.raw).decode()
-        line = DeadLetterLine(
+def dead_letter_line(letter: DeadLetter) -> bytes:
+    """Return a dead letter's line of ``dead_letters.jsonl``."""
+    source = letter.source
+    text: str | None
+    encoded: str | None = None
+    try:
+        text = source.raw.decode()
+    except UnicodeDecodeError:
+        text, encoded = None, base64.b64encode(source.raw).decode()
+    return _encode(
+        DeadLetterLine(
             reason=letter.reason,
             message=letter.message,
             source=source.topic,
@@ -219,8 +276,12 @@ class RunFolder:
             value=text,
             value_base64=encoded,
         )
-        self._dead_letters.write(_encode(line) + b"\n")
+    )
 
-    def metrics(self, metrics: RunMetrics) -> None:
-        """Write ``metrics.json``; the last thing that a finished run writes."""
-        (self.path / METRICS).write_bytes(msgspec.json.format(_encode(metrics)) + b"\n")
+
+def state_of(path: Path, entity_id: str) -> Path:
+    """Return the folder of the state that knows an entity of a run."""
+    shares = len(list((path / STATE).glob("[0-9]*/CURRENT")))
+    if not shares:
+        return path / STATE
+    return path / STATE / str(partition_of(entity_id.encode(), shares))

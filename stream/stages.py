@@ -31,7 +31,7 @@ from stream.policy import Policy
 from stream.state.facts import StoredFacts
 from stream.state.overlay import Overlay
 from stream.state.posteriors import StoredPosteriors
-from stream.updaters.effect import Effect
+from stream.updaters.effect import MOST_HELD, Effect
 
 
 class Labelled(NamedTuple):
@@ -53,16 +53,25 @@ class MemberStage:
         size: d of the per-member block.
         policy: settings of the effect.
         model_version: of the frozen global model.
+        most_held: examples that the effect keeps in memory.
 
     """
 
-    def __init__(self, overlay: Overlay, size: int, policy: Policy, model_version: str) -> None:
+    def __init__(
+        self,
+        overlay: Overlay,
+        size: int,
+        policy: Policy,
+        model_version: str,
+        most_held: int = MOST_HELD,
+    ) -> None:
         self.effect = Effect(
             "per_member",
             size,
             policy.per_member.fitted(size),
             model_version,
             StoredPosteriors("per_member", overlay),
+            most_held=most_held,
         )
         self.entities = Entities(self.effect, overlay, policy)
 
@@ -86,6 +95,7 @@ class JobStage:
         size: d of the per-job block.
         policy: label policy and settings of the effect.
         model: the frozen global model; None when every application brings ``global_score``.
+        most_held: examples that the effect keeps in memory.
 
     Attributes:
         dead_letters: set aside since the shell last took them (engagements that expired).
@@ -93,7 +103,12 @@ class JobStage:
     """
 
     def __init__(
-        self, overlay: Overlay, size: int, policy: Policy, model: GlobalModel | None
+        self,
+        overlay: Overlay,
+        size: int,
+        policy: Policy,
+        model: GlobalModel | None,
+        most_held: int = MOST_HELD,
     ) -> None:
         self.dead_letters: list[DeadLetter] = []
         self._model = model
@@ -104,6 +119,7 @@ class JobStage:
             policy.per_job.fitted(size),
             self.model_version,
             StoredPosteriors("per_job", overlay),
+            most_held=most_held,
         )
         self.entities = Entities(self.effect, overlay, policy)
         self._machine = LabelMachine(

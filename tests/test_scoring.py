@@ -14,8 +14,8 @@ from stream.inspection import belief_from_run
 from stream.policy import EffectSettings
 from stream.scoring import Belief, mean_score, probability, thompson_score
 from stream.updaters.effect import Effect
-from tests.test_replay import market, run
-from tests.test_replay import rows as rows_of
+from tests.replay.test_run import market, run
+from tests.replay.test_run import rows as rows_of
 from tests.updaters.test_effect import DictBook
 from tests.updaters.test_folding import label, rows
 

@@ -13,7 +13,7 @@ from producers.drift import truth_over_time
 from producers.logs import ReadProgress, merge, write_lines
 from producers.truth import SimulationSettings, lively
 from stream.cli.options import ERR, OUT, Logs, PolicyFile, doing, load_kernel, parsed, reading
-from stream.errors import ConfigError
+from stream.errors import ConfigError, StoppedError
 from stream.global_model import load_model
 from stream.held_out import Judgement, in_words
 from stream.policy import load_policy
@@ -195,36 +195,48 @@ def replay(
             " too; a single wrong clock then closes no windows."
         ),
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="How many processes share the work.")
+    ] = 1,
+    sync: Annotated[
+        str,
+        typer.Option(help="With several: how often, by event time, they wait for each other."),
+    ] = "10m",
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with RUN, which was interrupted."),
+    ] = False,
 ) -> None:
     """Run history through the whole pipeline, without a broker.
 
     Writes labels, scores, coefficients, dead letters and metrics to RUN, and the state that
-    `hearback inspect --run RUN` reads. The same log, model and policy give the same bytes.
+    `hearback inspect --run RUN` reads. The same log, model and settings give the same bytes, also
+    when the run was interrupted and resumed.
     """
     from stream.cli.report import run_summary
-    from stream.replay import first_look
-    from stream.replay import replay as run_replay
-    from stream.run_folder import RunFolder
+    from stream.replay import Options, first_look, replay_into
 
     settings = load_policy(policy)
     loaded = None if model is None else load_model(model)
-    score_from_ms = parsed(parse_time_ms, score_from) or 0
-    max_jump_ms = parsed(parse_duration_ms, max_jump)
+    options = Options(
+        score_from_ms=parsed(parse_time_ms, score_from) or 0,
+        close=close,
+        max_jump_ms=parsed(parse_duration_ms, max_jump),
+        workers=workers,
+        sync_ms=parsed(parse_duration_ms, sync) or 0,
+    )
     read = ReadProgress()
     lines, space = first_look(merge(logs, read), loaded)
     load_kernel()
-    with RunFolder(out) as folder, reading("replaying", read) as progress:
-        metrics = run_replay(
-            lines,
-            folder,
-            settings,
-            loaded,
-            space,
-            score_from_ms=score_from_ms,
-            close=close,
-            max_jump_ms=max_jump_ms,
-            progress=progress,
-        )
+    try:
+        with reading("replaying", read) as progress:
+            metrics = replay_into(
+                out, logs, lines, settings, loaded, space, options, resume=resume, progress=progress
+            )
+    except KeyboardInterrupt:
+        raise StoppedError(
+            f"interrupted: the same command with --resume goes on with {out}"
+        ) from None
     OUT.print(run_summary(metrics))
     OUT.print(f"files in {out}", soft_wrap=True)
 

@@ -47,6 +47,20 @@ class JumpFilter(Generic[_T]):
         held, self._held = self._held, []
         return [item for _, item in held]
 
+    @property
+    def largest_ms(self) -> int | None:
+        """The largest time given out."""
+        return self._largest_ms
+
+    @property
+    def held(self) -> list[tuple[int, _T]]:
+        """What is held back, with its time, in the order in which it came."""
+        return self._held
+
+    def restore(self, largest_ms: int | None, held: list[tuple[int, _T]]) -> None:
+        """Go on from where another filter was."""
+        self._largest_ms, self._held = largest_ms, held
+
     def _is_beyond(self, time_ms: int) -> bool:
         if self._max_jump_ms is None or self._largest_ms is None:
             return False

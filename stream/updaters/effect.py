@@ -55,6 +55,7 @@ class Effect:
         model_version: version of the frozen global model, carried into the coefficients.
         book: where posteriors are kept.
         tolerance: of the Newton steps; tests of equality use a smaller one.
+        most_held: examples in memory after a flush.
 
     """
 
@@ -66,6 +67,7 @@ class Effect:
         model_version: str,
         book: PosteriorBook,
         tolerance: float = newton.TOLERANCE,
+        most_held: int = MOST_HELD,
     ) -> None:
         self.name: EffectName = name
         self.refits = 0
@@ -78,6 +80,7 @@ class Effect:
         self._model_version = model_version
         self._book = book
         self._tolerance = tolerance
+        self._most_held = most_held
         full = size <= settings.full_up_to
         self._shape = (size, size) if full else (size,)  # of F
         self._folded_bytes = 8 * size * (size if full else 1)
@@ -182,12 +185,12 @@ class Effect:
 
     def _let_go(self) -> None:
         """Forget what has been in memory for longest, when there is too much; all is saved."""
-        if self._weight <= MOST_HELD:
+        if self._weight <= self._most_held:
             return
         for entity_id in list(self._live):
             held = self._live.pop(entity_id)
             self._weight -= _weight(held)
-            if self._weight <= MOST_HELD // 2:
+            if self._weight <= self._most_held // 2:
                 return
 
     def _describe(self, entity_ids: Sequence[str]) -> dict[str, Coefficients]:

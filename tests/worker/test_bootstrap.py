@@ -14,8 +14,8 @@ from stream.replay import replay
 from stream.run_folder import METRICS, STATE, RunFolder, load_metrics, states_of
 from stream.worker.bootstrap import Settings, bootstrap
 from tests.kit import SPACE, model
-from tests.test_replay import lines_of
-from tests.test_replay import market as log
+from tests.replay.test_run import lines_of
+from tests.replay.test_run import market as log
 
 
 def run_of(path: Path, *, with_model: bool = True, close: bool = False) -> Path:

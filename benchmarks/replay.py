@@ -1,0 +1,167 @@
+"""``hearback replay`` at speed: one process, two, ten million events, and lambda-learner.
+
+The whole job: a simulated log of the calm market, 16 features per effect, read from JSON Lines;
+labels, both effects, RocksDB, all files written. Keys of the last line:
+
+- ``events_per_s``: events of one process a second;
+- ``two_over_one``: the same of two processes (``--workers 2``) over it;
+- ``over_lambda_learner``: ``events_per_s`` over those of ``baseline_replay.py``, which updates two
+  models with lambda-learner per label, on the beginning of the same log;
+- ``last_over_first``: what an event of the last tenth costs over one of the first tenth;
+- ``rss_mb``: the largest resident memory of the one process.
+
+Rates are by the clock, from the first line read to the last file written, without the loading of
+the kernel in the process that reads. ``_cpu``: by the CPU time of all processes, which is what to
+look at where other programs are busy (``two_over_one_cpu``: were the work of two spread evenly).
+``--full`` takes 1,000,000 members and 10,000,000 events over 28 days for
+``last_over_first`` (the last million over the first) and ``rss_mb``, and an hour; without it they
+are of 400,000 events over 40,000 members, and one process is compared with two on 200,000 events.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.baselines import baselines_python
+from producers.logs import merge, write_lines
+from producers.simulate import simulate
+from producers.truth import SimulationSettings
+from stream.policy import Policy
+from stream.replay import Options, first_look, replay_into
+from stream.run_folder import LABELS
+from stream.updaters.newton import warm_up
+
+MARKET = SimulationSettings(
+    seed=11, members=12_000, jobs=2_400, days=30, d_member=16, d_job=16, global_score=True,
+    applications_per_member=10,
+)  # fmt: skip
+GROWING = SimulationSettings(
+    seed=12, members=40_000, jobs=8_000, days=28, d_member=16, d_job=16, global_score=True,
+    applications_per_member=6,
+)  # fmt: skip
+FULL = SimulationSettings(
+    seed=12, members=1_000_000, jobs=200_000, days=28, d_member=16, d_job=16, global_score=True,
+    applications_per_member=6,
+)  # fmt: skip
+GROWING_EVENTS = 400_000
+FULL_EVENTS = 10_000_000
+FEW_EVENTS = 4_000  # for what does hundreds a second
+RUNS = 2
+
+
+class Timed(msgspec.Struct):
+    """A replay: seconds by the clock and of CPU, and when (lines, CPU seconds) it was how far."""
+
+    seconds: float
+    cpu_seconds: float
+    rss_mb: float
+    passed: list[tuple[int, float]]
+
+
+def timed(log: Path, out: Path, workers: int) -> Timed:
+    """Replay a log in a fresh process (called through :func:`apart`)."""
+    warm_up()
+    passed: list[tuple[int, float]] = []
+    lines, space = first_look(merge([log]), None)
+    begin, cpu = time.perf_counter(), time.process_time()
+    replay_into(
+        out, [log], lines, Policy(), None, space, Options(workers=workers),
+        progress=lambda count: passed.append((count, time.process_time() - cpu)),
+    )  # fmt: skip
+    seconds = time.perf_counter() - begin
+    own = time.process_time() - cpu
+    theirs = resource.getrusage(resource.RUSAGE_CHILDREN)
+    rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Timed(seconds, own + theirs.ru_utime + theirs.ru_stime, rss_mb, passed)
+
+
+def apart(log: Path, workers: int) -> Timed:
+    """Time a replay in a process of its own, so that its memory is its own too."""
+    with tempfile.TemporaryDirectory(dir=log.parent) as folder:
+        done = subprocess.run(  # noqa: S603 - our own program
+            [sys.executable, "-m", "benchmarks.replay", "one", log, f"{folder}/run", str(workers)],
+            check=True, stdout=subprocess.PIPE,
+        )  # fmt: skip
+    return msgspec.json.decode(done.stdout, type=Timed)
+
+
+def lambda_learner(log: Path, folder: Path) -> float:
+    """Events a second of the same job with lambda-learner, on the first events of the log."""
+    few, work = folder / "few.jsonl", folder / "work.jsonl"
+    write_lines(few, (line.raw for line in islice(merge([log]), FEW_EVENTS)))
+    lines, space = first_look(merge([few]), None)
+    replay_into(folder / "few", [few], lines, Policy(), None, space, Options())
+    work.write_bytes(few.read_bytes() + (folder / "few" / LABELS).read_bytes())
+    done = subprocess.run(  # noqa: S603 - our own program
+        [baselines_python(), Path(__file__).with_name("baseline_replay.py"), work],
+        check=True, capture_output=True, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    )  # fmt: skip
+    return FEW_EVENTS / float(done.stdout)
+
+
+def growth(run: Timed, events: int) -> float:
+    """Cost of an event in the last tenth over that in the first."""
+    tenth = events // 10
+
+    def at(lines: int) -> tuple[int, float]:
+        return min(run.passed, key=lambda point: abs(point[0] - lines))
+
+    def cost(first: int, last: int) -> float:
+        (begin, began), (end, ended) = at(first), at(last)
+        return (ended - began) / (end - begin)
+
+    return cost(events - tenth, events) / cost(tenth // 10, tenth)
+
+
+def main() -> None:
+    """Simulate, replay in turns, print."""
+    if sys.argv[1:2] == ["one"]:
+        of, out, workers = sys.argv[2:]
+        print(msgspec.json.encode(timed(Path(of), Path(out), int(workers))).decode())
+        return
+    full = "--full" in sys.argv
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        log, large = folder / "log.jsonl", folder / "large.jsonl"
+        events = write_lines(log, simulate(MARKET))
+        ones, twos = [], []
+        for _ in range(RUNS):
+            ones.append(apart(log, 1))
+            twos.append(apart(log, 2))
+            print(f"one process {events / ones[-1].seconds:,.0f} events/s,"
+                  f" two {events / twos[-1].seconds:,.0f}", flush=True)  # fmt: skip
+        one, two = (min(runs, key=lambda run: run.seconds) for runs in (ones, twos))
+        one_cpu, two_cpu = (min(run.cpu_seconds for run in runs) for runs in (ones, twos))
+        baseline = lambda_learner(log, folder)
+        print(f"lambda-learner {baseline:,.0f} events/s", flush=True)
+        many = FULL_EVENTS if full else GROWING_EVENTS
+        many = write_lines(large, islice(simulate(FULL if full else GROWING), many))
+        grown = apart(large, 1)
+        result = {
+            "events_per_s": round(events / one.seconds),
+            "events_per_s_cpu": round(events / one_cpu),
+            "two_over_one": round(one.seconds / two.seconds, 2),
+            "two_over_one_cpu": round(2 * one_cpu / two_cpu, 2),
+            "last_over_first": round(growth(grown, many), 2),
+            "rss_mb": round(grown.rss_mb),
+            "over_lambda_learner": round(events / one.seconds / baseline, 1),
+            "events": events,
+            "large_events": many,
+        }
+    for key, value in result.items():
+        print(f"{key:22} {value}")
+    print(msgspec.json.encode(result).decode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""What an interrupted replay goes on from.
+
+``RUN/checkpoint/`` is there while a replay goes on:
+
+==================  =============================================================================
+``settings.json``   which log, model and settings the replay has: it goes on with no other
+``judged-K``        scores whose truth is known, of share K, appended at each checkpoint
+``N/``              the newest checkpoint: ``progress.json`` and, for each share, ``state-K``
+==================  =============================================================================
+
+A checkpoint is made under another name and gets its own when it is whole; then the one before it
+goes. Its states are RocksDB checkpoints, which share their files with the live state (hard links).
+To go on is to put the states back, to cut the written files where they ended, and to pass the lines
+that were read. What has been done since is done again, and gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from stream.errors import ConfigError, StateError
+from stream.evaluation import ROW_BYTES, Prequential
+from stream.replay.reader import ReaderState
+from stream.replay.tallies import Counts
+from stream.run_folder import CHECKPOINT, METRICS, STATE
+
+FORMAT = 1
+EVERY_LINES = 250_000
+"""Lines between two checkpoints: some ten seconds of work, of which a checkpoint takes a tenth of
+one (RocksDB writes what it has in memory to a file)."""
+
+_SETTINGS = "settings.json"
+_PROGRESS = "progress.json"
+_T = TypeVar("_T")
+
+
+class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the files of a replay depend on. Logs are (name, bytes)."""
+
+    format: int = FORMAT
+    logs: list[tuple[str, int]]
+    model: str
+    policy: str
+    score_from_ms: int
+    close: bool
+    max_jump_ms: int | None
+    workers: int
+    sync_ms: int | None
+    flush_every: int
+
+
+_SAID = {
+    "format": "release",
+    "logs": "log",
+    "model": "--model",
+    "policy": "--policy",
+    "score_from_ms": "--score-from",
+    "close": "--close",
+    "max_jump_ms": "--max-jump",
+    "workers": "--workers",
+    "sync_ms": "--sync",
+    "flush_every": "release",
+}
+
+
+class Share(msgspec.Struct, frozen=True):
+    """What one share of the members and jobs has counted; ``judged`` rows are in its file."""
+
+    counts: Counts
+    judged: int
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a replay was: what it read, its files in bytes, its shares.
+
+    ``dead_letters`` are those that belong to no share.
+    """
+
+    reader: ReaderState
+    lengths: dict[str, int]
+    shares: list[Share]
+    dead_letters: dict[str, int] = {}
+
+
+class Checkpoints:
+    """The checkpoints of one run's folder.
+
+    Args:
+        run: the folder.
+        settings: of the replay.
+        every_lines: how often one is due.
+
+    """
+
+    def __init__(self, run: Path, settings: RunSettings, *, every_lines: int = EVERY_LINES) -> None:
+        self._run = run
+        self._settings = settings
+        self._every_lines = every_lines
+        self._folder = run / CHECKPOINT
+        self._last_lines = 0
+        self._number = 0
+
+    def begin(self) -> None:
+        """Say what the replay is, in the folder of a new run."""
+        self._folder.mkdir(parents=True)
+        _write(self._folder / _SETTINGS, self._settings)
+
+    def resume(self) -> Progress | None:
+        """Find what to go on from, and put the states back; None: nothing yet, begin anew.
+
+        Raises:
+            ConfigError: there is nothing to go on with, or it was another replay.
+            StateError: it is damaged.
+
+        """
+        if not self._folder.is_dir():
+            done = (self._run / METRICS).exists()
+            raise ConfigError(
+                f"{self._run} is complete: there is nothing to resume"
+                if done
+                else f"{self._run} holds no interrupted replay: leave --resume out to begin one"
+            )
+        before = self._folder / _SETTINGS
+        if not before.exists():
+            self._forget_all()
+            _write(before, self._settings)
+            return None
+        self._check(_read(before, RunSettings))
+        numbers = [int(path.name) for path in self._folder.glob("[0-9]*") if path.name.isdigit()]
+        state = self._run / STATE
+        shutil.rmtree(state, ignore_errors=True)
+        if not numbers:
+            return None
+        self._number = max(numbers)
+        newest = self._folder / str(self._number)
+        progress = _read(newest / _PROGRESS, Progress)
+        for share in range(len(progress.shares)):
+            _copy_state(newest / f"state-{share}", share_folder(self._run, share, self.shares))
+        self._last_lines = progress.reader.lines
+        return progress
+
+    @property
+    def shares(self) -> int:
+        """How many shares the state has."""
+        return self._settings.workers
+
+    def judged(self, share: int) -> Path:
+        """Return the file for the scores of a share whose truth is known."""
+        return self._folder / f"judged-{share}"
+
+    def due(self, lines: int) -> bool:
+        """Whether a checkpoint should be made, now that so many lines were read."""
+        return lines - self._last_lines >= self._every_lines
+
+    def make(self, lines: int) -> list[Path]:
+        """Begin one; return where the state of each share is to be put."""
+        self._last_lines = lines
+        self._number += 1
+        making = self._making()
+        shutil.rmtree(making, ignore_errors=True)  # of an attempt that was cut short
+        making.mkdir()
+        return [making / f"state-{share}" for share in range(self.shares)]
+
+    def finish(self, progress: Progress) -> None:
+        """Make it the newest, now that all states are there."""
+        _write(self._making() / _PROGRESS, progress)
+        self._making().rename(self._folder / str(self._number))
+        shutil.rmtree(self._folder / str(self._number - 1), ignore_errors=True)
+
+    def remove(self) -> None:
+        """Remove all of it: the replay is done."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _making(self) -> Path:
+        return self._folder / f"{self._number}.part"
+
+    def _forget_all(self) -> None:
+        """Begin anew: the interrupted replay did not come to its first word."""
+        shutil.rmtree(self._run / STATE, ignore_errors=True)
+
+    def _check(self, before: RunSettings) -> None:
+        now = msgspec.to_builtins(self._settings)
+        for name, was in msgspec.to_builtins(before).items():
+            if now[name] != was:
+                raise ConfigError(
+                    f"{self._run} was begun with another {_SAID[name]}: resume it with the same, or"
+                    " name another folder"
+                )
+
+
+def share_folder(run: Path, share: int, shares: int) -> Path:
+    """Return the folder of the state of a share."""
+    return run / STATE if shares == 1 else run / STATE / str(share)
+
+
+def save_rows(path: Path, prequential: Prequential, written: int) -> int:
+    """Append the rows from ``written`` on to a share's file; return how many there are then."""
+    path.touch()
+    with path.open("r+b") as file:
+        file.seek(file.truncate(written * ROW_BYTES))
+        file.write(prequential.rows(written))
+    return len(prequential)
+
+
+def load_rows(path: Path, count: int) -> bytes:
+    """Read the first rows of a share's file."""
+    with path.open("rb") as file:
+        rows = file.read(count * ROW_BYTES)
+    if len(rows) != count * ROW_BYTES:
+        raise StateError(f"{path} is damaged: remove the folder and begin anew")
+    return rows
+
+
+def _copy_state(checkpoint: Path, to: Path) -> None:
+    """Put a state back; the files that RocksDB never changes are shared."""
+    to.mkdir(parents=True)
+    for path in checkpoint.iterdir():
+        if path.suffix == ".sst":
+            os.link(path, to / path.name)
+        else:
+            shutil.copyfile(path, to / path.name)
+
+
+def _write(path: Path, value: RunSettings | Progress) -> None:
+    partial = path.with_name(path.name + ".part")
+    with partial.open("wb") as file:
+        file.write(msgspec.json.encode(value))
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _read(path: Path, kind: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise StateError(f"{path} cannot be read: {error}") from None

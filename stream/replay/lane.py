@@ -1,0 +1,242 @@
+"""The stages over one share of the members and jobs, where several processes replay one log.
+
+Between two barriers a lane does the following, each step once it has heard from all others what it
+needs:
+
+1. It forgets whom it is to forget, and gives the scores of its members that others asked for: as of
+   everything learned before the barrier, which is what makes the result independent of who is
+   quicker.
+2. It applies the events of its jobs in the log's order. Labels of its own members are learned at
+   once, others' are handed over. A lot of labels is handed over in several rounds.
+3. It learns the labels of its members that others hand over, in the log's order.
+4. It lets entities go whose time is over, and writes its state if it is told to.
+
+Every event comes with the whole log's watermark, so that windows close before the same events as in
+one process, and the final labels are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
+from typing import NamedTuple
+
+import numpy as np
+
+from stream.errors import EventError
+from stream.events import Application, DeadLetter, Label, ScoredApplication
+from stream.features import FeatureSpace
+from stream.global_model import GlobalModel
+from stream.policy import Policy
+from stream.replay.messages import Asked, Batch, Item, Lines, Output
+from stream.replay.run import MOST_HELD
+from stream.replay.tallies import Counts, Tallies
+from stream.run_folder import dead_letter_line, score_line
+from stream.stages import JobStage, MemberStage, Steps
+from stream.state.overlay import Overlay
+from stream.state.partition_state import save_identity
+from stream.state.posteriors import all_posteriors
+from stream.state.store import Store
+from stream.wire import encode_coefficients, encode_label
+
+MOST_STEPS = 16_384
+"""Labels changed and windows closed in one round at the most: some 20 MB on their way."""
+
+_LINES = 1024  # coefficients sent at a time
+
+Handed = tuple[list[int], list[Label]]
+"""Labels for another share, with their sequence numbers."""
+
+
+class Round(NamedTuple):
+    """What a round has brought: lines of the files, and labels by the share of their member."""
+
+    output: Output
+    handed: list[Handed]
+
+
+class Lane:
+    """One share of a replay. Core: what it says to others is sent by :mod:`.process`.
+
+    Args:
+        share: of ``shares``, its number.
+        store: its state.
+        policy: label policy and effects.
+        model: the frozen global model; None when every application brings its ``global_score``.
+        space: the feature blocks.
+        score_from_ms: applications before it are left out of the quality.
+
+    """
+
+    def __init__(
+        self,
+        share: int,
+        shares: int,
+        store: Store,
+        policy: Policy,
+        model: GlobalModel | None,
+        space: FeatureSpace,
+        score_from_ms: int,
+    ) -> None:
+        self._share = share
+        self._store = store
+        self._overlay = Overlay(store)
+        self._jobs = JobStage(self._overlay, space.per_job.size, policy, model, MOST_HELD)
+        version = self._jobs.model_version
+        self._members = MemberStage(
+            self._overlay, space.per_member.size, policy, version, MOST_HELD
+        )
+        self._tallies = Tallies(score_from_ms)
+        self._shares = shares
+        self._steps = 0
+        self._begin_round()
+        save_identity(self._overlay, version, space, policy)
+
+    def restore(self, counts: Counts, rows: bytes) -> None:
+        """Go on from what was counted before; the store is as it was then."""
+        self._tallies.restore(counts, rows, self._jobs, self._members)
+
+    def answer(self, batch: Batch) -> list[bytes]:
+        """Forget whom the batch says; scores (n,) float64 by the share that asked for them."""
+        for member_id, time_ms in batch.forgotten:
+            self._members.entities.forget(member_id, time_ms)
+        return [self._scores(asked) for asked in batch.asked]
+
+    def work(self, batch: Batch, answers: Sequence[bytes]) -> Iterator[Round]:
+        """Apply the events of a batch; the last round says that there are no more.
+
+        Args:
+            batch: the events.
+            answers: by share, the scores that this share's applications ask for, in their order.
+
+        """
+        scores = [iter(np.frombuffer(answer).tolist()) for answer in answers]
+        for item in batch.items:
+            self._sequence = item.sequence
+            yield from self._emit(self._jobs.close_due(item.watermark_ms))
+            try:
+                yield from self._item(item, scores[item.owner])
+            except EventError as error:
+                self._dead_letter(DeadLetter(error.reason, str(error), item.source))
+        self._sequence = batch.sequence
+        yield from self._emit(self._jobs.close_due(batch.watermark_ms))
+        yield self._end_round(more=False)
+
+    def learn(self, handed: Iterable[Handed]) -> None:
+        """Learn labels from other shares, each in order: in the log's order, then the shares'."""
+        labels = [pair for numbers, labels in handed for pair in zip(numbers, labels, strict=True)]
+        labels.sort(key=itemgetter(0))
+        for _, label in labels:
+            self._members.learn(label)
+
+    def end(self, batch: Batch) -> None:
+        """Let go whose time is over; write the state if the batch says so."""
+        for entities in (self._jobs.entities, self._members.entities):
+            for count, _ in enumerate(entities.leave(batch.watermark_ms), 1):
+                if count % MOST_STEPS == 0:
+                    self.flush()
+        if batch.flush:
+            self.flush()
+
+    def flush(self) -> None:
+        """Refit what is stale and write everything to the store."""
+        self._jobs.effect.flush()
+        self._members.effect.flush()
+        self._overlay.flush()
+
+    def counts(self) -> Counts:
+        """Return what was counted so far."""
+        return self._tallies.counts(self._jobs, self._members)
+
+    @property
+    def tallies(self) -> Tallies:
+        """What is counted here."""
+        return self._tallies
+
+    def coefficients(self) -> Iterator[Lines]:
+        """Coefficients of both effects, in order of their names; none at the end of each."""
+        for effect in (self._jobs.effect, self._members.effect):
+            keys: list[bytes] = []
+            lines: list[bytes] = []
+            for entity_id, posterior in all_posteriors(self._store, effect.name):
+                keys.append(entity_id.encode())
+                lines.append(encode_coefficients(effect.describe(entity_id, posterior)))
+                if len(lines) == _LINES:
+                    yield Lines(keys, lines)
+                    keys, lines = [], []
+            if lines:
+                yield Lines(keys, lines)
+            yield Lines([], [])
+
+    def _scores(self, asked: Sequence[Asked]) -> bytes:
+        score = self._members.effect.score
+        return np.array([score(one.member_id, one.z) for one in asked], dtype=np.float64).tobytes()
+
+    def _item(self, item: Item, scores: Iterator[float]) -> Iterator[Round]:
+        watermark_ms = item.watermark_ms
+        if item.application is not None:
+            yield from self._application(item.application, item, scores)
+        elif item.engagement is not None:
+            steps = self._jobs.engagement(item.engagement, item.source, watermark_ms)
+            yield from self._emit(steps)
+        elif item.job_event is not None:
+            yield from self._emit(self._jobs.job_event(item.job_event, watermark_ms))
+        elif item.forget is not None and item.forget.job_id is not None:
+            self._jobs.entities.forget(item.forget.job_id, item.forget.event_time_ms)
+
+    def _application(
+        self, app: Application, item: Item, scores: Iterator[float]
+    ) -> Iterator[Round]:
+        score = self._members.score(app) if item.owner == self._share else next(scores)
+        # Where a worker has the partition of the application, a lane has its member's share.
+        scored = ScoredApplication(app, score, item.owner, None)
+        found, steps = self._jobs.application(scored, item.watermark_ms)
+        if found is not None:
+            self._tallies.applications += 1
+            self._scored[0].append(item.sequence)
+            self._scored[1].append(score_line(app, found))
+        yield from self._emit(steps)
+
+    def _emit(self, steps: Steps) -> Iterator[Round]:
+        for step in steps:
+            self._steps += 1
+            if step is not None:
+                self._tallies.observe(step.change)
+                if step.label is not None:
+                    self._label(step.label, step.change.facts.partition)
+            if self._steps >= MOST_STEPS:
+                yield self._end_round(more=True)
+                self.flush()
+        for letter in self._jobs.dead_letters:
+            self._dead_letter(letter)
+        self._jobs.dead_letters.clear()
+
+    def _label(self, label: Label, owner: int) -> None:
+        self._labelled[0].append(self._sequence)
+        self._labelled[1].append(encode_label(label))
+        if owner == self._share:
+            self._members.learn(label)
+        else:
+            numbers, labels = self._handed[owner]
+            numbers.append(self._sequence)
+            labels.append(label)
+
+    def _dead_letter(self, letter: DeadLetter) -> None:
+        self._tallies.dead_letters[letter.reason] += 1
+        self._letters[0].append(self._sequence)
+        self._letters[1].append(dead_letter_line(letter))
+
+    def _begin_round(self) -> None:
+        self._sequence = 0
+        self._steps = 0
+        self._labelled: tuple[list[int], list[bytes]] = ([], [])
+        self._scored: tuple[list[int], list[bytes]] = ([], [])
+        self._letters: tuple[list[int], list[bytes]] = ([], [])
+        self._handed: list[Handed] = [([], []) for _ in range(self._shares)]
+
+    def _end_round(self, *, more: bool) -> Round:
+        sequence = self._sequence
+        done = Round(Output(more, self._labelled, self._scored, self._letters), self._handed)
+        self._begin_round()
+        self._sequence = sequence
+        return done

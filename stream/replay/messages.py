@@ -1,0 +1,146 @@
+"""What the processes of one replay say to each other: MessagePack of arrays, never pickles.
+
+========  ==============  =====================================================================
+from      to              what
+========  ==============  =====================================================================
+parent    worker          ``Batch``: events up to the next barrier; ``Finish``
+worker    worker          scores that were asked for: float64, in the order of the asking
+worker    worker          ``Labels`` of the other's members
+worker    parent          ``Output``: lines of the files; ``Saved``; ``Finished``, then ``Lines``
+                          until an empty one for each effect; ``Failed`` in the place of any
+========  ==============  =====================================================================
+
+``sequence`` numbers count the events and dead letters of the log in the order of their application;
+they decide in which order what comes from several workers is learned and written.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from stream.events import Application, Engagement, Forget, JobEvent, Label, Source
+from stream.global_model import Manifest
+from stream.policy import Policy
+from stream.replay.tallies import Counts
+
+
+class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An event of the jobs of a share, with the whole log's watermark before it.
+
+    Exactly one of the last four is there; ``forget`` is of a job. ``owner`` is the share
+    of the application's member.
+    """
+
+    sequence: int
+    watermark_ms: int | None
+    source: Source
+    owner: int
+    application: Application | None = None
+    engagement: Engagement | None = None
+    job_event: JobEvent | None = None
+    forget: Forget | None = None
+
+
+class Asked(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The score of a member is asked for, with float32 features of shape (d,)."""
+
+    member_id: str
+    z: bytes
+
+
+class Batch(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The events of one share between two barriers.
+
+    ``asked`` are by the share that asks; ``forgotten`` are (member, time). ``sequence`` and
+    ``watermark_ms`` are those after the last event of all shares. ``flush``: write the state then.
+    ``state`` is where a copy of it goes then, and ``judged`` where the scores whose truth is known
+    (None: no checkpoint).
+    """
+
+    items: list[Item]
+    asked: list[list[Asked]]
+    forgotten: list[tuple[str, int]]
+    sequence: int
+    watermark_ms: int | None
+    flush: bool
+    state: str | None = None
+    judged: str | None = None
+
+
+class Finish(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The log has ended; sum up and send the coefficients."""
+
+
+class Labels(msgspec.Struct, frozen=True, array_like=True):
+    """Labels of another share's members; ``more``: this barrier has another round."""
+
+    more: bool
+    sequences: list[int]
+    labels: list[Label]
+
+
+class Output(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Lines of the files, each with its sequence number; ``more``: of this barrier come more."""
+
+    more: bool
+    labels: tuple[list[int], list[bytes]]
+    scores: tuple[list[int], list[bytes]]
+    dead_letters: tuple[list[int], list[bytes]]
+
+
+class Saved(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A share is in the checkpoint, with so many judged rows."""
+
+    counts: Counts
+    judged: int
+
+
+class Finished(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """What a share has counted, and its judged rows (:class:`stream.evaluation.Prequential`)."""
+
+    counts: Counts
+    rows: bytes
+
+
+class Lines(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Coefficients in order of their entities; none: those of the effect are all sent."""
+
+    keys: list[bytes]
+    lines: list[bytes]
+
+
+class Failed(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A worker cannot go on; one line that says why."""
+
+    message: str
+
+
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker is told first.
+
+    ``state`` is the folder of its state, there already when the replay goes on; then ``counts`` and
+    ``rows`` are what it had counted. ``model`` is the manifest of the global model, None where
+    there is none, and ``coefficients`` its float64 ones of shape (d,).
+    """
+
+    share: int
+    shares: int
+    state: str
+    model: Manifest | None
+    coefficients: bytes
+    policy: Policy
+    per_member: list[str]
+    per_job: list[str]
+    score_from_ms: int
+    counts: Counts | None = None
+    rows: bytes = b""
+
+
+ToWorker = Setup | Batch | Finish
+FromWorker = Output | Saved | Finished | Lines | Failed
+
+encode = msgspec.msgpack.Encoder().encode
+setup_decoder = msgspec.msgpack.Decoder(Setup)
+to_worker = msgspec.msgpack.Decoder(Batch | Finish)
+from_worker = msgspec.msgpack.Decoder(FromWorker)
+labels_decoder = msgspec.msgpack.Decoder(Labels)

@@ -1,0 +1,129 @@
+"""A replay into a folder, by one process or several, that can be interrupted and resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from producers.logs import LogLine
+from stream.errors import ConfigError
+from stream.features import FeatureSpace
+from stream.global_model import NO_MODEL, GlobalModel
+from stream.policy import Policy
+from stream.replay.checkpoints import EVERY_LINES, Checkpoints, RunSettings
+from stream.replay.collector import seldom_collecting
+from stream.replay.parallel import SYNC_MS, replay_parallel
+from stream.replay.run import FLUSH_EVERY, replay
+from stream.run_folder import RunFolder, RunMetrics
+
+MOST_WORKERS = 64
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How to replay; all but ``checkpoint_every`` (lines) are part of what is replayed.
+
+    ``flush_every``: lines, for each worker, between two flushes of the state.
+    """
+
+    score_from_ms: int = 0
+    close: bool = False
+    max_jump_ms: int | None = None
+    workers: int = 1
+    sync_ms: int = SYNC_MS
+    flush_every: int = FLUSH_EVERY
+    checkpoint_every: int = EVERY_LINES
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        if not 1 <= self.workers <= MOST_WORKERS:
+            raise ConfigError(f"--workers must lie between 1 and {MOST_WORKERS}")
+        if self.sync_ms < 1:
+            raise ConfigError("--sync must be longer than zero")
+
+
+def replay_into(
+    out: Path,
+    logs: Sequence[Path],
+    lines: Iterable[LogLine],
+    policy: Policy,
+    model: GlobalModel | None,
+    space: FeatureSpace,
+    options: Options,
+    *,
+    resume: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> RunMetrics:
+    """Replay logs into a folder; what an interruption leaves there can be resumed.
+
+    Args:
+        out: the folder: new, or with ``resume`` that of an interrupted replay.
+        logs: the files. lines: all their lines, in order of arrival.
+        policy: label policy and effects.
+        model: the frozen global model; None when every application brings its ``global_score``.
+        space: the feature blocks, from :func:`stream.replay.first_look`.
+        options: the rest.
+        resume: go on from the last checkpoint.
+        progress: called with the number of lines read, now and then.
+
+    Raises:
+        ConfigError: the folder is not new, or there is nothing to resume, or it was another replay.
+        StateError, WorkerDiedError: what was written until the last checkpoint can be resumed.
+
+    """
+    alone = options.workers == 1
+    settings = RunSettings(
+        logs=[(path.name, path.stat().st_size) for path in logs],
+        model=NO_MODEL if model is None else model.version,
+        policy=msgspec.json.encode(policy, order="sorted").decode(),
+        score_from_ms=options.score_from_ms,
+        close=options.close,
+        max_jump_ms=options.max_jump_ms,
+        workers=options.workers,
+        sync_ms=None if alone else options.sync_ms,
+        flush_every=options.flush_every,
+    )
+    checkpoints = Checkpoints(out, settings, every_lines=options.checkpoint_every)
+    if resume:
+        resumed = checkpoints.resume()
+        folder = RunFolder(out, lengths=resumed.lengths if resumed else {}, own_state=alone)
+    else:
+        resumed = None
+        folder = RunFolder(out, own_state=alone)
+        checkpoints.begin()
+    with seldom_collecting(), folder:
+        if alone:
+            metrics = replay(
+                lines,
+                folder,
+                policy,
+                model,
+                space,
+                score_from_ms=options.score_from_ms,
+                close=options.close,
+                max_jump_ms=options.max_jump_ms,
+                progress=progress,
+                flush_every=options.flush_every,
+                checkpoints=checkpoints,
+                resumed=resumed,
+            )
+        else:
+            metrics = replay_parallel(
+                lines,
+                folder,
+                policy,
+                model,
+                space,
+                workers=options.workers,
+                checkpoints=checkpoints,
+                sync_ms=options.sync_ms,
+                score_from_ms=options.score_from_ms,
+                close=options.close,
+                max_jump_ms=options.max_jump_ms,
+                progress=progress,
+                flush_every=options.flush_every,
+                resumed=resumed,
+            )
+    checkpoints.remove()
+    return metrics

@@ -1,0 +1,258 @@
+"""A replay in one process.
+
+The log is one input with one watermark. Every record is applied in full (scored, labelled, learned
+by job and member) before the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from producers.logs import LogLine
+from stream.errors import EventError
+from stream.events import (
+    Application,
+    Clock,
+    DeadLetter,
+    Engagement,
+    Event,
+    Forget,
+    JobEvent,
+    ScoredApplication,
+    Source,
+)
+from stream.features import FeatureSpace
+from stream.global_model import GlobalModel
+from stream.policy import Policy
+from stream.replay.checkpoints import Checkpoints, Progress, Share, load_rows, save_rows
+from stream.replay.reader import Read, Reader
+from stream.replay.tallies import Tallies, run_metrics
+from stream.run_folder import RunFolder, RunMetrics, RunSink
+from stream.stages import JobStage, MemberStage, Steps
+from stream.state.overlay import Overlay
+from stream.state.partition_state import save_identity
+from stream.state.posteriors import all_posteriors
+from stream.updaters.effect import Effect
+
+FLUSH_EVERY = 8192
+"""Lines, or labels of one line, between two flushes to RocksDB. An entity is refitted and written
+once for all its labels between two: four times as many lines as a worker has records in a unit of
+work make a third more events a second (measured)."""
+
+MOST_HELD = 1 << 17
+"""Examples of an effect in memory after a flush: 60 MB at 16 features."""
+
+
+def replay(
+    lines: Iterable[LogLine],
+    sink: RunSink,
+    policy: Policy,
+    model: GlobalModel | None,
+    space: FeatureSpace,
+    *,
+    score_from_ms: int = 0,
+    close: bool = False,
+    max_jump_ms: int | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+    flush_every: int = FLUSH_EVERY,
+    checkpoints: Checkpoints | None = None,
+    resumed: Progress | None = None,
+) -> RunMetrics:
+    """Replay a log into an opened run folder, or into another sink.
+
+    Args:
+        lines: the log, in order of arrival.
+        sink: where the results go.
+        policy: label policy and effects.
+        model: the frozen global model; None when every application brings its ``global_score``.
+        space: the feature blocks, from :func:`stream.replay.first_look`.
+        score_from_ms: applications before it are left out of the quality in ``metrics.json``.
+        close: move event time past every window at the end.
+        max_jump_ms: hold an event further ahead back until others confirm it; None: never.
+        progress: called with the number of lines read, now and then.
+        flush_every: lines, or labels of one line, between two flushes.
+        checkpoints: of the sink, which must be a run folder then; None: make none.
+        resumed: what ``checkpoints`` found to go on from.
+
+    """
+    run = _Run(sink, policy, model, space, score_from_ms, max_jump_ms, flush_every)
+    rest = iter(lines)
+    if checkpoints is not None and resumed is not None:
+        run.restore(rest, checkpoints, resumed)
+    reader = run.reader
+    for line in rest:
+        run.line(line)
+        if reader.lines % flush_every == 0:
+            run.flush()
+            progress(reader.lines)
+            if checkpoints is not None and checkpoints.due(reader.lines):
+                run.save(checkpoints)
+    run.end_of_log()
+    if close:
+        run.close()
+    run.flush()
+    progress(reader.lines)
+    metrics = run.finish()
+    sink.metrics(metrics)
+    return metrics
+
+
+class _Run:
+    """The state of a replay: a reader, two stages, the tallies."""
+
+    def __init__(
+        self,
+        sink: RunSink,
+        policy: Policy,
+        model: GlobalModel | None,
+        space: FeatureSpace,
+        score_from_ms: int,
+        max_jump_ms: int | None,
+        flush_every: int,
+    ) -> None:
+        self._flush_every = flush_every
+        self.reader = Reader(space, policy, scored=model is not None, max_jump_ms=max_jump_ms)
+        self._sink = sink
+        self._score_from_ms = score_from_ms
+        self._overlay = Overlay(sink.store)
+        self._jobs = JobStage(self._overlay, space.per_job.size, policy, model, MOST_HELD)
+        self._version = self._jobs.model_version
+        self._members = MemberStage(
+            self._overlay, space.per_member.size, policy, self._version, MOST_HELD
+        )
+        self._tallies = Tallies(score_from_ms)
+        self._judged = 0  # rows that the last checkpoint has
+        save_identity(self._overlay, self._version, space, policy)
+
+    def line(self, line: LogLine) -> None:
+        """Read one line; apply what may be applied now."""
+        for read in self.reader.line(line):
+            if isinstance(read, DeadLetter):
+                self._dead_letter(read)
+            else:
+                self._read(read)
+
+    def end_of_log(self) -> None:
+        """Set aside the jumps of time that nothing confirmed."""
+        for letter in self.reader.end():
+            self._dead_letter(letter)
+
+    def close(self) -> None:
+        """Move event time past every window."""
+        self._advance(self.reader.close())
+
+    def flush(self) -> None:
+        """Refit what is stale and write everything to the store."""
+        self._jobs.effect.flush()
+        self._members.effect.flush()
+        self._overlay.flush()
+
+    def save(self, checkpoints: Checkpoints) -> None:
+        """Make a checkpoint of what was flushed."""
+        folder = self._folder()
+        (state,) = checkpoints.make(self.reader.lines)
+        folder.checkpoint_state(state)
+        tallies = self._tallies
+        self._judged = save_rows(checkpoints.judged(0), tallies.prequential, self._judged)
+        share = Share(tallies.counts(self._jobs, self._members), self._judged)
+        checkpoints.finish(
+            Progress(reader=self.reader.state(), lengths=folder.lengths(), shares=[share])
+        )
+
+    def restore(
+        self, lines: Iterator[LogLine], checkpoints: Checkpoints, progress: Progress
+    ) -> None:
+        """Go on from a checkpoint, past the lines that were read."""
+        self.reader.skip(lines, progress.reader)
+        (share,) = progress.shares
+        rows = load_rows(checkpoints.judged(0), share.judged)
+        self._tallies.restore(share.counts, rows, self._jobs, self._members)
+        self._judged = share.judged
+
+    def finish(self) -> RunMetrics:
+        """Write the coefficients, sorted by key, and sum up."""
+        entities: dict[str, int] = {
+            effect.name: self._write_coefficients(effect)
+            for effect in sorted(
+                (self._members.effect, self._jobs.effect), key=lambda effect: effect.name
+            )
+        }
+        return run_metrics(
+            [self._tallies.counts(self._jobs, self._members)],
+            self._tallies.prequential,
+            events=self.reader.events,
+            entities=entities,
+            model_version=self._version,
+            score_from_ms=self._score_from_ms,
+            newest_event_ms=self.reader.largest_ms,
+            watermark_ms=self.reader.watermark_ms,
+        )
+
+    def _folder(self) -> RunFolder:
+        if not isinstance(self._sink, RunFolder):
+            raise TypeError("only a run folder has checkpoints")
+        return self._sink
+
+    def _read(self, read: Read) -> None:
+        """Apply an event in full, then move the watermark."""
+        try:
+            self._apply(read.event, read.source, read.watermark_ms)
+        except EventError as error:
+            self._dead_letter(DeadLetter(error.reason, str(error), read.source))
+        self._advance(read.after_ms)
+
+    def _apply(self, event: Event, source: Source, watermark_ms: int | None) -> None:
+        match event:
+            case Application():
+                self._application(event, watermark_ms)
+            case Engagement():
+                self._emit(self._jobs.engagement(event, source, watermark_ms))
+            case JobEvent():
+                self._emit(self._jobs.job_event(event, watermark_ms))
+            case Forget():
+                if event.member_id is not None:
+                    self._members.entities.forget(event.member_id, event.event_time_ms)
+                if event.job_id is not None:
+                    self._jobs.entities.forget(event.job_id, event.event_time_ms)
+            case Clock():
+                pass  # it moves time, which is the reader's
+
+    def _application(self, app: Application, watermark_ms: int | None) -> None:
+        scored = ScoredApplication(app, self._members.score(app), 0, None)
+        scores, steps = self._jobs.application(scored, watermark_ms)
+        if scores is not None:
+            self._tallies.applications += 1
+            self._sink.score(app, scores)
+        self._emit(steps)
+
+    def _advance(self, watermark_ms: int | None) -> None:
+        self._emit(self._jobs.close_due(watermark_ms))
+        for entities in (self._jobs.entities, self._members.entities):
+            for count, _ in enumerate(entities.leave(watermark_ms), 1):
+                if count % self._flush_every == 0:
+                    self.flush()
+
+    def _emit(self, steps: Steps) -> None:
+        for count, step in enumerate(steps, 1):
+            if step is not None:
+                self._tallies.observe(step.change)
+                if step.label is not None:
+                    self._members.learn(step.label)
+                    self._sink.label(step.label)
+            if count % self._flush_every == 0:
+                self.flush()  # one line may settle or close a million applications
+        if self._jobs.dead_letters:
+            for letter in self._jobs.dead_letters:
+                self._dead_letter(letter)
+            self._jobs.dead_letters.clear()
+
+    def _dead_letter(self, letter: DeadLetter) -> None:
+        self._tallies.dead_letters[letter.reason] += 1
+        self._sink.dead_letter(letter)
+
+    def _write_coefficients(self, effect: Effect) -> int:
+        count = 0
+        for entity_id, posterior in all_posteriors(self._sink.store, effect.name):
+            self._sink.coefficients(effect.describe(entity_id, posterior))
+            count += 1
+        return count
