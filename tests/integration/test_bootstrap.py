@@ -10,9 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
+from producers.logs import merge
 from producers.truth import SimulationSettings
 from stream.policy import DAY_MS
 from stream.wire import decode_coefficients
@@ -21,6 +23,8 @@ from tests.integration.test_several_workers import owned, wait_for
 from tests.integration.world import PARTITIONS, Market, World
 
 SETTINGS = SimulationSettings(seed=3, members=300, jobs=60, days=20, applications_per_member=14.0)
+
+KINDS = ("engagement", "job")
 
 
 def half(world: World) -> int:
@@ -90,6 +94,26 @@ def test_from_the_end_of_the_inputs_with_a_data_folder(small_world: World) -> No
     small_world.check()
     refused = small_world.bootstrap("other", run, "--data", folder)
     assert "is there already" in refused.stderr
+
+
+@pytest.mark.timeout(300)
+def test_from_a_time_of_the_records(small_world: World) -> None:
+    """Workers read what was written since, and nothing of what was there before."""
+    run = small_world.market.replay_until(half(small_world))
+    small_world.produce("--until", half(small_world))
+    time.sleep(0.1)
+    since_ms = time.time_ns() // 1_000_000
+    small_world.produce("--from", half(small_world), "--close")
+    done = small_world.bootstrap("warm", run, "--positions", since_ms)
+    assert done.returncode == 0, done.stderr
+    worker = small_world.start("a")
+    small_world.wait_until_final()
+    small_world.check()
+    events = [msgspec.json.decode(line.raw) for line in merge([small_world.market.log])]
+    for kind in KINDS:
+        since = [event for event in events if event["event_time_ms"] >= half(small_world)]
+        wanted = sum(event["type"] == kind for event in since)
+        assert worker.metric("hearback_events_total", type=kind) == wanted
 
 
 @pytest.mark.timeout(300)
