@@ -55,6 +55,26 @@ def test_live_workers_go_on_where_history_ended(small_world: World) -> None:
 
 
 @pytest.mark.timeout(300)
+def test_history_replayed_by_several_processes(small_world: World, tmp_path: Path) -> None:
+    """A run with a state for each of three processes is split over the partitions likewise."""
+    market = small_world.market
+    market.replay_until(half(small_world))
+    run = tmp_path / "several"
+    replayed = hearback(
+        *("replay", market.folder / f"log-{half(small_world)}.jsonl", "--out", run),
+        *("--model", market.folder / "model", "--policy", market.policy_file, "--workers", 3),
+    )
+    assert replayed.returncode == 0, replayed.stderr
+    assert len(list(run.glob("state/*/CURRENT"))) == 3
+    done = small_world.bootstrap("warm", run)
+    assert done.returncode == 0, done.stderr
+    small_world.start("a")
+    small_world.produce("--from", half(small_world), "--close")
+    small_world.wait_until_final()
+    small_world.check()
+
+
+@pytest.mark.timeout(300)
 def test_from_the_end_of_the_inputs_with_a_data_folder(small_world: World) -> None:
     """The folder is what the changelogs say, a worker takes it, and reads what came since."""
     small_world.produce("--until", half(small_world))
