@@ -34,9 +34,9 @@ from stream.state.split import Entry, first_progress, identity_of, split
 from stream.state.store import MemoryStore, RocksStore, Store
 from tests.kit import SPACE, Market, TestEvent, last_labels, model
 from tests.labels.bench import arrivals
-from tests.test_partitions import POLICY
 from tests.replay.test_run import lines_of
 from tests.replay.test_run import market as simple_log
+from tests.test_partitions import POLICY
 
 
 class Sink:
