@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -18,7 +18,7 @@ from producers.logs import LineHead, LogLine, ReadProgress
 from producers.throttle import ANSWER_S, GROWTH, MAX_UNREAD_BYTES, RECORD_BYTES, Throttle
 from stream.embedded_broker import CLUSTER_ID_PREFIX
 from stream.errors import BrokerError, ConfigError
-from stream.records import APPLICATIONS, CONSUMED, ENGAGEMENTS
+from stream.records import APPLICATIONS, CONSUMED, ENGAGEMENTS, TopicNames
 from stream.units import MS_PER_UNIT
 
 MAX_PROBLEMS: Final = 5
@@ -96,19 +96,21 @@ class Outbox:
         except confluent_kafka.KafkaException as error:
             raise ConfigError(f"Kafka client settings: {error.args[0].str()}") from error
         try:
-            embedded, self.partitions = self._look_at_topics(broker)
+            embedded, self.partitions, there = self._look_at_topics(broker)
         except confluent_kafka.KafkaException as error:
             self._producer.poll(0)  # says what the trouble was: a wrong password, no TLS there
             reason = self._trouble or error.args[0].str()
             raise BrokerError(f"no Kafka broker answers at {broker}: {reason}") from error
         self._throttle: Throttle | None = None
         if throttle == "on" or (throttle == "auto" and embedded):
+            names = TopicNames.among(group, there)
+            consumed = [names.of(topic) for topic in CONSUMED]
             self._throttle = Throttle(
-                settings, group, CONSUMED, (APPLICATIONS, ENGAGEMENTS), self.partitions
+                settings, group, consumed, (APPLICATIONS, ENGAGEMENTS), self.partitions
             )
 
-    def _look_at_topics(self, broker: str) -> tuple[bool, int]:
-        """Tell whether the broker is the embedded one, and how many partitions the inputs have."""
+    def _look_at_topics(self, broker: str) -> tuple[bool, int, Collection[str]]:
+        """Tell whether the broker is embedded, how many partitions the inputs have, its topics."""
         cluster = self._producer.list_topics(timeout=ANSWER_S)
         embedded = (cluster.cluster_id or "").startswith(CLUSTER_ID_PREFIX)
         topics = dict(cluster.topics)
@@ -128,7 +130,7 @@ class Outbox:
                 f"topic {APPLICATIONS} has {counts[APPLICATIONS]} partitions and {ENGAGEMENTS} "
                 f"{counts[ENGAGEMENTS]}: both need the same number"
             )
-        return embedded, counts[APPLICATIONS]
+        return embedded, counts[APPLICATIONS], topics.keys()
 
     def send_line(self, line: LogLine, head: LineHead | None, time_ms: int) -> None:
         """Send one line to where it belongs, or count it as skipped."""

@@ -22,7 +22,7 @@ The map of the package, from the bottom up; a module imports only what stands ab
 ``records``, ``partitions``  the stages as the worker runs them: records in, messages out
 ``producers``               (a package beside this one) simulate, read and play logs
 ``run_folder``, ``replay``  logs → the same stages → files
-``training``                fits the global model on a log
+``training``, ``held_out``  fits the global model on a log; judges it on the newest part
 ``rehearsal``, ``tuning``   a log learned again with other settings; choosing them
 ``backtest``, ``report``    several settings over one log, compared; a page people look at
 ``inspection``              one entity's coefficients, from wherever they are

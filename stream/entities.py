@@ -54,9 +54,12 @@ class Entities:
     def forget(self, entity_id: str, until_ms: int, now_ms: int = 0) -> bool:
         """Let an entity go, and learn nothing more of its applications up to a time.
 
-        Returns whether it was there. Where labels are learned at once (a replay) the wall clock
+        Returns whether it was there. A repeat, of which the marker is still there, changes nothing:
+        what was learned since stays. Where labels are learned at once (a replay) the wall clock
         ``now_ms`` may be left out, here and in :meth:`leave`.
         """
+        if not self._forgotten.counts(entity_id, until_ms):
+            return False
         was_there = self._let_go(entity_id)
         self._forgotten.enter(entity_id, until_ms, now_ms)
         return was_there

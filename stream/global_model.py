@@ -27,6 +27,20 @@ NO_MODEL = "none"
 """Model version of a run whose events bring their own ``global_score``."""
 
 
+class HeldOut(msgspec.Struct, frozen=True, kw_only=True):
+    """How good a model is that was fitted without the newest applications, on these.
+
+    ``from_ms``: when the first of them was submitted. ``auc`` is None where all were answered, or
+    none.
+    """
+
+    from_ms: int
+    applications: int
+    positives: int
+    auc: float | None
+    log_loss: float
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What ``manifest.json`` says."""
 
@@ -39,6 +53,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     positives: int
     regularisation: float
     sha256: str
+    held_out: HeldOut | None = None
 
 
 class GlobalModel:
@@ -75,6 +90,7 @@ def save_model(
     applications: int,
     positives: int,
     regularisation: float,
+    held_out: HeldOut | None = None,
 ) -> Manifest:
     """Write a model folder; the version is a digest of its content, so equal models are equal."""
     buffer = io.BytesIO()
@@ -93,6 +109,7 @@ def save_model(
         positives=positives,
         regularisation=regularisation,
         sha256=sha256,
+        held_out=held_out,
     )
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from stream.errors import BrokerError, ConfigError, StateError
 from stream.events import Coefficients
 from stream.global_model import GlobalModel
 from stream.partitioner import partition_of
-from stream.records import COEFFICIENTS
+from stream.records import COEFFICIENTS, TopicNames
 from stream.run_folder import state_of
 from stream.scoring import Belief
 from stream.state.overlay import Overlay
@@ -133,7 +133,11 @@ def from_data(path: Path, effect: EffectName, entity_id: str) -> Entity | None:
 
 
 def from_topic(
-    broker: str, effect: EffectName, entity_id: str, model: GlobalModel | None
+    broker: str,
+    effect: EffectName,
+    entity_id: str,
+    model: GlobalModel | None,
+    application_id: str = "hearback",
 ) -> Entity | None:
     """Look an entity up in the ``coefficients`` topic; None when nothing was published.
 
@@ -141,6 +145,7 @@ def from_topic(
         broker: ``host:port``.
         effect: of the entity. entity_id: the member's or job's id.
         model: gives the features their names; without one they are numbered.
+        application_id: whose topic.
 
     Raises:
         BrokerError: the broker does not answer or lacks the topic.
@@ -158,10 +163,12 @@ def from_topic(
         | client_security(broker)
     )
     try:
-        topic = consumer.list_topics(COEFFICIENTS, timeout=_ANSWER_S).topics[COEFFICIENTS]
+        there = consumer.list_topics(timeout=_ANSWER_S).topics
+        name = TopicNames.among(application_id, there).of(COEFFICIENTS)
+        topic = consumer.list_topics(name, timeout=_ANSWER_S).topics[name]
         if topic.error is not None or not topic.partitions:
-            raise BrokerError(f"there is no topic {COEFFICIENTS} at {broker}")
-        at = TopicPartition(COEFFICIENTS, partition_of(key, len(topic.partitions)))
+            raise BrokerError(f"there is no topic {name} at {broker}")
+        at = TopicPartition(name, partition_of(key, len(topic.partitions)))
         start, end = consumer.get_watermark_offsets(at, timeout=_ANSWER_S)
         at.offset = start
         consumer.assign([at])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import NamedTuple
+
+import msgspec
 
 from stream.errors import MisroutedError, MisroutedProducerError
 from stream.events import DeadLetter, Source
@@ -23,12 +26,47 @@ CONSUMED = (APPLICATIONS, ENGAGEMENTS, APPLICATIONS_BY_JOB, LABELS)
 
 TOPICS = (*CONSUMED, COEFFICIENTS, DEAD_LETTERS)
 
+WRITTEN = tuple(topic for topic in TOPICS if topic not in INPUTS)
+"""Written by the worker."""
+
 MAX_DEAD_LETTER_BYTES = 64 * 1024
 MAX_OUTPUT_BYTES = 900_000
 """Largest value that is sent: below the 1 MB that brokers and clients take by default."""
 
 _FIRST_KEYED = 100
 _TOO_MANY_MISROUTED = 30
+
+
+class TopicNames(msgspec.Struct, frozen=True):
+    """What Kafka calls the topics of one application id.
+
+    Inputs are everybody's. What workers write has the plain names above, or, where an application
+    runs beside another one, names that begin with its id. Everything but the clients of Kafka goes
+    by the plain names.
+    """
+
+    prefix: str = ""
+
+    def of(self, topic: str) -> str:
+        """Kafka's name of a topic."""
+        return topic if topic in INPUTS else self.prefix + topic
+
+    @classmethod
+    def own(cls, application_id: str) -> TopicNames:
+        """Names that begin with an application id."""
+        return cls(f"{application_id}-")
+
+    @classmethod
+    def among(cls, application_id: str, there: Container[str]) -> TopicNames:
+        """Names that an application id has, given the topics of a broker.
+
+        Its own, where ``hearback bootstrap`` has made them, else the plain ones.
+        """
+        own = cls.own(application_id)
+        return own if own.of(APPLICATIONS_BY_JOB) in there else cls()
+
+
+PLAIN = TopicNames()
 
 
 class Record(NamedTuple):

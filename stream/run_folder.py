@@ -24,7 +24,7 @@ from typing import IO, Protocol, Self
 
 import msgspec
 
-from stream.errors import ConfigError
+from stream.errors import ConfigError, StateError
 from stream.evaluation import Summary
 from stream.events import Application, Coefficients, DeadLetter, Label
 from stream.labels.changes import Scores
@@ -87,7 +87,45 @@ class RunMetrics(msgspec.Struct, frozen=True, kw_only=True):
     entities: dict[str, int]
     refits: dict[str, int]
     score_from_ms: int
+    newest_event_ms: int = 0
+    watermark_ms: int | None = None
+    """How far event time came: where workers go on (``hearback bootstrap``)."""
     quality: Summary
+
+
+def load_metrics(run: Path) -> RunMetrics:
+    """Read ``metrics.json`` of a run, which only a finished one has.
+
+    Raises:
+        ConfigError: it is no run, or did not come to its end. StateError: it is damaged.
+
+    """
+    path = run / METRICS
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=RunMetrics)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(
+            f"{run} is no replay's folder, or the replay did not come to its end: there is no"
+            f" {METRICS}"
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StateError(f"{path} is damaged: {error}") from None
+
+
+def states_of(run: Path) -> list[Path]:
+    """Return the folders of a run's states: one, or one of each of its processes.
+
+    Raises:
+        StateError: there are none.
+
+    """
+    whole = run / STATE
+    if (whole / "CURRENT").exists():
+        return [whole]
+    shares = sorted(path.parent for path in whole.glob("[0-9]*/CURRENT"))
+    if not shares:
+        raise StateError(f"{run} holds no state: replay again")
+    return shares
 
 
 class RunSink(Protocol):

@@ -22,7 +22,8 @@ from producers.logs import LogLine
 from stream.errors import ConfigError, EventError, InvalidFeaturesError, ModelError
 from stream.events import Application, Clock, Engagement, Features, Forget, JobEvent, Source
 from stream.features import FeatureSpace, RawBlock
-from stream.global_model import Manifest, save_model
+from stream.global_model import GlobalModel, HeldOut, Manifest, save_model
+from stream.held_out import Judgement, hold_out
 from stream.labels.changes import Change, Scores
 from stream.labels.machine import LabelMachine
 from stream.policy import Policy
@@ -157,16 +158,36 @@ class Trainer:
         far_ms = self._largest_ms + 4 * self._policy.labels.window_ms
         self._finish(self._machine.close_due(far_ms))
 
-    def fit(self, out: Path) -> Manifest:
+    def hold_out(self, than: GlobalModel | None = None) -> Judgement | None:
+        """Judge a model fitted without the newest applications on these; None: there are too few.
+
+        Args:
+            than: a model to compare it with, on those of them that it has not seen.
+
+        Raises:
+            ModelError: that model has features that this log has not, or has seen all of them.
+
+        """
+        used, _ = self._used()
+        y = self._y(used)
+        window_ms = self._policy.labels.window_ms
+        times_ms = np.array([self._windows[at] for at in used], dtype=np.int64) - window_ms
+        X = self._matrix([self._rows[at] for at in used])
+        names = self._names["global"].names()
+        return hold_out(X, y, times_ms, window_ms, names, fit_logistic, than)
+
+    def fit(self, out: Path, held_out: HeldOut | None = None) -> Manifest:
         """Fit on what was read and write the model folder.
+
+        Args:
+            out: the folder. held_out: what :meth:`hold_out` has found, for the manifest.
 
         Raises:
             ModelError: nothing to fit on, or one class only.
 
         """
-        until_ms = self._largest_ms if self._until_ms is None else self._until_ms
-        used = [at for at, end_ms in enumerate(self._windows) if end_ms <= until_ms]
-        y = np.array([self._targets[at] for at in used], dtype=np.int64)
+        used, until_ms = self._used()
+        y = self._y(used)
         positives = int(y.sum())
         if not 0 < positives < len(y):
             raise ModelError(
@@ -184,7 +205,16 @@ class Trainer:
             applications=len(y),
             positives=positives,
             regularisation=REGULARISATION,
+            held_out=held_out,
         )
+
+    def _used(self) -> tuple[list[int], int]:
+        """Rows whose whole window has passed by the end of training, and that end."""
+        until_ms = self._largest_ms if self._until_ms is None else self._until_ms
+        return [at for at, end_ms in enumerate(self._windows) if end_ms <= until_ms], until_ms
+
+    def _y(self, used: list[int]) -> NDArray[np.int64]:
+        return np.array([self._targets[at] for at in used], dtype=np.int64)
 
     def _line(self, line: LogLine) -> None:
         if line.damaged is not None:

@@ -20,7 +20,12 @@ from tests import kit, oracle
 from tests.kit import TestEvent, application, engagement
 
 NAMES = {"global": ["one", "x"], "per_member": ["m"], "per_job": ["j"]}
-SPAN = {"trained_from_ms": 1, "trained_until_ms": 2, "applications": 3, "positives": 1}
+SPAN: dict[str, Any] = {
+    "trained_from_ms": 1,
+    "trained_until_ms": 2,
+    "applications": 3,
+    "positives": 1,
+}
 
 
 def saved(path: Path) -> Path:

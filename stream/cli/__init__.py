@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from stream.cli import backtest, demo, history, live, look, tune, upkeep
+from stream.cli import backtest, demo, history, live, look, tune, upkeep, warm
 from stream.cli.config import config
 from stream.cli.gate import gate
 from stream.cli.topics import topics
@@ -38,6 +38,7 @@ for _command in (
     live.broker,
     live.worker,
     live.produce,
+    warm.bootstrap,
     upkeep.checkpoint,
     upkeep.forget,
 ):

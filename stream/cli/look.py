@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from stream.cli.options import OUT, ConfigFile, configured, connected
+from stream.cli.options import OUT, ApplicationId, ConfigFile, configured, connected
 from stream.errors import ConfigError
 from stream.global_model import load_model
 
@@ -28,6 +28,7 @@ def inspect(
     model: Annotated[
         Path | None, typer.Option(help="With --broker: the model folder that names the features.")
     ] = None,
+    app_id: ApplicationId = None,
 ) -> None:
     """Show what was learned of a member or a job.
 
@@ -45,11 +46,13 @@ def inspect(
     elif data is not None:
         entity = from_data(data, effect, entity_id)
     else:
+        found = configured(config, broker=broker, app_id=app_id)
         entity = from_topic(
-            connected(configured(config, broker=broker)),
+            connected(found),
             effect,
             entity_id,
             None if model is None else load_model(model),
+            found.worker.application_id,
         )
     if entity is None:
         raise ConfigError(f"nothing was learned of {kind} {entity_id}")

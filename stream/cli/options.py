@@ -85,13 +85,17 @@ ApplicationId = Annotated[
 
 
 class _Rate(ProgressColumn):
-    """Events per second."""
+    """Events, or what else there is, per second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
 
     def render(self, task: Task) -> Text:
         """Render a task's rate."""
         events = task.fields.get("events", 0)
         rate = events / task.elapsed if task.elapsed else 0.0
-        return Text(f"{events:,} events, {rate:,.0f}/s")
+        return Text(f"{events:,} {self._unit}, {rate:,.0f}/s")
 
 
 def parsed(parse: Callable[[str], _T], text: str | None) -> _T | None:
@@ -166,19 +170,19 @@ def load_kernel() -> None:
 
 
 @contextmanager
-def reading(what: str, read: ReadProgress) -> Iterator[Callable[[int], None]]:
+def reading(what: str, read: ReadProgress, unit: str = "events") -> Iterator[Callable[[int], None]]:
     """Show how far the logs were read, how fast, and the time left; give the callback for events.
 
     In a terminal a bar; elsewhere (a log file, a pipe) a line every :data:`_SAID_EVERY_S`.
     """
     if not ERR.is_terminal:
-        yield _Said(what, read).advance
+        yield _Said(what, read, unit).advance
         return
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
-        _Rate(),
+        _Rate(unit),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
@@ -196,8 +200,8 @@ def reading(what: str, read: ReadProgress) -> Iterator[Callable[[int], None]]:
 class _Said:
     """Progress as plain lines, now and then."""
 
-    def __init__(self, what: str, read: ReadProgress) -> None:
-        self._what, self._read = what, read
+    def __init__(self, what: str, read: ReadProgress, unit: str) -> None:
+        self._what, self._read, self._unit = what, read, unit
         self._began_s = self._said_s = time.monotonic()
 
     def advance(self, events: int) -> None:
@@ -212,7 +216,7 @@ class _Said:
         if share > 0:
             left = f", {timedelta(seconds=round(passed_s * (1 - share) / share))} left"
         ERR.print(
-            f"{self._what}: {events:,} events, {events / passed_s:,.0f}/s, {share:.0%}{left}",
+            f"{self._what}: {events:,} {self._unit}, {events / passed_s:,.0f}/s, {share:.0%}{left}",
             soft_wrap=True,
             highlight=False,
         )

@@ -174,7 +174,7 @@ class _Parallel:
         for letter in self._reader.end():
             self._sequence += 1
             self._dead_letter(letter)
-        self._barrier(self._reader.past_everything_ms() if close else self._reader.watermark_ms)
+        self._barrier(self._reader.close() if close else self._reader.watermark_ms)
         while self._sent:
             self._collect()
 
@@ -193,6 +193,8 @@ class _Parallel:
             entities=entities,
             model_version=model_version,
             score_from_ms=score_from_ms,
+            newest_event_ms=self._reader.largest_ms,
+            watermark_ms=self._reader.watermark_ms,
         )
 
     def _begin_batch(self) -> None:

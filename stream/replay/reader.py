@@ -135,9 +135,11 @@ class Reader:
             )
             yield DeadLetter(error.reason, str(error), source)
 
-    def past_everything_ms(self) -> int:
-        """Return a watermark that closes every window of what was read."""
-        return self._past_everything_ms(self.largest_ms)
+    def close(self) -> int:
+        """Move the watermark past every window of what was read; return it."""
+        closed_ms = self._past_everything_ms(self.largest_ms)
+        self.watermark_ms = max(closed_ms, self.watermark_ms or 0)
+        return self.watermark_ms
 
     def state(self) -> ReaderState:
         """Return how far this reader is."""

@@ -139,7 +139,7 @@ class _Run:
 
     def close(self) -> None:
         """Move event time past every window."""
-        self._advance(self.reader.past_everything_ms())
+        self._advance(self.reader.close())
 
     def flush(self) -> None:
         """Refit what is stale and write everything to the store."""
@@ -184,6 +184,8 @@ class _Run:
             entities=entities,
             model_version=self._version,
             score_from_ms=self._score_from_ms,
+            newest_event_ms=self.reader.largest_ms,
+            watermark_ms=self.reader.watermark_ms,
         )
 
     def _folder(self) -> RunFolder:

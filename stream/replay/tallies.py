@@ -104,6 +104,8 @@ def run_metrics(
     entities: Mapping[str, int],
     model_version: str,
     score_from_ms: int,
+    newest_event_ms: int,
+    watermark_ms: int | None,
 ) -> RunMetrics:
     """Sum up a run of one or several shares."""
     total = sum(counts, Counts())
@@ -124,6 +126,8 @@ def run_metrics(
         entities=_sorted(entities),
         refits={"per_job": 0, "per_member": 0} | _sorted(total.refits),
         score_from_ms=score_from_ms,
+        newest_event_ms=newest_event_ms,
+        watermark_ms=watermark_ms,
         quality=prequential.summary(),
     )
 

@@ -83,3 +83,8 @@ def _load(overlay: Overlay, key: bytes) -> Counts:
         return msgspec.msgpack.decode(value, type=Counts)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StateError(f"the state's census is damaged: {error}") from None
+
+
+def census_entry(stage: str, counts: Counts) -> tuple[bytes, bytes]:
+    """Key and value of a partition's counts."""
+    return keys.own(f"census-{stage}"), msgspec.msgpack.encode(counts)

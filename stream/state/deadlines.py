@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import heappop, heappush, heapreplace
 from itertools import islice
 
 from stream.labels.facts import Deadline
 from stream.state import codec, keys
 from stream.state.overlay import Overlay
+from stream.state.store import Store
 
 RUN = 256
 """Deadlines in one value at most."""
@@ -149,14 +150,28 @@ class DeadlineQueue:
             self._overlay.change(keys.DEADLINES_DONE, key, None)
 
     def _store(self, deadlines: list[Deadline]) -> None:
-        value = codec.encode_deadlines(deadlines)
-        digest = hashlib.blake2b(value, digest_size=_HASH_BYTES).digest()
-        first_ms = deadlines[0].at_ms
-        key = keys.deadlines(first_ms, digest)
+        key, value = stored_run(deadlines)
         self._overlay.change(keys.DEADLINES_DONE, key, value)
         if key < self._horizon:
             self._enter(key, deadlines)
             return
         if self._ahead and key < self._ahead[-1][0]:
             self._ahead.clear()
-        self._next_ms = min(self._next_ms, first_ms)
+        self._next_ms = min(self._next_ms, deadlines[0].at_ms)
+
+
+def stored_run(deadlines: Sequence[Deadline]) -> tuple[bytes, bytes]:
+    """Key and value of a run; at least one deadline, sorted."""
+    value = codec.encode_deadlines(deadlines)
+    digest = hashlib.blake2b(value, digest_size=_HASH_BYTES).digest()
+    return keys.deadlines(deadlines[0].at_ms, digest), value
+
+
+def pending_deadlines(store: Store) -> Iterator[Deadline]:
+    """All deadlines of a store that were not taken out: its runs one after the other."""
+    value = store.get(keys.DEADLINES_DONE)
+    done = None if value is None else codec.decode_deadline(value)
+    for _, run in store.scan(_FIRST, _END):
+        for deadline in codec.decode_deadlines(run):
+            if done is None or deadline > done:
+                yield deadline

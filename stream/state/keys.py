@@ -129,6 +129,17 @@ def entity_of(key: bytes) -> str:
     return key[3 + size :].decode()
 
 
+def job_of(key: bytes) -> bytes:
+    """Job id (UTF-8) of a key that begins with it, length-prefixed."""
+    (size,) = _SHORT.unpack_from(key, 1)
+    return key[3 : 3 + size]
+
+
+def effect_and_entity(key: bytes) -> tuple[str, str]:
+    """Effect and entity id of a key of the families ``n`` and ``g``."""
+    return job_of(key).decode(), entity_of(key)
+
+
 def age(effect: str, time_ms: int, entity_id: str) -> bytes:
     """Key of an entity's entry by age."""
     return ages(effect) + time_bytes(time_ms) + entity_id.encode()
@@ -143,6 +154,11 @@ def aged(key: bytes) -> tuple[int, str]:
     """Time and entity id of an entry by age."""
     (size,) = _SHORT.unpack_from(key, 1)
     return time_at(key, 3 + size), key[3 + size + _TIME.size :].decode()
+
+
+def age_entry(key: bytes) -> tuple[str, int, str]:
+    """Effect, time and entity id of an entry by age."""
+    return job_of(key).decode(), *aged(key)
 
 
 def forgotten(effect: str, entity_id: str) -> bytes:

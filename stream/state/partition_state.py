@@ -53,20 +53,26 @@ def save_identity(
     topic_ids: Mapping[str, str] | None = None,
 ) -> None:
     """Say in the store whose it is, if it does not say the same already."""
-    identity = Identity(
-        format=FORMAT,
-        model_version=model_version,
-        features={
-            "per_member": list(space.per_member.names),
-            "per_job": list(space.per_job.names),
-        },
-        effects={"per_member": policy.per_member, "per_job": policy.per_job},
-        partitions=partitions,
-        topic_ids=dict(topic_ids or {}),
+    key, value = identity_entry(
+        Identity(
+            format=FORMAT,
+            model_version=model_version,
+            features={
+                "per_member": list(space.per_member.names),
+                "per_job": list(space.per_job.names),
+            },
+            effects={"per_member": policy.per_member, "per_job": policy.per_job},
+            partitions=partitions,
+            topic_ids=dict(topic_ids or {}),
+        )
     )
-    value = msgspec.json.encode(identity, order="sorted")
-    if overlay.get(_IDENTITY) != value:
-        overlay.put(_IDENTITY, value)
+    if overlay.get(key) != value:
+        overlay.put(key, value)
+
+
+def identity_entry(identity: Identity) -> tuple[bytes, bytes]:
+    """Key and value of an identity."""
+    return _IDENTITY, msgspec.json.encode(identity, order="sorted")
 
 
 def load_identity(store: Store) -> Identity | None:
@@ -93,7 +99,12 @@ def load_identity(store: Store) -> Identity | None:
 
 def save_progress(overlay: Overlay, progress: Progress) -> None:
     """Say in the store how far its partition has read."""
-    overlay.put(_PROGRESS, msgspec.msgpack.encode(progress))
+    overlay.put(*progress_entry(progress))
+
+
+def progress_entry(progress: Progress) -> tuple[bytes, bytes]:
+    """Key and value of a progress."""
+    return _PROGRESS, msgspec.msgpack.encode(progress)
 
 
 def load_progress(store: Store) -> Progress | None:

@@ -207,6 +207,10 @@ class RocksStore:
                 raise
             raise StateError(f"the state cannot be written: {error}") from None
 
+    def count_roughly(self) -> int:
+        """Estimate how many keys there are."""
+        return self._db.property_int_value("rocksdb.estimate-num-keys") or 0
+
     def checkpoint(self, path: Path) -> None:
         """Copy the store as it is between two writes; by hard links within one file system.
 

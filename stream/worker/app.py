@@ -36,6 +36,7 @@ from faust.types import TP, StreamT
 
 from stream.connection import security_of, tls_context
 from stream.errors import ConfigError, HearbackError
+from stream.records import PLAIN, TopicNames
 from stream.worker.cluster import look_at_cluster
 from stream.worker.crashpoints import crash_point
 from stream.worker.logs import formatter
@@ -65,7 +66,9 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Path
     """The folder that belongs to this worker alone."""
     topics: tuple[str, ...]
-    """The input topics."""
+    """The input topics, by their plain names."""
+    names: TopicNames = PLAIN
+    """What Kafka calls them."""
     partitions: int
     """How many partitions each input topic must have."""
     embedded: bool = False
@@ -126,23 +129,21 @@ class Control:
         is not acknowledged, and what comes next begins there. A partition that is not owned any
         more is left alone.
         """
-        await self._worker.consumer.seek_to({TP(*key): at for key, at in positions.items()})
+        await self._worker.consumer.seek_to(
+            {self._worker.kafkas(key): at for key, at in positions.items()}
+        )
 
     def positions(self) -> dict[Partition, int]:
         """Return where each owned partition stands: the end of its newest acknowledged batch."""
-        return {
-            (tp.topic, tp.partition): at for tp, at in self._worker.consumer.positions().items()
-        }
+        return {self._worker.plain(tp): at for tp, at in self._worker.consumer.positions().items()}
 
     def high_watermark(self, partition: Partition) -> int | None:
         """Return the partition's end as the newest fetch told it, or None before the first."""
-        return self._worker.consumer.high_watermark(TP(*partition))
+        return self._worker.consumer.high_watermark(self._worker.kafkas(partition))
 
     def standbys(self) -> frozenset[Partition]:
         """Return the input partitions that this worker is to take over when their owner is gone."""
-        return frozenset(
-            (tp.topic, tp.partition) for tp in self._worker.app.assignor.assigned_standbys()
-        )
+        return frozenset(map(self._worker.plain, self._worker.app.assignor.assigned_standbys()))
 
     async def begun(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """Return the committed offsets of those partitions of which the group has read something.
@@ -151,8 +152,8 @@ class Control:
             BrokerError: the broker does not tell.
 
         """
-        found = await self._worker.consumer.begun(TP(*key) for key in partitions)
-        return {(tp.topic, tp.partition): offset for tp, offset in found.items()}
+        found = await self._worker.consumer.begun(map(self._worker.kafkas, partitions))
+        return {self._worker.plain(tp): offset for tp, offset in found.items()}
 
     def settled(self) -> bool:
         """Whether no rebalance has begun since the newest assignment, and the end neither.
@@ -259,9 +260,10 @@ class Worker:
         self._done = asyncio.Event()
         self.error: BaseException | None = None
         """What the worker stops for, if it is not a signal."""
-        for topic in settings.topics:
-            channel = self.app.topic(topic, schema=BatchSchema())
-            self.app.agent(channel, name=f"on-{topic}", isolated_partitions=True)(self._consume)
+        self._plain = {settings.names.of(topic): topic for topic in settings.topics}
+        for name in self._plain:
+            channel = self.app.topic(name, schema=BatchSchema())
+            self.app.agent(channel, name=f"on-{name}", isolated_partitions=True)(self._consume)
         self.app.on_rebalance_complete.connect(self._on_assigned)
         self.app.on_partitions_revoked.connect(self._on_revoked)
 
@@ -269,6 +271,15 @@ class Worker:
     def consumer(self) -> BatchConsumer:
         """The consumer, which knows the positions."""
         return cast("BatchConsumer", self.app.consumer)
+
+    def kafkas(self, partition: Partition) -> TP:
+        """Tell what Kafka calls a partition."""
+        topic, number = partition
+        return TP(self._settings.names.of(topic), number)
+
+    def plain(self, tp: TP) -> Partition:
+        """Tell what the handler calls a partition."""
+        return self._plain.get(tp.topic, tp.topic), tp.partition
 
     @property
     def settled(self) -> bool:
@@ -340,7 +351,8 @@ class Worker:
             if admitted is None:
                 continue
             try:
-                if await self._handler.process(admitted):
+                plain = msgspec.structs.replace(admitted, topic=self._plain[admitted.topic])
+                if await self._handler.process(plain):
                     self.consumer.acknowledge(admitted)
                     crash_point("acknowledged")
                 else:
@@ -352,9 +364,9 @@ class Worker:
     async def _on_assigned(self, *_: Any, **__: Any) -> None:
         if not self.consumer.assigned:
             return  # the next rebalance has begun already
-        inputs = {tp for tp in self.consumer.assignment() if tp.topic in self._settings.topics}
+        inputs = {tp for tp in self.consumer.assignment() if tp.topic in self._plain}
         # Faust cancels this when the next rebalance begins; taking over is not to be cut in half.
-        await asyncio.shield(self._take_over(frozenset((tp.topic, tp.partition) for tp in inputs)))
+        await asyncio.shield(self._take_over(frozenset(map(self.plain, inputs))))
 
     async def _take_over(self, partitions: frozenset[Partition]) -> None:
         async with self._turn:
@@ -394,7 +406,7 @@ def check_broker(settings: WorkerSettings) -> None:
 
     """
     found = look_at_cluster(settings.broker, settings.broker_timeout_s).partitions
-    for topic in settings.topics:
+    for topic in map(settings.names.of, settings.topics):
         count = found.get(topic, 0)
         if count != settings.partitions:
             raise ConfigError(

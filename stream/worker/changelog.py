@@ -43,6 +43,10 @@ MARK = keys.own("changelog")
 END: Writes = {MARK: None}
 """What a session writes first, to learn for sure where the changelog ends; it changes no store."""
 
+UNFINISHED = keys.own("bootstrap")
+"""Key of what a bootstrap writes before all else, and removes from all partitions at once when it
+has come to its end (:mod:`stream.worker.bootstrap`)."""
+
 STAGES = ("member", "job")
 """Each has a changelog of its own."""
 

@@ -1,7 +1,8 @@
 """Named places between any two steps of a session, at which a test can let the process die.
 
-``hearback worker`` arms them from the environment: ``HEARBACK_CRASH_AT=committed:3`` kills the
-process, as ``kill -9`` would, when it comes to the point ``committed`` for the third time;
+``hearback worker`` and ``bootstrap`` arm them from the environment:
+``HEARBACK_CRASH_AT=committed:3`` kills the process, as ``kill -9`` would, when it comes to the
+point ``committed`` for the third time;
 ``committed:3:freeze`` stops it there, once, until somebody sends SIGCONT.
 """
 
@@ -33,6 +34,14 @@ POINTS = (
 )
 """In the order in which a session comes to them."""
 
+BOOTSTRAP_POINTS = (
+    "marked",  # workers refuse the application id, nothing is loaded
+    "committing",  # some of the state is on its way
+    "loaded",  # all of it is in the changelogs, which are not complete
+    "bootstrapped",  # they are; the data folder is not
+)
+"""Those of ``hearback bootstrap``."""
+
 _left: dict[str, int] = {}
 _how: dict[str, signal.Signals] = {}
 
@@ -50,7 +59,7 @@ def arm(environment: Mapping[str, str]) -> None:
     name, _, rest = wanted.partition(":")
     times, _, how = rest.partition(":")
     times, how = times or "1", how or "die"
-    if name not in POINTS or not times.isdigit() or how not in {"die", "freeze"}:
+    if name not in POINTS + BOOTSTRAP_POINTS or not times.isdigit() or how not in {"die", "freeze"}:
         raise ConfigError(f"{VARIABLE}={wanted}: points are {', '.join(POINTS)}, as name:times")
     _left[name] = int(times)
     _how[name] = signal.SIGSTOP if how == "freeze" else signal.SIGKILL

@@ -33,20 +33,19 @@ from stream.partitions import MemberPartition, Unit
 from stream.policy import Policy
 from stream.records import CONSUMED
 from stream.worker.app import Partition as TopicPartition
-from stream.worker.changelog import STAGES, changelog_of
+from stream.worker.changelog import STAGES
 from stream.worker.checkpoint import Checkpointed, CheckpointFolder
-from stream.worker.cluster import ids_of_topics
 from stream.worker.crashpoints import crash_point
 from stream.worker.data_folder import DataFolder, Place
 from stream.worker.requests import Requests
 from stream.worker.session import Session, SessionSettings
 from stream.worker.standby import Standbys
+from stream.worker.topics import ids_of_application
 from stream.worker.transport import RecordBatch
 
 _log = logging.getLogger(__name__)
 
 _THREADS = 64  # for what blocks: fences, recoveries, commits
-_ANSWER_S = 10.0
 _FIRST_PAUSE_S = 0.25  # before a lost session is followed by a new one
 _LONGEST_PAUSE_S = 30.0
 _SIZES_S = 10.0  # between two looks at the sizes of the stores
@@ -377,15 +376,14 @@ class Host:
         """Ask once per assignment what Kafka calls the topics."""
         async with self._asking:
             if self._topic_ids is None:
-                changelogs = (changelog_of(self._settings.application_id, each) for each in STAGES)
                 self._topic_ids = (
-                    {}
-                    if self._settings.embedded
-                    else await self._in_thread(
-                        ids_of_topics, self._settings.broker, (*CONSUMED, *changelogs), _ANSWER_S
-                    )
+                    {} if self._settings.embedded else await self._in_thread(self._ask_ids)
                 )
             return self._topic_ids
+
+    def _ask_ids(self) -> dict[str, str]:
+        settings = self._settings
+        return ids_of_application(settings.broker, settings.application_id, settings.names)
 
     async def _check_not_lost(self, fresh: Iterable[TopicPartition]) -> None:
         """Refuse to begin in the middle of a topic, without the state of its beginning.

@@ -61,7 +61,7 @@ def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
 
     """
     model = load_model(options.model)
-    partitions, embedded = check_topics(
+    partitions, embedded, names = check_topics(
         options.broker, options.application_id, options.policy.labels.window_ms
     )
     data = DataFolder(options.data_dir, options.application_id)
@@ -99,6 +99,7 @@ def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
             broker=options.broker,
             application_id=options.application_id,
             partitions=partitions,
+            names=names,
             idle_timeout_ms=options.idle_timeout_ms,
             embedded=embedded,
         )
@@ -127,6 +128,7 @@ def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
                 application_id=options.application_id,
                 data_dir=own_folder,
                 topics=CONSUMED,
+                names=names,
                 partitions=partitions,
                 embedded=embedded,
                 session_timeout_s=options.session_timeout_ms / 1000.0,

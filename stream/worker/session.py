@@ -21,16 +21,23 @@ from concurrent.futures import Executor
 
 import msgspec
 
-from stream.errors import InterruptedSessionError
+from stream.errors import InterruptedSessionError, StateError
 from stream.global_model import GlobalModel
 from stream.partitions import JobPartition, MemberPartition, Partition, Unit
 from stream.policy import Policy
+from stream.records import PLAIN, TopicNames
 from stream.state.overlay import Overlay
 from stream.state.store import Store, Writes
-from stream.worker.changelog import END, MARK, Changelog, Mark, changelog_of, save_mark
+from stream.worker.changelog import END, MARK, UNFINISHED, Changelog, Mark, changelog_of, save_mark
 from stream.worker.crashpoints import crash_point
 from stream.worker.data_folder import DataFolder, Place
 from stream.worker.transactions import Transactions
+
+
+def session_of(application_id: str, place: Place) -> str:
+    """Name the transactional producer of a partition's sessions."""
+    stage, number = place
+    return f"{application_id}-{stage}-{number}"
 
 
 class SessionSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +46,8 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True):
     broker: str
     application_id: str
     partitions: int
+    names: TopicNames = PLAIN
+    """What Kafka calls the topics."""
     idle_timeout_ms: int = 60_000
     embedded: bool = False
     """The broker is the embedded one, which shows transactions that were never committed."""
@@ -116,7 +125,11 @@ class Session:
             whole_units=settings.embedded,
         )
         self._transactions = Transactions(
-            settings.broker, f"{settings.application_id}-{stage}-{number}", topic, number
+            settings.broker,
+            session_of(settings.application_id, place),
+            topic,
+            number,
+            settings.names,
         )
 
     def open(self) -> Recovery:
@@ -145,6 +158,13 @@ class Session:
         )
         self._on_remaining(0)
         crash_point("recovered")
+        if self._store.get(UNFINISHED) is not None:
+            self._data.renew(self.place)  # begun again, the changelog will be another one
+            application_id = self._settings.application_id
+            raise StateError(
+                f"the state of application id {application_id} is being loaded, or was not to its"
+                " end: wait for hearback bootstrap, or begin it again"
+            )
         self._overlay = Overlay(self._store)
         self.partition = self._make_partition()
         writes = self._overlay.drain()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -23,9 +23,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from stream.commands import control_of
 from stream.errors import BrokerError, ConfigError
-from stream.records import COEFFICIENTS, CONSUMED, DEAD_LETTERS, TOPICS
+from stream.records import COEFFICIENTS, CONSUMED, DEAD_LETTERS, PLAIN, TOPICS, TopicNames
 from stream.worker.changelog import DELETE_RETENTION_MS, MAX_VALUE_BYTES, STAGES, changelog_of
-from stream.worker.cluster import Cluster, client_settings, look_at_cluster
+from stream.worker.cluster import Cluster, client_settings, ids_of_topics, look_at_cluster
 
 _T = TypeVar("_T")
 
@@ -46,14 +46,26 @@ class TopicPlan(msgspec.Struct, frozen=True):
     settings: Mapping[str, str]
     same_count: bool = True
     """Whether it must have the partition count of the others."""
+    consumed: bool = False
+    """Whether workers read it."""
 
 
-def plans(application_id: str, window_ms: int) -> list[TopicPlan]:
+class Checked(NamedTuple):
+    """Topics that are as they have to be."""
+
+    partitions: int
+    embedded: bool
+    """Whether this is the embedded broker."""
+    names: TopicNames
+
+
+def plans(application_id: str, window_ms: int, names: TopicNames = PLAIN) -> list[TopicPlan]:
     """Return all topics of an application id.
 
     Args:
         application_id: names the changelogs.
         window_ms: the label policy's; what is read is kept for twice as long.
+        names: what the topics are called.
 
     """
     kept = {"cleanup.policy": "delete", "retention.ms": str(2 * window_ms), "retention.bytes": "-1"}
@@ -63,9 +75,9 @@ def plans(application_id: str, window_ms: int) -> list[TopicPlan]:
         "max.message.bytes": str(MAX_VALUE_BYTES + _OVERHEAD_BYTES),
     }
     return [
-        *(TopicPlan(name, False, kept) for name in CONSUMED),
-        TopicPlan(COEFFICIENTS, True, compacted),
-        TopicPlan(DEAD_LETTERS, False, kept, same_count=False),
+        *(TopicPlan(names.of(topic), False, kept, consumed=True) for topic in CONSUMED),
+        TopicPlan(names.of(COEFFICIENTS), True, compacted),
+        TopicPlan(names.of(DEAD_LETTERS), False, kept, same_count=False),
         TopicPlan(control_of(application_id), True, compacted, same_count=False),
         *(TopicPlan(changelog_of(application_id, stage), True, changelog) for stage in STAGES),
     ]
@@ -77,6 +89,7 @@ def create_topics(
     window_ms: int,
     partitions: int | None = None,
     replication: int | None = None,
+    names: TopicNames | None = None,
 ) -> dict[str, bool]:
     """Create the topics that are missing, after checking those that are there.
 
@@ -85,6 +98,7 @@ def create_topics(
         application_id: names the changelogs. window_ms: the label policy's.
         partitions: of each topic; None: as those that are there, else 12.
         replication: copies of each; None: 3, or as many as there are brokers.
+        names: what they are called; None: as those that are there.
 
     Returns:
         Topic → whether it was made now.
@@ -95,7 +109,9 @@ def create_topics(
 
     """
     cluster = look_at_cluster(broker, _ANSWER_S)
-    wanted = plans(application_id, window_ms)
+    wanted = plans(
+        application_id, window_ms, names or TopicNames.among(application_id, cluster.partitions)
+    )
     if cluster.embedded:
         raise ConfigError(
             "the embedded broker makes its topics itself:"
@@ -119,10 +135,8 @@ def create_topics(
     return {plan.name: plan in missing for plan in wanted}
 
 
-def check_topics(broker: str, application_id: str, window_ms: int) -> tuple[int, bool]:
-    """Return the partition count of the topics and whether the broker is the embedded one.
-
-    Called before a worker starts.
+def check_topics(broker: str, application_id: str, window_ms: int) -> Checked:
+    """Look at the topics before a worker starts.
 
     Raises:
         BrokerError: no broker answers.
@@ -130,7 +144,8 @@ def check_topics(broker: str, application_id: str, window_ms: int) -> tuple[int,
 
     """
     cluster = look_at_cluster(broker, _ANSWER_S)
-    wanted = plans(application_id, window_ms)
+    names = TopicNames.among(application_id, cluster.partitions)
+    wanted = plans(application_id, window_ms, names)
     if cluster.embedded:
         cluster = _make_on_first_use(broker, cluster, wanted)
     missing = [plan.name for plan in wanted if not cluster.partitions.get(plan.name)]
@@ -146,7 +161,37 @@ def check_topics(broker: str, application_id: str, window_ms: int) -> tuple[int,
         problems = _problems(AdminClient(client_settings(broker)), wanted)
         if problems:
             raise ConfigError("; ".join(problems))
-    return count, cluster.embedded
+    return Checked(count, cluster.embedded, names)
+
+
+def ids_of_application(broker: str, application_id: str, names: TopicNames) -> dict[str, str]:
+    """Ask what Kafka calls the topics of an application id: by plain name, changelogs by theirs.
+
+    Raises:
+        BrokerError: it does not answer, or there is no such topic.
+
+    """
+    called = {topic: names.of(topic) for topic in CONSUMED}
+    called |= {name: name for name in (changelog_of(application_id, each) for each in STAGES)}
+    ids = ids_of_topics(broker, called.values(), _ANSWER_S)
+    return {topic: ids[name] for topic, name in called.items()}
+
+
+def remove_topics(broker: str, names: Sequence[str]) -> None:
+    """Delete topics, and wait until they are gone.
+
+    Raises:
+        BrokerError: the broker does not answer, or refuses.
+
+    """
+    client = AdminClient(client_settings(broker))
+    for name, future in client.delete_topics(list(names), request_timeout=_ANSWER_S).items():
+        _result(future, f"topic {name} cannot be deleted")
+    deadline = time.monotonic() + _SEEN_S
+    while set(names) & look_at_cluster(broker, _ANSWER_S).partitions.keys():
+        if time.monotonic() > deadline:
+            raise BrokerError(f"the topics {', '.join(names)} were deleted, but are still seen")
+        time.sleep(0.1)
 
 
 def _partition_count(cluster: Cluster, wanted: Sequence[TopicPlan], asked: int | None) -> int:
@@ -216,12 +261,12 @@ def _check_no_earlier_life(
     broker: str, application_id: str, cluster: Cluster, missing: Sequence[TopicPlan]
 ) -> None:
     """Refuse to make a topic anew under a state that knows its earlier life."""
-    gone = [plan.name for plan in missing if plan.name in CONSUMED]
+    gone = [plan.name for plan in missing if plan.consumed]
     if not gone:
         return
     for stage in STAGES:
         changelog = changelog_of(application_id, stage)
-        if _has_records(broker, changelog, cluster.partitions.get(changelog, 0)):
+        if has_records(broker, changelog, cluster.partitions.get(changelog, 0)):
             raise ConfigError(
                 f"there is no topic {', '.join(gone)}, but {changelog} has state of its earlier"
                 " life: a topic that is made anew begins at offset 0 again. Start over under"
@@ -229,7 +274,13 @@ def _check_no_earlier_life(
             )
 
 
-def _has_records(broker: str, topic: str, partitions: int) -> bool:
+def has_records(broker: str, topic: str, partitions: int) -> bool:
+    """Tell whether a topic holds anything, if only the trace of an aborted transaction.
+
+    Raises:
+        BrokerError: it cannot be read.
+
+    """
     consumer = Consumer(client_settings(broker) | {"group.id": "hearback-topics"})
     try:
         for number in range(partitions):

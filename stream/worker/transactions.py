@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Delivery
 
 from stream.errors import BrokerError, FencedError, StateError
-from stream.records import Message
+from stream.records import PLAIN, Message, TopicNames
 from stream.state.partition_state import LAST_OF_UNIT
 from stream.state.store import Writes
 from stream.worker.changelog import MAX_VALUE_BYTES
@@ -49,10 +49,19 @@ class Transactions:
         broker: where to.
         transactional_id: of the partition.
         changelog: its topic. partition: the number in it.
+        names: what Kafka calls the topics of messages.
 
     """
 
-    def __init__(self, broker: str, transactional_id: str, changelog: str, partition: int) -> None:
+    def __init__(
+        self,
+        broker: str,
+        transactional_id: str,
+        changelog: str,
+        partition: int,
+        names: TopicNames = PLAIN,
+    ) -> None:
+        self._names = names
         self._changelog = changelog
         self._partition = partition
         self._last_offset: int | None = None
@@ -147,7 +156,7 @@ class Transactions:
 
     def _produce(self, message: Message) -> None:
         self._producer.produce(
-            message.topic,
+            self._names.of(message.topic),
             message.value,
             message.key,
             _BY_KEY if message.partition is None else message.partition,

@@ -18,7 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 
 from stream.errors import ConfigError
 from stream.policy import DAY_MS
-from stream.records import APPLICATIONS, LABELS
+from stream.records import APPLICATIONS, LABELS, PLAIN
 from stream.worker.topics import check_topics, create_topics
 from tests.integration.test_crashes import wait_for_partitions
 from tests.integration.test_several_workers import wait_for
@@ -51,9 +51,9 @@ def test_topics_are_as_they_have_to_be(client: AdminClient, broker: str) -> None
     """Made once, with counts, retention and compaction; a second time nothing is made."""
     made = create_topics(broker, "app", WINDOW_MS)
     assert set(made.values()) == {True}
-    assert len(made) == 8
+    assert len(made) == 9
     assert set(create_topics(broker, "app", WINDOW_MS).values()) == {False}
-    assert check_topics(broker, "app", WINDOW_MS) == (12, False)
+    assert check_topics(broker, "app", WINDOW_MS) == (12, False, PLAIN)
     labels = settings(client, LABELS)
     assert labels("cleanup.policy") == "delete"
     assert int(labels("retention.ms")) == 28 * DAY_MS

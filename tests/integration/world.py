@@ -33,7 +33,7 @@ from producers.truth import SimulationSettings, draw_truth
 from stream.global_model import GlobalModel, load_model
 from stream.labels.ladder import BY_NAME, rung
 from stream.policy import DAY_MS, Policy, load_policy
-from stream.records import CONSUMED, LABELS
+from stream.records import COEFFICIENTS, CONSUMED, LABELS, PLAIN, TopicNames
 from stream.replay import replay
 from stream.run_folder import STATE, RunFolder
 from stream.state.overlay import Overlay
@@ -82,18 +82,21 @@ class Learned(NamedTuple):
 class Market:
     """A log with its model and policy, and what its closed replay says.
 
-    Made once for all tests.
+    Made once for all tests. ``trained_days``: of the log, for the model; None: all.
     """
 
-    def __init__(self, folder: Path, settings: SimulationSettings) -> None:
+    def __init__(
+        self, folder: Path, settings: SimulationSettings, trained_days: int | None = None
+    ) -> None:
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         self.start_ms = settings.start_ms
         self.log = folder / "log.jsonl.gz"
         self.policy_file = folder / "policy.toml"
         self.policy_file.write_text(_POLICY)
         self.policy: Policy = load_policy(self.policy_file)
         self.events = write_lines(self.log, simulate(settings))
-        until_ms = settings.start_ms + settings.days * DAY_MS
+        until_ms = settings.start_ms + (trained_days or settings.days) * DAY_MS
         trainer = Trainer(self.policy, until_ms, draw_truth(settings).feature_names)
         trainer.read(merge([self.log]), lambda _: None)
         trainer.fit(folder / "model")
@@ -105,6 +108,17 @@ class Market:
         store = RocksStore(folder / "run" / STATE, read_only=True)
         self.learned = {stage: self.learned_in(store, stage) for stage in EFFECTS}
         store.close()
+
+    def replay_until(self, time_ms: int) -> Path:
+        """Replay the events before a time, in their order, and leave the end open."""
+        run = self.folder / f"run-{time_ms}"
+        if not run.exists():
+            log = self.folder / f"log-{time_ms}.jsonl"
+            lines = (line for line in merge([self.log]) if decode_raw_time(line.raw) < time_ms)
+            write_lines(log, (line.raw for line in lines))
+            with RunFolder(run) as folder:
+                replay(merge([log]), folder, self.policy, self.model, self.model.space)
+        return run
 
     def learned_in(self, store: Store, stage: str) -> dict[str, Learned]:
         """Everything that a store knows of a stage's entities."""
@@ -241,6 +255,9 @@ class World:
         self.market = market
         self.partitions = partitions
         self.application_id = f"test-{time.monotonic_ns()}"
+        self.names = PLAIN
+        self.history: list[bytes] = []
+        """Label messages from before the first live event: those of a replay."""
         self.workers: list[Worker] = []
         self._producers: list[subprocess.Popen[bytes]] = []
         remove_topics(broker)
@@ -253,6 +270,29 @@ class World:
         worker = Worker(self, name, crash_at, **more)
         self.workers.append(worker)
         return worker
+
+    def bootstrap(
+        self, application_id: str, run: Path, *arguments: object, crash_at: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Load a replay's state into a new application id; it is the one looked at from now on."""
+        environment = dict(os.environ)
+        if crash_at is not None:
+            environment[VARIABLE] = crash_at
+        self.application_id = application_id
+        self.names = TopicNames.own(application_id)
+        self.history = (run / "labels.jsonl").read_bytes().splitlines()
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "stream.cli", "bootstrap", "--broker", self.broker),
+                *("--run", str(run), "--app-id", application_id),
+                *("--policy", str(self.market.policy_file), *map(str, arguments)),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+            env=environment,
+        )
 
     def produce(self, *arguments: object, wait: bool = True) -> subprocess.Popen[bytes]:
         """Play the log."""
@@ -313,8 +353,8 @@ class World:
         self, enough: Callable[[Last], bool], patience_s: float = _PATIENCE_S
     ) -> list[bytes]:
         """Read labels from the start until what they say is enough."""
-        values: list[bytes] = []
-        last: Last = {}
+        values = list(self.history)
+        last = last_labels(values, self.market.model)
         deadline = time.monotonic() + patience_s
         for messages in self.reading(LABELS):
             new = [message.value() or b"" for message in messages]
@@ -345,7 +385,8 @@ class World:
             }
         )
         try:
-            consumer.assign([TopicPartition(topic, n, 0) for n in range(self.partitions)])
+            name = self.names.of(topic)
+            consumer.assign([TopicPartition(name, n, 0) for n in range(self.partitions)])
             while True:
                 found = consumer.consume(2000, 0.2)
                 errors = [error for message in found if (error := message.error())]
@@ -410,18 +451,39 @@ class World:
             learned |= self.market.learned_in(store, stage)
         return learned
 
+    def published(self) -> dict[bytes, bytes | None]:
+        """The newest coefficients of each entity, as a consumer of their topic keeps them."""
+        found: dict[bytes, bytes | None] = {}
+        quiet = 0
+        for messages in self.reading(COEFFICIENTS):
+            found |= {message.key() or b"": message.value() for message in messages}
+            quiet = 0 if messages else quiet + 1
+            if quiet == 10:
+                break
+        return found
+
     def committed_share(self) -> float:
         """How much of the inputs the group has committed, 0 … 1."""
         consumer = Consumer(
             {"bootstrap.servers": self.broker, "group.id": self.application_id, "log_level": 0}
         )
         try:
-            places = [TopicPartition(t, n) for t in CONSUMED for n in range(self.partitions)]
+            places = [
+                TopicPartition(self.names.of(t), n)
+                for t in CONSUMED
+                for n in range(self.partitions)
+            ]
             ends = [consumer.get_watermark_offsets(place, timeout=10)[1] for place in places]
             done = [max(place.offset, 0) for place in consumer.committed(places, timeout=10)]
         finally:
             consumer.close()
         return sum(done) / max(sum(ends), 1)
+
+
+def decode_raw_time(raw: bytes) -> int:
+    """Event time of a line, in milliseconds."""
+    time_ms: int = msgspec.json.decode(raw)["event_time_ms"]
+    return time_ms
 
 
 def last_labels(lines: Sequence[bytes], model: GlobalModel) -> Last:
