@@ -137,6 +137,7 @@ class RocksStore:
     ) -> None:
         if read_only and not (path / "CURRENT").exists():
             raise StateError(f"{path} holds no state")
+        self._path = path
         options = self._options = _options(memory)
         self._unlogged = WriteOptions()
         self._unlogged.disable_wal = True  # type: ignore[method-assign, assignment]  # no method
@@ -164,12 +165,22 @@ class RocksStore:
 
     def get(self, key: bytes) -> bytes | None:
         """Value of a key."""
-        found: bytes | None = self._db.get(key)
+        try:
+            found: bytes | None = self._db.get(key)
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            raise self._unreadable(error) from None
         return found
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Values of several keys, in their order."""
-        found = self._db.get(list(keys))
+        try:
+            found = self._db.get(list(keys))
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            raise self._unreadable(error) from None
         return list(found or ())
 
     def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -181,6 +192,12 @@ class RocksStore:
         while iterator.valid():
             yield iterator.key(), iterator.value()
             iterator.next()
+        try:
+            iterator.status()  # a block that cannot be read ends an iterator as the end does
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            raise self._unreadable(error) from None
 
     def write(self, writes: Writes, *, logged: bool = True) -> None:
         """Apply all writes at once; what is not logged is safe only after :meth:`flush`."""
@@ -239,6 +256,14 @@ class RocksStore:
                     ticks[what] = int(count)
         sizes = [self._db.property_int_value(name) or 0 for name in _SIZES]
         return StoreSize(sum(sizes), ticks["hit"], ticks["miss"])
+
+    def _unreadable(self, error: Exception) -> StateError:
+        """Translate what rocksdict raises while reading: a bare Exception with RocksDB's status."""
+        if str(error).startswith("Corruption"):
+            return DamagedStateError(
+                f"{self._path} is damaged: {error}; remove it, a worker makes it again"
+            )
+        return StateError(f"{self._path} cannot be read: {error}")
 
     def close(self) -> None:
         """Release the folder."""

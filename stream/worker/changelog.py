@@ -34,6 +34,9 @@ from stream.worker.crashpoints import crash_point
 DELETE_RETENTION_MS = 7 * 24 * 3_600_000
 """How long tombstones stay in a changelog at least."""
 
+TOO_OLD_MS = DELETE_RETENTION_MS // 2
+"""A store that was at the end longer ago may have missed deletions."""
+
 MAX_VALUE_BYTES = 4 << 20
 """Largest record of a changelog; an entity's state stays far below."""
 
@@ -50,7 +53,6 @@ has come to its end (:mod:`stream.worker.bootstrap`)."""
 STAGES = ("member", "job")
 """Each has a changelog of its own."""
 
-_TOO_OLD_MS = DELETE_RETENTION_MS // 2
 _ANSWER_S = 10.0
 _SILENCE_S = 30.0  # without a record or an end, before that is an error
 _POLL_S = 0.05
@@ -67,7 +69,7 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
     offset: int
     """The next record to apply."""
     applied_ms: int
-    """When the newest record was applied; wall clock."""
+    """When it was last at the changelog's end, or begun; wall clock."""
 
     def at(self, offset: int, now_ms: int) -> Mark:
         """Return the mark of a store that has come as far as this."""
@@ -245,7 +247,7 @@ class Changelog:
     def is_too_old(self, mark: Mark, end: int, now_ms: int) -> bool:
         """Whether a store is not at the end, and may have missed deletions that have vanished."""
         behind = end - mark.offset > 1  # one may be a transaction's end
-        return behind and mark.offset > 0 and now_ms - mark.applied_ms > _TOO_OLD_MS
+        return behind and mark.offset > 0 and now_ms - mark.applied_ms > TOO_OLD_MS
 
     def records(self) -> Iterator[tuple[int, bytes, bytes | None]]:
         """Give (offset, key, value) of all that it keeps, up to its end as of now.
@@ -345,6 +347,9 @@ class Changelog:
                         continue  # there is more, which the broker does not show yet
                     return apply(store, writes, mark.at(end, now_ms()), logged=False), count
                 key, value = message.key() or b"", message.value()
+                if key == MARK and self._whole_units:
+                    unit.clear()  # of a session that did not come to the end of a unit
+                    continue
                 unit[key] = value
                 count += 1
                 if value is not None:
@@ -355,7 +360,8 @@ class Changelog:
                     unit.clear()
             on_offset(offset)
             if size >= _CHUNK_BYTES and not self._whole_units:
-                mark = apply(store, writes, mark.at(offset + 1, now_ms()), logged=False)
+                # Not at the end: as old as before.
+                mark = apply(store, writes, mark.at(offset + 1, mark.applied_ms), logged=False)
                 writes.clear()
                 size = 0
                 crash_point("recovering")

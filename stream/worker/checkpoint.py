@@ -8,6 +8,7 @@ worker that is started on it (or on a copy) brings each store up to its changelo
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import msgspec
@@ -38,13 +39,11 @@ class CheckpointFolder:
 
     def __init__(self, out: Path, application_id: str) -> None:
         self._out = out
-        self._making = out.with_name(f"{out.name}.part")
+        self._making = out.with_name(f"{out.name}.part-{time.time_ns()}")  # nobody else's
         self._stores = 0
         if out.exists():
             raise ConfigError(f"{out} is there already: name another folder")
         try:
-            if self._making.exists():
-                shutil.rmtree(self._making)  # of an attempt that was cut short
             self._making.mkdir(parents=True)
             say_whose(self._making, application_id)
         except OSError as error:

@@ -15,6 +15,7 @@ _log = logging.getLogger(__name__)
 
 _PARTITION = 0  # commands are few: one partition is used, whatever the topic has
 _POLL_S = 0.5
+_AGAIN_S = 5.0  # after trouble
 _SENT_S = 15.0
 
 
@@ -76,6 +77,12 @@ class CommandReader:
         return list(self._newest.values())
 
     def _read(self) -> None:
+        while not self._done.is_set():
+            self._read_on()
+            self._done.wait(_AGAIN_S)
+
+    def _read_on(self) -> None:
+        """Read from the beginning until told to stop, or until there is trouble."""
         consumer = Consumer(self._settings)
         try:
             consumer.assign([TopicPartition(self._topic, _PARTITION, OFFSET_BEGINNING)])

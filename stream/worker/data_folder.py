@@ -22,9 +22,9 @@ from pathlib import Path
 
 import msgspec
 
-from stream.errors import ConfigError, DamagedStateError
+from stream.errors import ConfigError, DamagedStateError, StateError
 from stream.state.store import RocksMemory, RocksStore
-from stream.worker.changelog import STAGES
+from stream.worker.changelog import STAGES, TOO_OLD_MS
 
 FORMAT = 1
 """Version of the folder's layout."""
@@ -159,9 +159,14 @@ class DataFolder:
         return int(self._memory.cache.get_usage())
 
     def renew(self, place: Place) -> RocksStore:
-        """Throw the store of a partition away; return an empty one."""
+        """Throw the store of a partition away; return an empty one.
+
+        Raises:
+            StateError: it cannot be thrown away.
+
+        """
         self.close(place)
-        shutil.rmtree(self._folder(place), ignore_errors=True)
+        self._remove(self._folder(place))
         return self.store(place)
 
     def close(self, place: Place) -> None:
@@ -171,16 +176,36 @@ class DataFolder:
             found.close()
 
     def keep_only(self, places: Collection[Place]) -> None:
-        """Close all other stores."""
+        """Close all other stores, and remove those that would be begun anew anyway.
+
+        A copy of a partition that went elsewhere would else be kept for ever, with everybody who
+        was forgotten since.
+        """
         for place in self._open.keys() - places:
             self.close(place)
+        for place in set(places_in(self.path)).difference(places):
+            folder = self._folder(place)
+            newest_s = max((path.stat().st_mtime for path in folder.iterdir()), default=0.0)
+            if time.time() - newest_s > TOO_OLD_MS / 1000:
+                self._remove(folder)
 
     def release(self) -> None:
         """Close all stores and let another worker have the folder."""
         try:
-            self.keep_only(())
+            for place in list(self._open):
+                self.close(place)
         finally:
             os.close(self._lock)
+
+    def _remove(self, folder: Path) -> None:
+        """Remove a store; under another name first, so that it is gone or still whole."""
+        gone = self.path / f"removed-{folder.name}-{time.time_ns()}"
+        try:
+            if folder.exists():
+                folder.rename(gone)
+        except OSError as error:
+            raise StateError(f"{folder} cannot be removed: {error.strerror}") from None
+        shutil.rmtree(gone, ignore_errors=True)
 
     def _folder(self, place: Place) -> Path:
         return self.path / name_of(place)

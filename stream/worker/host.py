@@ -196,6 +196,7 @@ class Host:
 
     def leaving(self) -> None:
         """Let go of what waits: a rebalance or the end has begun."""
+        self._standbys.leave()
         for owned in self._owned.values():
             owned.wake()
 
@@ -226,7 +227,9 @@ class Host:
             self._unassigned_since = None
         self._topic_ids = None
         await self._requests.open()
+        watch = asyncio.create_task(self._tell_unattended())
         outcomes = await asyncio.gather(*map(self._begin, owned), return_exceptions=True)
+        watch.cancel()
         for outcome in outcomes:
             if outcome is not None:
                 raise outcome
@@ -367,7 +370,7 @@ class Host:
             await self._check_not_lost(positions.keys() - known.keys())
             await self._control.seek(known)
         except BaseException:
-            await session.end()
+            await asyncio.shield(session.end())
             raise
         self._metrics.recovered(stage, recovery.records, recovery.seconds)
         owned.opened(session)
@@ -443,7 +446,7 @@ class Host:
         async with owned.lock:
             session, owned.session = owned.session, None
         if session is not None:
-            await session.end()
+            await asyncio.shield(session.end())
 
     # -- work --------------------------------------------------------------------------------
 
@@ -463,14 +466,14 @@ class Host:
                 await asyncio.sleep(0)  # there may be a thousand units: others have their turn
         except BrokerError as error:
             owned.session = None
-            await session.end()
+            await asyncio.shield(session.end())
             self._renew_later(owned, error)
             return False
         except BaseException:
             # The actor of the partition's other topic waits for the lock: it must not flush what
             # was not done in full.
             owned.session = None
-            await session.end()
+            await asyncio.shield(session.end())
             raise
         self._metrics.applied(session.partition)
         return True
@@ -492,7 +495,7 @@ class Host:
                 partition.observe_end(lags.get(partition.input_topic) == 0, now_ms)
                 units = chain(partition.obey(self._commands(), now_ms), partition.tick(now_ms))
                 await self._work(owned, session, units)
-            self._metrics.standing(partition, lags, now_ms)
+                self._metrics.standing(partition, lags, now_ms)
         except Exception as error:  # noqa: BLE001 - nobody waits for this task
             self._control.fail(error)
         finally:
@@ -501,6 +504,13 @@ class Host:
     def _unassigned_s(self) -> float:
         since = self._unassigned_since
         return 0.0 if since is None else time.monotonic() - since
+
+    async def _tell_unattended(self) -> None:
+        """Say for how long nobody works where, while an assignment recovers: nothing ticks."""
+        while True:
+            for owned in self._owned.values():
+                self._metrics.unattended(*owned.place, owned.unattended_s())
+            await asyncio.sleep(1.0)
 
     def _tell_owned(self) -> None:
         self._metrics.owned(

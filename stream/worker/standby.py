@@ -23,7 +23,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from stream.errors import BrokerError, StateError
+from stream.errors import BrokerError, DamagedStateError, StateError
 from stream.state.store import Store
 from stream.worker.changelog import STAGES, Changelog, Mark, apply, changelog_of, consumer_settings
 from stream.worker.cluster import ids_of_topics
@@ -36,6 +36,7 @@ _ANSWER_S = 10.0
 _POLL_S = 0.1
 _RECORDS = 2_000
 _AGAIN_S = 5.0  # before what failed is tried again
+_LOST = {KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART}  # begun once more
 _FRESH_S = 600.0  # a copy at the end says so, or it would pass for old
 
 
@@ -70,7 +71,7 @@ class Standbys:
         self._now_ms = now_ms
         self._places: frozenset[Place] = frozenset()
         self._copies: dict[tuple[str, int], _Copy] = {}
-        self._complained: set[Place] = set()
+        self._complained: dict[Place, str] = {}
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -82,7 +83,7 @@ class Standbys:
     def behind(self) -> int:
         """How many copies are not at the end of their changelogs, or not followed yet."""
         copies = list(self._copies.values())
-        return len(self._places) - sum(copy.at_end for copy in copies)
+        return max(0, len(self._places) - sum(copy.at_end for copy in copies))
 
     def follow(self, places: Iterable[Place], fail: Callable[[Exception], object]) -> None:
         """Follow these until :meth:`stop`, which has to come first where some are followed.
@@ -99,8 +100,12 @@ class Standbys:
             )
             self._thread.start()
 
+    def leave(self) -> None:
+        """Begin to stop; does not block."""
+        self._ended.set()
+
     def stop(self) -> None:
-        """Let go of all stores; they stay open. Blocks for a moment."""
+        """Let go of all stores; they stay open. Blocks for a moment, or for a broker's answer."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
@@ -142,7 +147,7 @@ class Standbys:
                             missing.discard((stage, number))
                 if now_s - refreshed_s > _FRESH_S:
                     refreshed_s = now_s
-                    self._refresh()
+                    self._refresh(consumer)
                 for topic, number in self._apply(consumer.consume(_RECORDS, _POLL_S)):
                     stage = next(stage for stage in STAGES if topics[stage] == topic)
                     missing.add((stage, number))
@@ -157,16 +162,23 @@ class Standbys:
             store, mark = changelog.begin(
                 consumer, self._data.store(place), lambda: self._data.renew(place), self._now_ms
             )
-        except StateError as error:
-            if place not in self._complained:
-                self._complained.add(place)
-                _log.warning("%s-%d is not kept as a standby: %s", *place, error)
+        except DamagedStateError:
+            self._data.renew(place)  # it is followed at the next try
             return False
+        except (StateError, KafkaException) as error:
+            self._complain(place, error)
+            return False
+        self._complained.pop(place, None)
         self._copies[changelog.topic, changelog.partition] = _Copy(changelog, store, mark)
         consumer.incremental_assign(
             [TopicPartition(changelog.topic, changelog.partition, mark.offset or OFFSET_BEGINNING)]
         )
         return True
+
+    def _complain(self, place: Place, error: Exception) -> None:
+        if self._complained.get(place) != str(error):
+            self._complained[place] = str(error)
+            _log.warning("%s-%d is not kept as a standby: %s", *place, error)
 
     def _apply(self, found: Collection[Message]) -> list[tuple[str, int]]:
         """Write what came into the stores; return the copies that cannot be followed on."""
@@ -183,16 +195,24 @@ class Standbys:
             elif error.code() == KafkaError._PARTITION_EOF:
                 at[key] = message.offset() or 0
                 self._copies[key].at_end = True
-            elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+            elif error.code() in _LOST and key in self._copies:
                 lost.append(key)
-            elif not error.retriable():
+            elif error.fatal():
                 raise KafkaException(error)
+            else:
+                _log.info("standbys: %s", error)  # librdkafka goes on by itself
         for key, offset in at.items():
             copy = self._copies[key]
-            copy.mark = apply(copy.store, writes[key], copy.mark.at(offset, self._now_ms()))
+            now_ms = self._now_ms() if copy.at_end else copy.mark.applied_ms
+            copy.mark = apply(copy.store, writes[key], copy.mark.at(offset, now_ms))
         return lost
 
-    def _refresh(self) -> None:
-        for copy in self._copies.values():
-            if copy.at_end:
-                copy.mark = apply(copy.store, {}, copy.mark.at(copy.mark.offset, self._now_ms()))
+    def _refresh(self, consumer: Consumer) -> None:
+        """Let the copies that are at the end say so; a silent broker does not tell who is."""
+        for (topic, number), copy in self._copies.items():
+            if copy.at_end and not self._ended.is_set():
+                at = TopicPartition(topic, number)
+                _, end = consumer.get_watermark_offsets(at, timeout=_ANSWER_S)
+                if end <= copy.mark.offset:
+                    mark = copy.mark.at(copy.mark.offset, self._now_ms())
+                    copy.mark = apply(copy.store, {}, mark)

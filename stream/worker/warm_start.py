@@ -192,12 +192,13 @@ class Target:
         for stage, topic in self._changelogs.items():
             for number in range(cluster.partitions.get(topic, 0)):
                 changelog = Changelog(self._broker, topic, "", number)
-                if next(changelog.records(), None) is None:
+                unfinished = _is_unfinished(changelog)
+                if not unfinished and not _is_used(changelog):
                     continue
-                if not _is_unfinished(changelog):
+                if not unfinished:
                     raise ConfigError(
-                        f"application id {self._id} has state already ({stage}-{number}):"
-                        " bootstrap goes into a new one, name another --app-id"
+                        f"application id {self._id} has state already ({stage}-{number}), from a"
+                        " worker or a bootstrap that came to its end: name another --app-id"
                     )
                 wanted = plans(self._id, self._labels.window_ms, self.names)
                 remove_topics(
@@ -274,7 +275,7 @@ class Target:
             if end > ends[place] + 1 and _is_used(changelog):  # the mark's transaction has an end
                 raise ConfigError(
                     f"a worker of application id {self._id} has begun meanwhile: stop it, and begin"
-                    " the bootstrap again"
+                    " the bootstrap again under another --app-id"
                 )
 
     # -- meanwhile ---------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.errors import StateError
+from stream.errors import DamagedStateError, StateError
 from stream.state import keys
 from stream.state.overlay import Overlay
 from stream.state.store import MemoryStore, RocksStore, Store
@@ -74,6 +74,28 @@ def test_what_is_not_logged_is_lost_from_the_end_or_flushed(tmp_path: Path, how:
     if how == "flush":
         assert marked == 299
     assert store.get(b"logged") == (b"after" if how == "flush" else b"before")
+    store.close()
+
+
+def test_a_bad_block_is_an_error_not_the_end(tmp_path: Path) -> None:
+    """A scan that comes to it does not look complete, and a key in it does not look absent."""
+    store = RocksStore(tmp_path / "db")
+    keys_ = [b"%06d" % number for number in range(20_000)]
+    store.write({key: key * 4 for key in keys_})
+    store.flush()
+    store.close()
+    (table,) = (tmp_path / "db").glob("*.sst")
+    content = bytearray(table.read_bytes())
+    at = len(content) // 2
+    content[at : at + 64] = bytes(byte ^ 0xFF for byte in content[at : at + 64])
+    table.write_bytes(content)
+    store = RocksStore(tmp_path / "db")
+    with pytest.raises(DamagedStateError, match="is damaged"):
+        list(store.scan(b"", b"\xff"))
+    with pytest.raises(DamagedStateError, match="remove it"):
+        store.get_many(keys_)
+    with pytest.raises(DamagedStateError, match="remove it"):
+        [store.get(key) for key in keys_]
     store.close()
 
 
