@@ -174,6 +174,7 @@ class Host:
         self._sized_s = -_SIZES_S
         self._requests = Requests(data.path, self.checkpoint)
         self._topic_ids: dict[str, str] | None = None  # asked for anew in every assignment
+        self._not_told: tuple[float, str] | None = None  # when it was asked in vain, and why
         self._asking = asyncio.Lock()
         self._unassigned_since: float | None = time.monotonic()
         metrics.unassigned(self._unassigned_s)
@@ -377,11 +378,18 @@ class Host:
 
     async def _ids(self) -> dict[str, str]:
         """Ask once per assignment what Kafka calls the topics."""
+        began = time.monotonic()
         async with self._asking:
             if self._topic_ids is None:
-                self._topic_ids = (
-                    {} if self._settings.embedded else await self._in_thread(self._ask_ids)
-                )
+                if self._not_told is not None and self._not_told[0] > began:
+                    raise BrokerError(self._not_told[1])  # every place would wait as long again
+                try:
+                    self._topic_ids = (
+                        {} if self._settings.embedded else await self._in_thread(self._ask_ids)
+                    )
+                except BrokerError as error:
+                    self._not_told = time.monotonic(), str(error)
+                    raise
             return self._topic_ids
 
     def _ask_ids(self) -> dict[str, str]:

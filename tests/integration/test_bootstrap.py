@@ -39,7 +39,7 @@ def test_live_workers_go_on_where_history_ended(small_world: World) -> None:
     Workers read the whole log again: what history had changes nothing.
     """
     run = small_world.market.replay_until(half(small_world))
-    done = small_world.bootstrap("warm", run)
+    done = small_world.bootstrap(small_world.warm, run)
     assert done.returncode == 0, done.stderr
     assert "consumers: warm-coefficients, warm-labels" in done.stdout
     small_world.start("a")
@@ -48,12 +48,13 @@ def test_live_workers_go_on_where_history_ended(small_world: World) -> None:
     small_world.wait_until_final()
     small_world.check()
     check_published(small_world)
-    again = small_world.bootstrap("warm", run)
+    again = small_world.bootstrap(small_world.warm, run)
     assert again.returncode == 1
     assert len(again.stderr.splitlines()) == 1
     assert "bootstrap goes into a new one" in again.stderr
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_history_replayed_by_several_processes(small_world: World, tmp_path: Path) -> None:
     """A run with a state for each of three processes is split over the partitions likewise."""
@@ -66,7 +67,7 @@ def test_history_replayed_by_several_processes(small_world: World, tmp_path: Pat
     )
     assert replayed.returncode == 0, replayed.stderr
     assert len(list(run.glob("state/*/CURRENT"))) == 3
-    done = small_world.bootstrap("warm", run)
+    done = small_world.bootstrap(small_world.warm, run)
     assert done.returncode == 0, done.stderr
     small_world.start("a")
     small_world.produce("--from", half(small_world), "--close")
@@ -80,7 +81,7 @@ def test_from_the_end_of_the_inputs_with_a_data_folder(small_world: World) -> No
     small_world.produce("--until", half(small_world))
     run = small_world.market.replay_until(half(small_world))
     folder = small_world.folder / "a"
-    done = small_world.bootstrap("warm", run, "--positions", "end", "--data", folder)
+    done = small_world.bootstrap(small_world.warm, run, "--positions", "end", "--data", folder)
     assert done.returncode == 0, done.stderr
     assert not folder.with_name("a.part").exists()
     verified = hearback("state", "verify", "--broker", small_world.broker, "--checkpoint", folder)
@@ -96,6 +97,7 @@ def test_from_the_end_of_the_inputs_with_a_data_folder(small_world: World) -> No
     assert "is there already" in refused.stderr
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_from_a_time_of_the_records(small_world: World) -> None:
     """Workers read what was written since, and nothing of what was there before."""
@@ -104,7 +106,7 @@ def test_from_a_time_of_the_records(small_world: World) -> None:
     time.sleep(0.1)
     since_ms = time.time_ns() // 1_000_000
     small_world.produce("--from", half(small_world), "--close")
-    done = small_world.bootstrap("warm", run, "--positions", since_ms)
+    done = small_world.bootstrap(small_world.warm, run, "--positions", since_ms)
     assert done.returncode == 0, done.stderr
     worker = small_world.start("a")
     small_world.wait_until_final()
@@ -122,14 +124,14 @@ def test_what_is_cut_short_is_refused_and_begun_again(small_world: World) -> Non
     run = small_world.market.replay_until(half(small_world))
     folder = small_world.folder / "made"
     for crash_at in ("marked", "committing:3", "loaded"):
-        killed = small_world.bootstrap("warm", run, "--data", folder, crash_at=crash_at)
+        killed = small_world.bootstrap(small_world.warm, run, "--data", folder, crash_at=crash_at)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert not folder.exists()
         if crash_at != "committing:3":
             said = small_world.start("a").wait_for_failure()
             assert "hearback bootstrap, or begin it again" in said
     later = small_world.market.replay_until(half(small_world) + DAY_MS)
-    done = small_world.bootstrap("warm", later, "--data", folder)
+    done = small_world.bootstrap(small_world.warm, later, "--data", folder)
     assert done.returncode == 0, done.stderr
     assert folder.exists()
     shutil.rmtree(folder)
@@ -139,21 +141,23 @@ def test_what_is_cut_short_is_refused_and_begun_again(small_world: World) -> Non
     small_world.check()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_killed_when_all_is_done_it_is_done(small_world: World) -> None:
     """After the last transaction only the data folder is missing, and nobody needs it."""
     run = small_world.market.replay_until(half(small_world))
     folder = small_world.folder / "made"
-    killed = small_world.bootstrap("warm", run, "--data", folder, crash_at="bootstrapped")
+    killed = small_world.bootstrap(small_world.warm, run, "--data", folder, crash_at="bootstrapped")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not folder.exists()
-    assert "has state already" in small_world.bootstrap("warm", run).stderr
+    assert "has state already" in small_world.bootstrap(small_world.warm, run).stderr
     small_world.start("a")
     small_world.produce("--from", half(small_world), "--close")
     small_world.wait_until_final()
     small_world.check()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_cut_over_to_a_new_model(small_world: World, tmp_path: Path) -> None:
     """Another model, trained later, its replay and its workers beside the old ones: both are right.
@@ -170,7 +174,7 @@ def test_the_cut_over_to_a_new_model(small_world: World, tmp_path: Path) -> None
         assert market.model.version != small_world.market.model.version
         new = old
         new.market = market
-        done = new.bootstrap("new", market.replay_until(half(small_world)), "--positions", "end")
+        done = new.bootstrap(new.warm, market.replay_until(half(small_world)), "--positions", "end")
         assert done.returncode == 0, done.stderr
         worker = new.start("new")
         small_world.produce("--from", half(small_world), "--close")
@@ -180,7 +184,7 @@ def test_the_cut_over_to_a_new_model(small_world: World, tmp_path: Path) -> None
         new.check()
         check_published(new)
         known = next(iter(market.learned["member"]))
-        told = hearback("inspect", "member", known, "--broker", new.broker, "--app-id", "new")
+        told = hearback("inspect", "member", known, "--broker", new.broker, "--app-id", new.warm)
         assert told.returncode == 0, told.stderr
         worker.stop()
         refused = new.start("old-model", more=["--model", str(small_world.market.folder / "model")])
@@ -191,6 +195,7 @@ def test_the_cut_over_to_a_new_model(small_world: World, tmp_path: Path) -> None
         old.end()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_ctrl_c_leaves_nothing_half_used(small_world: World) -> None:
     """Interrupted, it says so in one line, and it can be begun again."""
@@ -198,7 +203,7 @@ def test_ctrl_c_leaves_nothing_half_used(small_world: World) -> None:
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "stream.cli", "bootstrap", "--broker", small_world.broker),
-            *("--run", str(run), "--app-id", "warm"),
+            *("--run", str(run), "--app-id", small_world.warm),
             *("--policy", str(small_world.market.policy_file)),
         ],
         stderr=subprocess.PIPE,
@@ -217,7 +222,7 @@ def test_ctrl_c_leaves_nothing_half_used(small_world: World) -> None:
         "hearback: interrupted: application id warm is not complete, workers refuse it; begin the"
         " bootstrap again"
     ]
-    assert small_world.bootstrap("warm", run).returncode == 0
+    assert small_world.bootstrap(small_world.warm, run).returncode == 0
 
 
 def check_published(world: World) -> None:

@@ -30,6 +30,7 @@ def own_world(own_kafka: Kafka, middle_market: Market, tmp_path: Path) -> Iterat
     made.end()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_restarts_and_a_minute_without_a_broker(own_world: World, own_kafka: Kafka) -> None:
     """Stopped, killed, and away for longer than a transaction may last: nothing is lost."""

@@ -18,6 +18,7 @@ EVERY_MS = 1_000
 DIES_AT = 30_000
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_one_answer_on_a_hundred_thousand_pending(small_world: World) -> None:
     """It settles them all, in many transactions, and each once, though the worker dies amid them.

@@ -13,6 +13,7 @@ TRANSACTION_S = 60.0 + 10.0
 """How long Kafka lets a transaction be open, and how often it looks."""
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_partitions_lost_and_regained(middle_world: World) -> None:
     """Frozen past its session with nobody else there, it gets the same partitions again.
@@ -36,6 +37,7 @@ def test_partitions_lost_and_regained(middle_world: World) -> None:
     worker.stop()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_stall_past_the_transaction_while_still_the_owner(small_world: World) -> None:
     """Kafka aborts the transaction of a worker that the group still counts on: it begins again."""

@@ -255,6 +255,7 @@ class World:
         self.market = market
         self.partitions = partitions
         self.application_id = f"test-{time.monotonic_ns()}"
+        self.warm = f"warm-{time.monotonic_ns()}"  # for a bootstrap; of no earlier test
         self.names = PLAIN
         self.history: list[bytes] = []
         """Label messages from before the first live event: those of a replay."""
