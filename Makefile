@@ -52,7 +52,7 @@ soak: setup ## kills and restarts for hours: make soak HOURS=8
 stack: setup ## everything as processes: Kafka, two workers, a market, Prometheus; Ctrl-C ends it
 	@$(BIN)/python -m deploy.stack
 
-picture: setup ## a browser's picture of the running stack's Prometheus, for the docs
+picture: setup ## a browser's pictures of the running stack, for the docs
 	$(BIN)/python -m deploy.picture
 
 kafka: setup ## a real Kafka on this machine (Java 17 and Maven); prints its address

@@ -6,7 +6,7 @@
 ``stack``                    ``make stack``: the same services as processes of this machine
 ``kafka``                    a Kafka of one node as a process; its jars come from Maven Central
 ``monitoring``               a Prometheus as a process, and what to ask of it
-``picture``                  ``make picture``: a browser's screenshot of a query in Prometheus
+``browser``, ``picture``     ``make picture``: screenshots of Prometheus and of a worker's page
 ``prometheus/``              what is scraped, the alerts, and their unit tests
 ``dashboards/``              the code of the dashboards; ``make docs`` writes the files of
 ``grafana/dashboards/``      … Grafana, which ``grafana/provisioning/`` tells where they are

@@ -1,33 +1,23 @@
-"""``make picture``: what a query looks like on Prometheus's own graph page, in a headless browser.
+"""``make picture``: a query on Prometheus's own graph page, and a worker's page, for the docs.
 
-Of the stack that ``make stack`` has running; the picture is part of the docs.
+Of the stack that ``make stack`` has running, in a headless browser.
 """
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import sys
-import tempfile
 import urllib.parse
 import urllib.request
 from pathlib import Path
 
+from deploy.browser import MissingError, look
 from deploy.compose import services
 
-IMAGE = Path("docs/images/prometheus.png")
+IMAGES = Path("docs/images")
 QUERY = (
     'sum by (score) (hearback_quality_log_loss_nats{judged="early"})'
     ' / on () group_left sum(hearback_quality_applications{judged="early"})'
 )
-SIZE = (1400, 900)
-
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-_PATIENCE_S = 240.0
-
-
-class MissingError(Exception):
-    """There is no browser here; says where it comes from."""
 
 
 def graph_url(prometheus: str, query: str, minutes: int) -> str:
@@ -36,57 +26,39 @@ def graph_url(prometheus: str, query: str, minutes: int) -> str:
     return f"{prometheus}/graph?{urllib.parse.urlencode(asked)}"
 
 
-def look(url: str, *options: str) -> str:
-    """Open a page in a headless browser and let it work for some seconds; return what it printed.
+def take(url: str, alive: str, image: Path) -> None:
+    """Take the picture of a page.
+
+    Args:
+        url: of the page.
+        alive: address that answers while the server is there: the browser's own words would be a
+            picture too.
+        image: the file.
 
     Raises:
         MissingError: there is no browser.
-        RuntimeError: it fails.
+        OSError: nobody answers.
 
     """
-    program = next((path for name in _NAMES if (path := shutil.which(name))), None)
-    if program is None:
-        raise MissingError("there is no Chromium here (Debian: apt-get install chromium)")
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [
-                *(program, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
-                *("--disable-dev-shm-usage", "--no-first-run", f"--user-data-dir={folder}"),
-                *(f"--window-size={SIZE[0]},{SIZE[1]}", "--virtual-time-budget=10000"),
-                *(*options, url),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_PATIENCE_S,
-        )
-    if done.returncode != 0:
-        raise RuntimeError(f"the browser fails: {done.stderr.strip()[-300:]}")
-    return done.stdout
-
-
-def take(prometheus: str, image: Path, query: str = QUERY, minutes: int = 10) -> None:
-    """Take the picture of a query.
-
-    Raises:
-        MissingError: there is no browser.
-        OSError: no Prometheus answers; its own words would be a picture too.
-
-    """
-    with urllib.request.urlopen(f"{prometheus}/-/ready", timeout=10):  # noqa: S310 - localhost
+    with urllib.request.urlopen(alive, timeout=10):  # noqa: S310 - localhost
         pass
-    look(graph_url(prometheus, query, minutes), f"--screenshot={image.absolute()}")
+    look(url, f"--screenshot={image.absolute()}")
 
 
 def main() -> int:
-    """Take the picture of the docs."""
-    port = services()["prometheus"].ports[0].outside
+    """Take the pictures of the docs."""
+    stack = services()
+    prometheus, worker = (
+        f"http://127.0.0.1:{stack[name].ports[0].outside}" for name in ("prometheus", "worker-1")
+    )
     try:
-        take(f"http://127.0.0.1:{port}", IMAGE)
+        page = graph_url(prometheus, QUERY, 10)
+        take(page, f"{prometheus}/-/ready", IMAGES / "prometheus.png")
+        take(f"{worker}/", f"{worker}/healthz", IMAGES / "status-page.png")
     except (MissingError, RuntimeError, OSError) as error:
         sys.stderr.write(f"no picture: {error} (is `make stack` running?)\n")
         return 1
-    sys.stdout.write(f"{IMAGE}\n")
+    sys.stdout.write(f"{IMAGES}/prometheus.png, {IMAGES}/status-page.png\n")
     return 0
 
 

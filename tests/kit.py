@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from itertools import islice
+from typing import Any
 
 import msgspec
 import numpy as np
+import pytest
 
+from deploy import browser
 from stream import wire
 from stream.events import Application, Engagement, Features, JobEvent, Label, Source
 from stream.features import FeatureSpace
@@ -114,6 +117,14 @@ def to_json(event: TestEvent) -> bytes:
 def source(raw: bytes = b"raw") -> Source:
     """Return a place that a record could have been read from."""
     return Source("engagements", 0, 0, len(raw), raw, b"j")
+
+
+def looked_at(url: str, *options: str, **more: Any) -> str:
+    """Open a page in a headless browser; without one the test is skipped, in words."""
+    try:
+        return browser.look(url, *options, **more)
+    except browser.MissingError as missing:
+        pytest.skip(f"page not looked at: {missing}")
 
 
 class Market:

@@ -7,7 +7,6 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -19,8 +18,7 @@ from stream.errors import ConfigError
 from stream.metrics import WorkerMetrics
 from stream.metrics.process import process_registry
 from stream.policy import HOUR_MS, Policy
-from tests.console.browser import looked_at
-from tests.kit import NOW_MS, Market, application, engagement
+from tests.kit import NOW_MS, Market, application, engagement, looked_at
 
 ABOUT = About("test-app", "1.2.3", "model-7")
 
@@ -148,9 +146,9 @@ def test_the_page_needs_nothing_from_outside(bench: Bench) -> None:
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", page)
 
 
-def test_the_page_shows_the_status_in_a_browser(bench: Bench, tmp_path: Path) -> None:
+def test_the_page_shows_the_status_in_a_browser(bench: Bench) -> None:
     """A headless browser runs the page: readiness, counts and dead letters are on it."""
-    text = looked_at(bench.url + "/", tmp_path, "--dump-dom")
+    text = looked_at(bench.url + "/", "--dump-dom", wait_ms=3000)
     for words in (
         "test-app",
         "2 of 2 partitions are being taken over",

@@ -34,6 +34,7 @@ from stream.training import Trainer
 from stream.worker.topics import plans
 from tests.deploy.promql import selectors, without_comparison, without_fallback
 from tests.deploy.test_alerts import ALERTS
+from tests.kit import looked_at
 
 pytestmark = pytest.mark.timeout(900)  # a fresh machine compiles the kernel first
 
@@ -203,11 +204,9 @@ def test_the_worker_is_scraped(run: Run) -> None:
 
 def test_a_browser_shows_a_query_on_prometheus_own_page(run: Run, tmp_path: Path) -> None:
     """The picture of the docs can be taken: the page draws a line for each score."""
-    try:
-        page = picture.look(picture.graph_url(run.prometheus.url, picture.QUERY, 5), "--dump-dom")
-        picture.take(run.prometheus.url, tmp_path / "prometheus.png")
-    except picture.MissingError as missing:
-        pytest.skip(f"page not looked at: {missing}")
+    url = picture.graph_url(run.prometheus.url, picture.QUERY, 5)
+    page = looked_at(url, "--dump-dom")
+    picture.take(url, f"{run.prometheus.url}/-/ready", tmp_path / "prometheus.png")
     for score in ("global", "with_member", "with_job", "full"):
         assert f'{{score="{score}"}}' in page
     assert (tmp_path / "prometheus.png").read_bytes().startswith(b"\x89PNG")

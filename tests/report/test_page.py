@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -15,9 +13,7 @@ import pytest
 from stream.backtest.result import Backtest
 from stream.report import charts
 from stream.report.page import page, picture
-
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-BROWSER = next((found for name in _BROWSERS if (found := shutil.which(name))), None)
+from tests.kit import looked_at
 
 LOOK = """
 <script>
@@ -101,24 +97,17 @@ def test_a_picture_stands_alone(found: Backtest) -> None:
     assert {"style", "rect", "polyline", "polygon"} <= tags
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium here to look at the report with")
 @pytest.mark.parametrize("width", [1100, 520])
 def test_it_is_looked_at_in_a_browser(found: Backtest, tmp_path: Path, width: int) -> None:
     """In a wide and a narrow window nothing is cut off or loaded, and boxes hide their lines."""
     path = tmp_path / "report.html"
     path.write_text(page(found).replace("</body>", f"{LOOK}</body>"), encoding="utf-8")
-    assert BROWSER is not None
-    done = subprocess.run(
-        [
-            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-            "--proxy-server=127.0.0.1:9", f"--user-data-dir={tmp_path / 'profile'}",
-            f"--window-size={width},3000", f"--screenshot={tmp_path / 'shot.png'}", "--dump-dom",
-            path.as_uri(),
-        ],
-        capture_output=True, text=True, check=False, timeout=90,
+    shown = looked_at(
+        path.as_uri(), "--proxy-server=127.0.0.1:9", f"--screenshot={tmp_path / 'shot.png'}",
+        "--dump-dom", size=(width, 3000), wait_ms=None,
     )  # fmt: skip
-    title = re.search(r"<title>(\{.*\})</title>", done.stdout)
-    assert title is not None, done.stderr[-500:]
+    title = re.search(r"<title>(\{.*\})</title>", shown)
+    assert title is not None, shown[-500:]
     seen = msgspec.json.decode(title[1].replace("&lt;", "<").replace("&amp;", "&"))
     assert seen["found"] == []
     assert seen["hidden"] == 3  # the line of one setting: in two pieces, and in one
