@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
+
+# A shell that runs the tests in the background lets them ignore Ctrl-C, and all that they start;
+# some send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Numba compiles inside the first example and machines are shared: no example has a deadline.
 settings.register_profile(
