@@ -80,7 +80,7 @@ def _load(overlay: Overlay, key: bytes) -> Counts:
     if value is None:
         return Counts()
     try:
-        return msgspec.msgpack.decode(value, type=Counts)
+        return _COUNTSS.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StateError(f"the state's census is damaged: {error}") from None
 
@@ -88,3 +88,7 @@ def _load(overlay: Overlay, key: bytes) -> Counts:
 def census_entry(stage: str, counts: Counts) -> tuple[bytes, bytes]:
     """Key and value of a partition's counts."""
     return keys.own(f"census-{stage}"), msgspec.msgpack.encode(counts)
+
+
+# Made here, once: a type that several threads meet for the first time at once has crashed msgspec.
+_COUNTSS = msgspec.msgpack.Decoder(Counts)

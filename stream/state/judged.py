@@ -222,13 +222,18 @@ class JudgedScores:
         if value is None:
             return _State({})
         try:
-            return msgspec.msgpack.decode(value, type=_State)
+            return _STATES.decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise StateError(f"the state's judgements are damaged: {error}") from None
 
 
 def _decoded(value: bytes) -> Tally:
     try:
-        return msgspec.msgpack.decode(value, type=Tally)
+        return _TALLYS.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StateError(f"a tally in the state is damaged: {error}") from None
+
+
+# Made here, once: a type that several threads meet for the first time at once has crashed msgspec.
+_STATES = msgspec.msgpack.Decoder(_State)
+_TALLYS = msgspec.msgpack.Decoder(Tally)

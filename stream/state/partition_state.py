@@ -86,7 +86,7 @@ def load_identity(store: Store) -> Identity | None:
     if value is None:
         return None
     try:
-        identity = msgspec.json.decode(value, type=Identity)
+        identity = _IDENTITYS.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StateError(f"the state's identity is damaged: {error}") from None
     if identity.format != FORMAT:
@@ -113,6 +113,11 @@ def load_progress(store: Store) -> Progress | None:
     if value is None:
         return None
     try:
-        return msgspec.msgpack.decode(value, type=Progress)
+        return _PROGRESSS.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StateError(f"the state's progress is damaged: {error}") from None
+
+
+# Made here, once: a type that several threads meet for the first time at once has crashed msgspec.
+_IDENTITYS = msgspec.json.Decoder(Identity)
+_PROGRESSS = msgspec.msgpack.Decoder(Progress)

@@ -99,7 +99,7 @@ def load_mark(store: Store) -> Mark | None:
             raise StateError("the store does not say which changelog it follows: remove its folder")
         return None
     try:
-        return msgspec.msgpack.decode(value, type=Mark)
+        return _MARKS.decode(value)
     except msgspec.DecodeError as error:
         raise StateError(f"the store's changelog mark is damaged: {error}") from None
 
@@ -373,3 +373,7 @@ def apply(store: Store, writes: Writes, mark: Mark, *, logged: bool = True) -> M
     """Write records of a changelog into a store, in one batch with how far it is now."""
     store.write({**writes, MARK: save_mark(mark)}, logged=logged)
     return mark
+
+
+# Made here, once: a type that several threads meet for the first time at once has crashed msgspec.
+_MARKS = msgspec.msgpack.Decoder(Mark)
