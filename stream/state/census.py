@@ -80,7 +80,7 @@ def _load(overlay: Overlay, key: bytes) -> Counts:
     if value is None:
         return Counts()
     try:
-        return _COUNTSS.decode(value)
+        return _COUNTS_DECODER.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StateError(f"the state's census is damaged: {error}") from None
 
@@ -90,5 +90,6 @@ def census_entry(stage: str, counts: Counts) -> tuple[bytes, bytes]:
     return keys.own(f"census-{stage}"), msgspec.msgpack.encode(counts)
 
 
-# Made here, once: a type that several threads meet for the first time at once has crashed msgspec.
-_COUNTSS = msgspec.msgpack.Decoder(Counts)
+# Made at import: msgspec describes a type at its first use, in Python, and a second thread that meets
+# the description half made ends the process. Sessions open in threads, all at once.
+_COUNTS_DECODER = msgspec.msgpack.Decoder(Counts)

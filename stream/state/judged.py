@@ -222,18 +222,19 @@ class JudgedScores:
         if value is None:
             return _State({})
         try:
-            return _STATES.decode(value)
+            return _STATE_DECODER.decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise StateError(f"the state's judgements are damaged: {error}") from None
 
 
 def _decoded(value: bytes) -> Tally:
     try:
-        return _TALLYS.decode(value)
+        return _TALLY_DECODER.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StateError(f"a tally in the state is damaged: {error}") from None
 
 
-# Made here, once: a type that several threads meet for the first time at once has crashed msgspec.
-_STATES = msgspec.msgpack.Decoder(_State)
-_TALLYS = msgspec.msgpack.Decoder(Tally)
+# Made at import: msgspec describes a type at its first use, in Python, and a second thread that meets
+# the description half made ends the process. Sessions open in threads, all at once.
+_STATE_DECODER = msgspec.msgpack.Decoder(_State)
+_TALLY_DECODER = msgspec.msgpack.Decoder(Tally)

@@ -86,7 +86,7 @@ def load_identity(store: Store) -> Identity | None:
     if value is None:
         return None
     try:
-        identity = _IDENTITYS.decode(value)
+        identity = _IDENTITY_DECODER.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StateError(f"the state's identity is damaged: {error}") from None
     if identity.format != FORMAT:
@@ -113,11 +113,12 @@ def load_progress(store: Store) -> Progress | None:
     if value is None:
         return None
     try:
-        return _PROGRESSS.decode(value)
+        return _PROGRESS_DECODER.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StateError(f"the state's progress is damaged: {error}") from None
 
 
-# Made here, once: a type that several threads meet for the first time at once has crashed msgspec.
-_IDENTITYS = msgspec.json.Decoder(Identity)
-_PROGRESSS = msgspec.msgpack.Decoder(Progress)
+# Made at import: msgspec describes a type at its first use, in Python, and a second thread that meets
+# the description half made ends the process. Sessions open in threads, all at once.
+_IDENTITY_DECODER = msgspec.json.Decoder(Identity)
+_PROGRESS_DECODER = msgspec.msgpack.Decoder(Progress)

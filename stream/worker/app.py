@@ -75,7 +75,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The broker is the embedded one, whose checksums are wrong."""
     max_poll_records: int = 500
     """The most records in one batch."""
-    buffered_batches: int = 4
+    buffered_batches: int = 1
     """The most batches of one partition that wait for their turn."""
     fetch_max_wait_ms: int = 100
     """How long a fetch may wait at the broker; with one idle partition, new records of another

@@ -99,7 +99,7 @@ def load_mark(store: Store) -> Mark | None:
             raise StateError("the store does not say which changelog it follows: remove its folder")
         return None
     try:
-        return _MARKS.decode(value)
+        return _MARK_DECODER.decode(value)
     except msgspec.DecodeError as error:
         raise StateError(f"the store's changelog mark is damaged: {error}") from None
 
@@ -375,5 +375,6 @@ def apply(store: Store, writes: Writes, mark: Mark, *, logged: bool = True) -> M
     return mark
 
 
-# Made here, once: a type that several threads meet for the first time at once has crashed msgspec.
-_MARKS = msgspec.msgpack.Decoder(Mark)
+# Made at import: msgspec describes a type at its first use, in Python, and a second thread that meets
+# the description half made ends the process. Sessions open in threads, all at once.
+_MARK_DECODER = msgspec.msgpack.Decoder(Mark)
