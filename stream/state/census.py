@@ -90,6 +90,6 @@ def census_entry(stage: str, counts: Counts) -> tuple[bytes, bytes]:
     return keys.own(f"census-{stage}"), msgspec.msgpack.encode(counts)
 
 
-# Made at import: msgspec describes a type at its first use, in Python, and a second thread that meets
-# the description half made ends the process. Sessions open in threads, all at once.
+# Made at import: msgspec describes a type at its first use, in Python, and a second thread that
+# meets the description half made ends the process. Sessions open in threads, all at once.
 _COUNTS_DECODER = msgspec.msgpack.Decoder(Counts)

@@ -234,7 +234,7 @@ def _decoded(value: bytes) -> Tally:
         raise StateError(f"a tally in the state is damaged: {error}") from None
 
 
-# Made at import: msgspec describes a type at its first use, in Python, and a second thread that meets
-# the description half made ends the process. Sessions open in threads, all at once.
+# Made at import: msgspec describes a type at its first use, in Python, and a second thread that
+# meets the description half made ends the process. Sessions open in threads, all at once.
 _STATE_DECODER = msgspec.msgpack.Decoder(_State)
 _TALLY_DECODER = msgspec.msgpack.Decoder(Tally)

@@ -118,7 +118,7 @@ def load_progress(store: Store) -> Progress | None:
         raise StateError(f"the state's progress is damaged: {error}") from None
 
 
-# Made at import: msgspec describes a type at its first use, in Python, and a second thread that meets
-# the description half made ends the process. Sessions open in threads, all at once.
+# Made at import: msgspec describes a type at its first use, in Python, and a second thread that
+# meets the description half made ends the process. Sessions open in threads, all at once.
 _IDENTITY_DECODER = msgspec.json.Decoder(Identity)
 _PROGRESS_DECODER = msgspec.msgpack.Decoder(Progress)

@@ -375,6 +375,6 @@ def apply(store: Store, writes: Writes, mark: Mark, *, logged: bool = True) -> M
     return mark
 
 
-# Made at import: msgspec describes a type at its first use, in Python, and a second thread that meets
-# the description half made ends the process. Sessions open in threads, all at once.
+# Made at import: msgspec describes a type at its first use, in Python, and a second thread that
+# meets the description half made ends the process. Sessions open in threads, all at once.
 _MARK_DECODER = msgspec.msgpack.Decoder(Mark)
