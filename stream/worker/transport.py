@@ -2,8 +2,8 @@
 
 Faust's cost is per message, so this driver, a subclass of Faust's aiokafka one, hands it whole
 batches; assignment, agents and table recovery stay Faust's. Everything that leans on private
-parts of Faust, mode or aiokafka is in this file; :func:`check_faust_internals` says in words when
-one of them has changed. What differs from Faust's own driver:
+parts of Faust, mode or aiokafka is in this file; :mod:`stream.worker.internals` lists them and says
+in words when one of them has changed. What differs from Faust's own driver:
 
 - **Positions.** A batch says where its fetch began and where it ended, past transaction markers
   and aborted records. A fetch that moved without a record is an empty batch. The Kafka message
@@ -14,25 +14,23 @@ one of them has changed. What differs from Faust's own driver:
 - **A set of partitions that is empty means none.** aiokafka's own fetch takes it for all of them,
   and Faust's set empties whenever all buffers are full.
 - **A position that the topic no longer has is an error**, never a jump.
+- **Between a rebalance's start and its end no input is fetched**, also where Faust's recovery of
+  the rebalance before lets it flow: those batches would be lost, and the last of a topic with them.
 - All is read ``read_committed``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from importlib import metadata
 from typing import Any, ClassVar, TypeAlias, cast
 
 import aiokafka
 import msgspec
-from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
-from aiokafka.consumer.group_coordinator import GroupCoordinator
-from aiokafka.consumer.subscription_state import SubscriptionState, TopicPartitionState
+from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import (
     CommitFailedError,
     ConsumerStoppedError,
@@ -44,15 +42,14 @@ from aiokafka.errors import (
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust import App
 from faust.serializers.schemas import Schema
-from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import aiokafka as faust_driver
 from faust.types import TP, AppT, ConsumerMessage, Message
 from faust.types.transports import ConsumerT, ProducerT
 from mode import Service, ServiceT
-from mode.threads import QueueServiceThread, ServiceThread
 
-from stream.errors import BrokerError, ConfigError, StateError
+from stream.errors import BrokerError, StateError
 from stream.records import Record
+from stream.worker.internals import check_faust_internals
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +64,9 @@ GROUP_CHECK_S = 0.5
 
 LEAVE_WAIT_S = 5.0
 """The longest that leaving the group may take, in seconds."""
+
+GAP_CHECK_S = 5.0
+"""How often to look for batches that were fetched and not handled, in seconds."""
 
 MAX_GROUP_ERRORS = 10
 """After so many in a row the worker stops."""
@@ -136,18 +136,24 @@ class BatchConsumerThread(faust_driver.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = cast("BatchTransport", transport).fetch_max_wait_ms
         return consumer
 
-    async def fetch(self) -> list[RecordBatch]:
-        """Return one batch for each partition that has something, or nothing after a while."""
-        batches: list[RecordBatch] = await self.call_thread(self._fetch, self._ensure_consumer())
+    async def fetch(self, generation: int) -> list[RecordBatch]:
+        """Return one batch for each partition that has something, or nothing after a while.
+
+        Nothing also when the group has come to another generation: a fetch may outlive the
+        rebalance that it began before, and what it took after the seek would come to nobody.
+        """
+        batches: list[RecordBatch] = await self.call_thread(
+            self._fetch, self._ensure_consumer(), generation
+        )
         return batches
 
-    async def _fetch(self, consumer: Untyped) -> list[RecordBatch]:
+    async def _fetch(self, consumer: Untyped, generation: int) -> list[RecordBatch]:
         owner = cast("BatchConsumer", self.consumer)
         fetcher = consumer._fetcher
         subscriptions = fetcher._subscriptions
         deadline = time.monotonic() + FETCH_WAIT_S
         with subscriptions.fetch_context():
-            while owner.flow_active:
+            while owner.flow_active and self.app.consumer_generation_id == generation:
                 if consumer._closed or fetcher._closed:
                     raise ConsumerStoppedError
                 # Asked anew in every round: a buffer may have emptied in the meantime.
@@ -214,9 +220,17 @@ class BatchConsumerThread(faust_driver.AIOKafkaConsumerThread):
 
     def high_watermark(self, tp: TP) -> int | None:
         """Return the partition's end as the newest answer of the broker told it."""
-        assigned = self._ensure_consumer()._subscription.subscription
-        state = assigned and assigned.assignment and assigned.assignment.state_value(tp)
+        state = self._state(tp)
         return cast("int | None", state.highwater) if state else None
+
+    def fetched_to(self, tp: TP) -> int | None:
+        """Return where aiokafka's next batch of the partition begins, None if it does not know."""
+        state = self._state(tp)
+        return cast("int | None", state._position) if state else None
+
+    def _state(self, tp: TP) -> Untyped:
+        assigned = self._ensure_consumer()._subscription.subscription
+        return assigned and assigned.assignment and assigned.assignment.state_value(tp)
 
     async def subscribe(self, topics: Iterable[str]) -> None:
         """Subscribe, unless it is so already.
@@ -269,6 +283,8 @@ class BatchConsumer(faust_driver.Consumer):
         self._open: dict[TP, RecordBatch] = {}
         self._starts: dict[TP, int] = {}
         self._settling = True  # from the start of a rebalance to the end of perform_seek
+        self._delivers = False  # from then on, after queues were cleared, to the next rebalance
+        self._assignments = 0
         self._last_commit_failed = False
         self._group_errors = 0
         self.assigned = False
@@ -361,7 +377,7 @@ class BatchConsumer(faust_driver.Consumer):
     def fetchable(self) -> frozenset[TP]:
         """Return the partitions to fetch from now; empty means none. Called from the thread."""
         active = frozenset(self._active_partitions or ())
-        if not self._settling:
+        if self._delivers:
             return active
         return frozenset(tp for tp in active if self._is_changelog_tp(tp))
 
@@ -380,9 +396,19 @@ class BatchConsumer(faust_driver.Consumer):
         super().stop_flow()
         self._thread.wake()
 
+    def resume_flow(self) -> None:
+        """Fetch the inputs again, if this ends the newest rebalance.
+
+        Recovery of a rebalance that the next one has overtaken comes here as well. What was
+        fetched then would be dropped or cleared away when the next one ends, after its seek, and
+        its partition would stand still until another record came.
+        """
+        super().resume_flow()
+        self._delivers = self.assigned and not self._settling
+
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Let Faust finish the batches in flight and commit, then forget all positions."""
-        self.assigned = False
+        self.assigned = self._delivers = False
         cast("BatchTransport", self.transport).on_leaving()
         await super().on_partitions_revoked(revoked)
         self._settling = True
@@ -392,6 +418,7 @@ class BatchConsumer(faust_driver.Consumer):
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Note that a rebalance has come to its assignment; Faust's recovery does the rest."""
         self.assigned = True
+        self._assignments += 1
         self._group_errors = 0
         await super().on_partitions_assigned(assigned, generation_id)
 
@@ -413,6 +440,7 @@ class BatchConsumer(faust_driver.Consumer):
             )
 
     async def _seek_inputs(self) -> None:
+        assignment = self._assignments
         inputs = {tp for tp in self.assignment() if not self._is_changelog_tp(tp)}
         committed = await self._thread.committed(inputs)
         begin = {tp: offset for tp, offset in committed.items() if offset is not None}
@@ -420,7 +448,10 @@ class BatchConsumer(faust_driver.Consumer):
         new = inputs - begin.keys()
         if new:
             begin |= await self.earliest_offsets(*new)
-        await self.seek_wait(begin)
+        with suppress(IllegalStateError):  # not assigned any more
+            await self.seek_wait(begin)
+        if not self.assigned or assignment != self._assignments:
+            return  # overtaken by the next rebalance, which seeks for itself
         self._position = dict(begin)
         self._committed = committed
         self._open.clear()
@@ -434,7 +465,7 @@ class BatchConsumer(faust_driver.Consumer):
                 if not self.flow_active:
                     await self.can_resume_flow.wait()
                 generation = self.app.consumer_generation_id
-                for batch in await self._thread.fetch():
+                for batch in await self._thread.fetch(generation):
                     if not self.flow_active or generation != self.app.consumer_generation_id:
                         break  # a rebalance seeks all partitions
                     message = _message(batch, generation)
@@ -467,6 +498,34 @@ class BatchConsumer(faust_driver.Consumer):
                         f"{self.app.conf.id}: {error!r}"
                     )
                 )
+
+    @Service.task
+    async def _watch_gaps(self) -> None:
+        """Seek back where batches were fetched that nobody handles.
+
+        No way to lose one is known; but if there were, its partition would stand still until
+        another record came, in silence.
+        """
+        before: dict[TP, tuple[int, int]] = {}
+        while not self.should_stop:
+            await self.sleep(GAP_CHECK_S)
+            gaps = self._gaps()
+            lost = {tp: gap[0] for tp, gap in gaps.items() if before.get(tp) == gap}
+            before = gaps
+            if lost:
+                _log.warning("what was fetched did not come, fetching again: %s", lost)
+                await self.seek_to(lost)
+
+    def _gaps(self) -> dict[TP, tuple[int, int]]:
+        """Return position and fetched end of partitions that handle none of what was fetched."""
+        if not self._delivers:
+            return {}
+        found = {}
+        for tp, position in self._position.items():
+            fetched = self._thread.fetched_to(tp)
+            if fetched is not None and fetched > position and tp not in self._open:
+                found[tp] = (position, fetched)
+        return found
 
     async def _lost(self, error: OffsetOutOfRangeError) -> StateError:
         tp, position = next(iter(error.args[0].items()))
@@ -602,90 +661,3 @@ def _message(batch: RecordBatch, generation: int) -> ConsumerMessage:
 
 def _for_aiokafka(tp: TP) -> TopicPartition:
     return TopicPartition(tp.topic, tp.partition)
-
-
-_METHODS: tuple[tuple[type, str, str], ...] = (
-    (Schema, "compile", "self app on_key_decode_error on_value_decode_error default_propagate"),
-    (faust_driver.AIOKafkaConsumerThread, "_create_worker_consumer", "self transport"),
-    (faust_driver.AIOKafkaConsumerThread, "_ensure_consumer", "self"),
-    (faust_driver.AIOKafkaConsumerThread, "_commit", "self offsets"),
-    (faust_driver.AIOKafkaConsumerThread, "commit", "self offsets"),
-    (faust_driver.AIOKafkaConsumerThread, "on_thread_stop", "self"),
-    (faust_driver.AIOKafkaConsumerThread, "subscribe", "self topics"),
-    (faust_driver.AIOKafkaConsumerThread, "seek_wait", "self partitions"),
-    (faust_driver.Consumer, "_new_consumer_thread", "self"),
-    (faust_consumer.ThreadDelegateConsumer, "_commit", "self offsets"),
-    (faust_consumer.Consumer, "_drain_messages", "self fetcher"),
-    (faust_consumer.Consumer, "perform_seek", "self"),
-    (faust_consumer.Consumer, "force_commit", "self topics start_new_transaction"),
-    (faust_consumer.Consumer, "commit", "self topics start_new_transaction"),
-    (faust_consumer.Consumer, "wait_empty", "self"),
-    (faust_consumer.Consumer, "on_partitions_revoked", "self revoked"),
-    (faust_consumer.Consumer, "on_partitions_assigned", "self assigned generation_id"),
-    (faust_consumer.Consumer, "on_buffer_full", "self tp"),
-    (faust_consumer.Consumer, "on_buffer_drop", "self tp"),
-    (faust_consumer.Consumer, "resume_partitions", "self tps"),
-    (faust_consumer.Consumer, "stop_flow", "self"),
-    (faust_consumer.Consumer, "verify_event_path", "self now tp"),
-    (faust_consumer.Consumer, "_is_changelog_tp", "self tp"),
-    (faust_consumer.Fetcher, "_fetcher", ""),
-    (QueueServiceThread, "call_thread", "self fun args kwargs"),
-    (ServiceThread, "on_crash", "self msg fmt kwargs"),
-    (Fetcher, "_create_fetch_waiter", "self"),
-    (Fetcher, "_notify", "self future"),
-    (FetchResult, "check_assignment", "self tp"),
-    (FetchResult, "getall", "self max_records"),
-    (FetchResult, "has_more", "self"),
-    (GroupCoordinator, "check_errors", "self"),
-    (PartitionRecords, "_consumer_record", "self tp record"),
-    (SubscriptionState, "is_assigned", "self tp"),
-    (SubscriptionState, "fetch_context", "self"),
-    (aiokafka.AIOKafkaConsumer, "committed", "self partition"),
-    (aiokafka.AIOKafkaConsumer, "commit", "self offsets"),
-)
-"""What is overridden or called: class, name, parameters; no parameters means that it exists."""
-
-_ATTRIBUTES: tuple[tuple[type, str], ...] = (
-    (faust_consumer.Consumer, "_acked _acked_index app callback"),
-    (faust_consumer.ThreadDelegateConsumer, "_thread"),
-    (faust_consumer.ConsumerThread, "consumer transport"),
-    (ServiceThread, "thread_loop"),
-    (
-        aiokafka.AIOKafkaConsumer,
-        "_isolation_level _auto_offset_reset _fetch_max_wait_ms _max_poll_records _fetcher "
-        "_coordinator _subscription _closed",
-    ),
-    (GroupCoordinator, "_coordination_task"),
-    (Fetcher, "_records _subscriptions _fetch_waiters _wait_consume_future _closed"),
-    (FetchResult, "_partition_records _assignment"),
-    (TopicPartitionState, "highwater _position"),
-)
-"""What is read or set on instances: class, names that its ``__init__`` assigns."""
-
-
-def check_faust_internals() -> None:
-    """Check that what this module leans on is there in the installed Faust and aiokafka.
-
-    Raises:
-        ConfigError: something is missing or takes other parameters; the message names it.
-
-    """
-    for owner, name, parameters in _METHODS:
-        found = getattr(owner, name, None)
-        if found is None:
-            raise _changed(owner, name, "is not there")
-        if parameters and tuple(inspect.signature(found).parameters) != tuple(parameters.split()):
-            raise _changed(owner, name, f"takes {inspect.signature(found)}, not ({parameters})")
-    for owner, names in _ATTRIBUTES:
-        assigned = owner.__init__.__code__.co_names  # type: ignore[misc]  # the class's own
-        for name in names.split():
-            if name not in assigned:
-                raise _changed(owner, name, "is not assigned by __init__")
-
-
-def _changed(owner: type, name: str, how: str) -> ConfigError:
-    have = ", ".join(f"{dist} {metadata.version(dist)}" for dist in ("faust-streaming", "aiokafka"))
-    return ConfigError(
-        f"hearback cannot work with the installed {have}: {owner.__module__}.{owner.__qualname__}."
-        f"{name} {how}; install the versions that hearback asks for"
-    )

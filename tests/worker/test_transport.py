@@ -17,7 +17,9 @@ from faust.types import TP
 from stream.errors import BrokerError, ConfigError, StateError
 from stream.records import Record
 from stream.worker import transport
-from stream.worker.transport import RecordBatch, check_faust_internals
+from stream.worker.app import Partition
+from stream.worker.internals import check_faust_internals
+from stream.worker.transport import BatchConsumer, RecordBatch
 from tests.worker.conftest import PARTITIONS, TOPICS, Kit, Recorder
 
 ALL = {(topic, partition) for topic in TOPICS for partition in range(PARTITIONS)}
@@ -193,6 +195,51 @@ def test_a_partition_without_a_committed_offset_waits_for_its_seek() -> None:
     fetcher._records[other] = error(error=InvalidRequestError(), backoff=0)
     with pytest.raises(InvalidRequestError):
         transport._take(fetcher, wanted, 1)
+
+
+def test_a_rebalance_that_the_next_one_overtakes_loses_nothing(kit: Kit) -> None:
+    """The recovery of the first ends amid the second; what is fetched then has to come again."""
+
+    class Overtaken(Recorder):
+        async def assigned(self, partitions: frozenset[Partition]) -> None:
+            await super().assigned(partitions)
+            if len(self.hooks) > 1:
+                return
+            assert self.control is not None
+            consumer = self.control._worker.consumer
+            coordinator: Any = consumer._thread._ensure_consumer()._coordinator
+            consumer._thread.thread_loop.call_soon_threadsafe(coordinator.request_rejoin)
+            while consumer.assigned:
+                await asyncio.sleep(0.01)
+
+    kit.produce(800)
+    recorder = Overtaken()
+    kit.work(recorder, lambda: recorder.count >= 800)
+    assert recorder.hooks == ["assigned 8", "revoked 8", "assigned 8", "stop"]
+    recorder.check_contiguous()
+    assert recorder.count == 800
+
+
+def test_a_batch_that_was_lost_comes_again(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever loses the last batch of a partition, the partition does not stand still."""
+    admit = BatchConsumer.admit
+    lost: set[TP] = set()
+
+    async def lose_one(self: BatchConsumer, batch: RecordBatch) -> RecordBatch | None:
+        place = TP(batch.topic, batch.partition)
+        if place not in lost:
+            lost.add(place)
+            return None
+        return await admit(self, batch)
+
+    monkeypatch.setattr(BatchConsumer, "admit", lose_one)
+    monkeypatch.setattr(transport, "GAP_CHECK_S", 0.1)
+    kit.produce(800)
+    recorder = Recorder()
+    kit.work(recorder, lambda: recorder.count >= 800)
+    recorder.check_contiguous()
+    assert recorder.count == 800
+    assert len(lost) == len(ALL)
 
 
 @pytest.mark.parametrize("failures", [2, transport.MAX_GROUP_ERRORS])
