@@ -202,10 +202,15 @@ class RunFolder:
         traceback: TracebackType | None,
     ) -> None:
         """Close what is open; after an error the files hold what was written so far."""
-        self._open.close()
+        try:
+            if error is None and self._own_state:
+                self._rocks.flush()
+        finally:
+            self._open.close()
 
     def checkpoint_state(self, path: Path) -> None:
         """Copy the state as it is (:meth:`stream.state.store.RocksStore.checkpoint`)."""
+        self._rocks.flush()
         self._rocks.checkpoint(path)
 
     def lengths(self) -> dict[str, int]:

@@ -139,10 +139,10 @@ class Lane:
             self.flush()
 
     def flush(self) -> None:
-        """Refit what is stale and write everything to the store."""
+        """Refit what is stale and write everything to the store; safe from a checkpoint on."""
         self._jobs.effect.flush()
         self._members.effect.flush()
-        self._overlay.flush()
+        self._overlay.flush(logged=False)
 
     def counts(self) -> Counts:
         """Return what was counted so far."""

@@ -117,6 +117,7 @@ class _Worker:
         while isinstance(message := receive(), Batch):
             self._batch(message)
         self._lane.flush()
+        self._store.flush()
         rows = self._lane.tallies.prequential.rows()
         self._send(Finished(self._lane.counts(), rows))
         for lines in self._lane.coefficients():
@@ -143,6 +144,7 @@ class _Worker:
             self._send(output)
         lane.end(batch)
         if batch.state is not None and batch.judged is not None:
+            self._store.flush()
             self._store.checkpoint(Path(batch.state))
             self._judged = save_rows(Path(batch.judged), lane.tallies.prequential, self._judged)
             self._send(Saved(lane.counts(), self._judged))

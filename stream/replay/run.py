@@ -34,10 +34,12 @@ from stream.state.partition_state import save_identity
 from stream.state.posteriors import all_posteriors
 from stream.updaters.effect import Effect
 
-FLUSH_EVERY = 8192
+FLUSH_EVERY = 1 << 15
 """Lines, or labels of one line, between two flushes to RocksDB. An entity is refitted and written
-once for all its labels between two: four times as many lines as a worker has records in a unit of
-work make a third more events a second (measured)."""
+once for all its labels between two."""
+
+TELL_EVERY = 1 << 10
+"""Lines between two calls of ``progress``."""
 
 MOST_HELD = 1 << 17
 """Examples of an effect in memory after a flush: 60 MB at 16 features."""
@@ -82,9 +84,10 @@ def replay(
     reader = run.reader
     for line in rest:
         run.line(line)
+        if reader.lines % TELL_EVERY == 0:
+            progress(reader.lines)
         if reader.lines % flush_every == 0:
             run.flush()
-            progress(reader.lines)
             if checkpoints is not None and checkpoints.due(reader.lines):
                 run.save(checkpoints)
     run.end_of_log()
@@ -121,6 +124,7 @@ class _Run:
             self._overlay, space.per_member.size, policy, self._version, MOST_HELD
         )
         self._tallies = Tallies(score_from_ms)
+        self._advanced_ms: int | None = None  # up to where is closed what is over
         self._judged = 0  # rows that the last checkpoint has
         save_identity(self._overlay, self._version, space, policy)
 
@@ -142,10 +146,10 @@ class _Run:
         self._advance(self.reader.close())
 
     def flush(self) -> None:
-        """Refit what is stale and write everything to the store."""
+        """Refit what is stale and write everything to the store; safe from a checkpoint on."""
         self._jobs.effect.flush()
         self._members.effect.flush()
-        self._overlay.flush()
+        self._overlay.flush(logged=False)
 
     def save(self, checkpoints: Checkpoints) -> None:
         """Make a checkpoint of what was flushed."""
@@ -226,6 +230,9 @@ class _Run:
         self._emit(steps)
 
     def _advance(self, watermark_ms: int | None) -> None:
+        if watermark_ms is None or watermark_ms == self._advanced_ms:
+            return
+        self._advanced_ms = watermark_ms
         self._emit(self._jobs.close_due(watermark_ms))
         for entities in (self._jobs.entities, self._members.entities):
             for count, _ in enumerate(entities.leave(watermark_ms), 1):

@@ -100,9 +100,9 @@ class Overlay:
         self._pending = {}
         self._scanned.clear()
 
-    def flush(self) -> None:
-        """Write the pending writes to the store."""
-        self.store.write(self.drain())
+    def flush(self, *, logged: bool = True) -> None:
+        """Write the pending writes to the store (``logged``: :meth:`Store.write`)."""
+        self.store.write(self.drain(), logged=logged)
         self.settle()
 
     def discard(self) -> None:

@@ -7,6 +7,7 @@ with the list of examples, its columns cost nothing per example then.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from stream.labels.ladder import target
@@ -55,6 +56,15 @@ class Held:
     def __init__(self, posterior: Posterior) -> None:
         self.posterior = posterior
         self.columns = Columns(posterior.kept)
+
+    def place(self, example: Example) -> tuple[int, bool]:
+        """Return where an example with this time and id belongs, and whether one is kept there."""
+        times_ms, kept = self.columns.times_ms, self.posterior.kept
+        time_ms, identity = example.time_ms, example.id
+        at = bisect_left(times_ms, time_ms)
+        while at < len(kept) and times_ms[at] == time_ms and kept[at].id < identity:
+            at += 1
+        return at, at < len(kept) and times_ms[at] == time_ms and kept[at].id == identity
 
     def insert(self, at: int, example: Example) -> None:
         """Keep a new example, where it belongs."""

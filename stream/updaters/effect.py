@@ -239,7 +239,7 @@ class Effect:
     def _enter(self, held: Held, example: Example, previous: str | None) -> bool:
         """Add an example to what an entity knows, or replace one; False: nothing changes."""
         posterior = held.posterior
-        at, there = posterior.place(example)
+        at, there = held.place(example)
         if there:
             # The offset is that of the first sight in every label: only the label itself changes.
             if example.rung <= posterior.kept[at].rung:

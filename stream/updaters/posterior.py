@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
-
 import msgspec
 
 from stream.labels.ladder import rung
@@ -52,12 +50,6 @@ class Posterior(msgspec.Struct, array_like=True):
     def examples(self) -> int:
         """Applications learned so far."""
         return len(self.kept) + self.folded
-
-    def place(self, example: Example) -> tuple[int, bool]:
-        """Return where an example with this time and id belongs, and whether one is kept there."""
-        order = _order(example)
-        at = bisect.bisect_left(self.kept, order, key=_order)
-        return at, at < len(self.kept) and _order(self.kept[at]) == order
 
     def oldest(self, most: int, *, final: bool) -> list[Example]:
         """Return the ``FOLD`` oldest of a sort by (time, id), when ``most`` + ``FOLD`` are kept."""
