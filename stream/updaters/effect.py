@@ -114,9 +114,9 @@ class Effect:
         if held is None:
             posterior = Posterior(bytes(8 * self._size), example.time_ms, [example])
             held = self._live[entity_id] = Held(posterior)
-        elif not self._enter(held, example, label.previous):
+            self._stale.add(entity_id)
+        elif not self._enter(entity_id, held, example, label.previous):
             return False
-        self._stale.add(entity_id)
         self._changed[entity_id] = None
         self._fold(entity_id, held, self._settings.capacity, final=True)
         self._fold(entity_id, held, self._settings.open_limit, final=False)
@@ -236,15 +236,21 @@ class Effect:
         self._weight += _weight(held)
         return held
 
-    def _enter(self, held: Held, example: Example, previous: str | None) -> bool:
+    def _enter(
+        self, entity_id: str, held: Held, example: Example, previous: str | None
+    ) -> bool:
         """Add an example to what an entity knows, or replace one; False: nothing changes."""
         posterior = held.posterior
         at, there = held.place(example)
         if there:
             # The offset is that of the first sight in every label: only the label itself changes.
-            if example.rung <= posterior.kept[at].rung:
+            before = posterior.kept[at]
+            if example.rung <= before.rung:
                 return False
             held.replace(at, example)
+            # A negative that has become final has the mode that it had.
+            if target(example.kind) != target(before.kind) or example.weight != before.weight:
+                self._stale.add(entity_id)
             return True
         change: int | None = None
         if previous is not None and posterior.folded:
@@ -257,6 +263,7 @@ class Effect:
             self._weight += 1
         else:
             self._correct(posterior, example, change)
+        self._stale.add(entity_id)
         return True
 
     def _example(self, label: Label) -> tuple[str, Example]:

@@ -120,6 +120,18 @@ class Market:
                 replay(merge([log]), folder, self.policy, self.model, self.model.space)
         return run
 
+    def parts(self, count: int) -> list[Path]:
+        """Cut the log into parts of the same number of events, in their order."""
+        folder = self.folder / f"parts-{count}"
+        paths = [folder / f"{part}.jsonl" for part in range(count)]
+        if not folder.exists():
+            folder.mkdir()
+            lines = [line.raw for line in merge([self.log])]
+            for part, path in enumerate(paths):
+                first, last = (len(lines) * n // count for n in (part, part + 1))
+                write_lines(path, lines[first:last])
+        return paths
+
     def learned_in(self, store: Store, stage: str) -> dict[str, Learned]:
         """Everything that a store knows of a stage's entities."""
         name = EFFECTS[stage]
@@ -295,11 +307,13 @@ class World:
             env=environment,
         )
 
-    def produce(self, *arguments: object, wait: bool = True) -> subprocess.Popen[bytes]:
-        """Play the log."""
+    def produce(
+        self, *arguments: object, log: Path | None = None, wait: bool = True
+    ) -> subprocess.Popen[bytes]:
+        """Play the market's log, or another."""
         producer = subprocess.Popen(
             [
-                *(sys.executable, "-m", "stream.cli", "produce", str(self.market.log)),
+                *(sys.executable, "-m", "stream.cli", "produce", str(log or self.market.log)),
                 *("--broker", self.broker, "--policy", str(self.market.policy_file)),
                 *map(str, arguments),
             ],
