@@ -236,9 +236,7 @@ class Effect:
         self._weight += _weight(held)
         return held
 
-    def _enter(
-        self, entity_id: str, held: Held, example: Example, previous: str | None
-    ) -> bool:
+    def _enter(self, entity_id: str, held: Held, example: Example, previous: str | None) -> bool:
         """Add an example to what an entity knows, or replace one; False: nothing changes."""
         posterior = held.posterior
         at, there = held.place(example)
