@@ -64,9 +64,9 @@ kafka-stop: setup ## end it and remove its data
 test-deep: setup ## the properties with 20,000 examples (half an hour)
 	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest tests/labels tests/state tests/test_partitions.py tests/test_units_of_work.py --timeout 3600
 
-bench: setup ## make bench NAME=x runs benchmarks/x.py; its last line is one JSON object
+bench: setup ## make bench NAME=x runs benchmarks/x.py (ARGS="..."); its last line is one JSON object
 	@test -n "$(NAME)" || { echo "name one: make bench NAME=$$(ls benchmarks | sed -n 's/^\([a-z].*\)\.py$$/\1/p' | paste -sd'|')"; exit 2; }
-	$(BIN)/python -m benchmarks.$(NAME)
+	$(BIN)/python -m benchmarks.$(NAME) $(ARGS)
 
 clean: ## remove what the others made
 	rm -rf $(VENV) demo-run stack-run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -16,6 +16,7 @@ look at where other programs are busy (``two_over_one_cpu``: were the work of tw
 ``--full`` takes 1,000,000 members and 10,000,000 events over 28 days for
 ``last_over_first`` (the last million over the first) and ``rss_mb``, and an hour; without it they
 are of 400,000 events over 40,000 members, and one process is compared with two on 200,000 events.
+Arguments choose parts: ``speed``, ``large``; none means both.
 """
 
 from __future__ import annotations
@@ -123,6 +124,44 @@ def growth(run: Timed, events: int) -> float:
     return cost(events - tenth, events) / cost(tenth // 10, tenth)
 
 
+def speed(folder: Path) -> dict[str, float]:
+    """One process, two, and lambda-learner, on one log."""
+    log = folder / "log.jsonl"
+    events = write_lines(log, simulate(MARKET))
+    ones, twos = [], []
+    for _ in range(RUNS):
+        ones.append(apart(log, 1))
+        twos.append(apart(log, 2))
+        print(f"one process {events / ones[-1].seconds:,.0f} events/s,"
+              f" two {events / twos[-1].seconds:,.0f}", flush=True)  # fmt: skip
+    one, two = (min(runs, key=lambda run: run.seconds) for runs in (ones, twos))
+    one_cpu, two_cpu = (min(run.cpu_seconds for run in runs) for runs in (ones, twos))
+    baseline = lambda_learner(log, folder)
+    print(f"lambda-learner {baseline:,.0f} events/s", flush=True)
+    return {
+        "events_per_s": round(events / one.seconds),
+        "events_per_s_cpu": round(events / one_cpu),
+        "two_over_one": round(one.seconds / two.seconds, 2),
+        "two_over_one_cpu": round(2 * one_cpu / two_cpu, 2),
+        "over_lambda_learner": round(events / one.seconds / baseline, 1),
+        "events": events,
+    }
+
+
+def large(folder: Path, *, full: bool) -> dict[str, float]:
+    """One process on a log that grows and grows."""
+    log = folder / "large.jsonl"
+    market, most = (FULL, FULL_EVENTS) if full else (GROWING, GROWING_EVENTS)
+    events = write_lines(log, islice(simulate(market), most))
+    run = apart(log, 1)
+    return {
+        "last_over_first": round(growth(run, events), 2),
+        "rss_mb": round(run.rss_mb),
+        "large_events": events,
+        "large_events_per_s": round(events / run.seconds),
+    }
+
+
 def main() -> None:
     """Simulate, replay in turns, print."""
     if sys.argv[1:2] == ["one"]:
@@ -130,34 +169,13 @@ def main() -> None:
         print(msgspec.json.encode(timed(Path(of), Path(out), int(workers))).decode())
         return
     full = "--full" in sys.argv
+    parts = set(sys.argv[1:]) - {"--full"} or {"speed", "large"}
+    result: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        log, large = folder / "log.jsonl", folder / "large.jsonl"
-        events = write_lines(log, simulate(MARKET))
-        ones, twos = [], []
-        for _ in range(RUNS):
-            ones.append(apart(log, 1))
-            twos.append(apart(log, 2))
-            print(f"one process {events / ones[-1].seconds:,.0f} events/s,"
-                  f" two {events / twos[-1].seconds:,.0f}", flush=True)  # fmt: skip
-        one, two = (min(runs, key=lambda run: run.seconds) for runs in (ones, twos))
-        one_cpu, two_cpu = (min(run.cpu_seconds for run in runs) for runs in (ones, twos))
-        baseline = lambda_learner(log, folder)
-        print(f"lambda-learner {baseline:,.0f} events/s", flush=True)
-        many = FULL_EVENTS if full else GROWING_EVENTS
-        many = write_lines(large, islice(simulate(FULL if full else GROWING), many))
-        grown = apart(large, 1)
-        result = {
-            "events_per_s": round(events / one.seconds),
-            "events_per_s_cpu": round(events / one_cpu),
-            "two_over_one": round(one.seconds / two.seconds, 2),
-            "two_over_one_cpu": round(2 * one_cpu / two_cpu, 2),
-            "last_over_first": round(growth(grown, many), 2),
-            "rss_mb": round(grown.rss_mb),
-            "over_lambda_learner": round(events / one.seconds / baseline, 1),
-            "events": events,
-            "large_events": many,
-        }
+        if "speed" in parts:
+            result |= speed(Path(name))
+        if "large" in parts:
+            result |= large(Path(name), full=full)
     for key, value in result.items():
         print(f"{key:22} {value}")
     print(msgspec.json.encode(result).decode())
