@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -34,6 +36,14 @@ from stream.state.store import MemoryStore, Store
 SPACE = FeatureSpace(("g",), ("m0", "m1"), ("j0",))
 NOW_MS = 1_700_000_000_000
 """The wall clock of tests: later than all their events."""
+
+CONTEST = Path(os.environ.get("HEARBACK_CONTEST_LOG", ""))
+"""A real log; tests that use it are marked with ``with_contest``."""
+
+with_contest = pytest.mark.skipif(
+    not CONTEST.is_file(),
+    reason="HEARBACK_CONTEST_LOG does not name the contest log (it may not be distributed)",
+)
 
 ONE = np.array([1.0], dtype="<f4").tobytes()
 TWO = np.array([1.0, 0.5], dtype="<f4").tobytes()

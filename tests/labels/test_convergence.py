@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import gzip
 import math
-import os
 from contextlib import suppress
-from pathlib import Path
 from random import Random
 
 import msgspec
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +18,7 @@ from stream.policy import LabelPolicy, load_policy
 from stream.wire import decode_event
 from tests import oracle
 from tests.conftest import thorough
-from tests.kit import Market, TestEvent, application, last_labels
+from tests.kit import CONTEST, Market, TestEvent, application, last_labels, with_contest
 from tests.labels.bench import LATENESS, Bench, W, arrivals, logs
 from tests.test_partitions import POLICY
 
@@ -162,13 +159,7 @@ def test_a_job_partition_waits_for_a_member_partition_that_is_away() -> None:
     assert len(last_labels(market.labels())) == len(events)
 
 
-CONTEST = Path(os.environ.get("HEARBACK_CONTEST_LOG", ""))
-
-
-@pytest.mark.skipif(
-    not CONTEST.is_file(),
-    reason="HEARBACK_CONTEST_LOG does not name the contest log (it may not be distributed)",
-)
+@with_contest
 def test_contest_log_in_three_orders_gives_the_same_final_labels() -> None:
     """A real log in three random arrival orders within lateness ends with identical labels."""
     policy = load_policy(CONTEST.parent / "policy.toml").labels

@@ -18,16 +18,19 @@ from producers.logs import merge, write_lines
 from producers.simulate import simulate
 from producers.truth import SimulationSettings
 from stream.errors import ConfigError, WorkerDiedError
+from stream.global_model import load_model
 from stream.inspection import from_run
 from stream.labels.ladder import BY_NAME, rung
-from stream.policy import Policy
+from stream.policy import Policy, load_policy
 from stream.replay import Options, first_look, parallel, replay_into, workers
 from stream.replay.lane import Lane
 from stream.replay.messages import Asked, Batch, Item
 from stream.replay.parallel import SYNC_MS
 from stream.run_folder import COEFFICIENTS, FILES, LABELS, SCORES, RunMetrics
 from stream.state.store import MemoryStore
+from stream.training import Trainer
 from tests import kit
+from tests.kit import CONTEST, with_contest
 from tests.replay.test_run import market, rows
 
 MARKET = SimulationSettings(
@@ -106,6 +109,28 @@ def test_quality_is_that_of_one_process(
     assert two is not None
     assert one.auc is not None
     assert two.auc == pytest.approx(one.auc, abs=0.002)
+
+
+@with_contest
+def test_quality_on_a_real_log_is_that_of_one_process(tmp_path: Path) -> None:
+    """The contest log with a model of its first quarter: two workers are within 0.002 of one."""
+    policy = load_policy(CONTEST.parent / "policy.toml")
+    quarter_ms = 1_494_321_754_582
+    names = msgspec.json.decode((CONTEST.parent / "features.json").read_bytes())
+    trainer = Trainer(policy, quarter_ms, names)
+    trainer.read(merge([CONTEST]), lambda _: None)
+    trainer.fit(tmp_path / "model")
+    model = load_model(tmp_path / "model")
+    auc = []
+    for number in (1, 2):
+        lines, space = first_look(merge([CONTEST]), model)
+        chosen = Options(close=True, workers=number, score_from_ms=quarter_ms)
+        out = tmp_path / f"{number}"
+        full = replay_into(out, [CONTEST], lines, policy, model, space, chosen).quality.full
+        assert full is not None
+        auc.append(full.auc)
+    assert auc[0] == pytest.approx(0.742, abs=0.002)
+    assert auc[1] == pytest.approx(auc[0], abs=0.002)
 
 
 def test_the_same_number_writes_the_same_bytes(log: Path, pair: tuple[Path, RunMetrics]) -> None:
