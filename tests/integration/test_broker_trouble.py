@@ -34,25 +34,27 @@ def own_world(own_kafka: Kafka, middle_market: Market, tmp_path: Path) -> Iterat
 @pytest.mark.timeout(600)
 def test_restarts_and_a_minute_without_a_broker(own_world: World, own_kafka: Kafka) -> None:
     """Stopped, killed, and away for longer than a transaction may last: nothing is lost."""
-    own_world.produce("--close")
+    *parts, last = own_world.market.parts(4)
     worker = own_world.start()
-    for stop, away_s in ((own_kafka.stop, 0.0), (own_kafka.kill, 0.0), (own_kafka.kill, 62.0)):
+    stops = ((own_kafka.stop, 0.0), (own_kafka.kill, 0.0), (own_kafka.kill, 62.0))
+    for part, (stop, away_s) in zip(parts, stops, strict=True):
         wait_for(lambda: owned(worker) > 0, worker)
-        wait_for_flushes(worker, 20)
+        enough = flushes(worker) + 20
+        own_world.produce(log=part)
+        wait_for(lambda: flushes(worker) >= enough, worker)  # noqa: B023 - called at once
         stop()
         time.sleep(away_s)
         if away_s:
             waits = ("hearback_unattended_seconds", "hearback_unassigned_seconds")
             assert max(map(worker.metric, waits)) > away_s / 2
         own_kafka.start()
+    own_world.produce("--close", log=last)
     own_world.wait_until_final()
     assert owned(worker) == 2 * PARTITIONS
     own_world.check()
     worker.stop()
 
 
-def wait_for_flushes(worker: Worker, count: int) -> None:
-    """Wait until a worker has done so many units of work from now on."""
-    name = "hearback_flush_seconds_count"
-    wanted = worker.metric(name) + count
-    wait_for(lambda: worker.metric(name) >= wanted, worker)
+def flushes(worker: Worker) -> float:
+    """How many units of work a worker has made safe."""
+    return worker.metric("hearback_flush_seconds_count")
