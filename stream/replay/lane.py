@@ -130,19 +130,27 @@ class Lane:
             self._members.learn(label)
 
     def end(self, batch: Batch) -> None:
-        """Let go whose time is over; write the state if the batch says so."""
+        """Let go whose time is over; write the state if the batch says so, or if it must be."""
         for entities in (self._jobs.entities, self._members.entities):
             for count, _ in enumerate(entities.leave(batch.watermark_ms), 1):
                 if count % MOST_STEPS == 0:
                     self.flush()
-        if batch.flush:
+        full = self._jobs.effect.is_full or self._members.effect.is_full
+        if batch.flush or full:
             self.flush()
+        if batch.state is not None:
+            self.let_go()
 
     def flush(self) -> None:
         """Refit what is stale and write everything to the store; safe from a checkpoint on."""
         self._jobs.effect.flush()
         self._members.effect.flush()
         self._overlay.flush(logged=False)
+
+    def let_go(self) -> None:
+        """Keep nothing of the effects in memory; all was flushed."""
+        self._jobs.effect.discard()
+        self._members.effect.discard()
 
     def counts(self) -> Counts:
         """Return what was counted so far."""

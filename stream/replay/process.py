@@ -117,6 +117,7 @@ class _Worker:
         while isinstance(message := receive(), Batch):
             self._batch(message)
         self._lane.flush()
+        self._lane.let_go()
         self._store.flush()
         rows = self._lane.tallies.prequential.rows()
         self._send(Finished(self._lane.counts(), rows))

@@ -35,14 +35,14 @@ from stream.state.posteriors import all_posteriors
 from stream.updaters.effect import Effect
 
 FLUSH_EVERY = 1 << 15
-"""Lines, or labels of one line, between two flushes to RocksDB. An entity is refitted and written
-once for all its labels between two."""
+"""Lines, or labels of one line, between two flushes to RocksDB; fewer where an effect has twice
+``MOST_HELD`` in memory. An entity is refitted and written once for all its labels between two."""
 
-TELL_EVERY = 1 << 10
-"""Lines between two calls of ``progress``."""
+LOOK_EVERY = 1 << 10
+"""Lines after which ``progress`` is called, and memory looked at; ``flush_every`` is a multiple."""
 
-MOST_HELD = 1 << 17
-"""Examples of an effect in memory after a flush: 60 MB at 16 features."""
+MOST_HELD = 3 << 16
+"""Examples of an effect in memory after a flush, an entity for three: 90 MB at 16 features."""
 
 
 def replay(
@@ -72,7 +72,8 @@ def replay(
         close: move event time past every window at the end.
         max_jump_ms: hold an event further ahead back until others confirm it; None: never.
         progress: called with the number of lines read, now and then.
-        flush_every: lines, or labels of one line, between two flushes.
+        flush_every: lines (a multiple of ``LOOK_EVERY``), or labels of one line, between two
+            flushes.
         checkpoints: of the sink, which must be a run folder then; None: make none.
         resumed: what ``checkpoints`` found to go on from.
 
@@ -84,9 +85,10 @@ def replay(
     reader = run.reader
     for line in rest:
         run.line(line)
-        if reader.lines % TELL_EVERY == 0:
-            progress(reader.lines)
-        if reader.lines % flush_every == 0:
+        if reader.lines % LOOK_EVERY:
+            continue
+        progress(reader.lines)
+        if reader.lines % flush_every == 0 or run.is_full:
             run.flush()
             if checkpoints is not None and checkpoints.due(reader.lines):
                 run.save(checkpoints)
@@ -151,8 +153,19 @@ class _Run:
         self._members.effect.flush()
         self._overlay.flush(logged=False)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether what is in memory should be flushed now."""
+        return self._jobs.effect.is_full or self._members.effect.is_full
+
+    def let_go(self) -> None:
+        """Keep nothing of the effects in memory; all was flushed."""
+        self._jobs.effect.discard()
+        self._members.effect.discard()
+
     def save(self, checkpoints: Checkpoints) -> None:
-        """Make a checkpoint of what was flushed."""
+        """Make a checkpoint of what was flushed; from here on, memory is as if resumed."""
+        self.let_go()
         folder = self._folder()
         (state,) = checkpoints.make(self.reader.lines)
         folder.checkpoint_state(state)
@@ -175,6 +188,7 @@ class _Run:
 
     def finish(self) -> RunMetrics:
         """Write the coefficients, sorted by key, and sum up."""
+        self.let_go()  # summing up takes memory too
         entities: dict[str, int] = {
             effect.name: self._write_coefficients(effect)
             for effect in sorted(

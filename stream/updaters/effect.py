@@ -29,6 +29,7 @@ EffectName = Literal["per_member", "per_job"]
 MOST_HELD = 1 << 14
 """Examples in memory after a flush, about 400 bytes each and four more for each feature."""
 
+_AT_ONCE = 1 << 12  # entities refitted in one call at a flush: the call copies all their examples
 _FLOAT32 = np.dtype("<f4")
 
 
@@ -114,6 +115,7 @@ class Effect:
         if held is None:
             posterior = Posterior(bytes(8 * self._size), example.time_ms, [example])
             held = self._live[entity_id] = Held(posterior)
+            self._weight += _weight(held) - _weight(None)
             self._stale.add(entity_id)
         elif not self._enter(entity_id, held, example, label.previous):
             return False
@@ -128,7 +130,7 @@ class Effect:
         Returns whether it was there.
         """
         held = self._get(entity_id)
-        self._weight -= _weight(held) - 1
+        self._weight -= _weight(held) - _weight(None)
         self._live[entity_id] = None
         self._stale.discard(entity_id)
         self._changed[entity_id] = None
@@ -156,6 +158,11 @@ class Effect:
         self._let_go()
         return [(entity_id, coefficients.get(entity_id)) for entity_id in changed]
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there is so much in memory that it should be flushed now."""
+        return self._weight > 2 * self._most_held
+
     def discard(self) -> None:
         """Forget what was learned since the last flush, and whatever else is in memory."""
         self._live.clear()
@@ -176,7 +183,9 @@ class Effect:
     def _save(self) -> list[str]:
         """Refit what is stale, save what changed; it stays in memory."""
         changed = list(self._changed)
-        self._refit([entity_id for entity_id in changed if entity_id in self._stale])
+        stale = [entity_id for entity_id in changed if entity_id in self._stale]
+        for at in range(0, len(stale), _AT_ONCE):
+            self._refit(stale[at : at + _AT_ONCE])
         for entity_id in changed:
             held = self._live[entity_id]
             if held is None:
@@ -408,8 +417,8 @@ class Effect:
 
 
 def _weight(held: Held | None) -> int:
-    """Share of ``MOST_HELD``: what is known not to be there takes room too."""
-    return 1 if held is None else len(held.columns)
+    """Share of ``MOST_HELD``, in examples: an entity takes as much room as three of its own."""
+    return 1 if held is None else 3 + len(held.columns)
 
 
 def _starts(held: Sequence[Held]) -> NDArray[np.int64]:
