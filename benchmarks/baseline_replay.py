@@ -5,7 +5,7 @@ replay's job done: reads the log, and for each label of ``labels.jsonl`` (the la
 to it) updates the member's and the job's model, one label a batch, full Hessian, the models in a
 dictionary in memory. Prints the seconds, all but the imports. Imports nothing of hearback.
 
-Each line of the input is a log line or a label, in the order in which the replay saw them.
+Each line of the input is a log line or a label.
 """
 
 from __future__ import annotations

@@ -4,9 +4,10 @@ The whole job: a simulated log of the calm market, 16 features per effect, read 
 labels, both effects, RocksDB, all files written. Keys of the last line:
 
 - ``events_per_s``: events of one process a second;
-- ``two_over_one``: the same of two processes (``--workers 2``) over it;
+- ``two_over_one``: the same of two processes (``--workers 2 --sync 6h``) over it: some 2,000 events
+  from barrier to barrier, as the ten minutes of the default are in a log of 10 million events;
 - ``over_lambda_learner``: ``events_per_s`` over those of ``baseline_replay.py``, which updates two
-  models with lambda-learner per label, on the beginning of the same log;
+  models with lambda-learner per label, on labels from the middle of the same run;
 - ``last_over_first``: what an event of the last tenth costs over one of the first tenth;
 - ``rss_mb``: the largest resident memory of the one process.
 
@@ -39,6 +40,7 @@ from producers.truth import SimulationSettings
 from stream.policy import Policy
 from stream.replay import Options, first_look, replay_into
 from stream.run_folder import LABELS
+from stream.units import MS_PER_UNIT
 from stream.updaters.newton import warm_up
 
 MARKET = SimulationSettings(
@@ -55,7 +57,8 @@ FULL = SimulationSettings(
 )  # fmt: skip
 GROWING_EVENTS = 400_000
 FULL_EVENTS = 10_000_000
-FEW_EVENTS = 4_000  # for what does hundreds a second
+FEW_LABELS = 2_000  # for what does hundreds a second
+SYNC_MS = 6 * MS_PER_UNIT["h"]
 RUNS = 2
 
 
@@ -75,7 +78,7 @@ def timed(log: Path, out: Path, workers: int) -> Timed:
     lines, space = first_look(merge([log]), None)
     begin, cpu = time.perf_counter(), time.process_time()
     replay_into(
-        out, [log], lines, Policy(), None, space, Options(workers=workers),
+        out, [log], lines, Policy(), None, space, Options(workers=workers, sync_ms=SYNC_MS),
         progress=lambda count: passed.append((count, time.process_time() - cpu)),
     )  # fmt: skip
     seconds = time.perf_counter() - begin
@@ -85,7 +88,7 @@ def timed(log: Path, out: Path, workers: int) -> Timed:
     return Timed(seconds, own + theirs.ru_utime + theirs.ru_stime, rss_mb, passed)
 
 
-def apart(log: Path, workers: int) -> Timed:
+def apart(log: Path, workers: int = 1) -> Timed:
     """Time a replay in a process of its own, so that its memory is its own too."""
     with tempfile.TemporaryDirectory(dir=log.parent) as folder:
         done = subprocess.run(  # noqa: S603 - our own program
@@ -95,19 +98,26 @@ def apart(log: Path, workers: int) -> Timed:
     return msgspec.json.decode(done.stdout, type=Timed)
 
 
-def lambda_learner(log: Path, folder: Path) -> float:
-    """Events a second of the same job with lambda-learner, on the first events of the log."""
-    few, work = folder / "few.jsonl", folder / "work.jsonl"
-    write_lines(few, (line.raw for line in islice(merge([log]), FEW_EVENTS)))
-    lines, space = first_look(merge([few]), None)
-    replay_into(folder / "few", [few], lines, Policy(), None, space, Options())
-    work.write_bytes(few.read_bytes() + (folder / "few" / LABELS).read_bytes())
+def lambda_learner(log: Path, events: int, folder: Path) -> float:
+    """Events a second of the same job with lambda-learner: on labels from the middle of the run.
+
+    They come with as many lines of the log as there are to a label; the first lines of a log have
+    few labels yet.
+    """
+    lines, space = first_look(merge([log]), None)
+    replay_into(folder / "run", [log], lines, Policy(), None, space, Options())
+    labels = (folder / "run" / LABELS).read_bytes().splitlines()
+    few = round(FEW_LABELS * events / len(labels))
+    work = folder / "work.jsonl"
+    middle = islice(merge([log]), events // 2, events // 2 + few)
+    first = len(labels) // 2
+    write_lines(work, [*(line.raw for line in middle), *labels[first : first + FEW_LABELS]])
     done = subprocess.run(  # noqa: S603 - our own program
         [baselines_python(), Path(__file__).with_name("baseline_replay.py"), work],
         check=True, capture_output=True, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
     )  # fmt: skip
-    return FEW_EVENTS / float(done.stdout)
+    return few / float(done.stdout)
 
 
 def growth(run: Timed, events: int) -> float:
@@ -136,7 +146,7 @@ def speed(folder: Path) -> dict[str, float]:
               f" two {events / twos[-1].seconds:,.0f}", flush=True)  # fmt: skip
     one, two = (min(runs, key=lambda run: run.seconds) for runs in (ones, twos))
     one_cpu, two_cpu = (min(run.cpu_seconds for run in runs) for runs in (ones, twos))
-    baseline = lambda_learner(log, folder)
+    baseline = lambda_learner(log, events, folder)
     print(f"lambda-learner {baseline:,.0f} events/s", flush=True)
     return {
         "events_per_s": round(events / one.seconds),

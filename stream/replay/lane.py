@@ -145,7 +145,7 @@ class Lane:
         """Refit what is stale and write everything to the store; safe from a checkpoint on."""
         self._jobs.effect.flush()
         self._members.effect.flush()
-        self._overlay.flush(logged=False)
+        self._overlay.flush_in_parts()
 
     def let_go(self) -> None:
         """Keep nothing of the effects in memory; all was flushed."""

@@ -34,7 +34,7 @@ from stream.state.partition_state import save_identity
 from stream.state.posteriors import all_posteriors
 from stream.updaters.effect import Effect
 
-FLUSH_EVERY = 1 << 15
+FLUSH_EVERY = 1 << 13
 """Lines, or labels of one line, between two flushes to RocksDB; fewer where an effect has twice
 ``MOST_HELD`` in memory. An entity is refitted and written once for all its labels between two."""
 
@@ -151,7 +151,7 @@ class _Run:
         """Refit what is stale and write everything to the store; safe from a checkpoint on."""
         self._jobs.effect.flush()
         self._members.effect.flush()
-        self._overlay.flush(logged=False)
+        self._overlay.flush_in_parts()
 
     @property
     def is_full(self) -> bool:
