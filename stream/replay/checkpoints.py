@@ -29,7 +29,7 @@ from stream.replay.reader import ReaderState
 from stream.replay.tallies import Counts
 from stream.run_folder import CHECKPOINT, METRICS, STATE
 
-FORMAT = 1
+FORMAT = 2
 EVERY_LINES = 250_000
 """Lines between two checkpoints: some ten seconds of work, of which a checkpoint takes a tenth of
 one (RocksDB writes what it has in memory to a file)."""
@@ -52,6 +52,7 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     sync_ms: int | None
     flush_every: int
+    every_lines: int
 
 
 _SAID = {
@@ -65,6 +66,7 @@ _SAID = {
     "workers": "--workers",
     "sync_ms": "--sync",
     "flush_every": "release",
+    "every_lines": "release",
 }
 
 

@@ -14,7 +14,7 @@ def seldom_collecting() -> Iterator[None]:
     """Let the collector walk what is in memory a hundred times less often.
 
     A replay holds a million objects that refer to each other without cycles and go by themselves;
-    walking them after every 700 new ones was a quarter of its time (measured).
+    walking them after every 700 new ones would be a good part of its time.
     """
     before = gc.get_threshold()
     gc.collect()

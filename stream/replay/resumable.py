@@ -15,16 +15,17 @@ from stream.policy import Policy
 from stream.replay.checkpoints import EVERY_LINES, Checkpoints, RunSettings
 from stream.replay.collector import seldom_collecting
 from stream.replay.parallel import SYNC_MS, replay_parallel
-from stream.replay.run import FLUSH_EVERY, replay
+from stream.replay.run import FLUSH_EVERY, LOOK_EVERY, replay
 from stream.run_folder import RunFolder, RunMetrics
 
 MOST_WORKERS = 64
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How to replay; all but ``checkpoint_every`` (lines) are part of what is replayed.
+    """How to replay; all of it is part of what is replayed.
 
-    ``flush_every``: lines, for each worker, between two flushes of the state.
+    ``flush_every``: lines, for each worker, between two flushes of the state; ``checkpoint_every``:
+    lines between two checkpoints, at which memory is let go of.
     """
 
     score_from_ms: int = 0
@@ -41,6 +42,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"--workers must lie between 1 and {MOST_WORKERS}")
         if self.sync_ms < 1:
             raise ConfigError("--sync must be longer than zero")
+        if self.flush_every < 1 or self.flush_every % LOOK_EVERY:
+            raise ConfigError(f"flush_every must be a multiple of {LOOK_EVERY}")
 
 
 def replay_into(
@@ -83,6 +86,7 @@ def replay_into(
         workers=options.workers,
         sync_ms=None if alone else options.sync_ms,
         flush_every=options.flush_every,
+        every_lines=options.checkpoint_every,
     )
     checkpoints = Checkpoints(out, settings, every_lines=options.checkpoint_every)
     if resume:

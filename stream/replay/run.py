@@ -181,6 +181,7 @@ class _Run:
     ) -> None:
         """Go on from a checkpoint, past the lines that were read."""
         self.reader.skip(lines, progress.reader)
+        self._advanced_ms = self.reader.watermark_ms
         (share,) = progress.shares
         rows = load_rows(checkpoints.judged(0), share.judged)
         self._tallies.restore(share.counts, rows, self._jobs, self._members)

@@ -405,6 +405,7 @@ class BatchConsumer(faust_driver.Consumer):
         """
         super().resume_flow()
         self._delivers = self.assigned and not self._settling
+        self._thread.wake()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Let Faust finish the batches in flight and commit, then forget all positions."""
@@ -508,8 +509,11 @@ class BatchConsumer(faust_driver.Consumer):
         """
         before: dict[TP, tuple[int, int]] = {}
         while not self.should_stop:
+            began = time.monotonic()
             await self.sleep(GAP_CHECK_S)
             gaps = self._gaps()
+            if time.monotonic() - began < GAP_CHECK_S:
+                break  # the end has cut the sleep short
             lost = {tp: gap[0] for tp, gap in gaps.items() if before.get(tp) == gap}
             before = gaps
             if lost:

@@ -23,9 +23,9 @@ def own_kafka(tmp_path: Path) -> Iterator[Kafka]:
 
 
 @pytest.fixture
-def own_world(own_kafka: Kafka, middle_market: Market, tmp_path: Path) -> Iterator[World]:
-    """The middle market on a Kafka of the test's own."""
-    made = World(tmp_path, own_kafka.address, middle_market)
+def own_world(own_kafka: Kafka, market: Market, tmp_path: Path) -> Iterator[World]:
+    """The large market on a Kafka of the test's own."""
+    made = World(tmp_path, own_kafka.address, market)
     yield made
     made.end()
 

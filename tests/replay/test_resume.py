@@ -19,7 +19,7 @@ from producers.simulate import simulate
 from producers.truth import SimulationSettings
 from stream.errors import ConfigError
 from stream.policy import DAY_MS, Policy, parse_policy
-from stream.replay import Options, first_look, replay_into
+from stream.replay import Options, first_look, replay_into, run
 from stream.run_folder import CHECKPOINT, FILES
 from tests.replay.program import Arguments
 
@@ -139,6 +139,31 @@ def test_without_a_checkpoint_it_begins_anew(log: Path, whole: dict[int, Path]) 
         replayed(log, out, options(1), stop_at=1)
     replayed(log, out, options(1), resume=True)
     same_files(whole[1], out)
+
+
+def test_a_full_memory_flushes_at_the_same_lines(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where what is held decides when to flush, a resumed replay flushes where the other did."""
+    flushed: list[int] = []
+    flush = run._Run.flush
+
+    def counted(self: run._Run) -> None:
+        flushed.append(self.reader.lines)
+        flush(self)
+
+    monkeypatch.setattr(run, "MOST_HELD", 100)
+    monkeypatch.setattr(run._Run, "flush", counted)
+    chosen = Options(close=True, flush_every=1 << 20, checkpoint_every=EVERY)
+    replayed(log, log.parent / "full", chosen)
+    whole = list(flushed)
+    assert len(whole) > 4
+    with pytest.raises(KeyboardInterrupt):
+        replayed(log, log.parent / "full-again", chosen, stop_at=EVERY * 2)
+    flushed.clear()
+    replayed(log, log.parent / "full-again", chosen, resume=True)
+    assert flushed == whole[-len(flushed) :]
+    same_files(log.parent / "full", log.parent / "full-again")
 
 
 def test_another_replay_is_refused(log: Path, whole: dict[int, Path]) -> None:
