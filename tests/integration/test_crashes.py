@@ -46,7 +46,7 @@ def test_every_crash_point_and_random_kills(world: World) -> None:
             continue
         if point == "recovering":
             shutil.rmtree(world.folder / "a", ignore_errors=True)
-        times = 1 if point in ONCE else dice.randint(1, 10)
+        times = 1 if point in ONCE else dice.randint(1, 20)
         worker = world.start("a", f"{point}:{times}")
         worker.wait_for_crash()
     world.produce("--close", log=last)
