@@ -11,7 +11,7 @@ from confluent_kafka import Producer
 from stream.records import APPLICATIONS, APPLICATIONS_BY_JOB, DEAD_LETTERS, ENGAGEMENTS
 from tests import kit
 from tests.integration.poisoned import POISON
-from tests.integration.test_several_workers import wait_for
+from tests.integration.workers import wait_for
 from tests.integration.world import World
 
 MALFORMED = 80  # 1 % of the small market's events

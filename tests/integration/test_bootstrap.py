@@ -18,8 +18,7 @@ from producers.logs import merge
 from producers.truth import SimulationSettings
 from stream.policy import DAY_MS
 from stream.wire import decode_coefficients
-from tests.integration.test_checkpoints import hearback
-from tests.integration.test_several_workers import owned, wait_for
+from tests.integration.workers import hearback, owned, wait_for
 from tests.integration.world import PARTITIONS, Market, World
 
 SETTINGS = SimulationSettings(seed=3, members=300, jobs=60, days=20, applications_per_member=14.0)

@@ -10,8 +10,8 @@ import pytest
 
 from deploy.kafka import Kafka
 from tests.integration.conftest import new_kafka
-from tests.integration.test_several_workers import owned, wait_for
-from tests.integration.world import PARTITIONS, Market, Worker, World
+from tests.integration.workers import flushes, owned, wait_for
+from tests.integration.world import PARTITIONS, Market, World
 
 
 @pytest.fixture
@@ -53,8 +53,3 @@ def test_restarts_and_a_minute_without_a_broker(own_world: World, own_kafka: Kaf
     assert owned(worker) == 2 * PARTITIONS
     own_world.check()
     worker.stop()
-
-
-def flushes(worker: Worker) -> float:
-    """How many units of work a worker has made safe."""
-    return worker.metric("hearback_flush_seconds_count")

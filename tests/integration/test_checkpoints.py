@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,19 +13,8 @@ from stream.state.store import RocksStore
 from stream.worker.changelog import DELETE_RETENTION_MS, load_mark, save_mark
 from stream.worker.data_folder import places_in
 from stream.worker.topics import create_topics
-from tests.integration.test_several_workers import owned, wait_for
+from tests.integration.workers import hearback, owned, wait_for
 from tests.integration.world import PARTITIONS, World
-
-
-def hearback(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run a command."""
-    return subprocess.run(
-        [sys.executable, "-m", "stream.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
 
 
 @pytest.mark.timeout(300)

@@ -10,12 +10,11 @@ import time
 import pytest
 
 from stream.worker.crashpoints import POINTS
-from tests.integration.world import Worker, World
+from tests.integration.workers import SEED, wait_for, wait_for_partitions
+from tests.integration.world import World
 
 KILLS = int(os.environ.get("HEARBACK_TEST_KILLS", "5"))
 """Random kills; ``make test-kafka`` asks for 20."""
-
-SEED = int(os.environ.get("HEARBACK_TEST_SEED", "1"))
 
 ONCE = {"assigned", "fenced", "recovering", "recovered", "opened"}
 """Points on the way to the first batch: the worker dies the first time it comes there."""
@@ -23,27 +22,46 @@ ONCE = {"assigned", "fenced", "recovering", "recovered", "opened"}
 LAST = {"recovering", "revoked"}
 """Points that take a changelog of some length, or a second worker."""
 
+READ = 0.9
+"""A changelog is long enough to be recovered in parts when so much of the log is in it."""
+
+PARTS_A_LIFE = 4
+"""Into how many parts the log is cut for each of the worker's lives."""
+
 
 @pytest.mark.timeout(1200)
 def test_every_crash_point_and_random_kills(world: World) -> None:
-    """Whatever it was about to do when it died, nothing is lost, and nothing stands twice."""
+    """Whatever it was about to do when it died, nothing is lost, and nothing stands twice.
+
+    Each life gets a part of the log, and further ones until it dies, so that there is something
+    to die of.
+    """
     dice = random.Random(SEED)
-    world.produce("--close")
     deaths: list[str | None] = [point for point in POINTS if point not in LAST]
     deaths += [None] * KILLS
     dice.shuffle(deaths)
-    for point in [*deaths, "recovering"]:
+    parts = world.market.parts(PARTS_A_LIFE * len(deaths))
+    for point in deaths:
+        world.produce(log=parts.pop(0))
         if point is None:
             worker = world.start()
             wait_for_partitions(worker)
             time.sleep(dice.uniform(0.0, 2.0))
             worker.kill()
             continue
-        if point == "recovering":
-            shutil.rmtree(world.folder / "a", ignore_errors=True)
-        times = 1 if point in ONCE else dice.randint(1, 60)
+        times = 1 if point in ONCE else dice.randint(1, 40)
         worker = world.start("a", f"{point}:{times}")
-        worker.wait_for_crash()
+        while not worker.has_crashed_within(5.0):
+            assert len(parts) > 1, f"the log ends before {point}:{times}: {worker.said}"
+            world.produce(log=parts.pop(0))
+    *rest, last = parts
+    world.produce(*rest[1:], log=rest[0])
+    worker = world.start()
+    wait_for(lambda: world.committed_share() > READ, worker)
+    worker.kill()
+    shutil.rmtree(world.folder / "a")
+    world.start("a", "recovering").wait_for_crash()
+    world.produce("--close", log=last)
     # In the middle of a rebalance: a second worker joins.
     first = world.start("a", "revoked")
     wait_for_partitions(first)
@@ -54,12 +72,3 @@ def test_every_crash_point_and_random_kills(world: World) -> None:
     world.check()
     third.stop()
     second.stop()
-
-
-def wait_for_partitions(worker: Worker) -> None:
-    """Wait until a worker has been given its partitions and opened them."""
-    deadline = time.monotonic() + 60
-    while not worker.has_partitions():
-        assert time.monotonic() < deadline, worker.said
-        assert worker.process.poll() is None, worker.said
-        time.sleep(0.05)

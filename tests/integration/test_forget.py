@@ -12,8 +12,7 @@ import pytest
 from stream.policy import DAY_MS
 from stream.records import COEFFICIENTS
 from stream.wire import coefficients_key, decode_coefficients, decode_label
-from tests.integration.test_checkpoints import hearback
-from tests.integration.test_crashes import SEED
+from tests.integration.workers import SEED, hearback
 from tests.integration.world import EFFECTS, World
 
 

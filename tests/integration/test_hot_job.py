@@ -10,8 +10,8 @@ from confluent_kafka import Producer
 from stream.records import APPLICATIONS, ENGAGEMENTS
 from stream.wire import decode_label
 from tests import kit
-from tests.integration.test_several_workers import wait_for
-from tests.integration.world import Worker, World
+from tests.integration.workers import Worker, wait_for
+from tests.integration.world import World
 
 PENDING = 100_000
 EVERY_MS = 1_000

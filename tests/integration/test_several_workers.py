@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 
 import pytest
 
 from stream.state.store import RocksStore
-from tests.integration.test_crashes import SEED, wait_for_partitions
-from tests.integration.world import EFFECTS, PARTITIONS, SESSION_S, Learned, Worker, World
+from tests.integration.workers import SEED, Worker, owned, wait_for, wait_for_partitions
+from tests.integration.world import EFFECTS, PARTITIONS, Learned, World
 
 
 @pytest.mark.timeout(600)
@@ -103,11 +102,6 @@ def test_a_fenced_owner_comes_back(small_world: World) -> None:
     worker.stop()
 
 
-def owned(worker: Worker) -> float:
-    """How many partitions of both stages a worker works on."""
-    return worker.metric("hearback_partitions")
-
-
 def wait_until_shared(*workers: Worker) -> None:
     """Wait until these workers have all partitions among them, and each has some."""
     wait_for(
@@ -117,13 +111,3 @@ def wait_until_shared(*workers: Worker) -> None:
         ),
         *workers,
     )
-
-
-def wait_for(condition: Callable[[], bool], *workers: Worker, seconds: float = 60.0) -> None:
-    """Wait for a condition; a minute unless told otherwise, and the session time-out, at most."""
-    deadline = time.monotonic() + seconds + SESSION_S
-    while not condition():
-        told = "\n".join(f"{worker.name}: {owned(worker)} {worker.said}" for worker in workers)
-        assert time.monotonic() < deadline, told
-        assert all(worker.process.poll() is None for worker in workers), told
-        time.sleep(0.1)

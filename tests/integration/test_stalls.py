@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from tests.integration.test_several_workers import owned, wait_for
-from tests.integration.world import PARTITIONS, SESSION_S, World
+from tests.integration.workers import SESSION_S, owned, wait_for
+from tests.integration.world import PARTITIONS, World
 
 TRANSACTION_S = 60.0 + 10.0
 """How long Kafka lets a transaction be open, and how often it looks."""

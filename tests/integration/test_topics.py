@@ -20,8 +20,7 @@ from stream.errors import ConfigError
 from stream.policy import DAY_MS
 from stream.records import APPLICATIONS, LABELS, PLAIN
 from stream.worker.topics import check_topics, create_topics
-from tests.integration.test_crashes import wait_for_partitions
-from tests.integration.test_several_workers import wait_for
+from tests.integration.workers import wait_for, wait_for_partitions
 from tests.integration.world import World, remove_topics
 
 WINDOW_MS = 14 * DAY_MS

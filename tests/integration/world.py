@@ -8,13 +8,9 @@ standard deviations.
 from __future__ import annotations
 
 import os
-import re
-import resource
-import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -25,7 +21,6 @@ import msgspec
 import numpy as np
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
-from prometheus_client.parser import text_string_to_metric_families
 
 from producers.logs import merge, write_lines
 from producers.simulate import simulate
@@ -47,9 +42,9 @@ from stream.worker.cluster import ids_of_topics
 from stream.worker.crashpoints import VARIABLE
 from stream.worker.topics import create_topics
 from stream.worker.transactions import Transactions
+from tests.integration.workers import Worker
 
 PARTITIONS = 6
-SESSION_S = 3
 EFFECTS: dict[str, EffectName] = {"member": "per_member", "job": "per_job"}
 
 _POLICY = """\
@@ -149,111 +144,6 @@ class Market:
                 np.sqrt(np.array(told.variance)),
             )
         return found
-
-
-class Worker:
-    """A worker as a user starts it, with a data folder of its own."""
-
-    def __init__(
-        self,
-        world: World,
-        name: str,
-        crash_at: str | None = None,
-        more: Sequence[str] = (),
-        program: Sequence[str] = ("-m", "stream.cli"),
-        largest_file_bytes: int | None = None,
-    ) -> None:
-        self.name = name
-        self.failed = False  # as it had to
-        self.log = world.folder / f"{name}-{time.monotonic_ns()}.log"
-        environment = dict(os.environ)
-        environment.pop(VARIABLE, None)
-        if crash_at is not None:
-            environment[VARIABLE] = crash_at
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [
-                    *(sys.executable, *program, "worker", "--broker", world.broker),
-                    *("--model", str(world.market.folder / "model")),
-                    *("--policy", str(world.market.policy_file)),
-                    *("--data", str(world.folder / name), "--app-id", world.application_id),
-                    *("--metrics-port", "0", "--session-timeout", f"{SESSION_S}s", *more),
-                ],
-                stderr=log,
-                env=environment,
-            )
-        if largest_file_bytes is not None:
-            limits = (largest_file_bytes, largest_file_bytes)
-            resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, limits)
-
-    @property
-    def said(self) -> str:
-        """Its standard error so far."""
-        return self.log.read_text()
-
-    def has_partitions(self) -> bool:
-        """Whether its metrics say that it works on some."""
-        return self.metric("hearback_partitions") > 0
-
-    def metric(self, name: str, **labels: str) -> float:
-        """Sum of a metric over everything that has these labels; 0 while nothing answers."""
-        found = re.search(r"http://\S+/metrics", self.said)
-        if found is None:
-            return 0.0
-        try:
-            with urllib.request.urlopen(found.group(), timeout=5) as page:  # noqa: S310 - localhost
-                text = page.read().decode()
-        except OSError:
-            return 0.0
-        return sum(
-            sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
-
-    def kill(self) -> None:
-        """Kill -9."""
-        self.process.kill()
-        self.process.wait()
-
-    def freeze(self) -> None:
-        """Let it stand still in the middle of whatever it does."""
-        self.process.send_signal(signal.SIGSTOP)
-
-    def is_frozen(self) -> bool:
-        """Whether it stands still, at a crash point that freezes."""
-        state = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return state == "T"
-
-    def thaw(self) -> None:
-        """Let it go on."""
-        self.process.send_signal(signal.SIGCONT)
-
-    def stop(self) -> None:
-        """Stop gracefully; that has to succeed."""
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
-        assert self.process.returncode == 0, self.said
-
-    def wait_for_failure(self, seconds: float = 60.0) -> str:
-        """Wait until it has stopped with exit code 1; return its last line."""
-        try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.name} does not stop: {self.said}") from None
-        assert self.process.returncode == 1, self.said
-        self.failed = True
-        assert "Traceback" not in self.said
-        return self.said.strip().splitlines()[-1]
-
-    def wait_for_crash(self, seconds: float = 60.0) -> None:
-        """Wait until it has died of its crash point."""
-        try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.name} did not come to its crash point") from None
-        assert self.process.returncode == -signal.SIGKILL, self.said
 
 
 class World:
