@@ -230,7 +230,7 @@ def worker_rates(broker: str, market: Market) -> tuple[float, float]:
                 and found["hearback_events_total", "member", "label"] == emitted
             )
 
-        ended = worker.wait(all_done, 0.25)
+        ended = worker.wait(all_done, 0.5)  # reading the metrics takes time from the worker
         ended_cpu = worker.cpu_seconds()
     finally:
         worker.stop()

@@ -53,9 +53,13 @@ class Marker(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="m"):
 
 
 class Waiting(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="w"):
-    """No application yet, but ``orphans`` engagements that wait for it."""
+    """No application yet, but ``orphans`` engagements that wait for it.
+
+    The ids of the first :data:`MOST_LISTED` of them are ``listed``, further ones are indexed.
+    """
 
     orphans: int
+    listed: tuple[str, ...] = ()
 
 
 class Applied(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="a"):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from stream.errors import EventError, MismatchError, UnmatchedError
 from stream.events import Application, DeadLetter, Engagement, Source
 from stream.labels.facts import (
+    MOST_LISTED,
     Applied,
     Deadline,
     DeadlineKind,
@@ -57,8 +58,13 @@ class Orphans:
         if watermark_ms is not None and watermark_ms > expires_ms:
             raise _unmatched(job_id, event)
         book = self._book
+        listed = () if waiting is None else waiting.listed
+        if len(listed) < MOST_LISTED:
+            listed = (*listed, event.engagement_id)
+        else:
+            book.index_engagement(job_id, application_id, event.engagement_id)
         count = 1 if waiting is None else waiting.orphans + 1
-        book.put_application(job_id, application_id, Waiting(count))
+        book.put_application(job_id, application_id, Waiting(count, listed))
         orphan = Orphan(
             event.engagement_id,
             application_id,
@@ -69,7 +75,6 @@ class Orphans:
             source,
         )
         book.put_engagement(job_id, event.engagement_id, orphan)
-        book.index_engagement(job_id, application_id, event.engagement_id)
         book.count_orphans(1)
         book.add_deadline(
             Deadline(expires_ms, DeadlineKind.ORPHAN, job_id, application_id, event.engagement_id)
@@ -78,8 +83,12 @@ class Orphans:
     def of(self, app: Application) -> list[Orphan]:
         """Return the engagements that wait for an application, by id, changing nothing."""
         job_id = app.job_id
+        waiting = self._waiting(app)
+        ids = list(waiting.listed)
+        if waiting.orphans > len(ids):
+            ids += self._book.indexed_engagements(job_id, app.application_id)
         found = []
-        for engagement_id in self._book.indexed_engagements(job_id, app.application_id):
+        for engagement_id in sorted(ids):
             record = self._book.engagement(job_id, engagement_id)
             if isinstance(record, Orphan):
                 found.append(record)
@@ -88,11 +97,13 @@ class Orphans:
     def adopt(self, app: Application, orphans: Iterable[Orphan]) -> list[str]:
         """End the waiting: return the ids of those that are applied; mismatched ones go."""
         applied = []
+        listed = self._waiting(app).listed
         for orphan in orphans:
+            if orphan.engagement_id not in listed:
+                self._book.unindex_engagement(app.job_id, app.application_id, orphan.engagement_id)
             if orphan.member_id != app.member_id:
                 self._set_aside(app.job_id, orphan, mismatch(app.job_id, orphan, app.member_id))
                 continue
-            self._book.unindex_engagement(app.job_id, app.application_id, orphan.engagement_id)
             self._book.put_engagement(app.job_id, orphan.engagement_id, Applied(orphan.digest))
             self._book.count_orphans(-1)
             applied.append(orphan.engagement_id)
@@ -112,14 +123,20 @@ class Orphans:
         record = self._book.application(job_id, application_id)
         if not isinstance(orphan, Orphan) or not isinstance(record, Waiting):
             return
+        listed = tuple(one for one in record.listed if one != orphan.engagement_id)
+        if len(listed) == len(record.listed):
+            self._book.unindex_engagement(job_id, application_id, orphan.engagement_id)
         self._set_aside(job_id, orphan, _unmatched(job_id, orphan))
         if record.orphans > 1:
-            self._book.put_application(job_id, application_id, Waiting(record.orphans - 1))
+            self._book.put_application(job_id, application_id, Waiting(record.orphans - 1, listed))
         else:
             self._book.forget_application(job_id, application_id)
 
+    def _waiting(self, app: Application) -> Waiting:
+        record = self._book.application(app.job_id, app.application_id)
+        return record if isinstance(record, Waiting) else Waiting(0)
+
     def _set_aside(self, job_id: str, orphan: Orphan, error: EventError) -> None:
-        self._book.unindex_engagement(job_id, orphan.application_id, orphan.engagement_id)
         self._book.forget_engagement(job_id, orphan.engagement_id)
         self._book.count_orphans(-1)
         self._dead_letter(DeadLetter(error.reason, str(error), orphan.source))

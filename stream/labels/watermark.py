@@ -27,11 +27,13 @@ class Channels(msgspec.Struct, array_like=True):
 
     def advance(self, channel: int, mark_ms: int | None) -> None:
         """A channel is alive and says how far it is; a smaller mark than before is ignored."""
+        known, merged_ms, was_idle = self.marks[channel], self.watermark_ms, self.idle[channel]
         self.idle[channel] = False
-        known = self.marks[channel]
         if mark_ms is not None and (known is None or mark_ms > known):
             self.marks[channel] = mark_ms
-        self._merge()
+        if was_idle or known is None or merged_ms is None or known <= merged_ms:
+            self._merge()
+        # Else another channel is the slowest, and stays it.
 
     def set_idle(self, channel: int) -> None:
         """A channel has nothing to read and does not hold the others back."""

@@ -228,6 +228,7 @@ class Partition(ABC):
             if self._unsaved_since_ms is None:
                 self._unsaved_since_ms = now_ms
             return
+        closed_ms = self.watermark_ms
         for record in records:
             try:
                 for _ in self._record(topic, record, now_ms):
@@ -236,8 +237,10 @@ class Partition(ABC):
                 source = source_of(topic, self.number, record)
                 letter = DeadLetter(error.reason, str(error), source)
                 self._dead_letter(letter, record.timestamp_ms)
-            for _ in self._closings(record.timestamp_ms):
-                yield self._end_at(topic, record.offset + 1)
+            if self.watermark_ms != closed_ms:
+                closed_ms = self.watermark_ms
+                for _ in self._closings(record.timestamp_ms):
+                    yield self._end_at(topic, record.offset + 1)
         yield self._end_at(topic, after)
 
     @property

@@ -73,7 +73,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How many partitions each input topic must have."""
     embedded: bool = False
     """The broker is the embedded one, whose checksums are wrong."""
-    max_poll_records: int = 500
+    max_poll_records: int = 1500
     """The most records in one batch."""
     buffered_batches: int = 1
     """The most batches of one partition that wait for their turn."""

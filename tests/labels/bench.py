@@ -29,13 +29,17 @@ class Bench:
 
     def __init__(self, policy: LabelPolicy = POLICY) -> None:
         self.store = MemoryStore()
-        self.overlay = Overlay(self.store)
         self.tally: Counter[str] = Counter()
         self.dead: list[DeadLetter] = []
-        self.machine = LabelMachine(policy, StoredFacts(self.overlay), self.tally, self.dead.append)
+        self.restart(policy)
         self.watermark_ms: int | None = None
         self.last: dict[tuple[str, str], tuple[int, str, bool]] = {}
         self.changes: list[Change] = []
+
+    def restart(self, policy: LabelPolicy = POLICY) -> None:
+        """Go on from the store alone, with another policy if need be."""
+        self.overlay = Overlay(self.store)
+        self.machine = LabelMachine(policy, StoredFacts(self.overlay), self.tally, self.dead.append)
 
     def apply(self, event: TestEvent) -> list[Change]:
         """Apply one event, without moving the watermark."""

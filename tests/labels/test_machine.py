@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
 from random import Random
 
@@ -11,11 +12,9 @@ from hypothesis import strategies as st
 
 from stream.errors import ConflictError, MismatchError, UnknownActionError, UnmatchedError
 from stream.events import JobEvent
-from stream.labels.facts import DeadlineKind
-from stream.labels.machine import LabelMachine
+from stream.labels.facts import DeadlineKind, Waiting
 from stream.policy import LabelPolicy
-from stream.state.facts import StoredFacts
-from stream.state.overlay import Overlay
+from stream.state import codec, keys
 from tests import oracle
 from tests.conftest import thorough
 from tests.kit import TestEvent, application, closing, engagement
@@ -273,6 +272,35 @@ def test_an_application_with_many_engagements_is_forgotten_too() -> None:
     assert not list(bench.store.scan(b"x", b"y"))
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_of_many_orphans_some_expire_and_the_rest_is_adopted(listed: bool) -> None:
+    """Listed with their application's id or indexed, as all were in older states: each once."""
+    policy = LabelPolicy(window_ms=W, orphan_ttl_ms=100, allowed_lateness_ms=0)
+    bench = Bench(policy)
+    for number in range(80):
+        bench.apply(engagement(f"n{number:02}", "a", 10_000 + number, "note"))
+    if not listed:
+        bench.overlay.flush()
+        waiting = bench.overlay.get(keys.application("j", "a"))
+        assert waiting is not None
+        record = codec.decode_application(waiting)
+        assert isinstance(record, Waiting)
+        assert len(record.listed) < record.orphans == 80
+        prefix = keys.engagements_of("j", "a")
+        for name in record.listed:
+            bench.overlay.change(prefix, prefix + name.encode(), b"")
+        bench.overlay.put(keys.application("j", "a"), codec.encode_application(Waiting(80)))
+        bench.overlay.flush()
+        bench.restart(policy)
+    bench.move(10_150)  # past the first 50
+    bench.apply(application("a", 9_990))
+    assert Counter(letter.reason for letter in bench.dead) == {"unmatched": 50}
+    bench.move(20_000)
+    assert len(bench.dead) == 50
+    bench.overlay.flush()
+    assert not list(bench.store.scan(b"", b"\xff"))
+
+
 def test_a_shorter_window_after_a_restart_closes_what_was_open_before() -> None:
     """What was read under a longer window ends when it would have, once, and all is forgotten."""
     bench = Bench()
@@ -281,14 +309,7 @@ def test_a_shorter_window_after_a_restart_closes_what_was_open_before() -> None:
     bench.overlay.flush()
     shorter = LabelPolicy(window_ms=W // 3, allowed_lateness_ms=LATENESS, orphan_ttl_ms=100)
     for watermark_ms in (11_001, 11_050, 11_101, 11_300, 20_000):
-        restarted = Bench(shorter)
-        restarted.__dict__.update(
-            store=bench.store, overlay=Overlay(bench.store), last=bench.last, changes=bench.changes
-        )
-        restarted.machine = LabelMachine(
-            shorter, StoredFacts(restarted.overlay), restarted.tally, restarted.dead.append
-        )
-        bench = restarted
+        bench.restart(shorter)
         bench.move(watermark_ms)
         bench.overlay.flush()
     assert [bench.label(name) for name in "abc"] == [CONCLUSIVE] * 3
