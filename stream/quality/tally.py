@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 ScoreName = Literal["global", "with_member", "with_job", "full"]
 SCORES: tuple[ScoreName, ...] = ("global", "with_member", "with_job", "full")
@@ -80,35 +82,8 @@ class Tally(msgspec.Struct, array_like=True):
     paired: list[Paired] = msgspec.field(default_factory=lambda: [Paired() for _ in EFFECTS])
 
     def add(self, judged: Sequence[JudgedScore]) -> None:
-        """Take applications in, in one go: n at a time costs little more than one."""
-        columns = np.array(judged, dtype=np.float64)  # (n, 5)
-        signs, y, parts = columns[:, 0], columns[:, 1], columns[:, 2:].T
-        global_, member, job = parts
-        S = np.stack([global_, global_ + member, global_ + job, global_ + member + job])  # (4, n)
-        np.clip(S, -_SURE, _SURE, out=S)
-        softplus = np.logaddexp(0.0, S)
-        losses = softplus - y * S
-        self.applications += int(signs.sum())
-        self.positives += int(signs @ y)
-        bins = np.clip(np.floor(S / BIN), -_LAST_BIN, _LAST_BIN).astype(np.int64).tolist()
-        changes = list(zip(signs.astype(np.int64).tolist(), y.tolist(), strict=True))
-        for score, loss, expected, at in zip(
-            self.scores, losses @ signs, np.exp(S - softplus) @ signs, bins, strict=True
-        ):
-            score.log_loss += float(loss)
-            score.expected += float(expected)
-            for (sign, label), bin_ in zip(changes, at, strict=True):
-                counts = score.positives if label else score.negatives
-                count = counts.get(bin_, 0) + sign
-                if count > 0:
-                    counts[bin_] = count
-                else:
-                    counts.pop(bin_, None)
-        _, with_member, with_job, whole = losses
-        for pair, without in zip(self.paired, (with_job, with_member), strict=True):
-            worse = whole - without
-            pair.total += float(signs @ worse)
-            pair.squares += float(signs @ (worse * worse))
+        """Take applications in."""
+        add_all([(self, judged)])
 
     def merge(self, other: Tally) -> None:
         """Take in all that another tally has."""
@@ -161,6 +136,66 @@ class Tally(msgspec.Struct, array_like=True):
         if whole is None or less is None:
             return mean, error
         return (whole - less) / max(self.applications, 1), error
+
+
+def add_all(taken: Sequence[tuple[Tally, Sequence[JudgedScore]]]) -> None:
+    """Take applications into tallies, all in one go: many cost little more than one.
+
+    Args:
+        taken: tallies, each once, and what goes into each, none of them nothing.
+
+    """
+    columns = np.array([score for _, judged in taken for score in judged], dtype=np.float64)
+    sizes = [len(judged) for _, judged in taken]
+    starts = [0, *accumulate(sizes[:-1])]
+    signs, y, parts = columns[:, 0], columns[:, 1], columns[:, 2:].T
+    global_, member, job = parts
+    S = np.stack([global_, global_ + member, global_ + job, global_ + member + job])  # (4, n)
+    np.clip(S, -_SURE, _SURE, out=S)
+    softplus = np.logaddexp(0.0, S)
+    losses = softplus - y * S
+    _, with_member, with_job, whole = losses
+    worse = np.stack([whole - with_job, whole - with_member])  # in the order of EFFECTS
+    rows = np.concatenate(
+        [[signs, signs * y], signs * losses, signs * np.exp(S - softplus), signs * worse,
+         signs * worse * worse]
+    )  # fmt: skip
+    sums = np.add.reduceat(rows, starts, axis=1).T.tolist()
+    for (tally, _), (count, positives, *rest) in zip(taken, sums, strict=True):
+        tally.applications += int(count)
+        tally.positives += int(positives)
+        for score, loss, expected in zip(tally.scores, rest[:4], rest[4:8], strict=True):
+            score.log_loss += loss
+            score.expected += expected
+        for pair, total, squares in zip(tally.paired, rest[8:10], rest[10:], strict=True):
+            pair.total += total
+            pair.squares += squares
+    _count(taken, sizes, S, y, signs)
+
+
+def _count(
+    taken: Sequence[tuple[Tally, Sequence[JudgedScore]]],
+    sizes: Sequence[int],
+    S: NDArray[np.float64],
+    y: NDArray[np.float64],
+    signs: NDArray[np.float64],
+) -> None:
+    """Change the counts by bin, each once, whatever fell into it."""
+    bins = np.clip(np.floor(S / BIN), -_LAST_BIN, _LAST_BIN).astype(np.int64) + _LAST_BIN
+    which = np.repeat(np.arange(len(sizes)), sizes)
+    places = (which * len(SCORES) + np.arange(len(SCORES))[:, None]) * 2 + y.astype(np.int64)
+    width = 2 * _LAST_BIN + 1
+    counts = np.bincount((places * width + bins).ravel(), np.tile(signs, len(SCORES)))
+    for at in np.flatnonzero(counts).tolist():
+        place, bin_ = divmod(at, width)
+        place, label = divmod(place, 2)
+        score = taken[place // len(SCORES)][0].scores[place % len(SCORES)]
+        counted = score.positives if label else score.negatives
+        count = counted.get(bin_ - _LAST_BIN, 0) + int(counts[at])
+        if count > 0:
+            counted[bin_ - _LAST_BIN] = count
+        else:
+            counted.pop(bin_ - _LAST_BIN, None)
 
 
 def merged(tallies: Iterable[Tally]) -> Tally:

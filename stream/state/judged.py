@@ -15,7 +15,7 @@ from stream.errors import StateError
 from stream.events import Label
 from stream.policy import Policy
 from stream.quality.gate import Gate, Judged, decide, opened_by_hand
-from stream.quality.tally import JudgedScore, Tally, newest
+from stream.quality.tally import JudgedScore, Tally, add_all, newest
 from stream.state import keys
 from stream.state.overlay import Overlay
 
@@ -157,10 +157,10 @@ class JudgedScores:
 
     def write_out(self) -> None:
         """Put what changed into the overlay."""
-        for (judged, begin_ms), taken in self._taken.items():
-            tally = self._tally(judged, begin_ms)
-            tally.add(taken)
-            value = msgspec.msgpack.encode(tally)
+        if self._taken:
+            add_all([(self._tally(*bucket), taken) for bucket, taken in self._taken.items()])
+        for judged, begin_ms in self._taken:
+            value = msgspec.msgpack.encode(self._tallies[judged, begin_ms])
             self._overlay.change(keys.tallies(judged), keys.tally(judged, begin_ms), value)
         self._taken.clear()
         if self._state_changed:
