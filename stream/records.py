@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import NamedTuple
 
 import msgspec
 
@@ -69,7 +68,7 @@ class TopicNames(msgspec.Struct, frozen=True):
 PLAIN = TopicNames()
 
 
-class Record(NamedTuple):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """A record as read. ``timestamp_ms`` is Kafka's own: when what caused it was first written."""
 
     offset: int
@@ -78,7 +77,7 @@ class Record(NamedTuple):
     timestamp_ms: int
 
 
-class Message(NamedTuple):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """A record to be written.
 
     ``value`` None: a tombstone. ``partition`` None: where murmur2 of the key says.

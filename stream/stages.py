@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+
+import msgspec
 
 from stream.entities import Entities
 from stream.errors import NoScoreError
@@ -35,7 +36,7 @@ from stream.state.posteriors import StoredPosteriors
 from stream.updaters.effect import MOST_HELD, Effect
 
 
-class Labelled(NamedTuple):
+class Labelled(msgspec.Struct, frozen=True, gc=False):
     """A change and the label that says so; None where it says nothing new."""
 
     change: Change

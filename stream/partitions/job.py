@@ -215,7 +215,7 @@ class JobPartition(Partition):
         self._send_dead_letters(timestamp_ms)
 
     def _send(self, step: Labelled, timestamp_ms: int) -> None:
-        change, label = step
+        change, label = step.change, step.label
         self.timeliness.observe(change)
         if label is not None:
             self._cause_ms.setdefault(label.job_id, timestamp_ms)

@@ -210,7 +210,7 @@ class _Parallel:
 
     def _split(self, read: Read) -> None:
         """Put an event into the batch of the share of its job."""
-        event, source, watermark_ms, _ = read
+        event, source, watermark_ms = read.event, read.source, read.watermark_ms
         self._count += 1
         match event:
             case Application():

@@ -12,7 +12,6 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from typing import NamedTuple
 
 import msgspec
 
@@ -54,7 +53,7 @@ _NAMES: dict[type[Event], str] = {
 }
 
 
-class Read(NamedTuple):
+class Read(msgspec.Struct, frozen=True, gc=False):
     """An event that may be applied now.
 
     ``watermark_ms`` is the log's before it, ``after_ms`` once it is applied (None: not known yet).
