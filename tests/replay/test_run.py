@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import math
-import os
 from collections.abc import Sequence
 from itertools import starmap
 from pathlib import Path
@@ -25,7 +24,7 @@ from stream.run_folder import FILES, RunFolder, RunMetrics
 from stream.training import Trainer
 from stream.wire import encode_forget
 from tests import kit, oracle
-from tests.kit import TestEvent, application, closing, engagement, model
+from tests.kit import CONTEST, TestEvent, application, closing, engagement, model, with_contest
 
 
 def lines_of(events: Sequence[TestEvent | bytes]) -> list[LogLine]:
@@ -247,13 +246,7 @@ def test_an_existing_folder_is_refused(tmp_path: Path) -> None:
         run(tmp_path / "run", market(2))
 
 
-CONTEST = Path(os.environ.get("HEARBACK_CONTEST_LOG", ""))
-
-
-@pytest.mark.skipif(
-    not CONTEST.is_file(),
-    reason="HEARBACK_CONTEST_LOG does not name the contest log (it may not be distributed)",
-)
+@with_contest
 def test_contest_log_reaches_its_figures(tmp_path: Path) -> None:
     """On the contest log the full score has AUC ≥ 0.738 and log loss ≤ 0.450."""
     policy = parse_policy((CONTEST.parent / "policy.toml").read_text())
