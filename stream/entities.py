@@ -43,6 +43,7 @@ class Entities:
         self._marked_ms = _MARKED_WINDOWS * policy.labels.window_ms
         self._forgotten = Forgotten(effect.name, overlay)
         self._ages = EntityAges(effect.name, overlay, kept=self._ttl_ms is not None)
+        self._some_came = False  # since :meth:`leave` last looked
 
     def learn(self, label: Label) -> None:
         """Take a label in, unless its application was forgotten."""
@@ -50,6 +51,15 @@ class Entities:
         if self._forgotten.counts(entity_id, time_ms) and self._effect.learn(label):
             self._census.entities(1)
             self._ages.enter(entity_id, time_ms)
+            self._some_came = True
+
+    @property
+    def some_may_leave(self) -> bool:
+        """Whether somebody's time may be over though the watermark stands where it did.
+
+        A late label may bring back who has gone.
+        """
+        return self._some_came and self._ttl_ms is not None
 
     def forget(self, entity_id: str, until_ms: int, now_ms: int = 0) -> bool:
         """Let an entity go, and learn nothing more of its applications up to a time.
@@ -75,6 +85,7 @@ class Entities:
         self._forgotten.strike_before(watermark_ms - self._marked_ms, now_ms - self._marked_ms)
         if self._ttl_ms is None:
             return
+        self._some_came = False
         limit_ms = watermark_ms - self._ttl_ms
         while found := self._ages.before(limit_ms):
             for entered_ms, entity_id in found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +11,8 @@ from stream.entities import Entities
 from stream.events import Forget, Label
 from stream.partitioner import partition_of
 from stream.policy import EffectSettings, LabelPolicy, Policy
-from stream.records import APPLICATIONS, COEFFICIENTS, ENGAGEMENTS
+from stream.records import APPLICATIONS, APPLICATIONS_BY_JOB, COEFFICIENTS, ENGAGEMENTS
+from stream.records import LABELS as LABELS_TOPIC
 from stream.state import keys
 from stream.state.census import Census
 from stream.state.overlay import Overlay
@@ -151,6 +153,37 @@ def test_the_stages_let_entities_go() -> None:
         if message.key == wire.coefficients_key("per_member", "old") and message.value
     ][:1]
     assert found.examples == 1
+
+
+@pytest.mark.parametrize("most", [1, 1000])
+def test_whom_a_late_label_brings_back_goes_at_once(most: int) -> None:
+    """Where the members' stage is through with its input before labels come; in any batches."""
+    market = Market(LEAVING, 1)
+    market.produce(
+        [
+            application("a", 10_000, member="old"),
+            application("b", 10_000 + 20 * W, member="young", job="k"),
+            engagement("e", "b", 10_001 + 20 * W, job="k", member="young"),
+        ]
+    )
+    market.clock(10_000 + 20 * W + 1)
+    for stage, topic in (("member", APPLICATIONS), ("job", APPLICATIONS_BY_JOB)):
+        drain(market, stage, topic)
+        market.now_ms += 1_001  # past the idle time-out
+        market.tick("member", 0)
+    drain(market, "job", ENGAGEMENTS)
+    drain(market, "job", APPLICATIONS_BY_JOB)
+    market.tick("job", 0)
+    drain(market, "member", LABELS_TOPIC, most)
+    assert entities_of(market) == {"young", "k"}
+    old = wire.coefficients_key("per_member", "old")
+    assert [message.value for message in market.sent if message.key == old][-1:] == [None]
+
+
+def drain(market: Market, stage: str, topic: str, most: int = 1000) -> None:
+    """Let a stage read a topic to its end."""
+    while market.step(stage, 0, topic, most):
+        pass
 
 
 def test_without_a_limit_everybody_stays() -> None:

@@ -123,6 +123,8 @@ class Orphans:
         record = self._book.application(job_id, application_id)
         if not isinstance(orphan, Orphan) or not isinstance(record, Waiting):
             return
+        if orphan.application_id != application_id:
+            return  # it was a mismatch there, and came again for another application
         listed = tuple(one for one in record.listed if one != orphan.engagement_id)
         if len(listed) == len(record.listed):
             self._book.unindex_engagement(job_id, application_id, orphan.engagement_id)

@@ -40,6 +40,11 @@ class Channels(msgspec.Struct, array_like=True):
         self.idle[channel] = True
         self._merge()
 
+    def wake(self, channel: int) -> None:
+        """A channel is listened to again."""
+        self.idle[channel] = False
+        self._merge()
+
     @property
     def all_idle(self) -> bool:
         """Whether nothing is to be read anywhere."""

@@ -237,7 +237,7 @@ class Partition(ABC):
                 source = source_of(topic, self.number, record)
                 letter = DeadLetter(error.reason, str(error), source)
                 self._dead_letter(letter, record.timestamp_ms)
-            if self.watermark_ms != closed_ms:
+            if self.watermark_ms != closed_ms or self.entities.some_may_leave:
                 closed_ms = self.watermark_ms
                 for _ in self._closings(record.timestamp_ms):
                     yield self._end_at(topic, record.offset + 1)
@@ -414,7 +414,7 @@ class Partition(ABC):
             positions={}, channels=Channels.of(channels)
         )
         # Whether the own input is idle now is to be seen anew; the last channel is its own.
-        self._progress.channels.idle[-1] = False
+        self._progress.channels.wake(-1)
 
     def _check_identity(self, model_version: str, topic_ids: Mapping[str, str]) -> None:
         """Refuse a state of another model, another partition count or other topics."""

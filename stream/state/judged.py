@@ -205,11 +205,7 @@ class JudgedScores:
         self.write_out()
         prefix = keys.tallies(judged)
         for key, value in self._overlay.scan(prefix, prefix, keys.after(prefix)):
-            begin_ms = keys.time_at(key, len(prefix))
-            tally = self._tallies.get((judged, begin_ms))
-            if tally is None:
-                tally = self._tallies[judged, begin_ms] = _decoded(value)
-            yield begin_ms, tally
+            yield keys.time_at(key, len(prefix)), _decoded(value)
 
     def _forget(self, mark_ms: int) -> None:
         """Forget the buckets that are too old to count."""
@@ -219,7 +215,7 @@ class JudgedScores:
             prefix = keys.tallies(judged)
             for key, _ in list(self._overlay.scan(prefix, prefix, end)):
                 self._overlay.change(prefix, key, None)
-                self._tallies.pop((judged, keys.time_at(key, len(prefix))), None)
+        self._tallies.clear()
 
     def _load_state(self) -> _State:
         value = self._overlay.get(_STATE)

@@ -20,8 +20,8 @@ family  fields                                 value
 ``q``   ``e`` or ``f``, begin of the bucket    tally of scores, as known early or final
 ``s``   name                                   the partition's own state (format, channels, …)
 ``t``   effect, T or earlier, entity           empty: entities by age (``entity_ttl``)
-``x``   job, application, engagement           empty: engagements by application (orphans, and
-                                               those that the application's facts do not list)
+``x``   job, application, engagement           empty: engagements by application (those that
+                                               its record, which lists some, does not list)
 ======  =====================================  ==========================================
 """
 

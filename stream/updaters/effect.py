@@ -423,17 +423,16 @@ class Effect:
     def _arrays_of_one(
         self, now_ms: int, columns: Columns
     ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """The same of one part, without copying: whoever is scored is refitted alone.
-
-        The views must be gone before the columns change.
-        """
-        w = np.frombuffer(columns.weights)
+        """The same of one part: whoever is scored is refitted alone."""
+        # Copies: the first compilation of the kernel may keep views for a while, and a column that
+        # is viewed cannot grow.
+        w = np.frombuffer(bytearray(columns.weights))
         if self._settings.half_life_ms is not None:
             times_ms = np.frombuffer(columns.times_ms, np.int64)
             w = w * np.exp2((now_ms - times_ms) / -self._settings.half_life_ms)
-        Z = np.frombuffer(columns.features, _FLOAT32).reshape(-1, self._size)
-        Z.flags.writeable = False  # as the kernel is compiled for
-        return Z, np.frombuffer(columns.targets), w, np.frombuffer(columns.offsets)
+        Z = np.frombuffer(bytes(columns.features), _FLOAT32).reshape(len(columns), self._size)
+        y = np.frombuffer(bytearray(columns.targets))
+        return Z, y, w, np.frombuffer(bytearray(columns.offsets))
 
 
 def _weight(held: Held | None) -> int:

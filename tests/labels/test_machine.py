@@ -222,6 +222,22 @@ def test_orphan_of_another_member_is_a_mismatch() -> None:
     assert bench.label("a") is None
 
 
+def test_what_expires_is_the_orphan_of_its_own_application() -> None:
+    """A mismatch of one application that is sent again for another waits its own time."""
+    bench = Bench(LabelPolicy(window_ms=W, orphan_ttl_ms=10_000, allowed_lateness_ms=0))
+    bench.apply(engagement("e", "b", 10_010, member="other"))
+    bench.apply(B)
+    bench.move(12_200)  # b is over and forgotten
+    bench.apply(engagement("f", "b", 12_300))
+    bench.apply(engagement("e", "c", 12_400))
+    bench.move(20_011)  # past the first deadline
+    assert [letter.reason for letter in bench.dead] == ["mismatch"]
+    bench.move(30_000)
+    assert [letter.reason for letter in bench.dead] == ["mismatch", "unmatched", "unmatched"]
+    bench.overlay.flush()
+    assert not list(bench.store.scan(b"", b"\xff"))
+
+
 def test_late_engagement_is_told_from_an_orphan_until_two_windows() -> None:
     """After closing, engagements count as late until A + 2W, afterwards as unmatched."""
     bench = Bench()

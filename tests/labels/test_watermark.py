@@ -63,6 +63,37 @@ def test_nothing_grows_before_anything_was_read() -> None:
     assert channels.watermark_ms is None
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2), st.one_of(st.sampled_from(["idle", "wake"]), st.integers(0, 30))
+        )
+    )
+)
+def test_the_watermark_is_the_slowest_live_channels_at_every_moment(
+    moves: list[tuple[int, int | str]],
+) -> None:
+    """It is the largest that the smallest live mark has been, however a channel came to live."""
+    channels = Channels.of(3)
+    marks: list[int | None] = [None, None, None]
+    idle = [False, False, False]
+    expected: int | None = None
+    for channel, move in moves:
+        if move == "idle":
+            channels.set_idle(channel)
+        elif isinstance(move, str):
+            channels.wake(channel)
+        else:
+            channels.advance(channel, move)
+            marks[channel] = max(move, marks[channel] or 0)
+        idle[channel] = move == "idle"
+        live = [mark for mark, off in zip(marks, idle, strict=True) if not off]
+        known = [mark for mark in live if mark is not None]
+        if known and len(known) == len(live):
+            expected = max(min(known), expected or 0)
+        assert channels.watermark_ms == expected
+
+
 @given(st.lists(st.tuples(st.integers(0, 2), st.one_of(st.none(), st.integers(0, 100)))))
 def test_watermark_never_goes_back_and_never_outruns_a_live_channel(
     moves: list[tuple[int, int | None]],

@@ -277,3 +277,14 @@ def test_entities_are_refitted_together_as_alone() -> None:
         assert (found.kept, found.folded) == (one.kept, one.folded)
         assert np.allclose(theta(found), theta(one), atol=1e-9)
     assert subject.unconverged == 0
+
+
+def test_an_effect_without_features_learns_nothing_and_says_zero() -> None:
+    """A model may leave an effect's block empty."""
+    effect = Effect("per_member", 0, EffectSettings(), "v", DictBook())
+    for number in range(3):
+        effect.learn(msgspec.structs.replace(label(number, "positive"), per_member=b""))
+        assert effect.score("m", b"") == 0.0
+    ((_, coefficients),) = effect.publish()
+    assert coefficients is not None
+    assert (coefficients.mean, coefficients.variance, coefficients.examples) == ([], [], 3)
