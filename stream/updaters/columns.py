@@ -9,9 +9,12 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
+from operator import attrgetter
 
 from stream.labels.ladder import target
 from stream.updaters.posterior import Example, Posterior
+
+_TIME_MS = attrgetter("time_ms")
 
 
 class Columns:
@@ -49,34 +52,49 @@ class Columns:
 
 
 class Held:
-    """A posterior in memory, with its kept examples as columns beside it."""
+    """A posterior in memory; from its first refit on with its kept examples as columns beside it.
 
-    __slots__ = ("columns", "posterior")
+    Many are read only to learn that a label became final, and never refitted.
+    """
+
+    __slots__ = ("_columns", "posterior")
 
     def __init__(self, posterior: Posterior) -> None:
         self.posterior = posterior
-        self.columns = Columns(posterior.kept)
+        self._columns: Columns | None = None
+
+    def __len__(self) -> int:
+        return len(self.posterior.kept)
+
+    @property
+    def columns(self) -> Columns:
+        """The kept examples."""
+        if self._columns is None:
+            self._columns = Columns(self.posterior.kept)
+        return self._columns
 
     def place(self, example: Example) -> tuple[int, bool]:
         """Return where an example with this time and id belongs, and whether one is kept there."""
-        times_ms, kept = self.columns.times_ms, self.posterior.kept
+        kept = self.posterior.kept
         time_ms, identity = example.time_ms, example.id
-        at = bisect_left(times_ms, time_ms)
-        while at < len(kept) and times_ms[at] == time_ms and kept[at].id < identity:
+        at = bisect_left(kept, time_ms, key=_TIME_MS)
+        while at < len(kept) and kept[at].time_ms == time_ms and kept[at].id < identity:
             at += 1
-        return at, at < len(kept) and times_ms[at] == time_ms and kept[at].id == identity
+        return at, at < len(kept) and kept[at].time_ms == time_ms and kept[at].id == identity
 
     def insert(self, at: int, example: Example) -> None:
         """Keep a new example, where it belongs."""
         self.posterior.kept.insert(at, example)
-        self.columns.insert(at, example)
+        if self._columns is not None:
+            self._columns.insert(at, example)
 
     def replace(self, at: int, example: Example) -> None:
         """Replace a kept example."""
         self.posterior.kept[at] = example
-        self.columns.replace(at, example)
+        if self._columns is not None:
+            self._columns.replace(at, example)
 
     def drop(self, examples: list[Example]) -> None:
         """Keep these no longer: they were folded."""
         self.posterior.drop(examples)
-        self.columns = Columns(self.posterior.kept)
+        self._columns = None

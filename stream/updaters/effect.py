@@ -122,7 +122,7 @@ class Effect:
         elif not self._enter(entity_id, held, example, label.previous):
             return False
         self._changed[entity_id] = None
-        if len(held.columns) >= self._least_folded:
+        if len(held) >= self._least_folded:
             self._fold(entity_id, held, self._settings.capacity, final=True)
             self._fold(entity_id, held, self._settings.open_limit, final=False)
         return new
@@ -437,11 +437,11 @@ class Effect:
 
 def _weight(held: Held | None) -> int:
     """Share of ``MOST_HELD``, in examples: an entity takes as much room as three of its own."""
-    return 1 if held is None else 3 + len(held.columns)
+    return 1 if held is None else 3 + len(held)
 
 
 def _starts(held: Sequence[Held]) -> NDArray[np.int64]:
     """Where the examples of each begin, and the last ones end."""
     if len(held) == 1:
-        return np.array([0, len(held[0].columns)])
-    return np.array([0, *accumulate(len(each.columns) for each in held)])
+        return np.array([0, len(held[0])])
+    return np.array([0, *accumulate(len(each) for each in held)])
