@@ -45,7 +45,7 @@ from stream.wire import (
 
 MOST_STEPS = 1000
 """Labels changed and windows closed in one unit of work at the most. With what is learned of them
-that is under a tenth of a second, so that the event loop gets its turn however many there are. Each
+that is about a tenth of a second, so that the event loop gets its turn however many there are. Each
 unit refits, encodes and sends every entity that it changed: smaller ones would do so more often."""
 
 
