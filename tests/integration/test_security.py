@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from confluent_kafka import Consumer, TopicPartition
 from deploy.kafka import MissingError
 from stream.records import LABELS
 from tests.integration.secure import PASSWORD, USER, SecureKafka
+from tests.integration.workers import hearback
 from tests.integration.world import Market
 
 PARTITIONS = 2
@@ -59,18 +59,6 @@ def configuration(kafka: SecureKafka, folder: Path, mechanism: str, model: Path)
         """
     )
     return path
-
-
-def hearback(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user would."""
-    return subprocess.run(
-        [sys.executable, "-m", "stream.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        env={**os.environ, **environment},
-    )
 
 
 class Listener:

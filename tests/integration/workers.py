@@ -137,14 +137,15 @@ class Worker:
         return True
 
 
-def hearback(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run a command."""
+def hearback(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user would."""
     return subprocess.run(
         [sys.executable, "-m", "stream.cli", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
+        env={**os.environ, **environment},
     )
 
 
