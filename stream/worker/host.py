@@ -474,6 +474,7 @@ class Host:
                 await asyncio.sleep(0)  # there may be a thousand units: others have their turn
         except BrokerError as error:
             owned.session = None
+            owned.lost_at = session.flushing_since  # since then nothing has come forward
             await asyncio.shield(session.end())
             self._renew_later(owned, error)
             return False
