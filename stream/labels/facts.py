@@ -55,7 +55,8 @@ class Marker(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="m"):
 class Waiting(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="w"):
     """No application yet, but ``orphans`` engagements that wait for it.
 
-    The ids of the first :data:`MOST_LISTED` of them are ``listed``, further ones are indexed.
+    ``listed`` are the ids of at most :data:`MOST_LISTED` of them; the others are indexed (all were,
+    in states of earlier releases).
     """
 
     orphans: int

@@ -85,7 +85,6 @@ class Effect:
         full = size <= settings.full_up_to
         self._shape = (size, size) if full else (size,)  # of F
         self._folded_bytes = 8 * size * (size if full else 1)
-        self._nothing = np.frombuffer(bytes(8 * size)).reshape(1, size)  # F and f of one entity
         self._least_folded = min(settings.capacity, settings.open_limit) + FOLD  # kept examples
         self._live: dict[str, Held | None] = {}  # what was read or learned lately
         self._weight = 0  # of it: kept examples, and entities that never learned
@@ -386,8 +385,6 @@ class Effect:
         """
         d = self._size
         if not posteriors[0].linear:
-            if len(posteriors) == 1:
-                return self._nothing, self._nothing
             nothing = np.frombuffer(bytes(8 * d * len(posteriors))).reshape(len(posteriors), d)
             return nothing, nothing
         for posterior in posteriors:
@@ -403,8 +400,6 @@ class Effect:
         self, parts: Sequence[tuple[int, Columns]]
     ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Z (n, d), y, w aged to the T that stands beside the examples, o (n,); of all parts."""
-        if len(parts) == 1:
-            return self._arrays_of_one(*parts[0])
         # Into bytearrays: the kernel is compiled for columns that may be written to.
         y = np.frombuffer(bytearray().join([columns.targets for _, columns in parts]))
         w = np.frombuffer(bytearray().join([columns.weights for _, columns in parts]))
@@ -414,25 +409,13 @@ class Effect:
         half_life_ms = self._settings.half_life_ms
         if half_life_ms is not None:
             times_ms = np.frombuffer(b"".join([columns.times_ms for _, columns in parts]), np.int64)
-            now_ms = np.repeat(
-                [time_ms for time_ms, _ in parts], [len(columns) for _, columns in parts]
-            )
+            now_ms: int | NDArray[np.int64] = parts[0][0]
+            if len(parts) > 1:
+                now_ms = np.repeat(
+                    [time_ms for time_ms, _ in parts], [len(columns) for _, columns in parts]
+                )
             w = w * np.exp2((now_ms - times_ms) / -half_life_ms)
         return Z, y, w, o
-
-    def _arrays_of_one(
-        self, now_ms: int, columns: Columns
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """The same of one part: whoever is scored is refitted alone."""
-        # Copies: the first compilation of the kernel may keep views for a while, and a column that
-        # is viewed cannot grow.
-        w = np.frombuffer(bytearray(columns.weights))
-        if self._settings.half_life_ms is not None:
-            times_ms = np.frombuffer(columns.times_ms, np.int64)
-            w = w * np.exp2((now_ms - times_ms) / -self._settings.half_life_ms)
-        Z = np.frombuffer(bytes(columns.features), _FLOAT32).reshape(len(columns), self._size)
-        y = np.frombuffer(bytearray(columns.targets))
-        return Z, y, w, np.frombuffer(bytearray(columns.offsets))
 
 
 def _weight(held: Held | None) -> int:
@@ -442,6 +425,4 @@ def _weight(held: Held | None) -> int:
 
 def _starts(held: Sequence[Held]) -> NDArray[np.int64]:
     """Where the examples of each begin, and the last ones end."""
-    if len(held) == 1:
-        return np.array([0, len(held[0])])
     return np.array([0, *accumulate(len(each) for each in held)])
