@@ -368,7 +368,7 @@ class Host:
                 for topic in session.partition.topics
             }
             known = {at: position for at, position in positions.items() if position is not None}
-            await self._check_not_lost(positions.keys() - known.keys())
+            await self._check_not_lost(session, positions.keys() - known.keys())
             await self._control.seek(known)
         except BaseException:
             await asyncio.shield(session.end())
@@ -396,17 +396,19 @@ class Host:
         settings = self._settings
         return ids_of_application(settings.broker, settings.application_id, settings.names)
 
-    async def _check_not_lost(self, fresh: Iterable[TopicPartition]) -> None:
+    async def _check_not_lost(self, session: Session, fresh: Iterable[TopicPartition]) -> None:
         """Refuse to begin in the middle of a topic, without the state of its beginning.
 
         Raises:
             StateError: the group has read records of which the state knows nothing.
+            FencedError: another worker has read them, which took the partition over meanwhile.
 
         """
         fresh = list(fresh)
-        if not fresh:
-            return
-        for (topic, number), position in (await self._control.begun(fresh)).items():
+        begun = await self._control.begun(fresh) if fresh else {}
+        if begun:
+            await self._in_thread(session.check_owner)
+        for (topic, number), position in begun.items():
             raise StateError(
                 f"application id {self._settings.application_id} has read {topic}-{number} up to"
                 f" {position}, but neither {self._data.path} nor the changelog has any state of"

@@ -174,6 +174,15 @@ class Session:
         crash_point("opened")
         return Recovery(records, time.monotonic() - began)
 
+    def check_owner(self) -> None:
+        """Make sure that no later owner of the partition has begun; blocks.
+
+        Raises:
+            FencedError: one has. BrokerError: the broker does not answer.
+
+        """
+        self._transactions.send([], END, self._go_on)
+
     async def flush(self, unit: Unit) -> FlushTimes:
         """Make a unit of work safe, in Kafka and in the store; return what that took.
 

@@ -389,6 +389,27 @@ def test_a_group_that_has_read_without_a_state_is_refused(bench: Bench) -> None:
     run(bench, scenario)
 
 
+def test_what_a_later_owner_has_read_is_not_missed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is fenced just after it recovered an empty state does not take it for lost."""
+
+    async def begun(partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Say what the later owner has read since; there is none the next time."""
+        del partitions
+        monkeypatch.setattr(bench.group, "begun", Group().begun)
+        failing(FencedError("fenced"), "send", monkeypatch)
+        return {("labels", 0): 17}
+
+    async def scenario(host: Host) -> None:
+        monkeypatch.setattr(bench.group, "begun", begun)
+        await host.assigned(ALL)
+        assert await host.process(ANSWER)
+        assert bench.group.error is None
+
+    run(bench, scenario)
+
+
 def test_a_fresh_partition_has_no_positions(bench: Bench) -> None:
     """A store that has read nothing says so."""
 
