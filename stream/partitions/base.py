@@ -87,6 +87,7 @@ class Partition(ABC):
 
     stage: ClassVar[str]
     topics: ClassVar[tuple[str, ...]]
+    outputs: ClassVar[tuple[str, ...]]
     input_topic: ClassVar[str]
     effect_name: ClassVar[EffectName]
     counts: ClassVar[tuple[str, ...]] = ("events", "dead_letters", "left", "_routing")

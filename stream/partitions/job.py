@@ -27,6 +27,8 @@ from stream.policy import Policy
 from stream.records import (
     APPLICATIONS,
     APPLICATIONS_BY_JOB,
+    COEFFICIENTS,
+    DEAD_LETTERS,
     ENGAGEMENTS,
     LABELS,
     Message,
@@ -62,6 +64,7 @@ class JobPartition(Partition):
 
     stage = "job"
     topics = (ENGAGEMENTS, APPLICATIONS_BY_JOB)
+    outputs = (LABELS, COEFFICIENTS, DEAD_LETTERS)
     input_topic = ENGAGEMENTS
     effect_name = "per_job"
     counts = (*Partition.counts, "tally", "timeliness")

@@ -20,6 +20,8 @@ from stream.policy import Policy
 from stream.records import (
     APPLICATIONS,
     APPLICATIONS_BY_JOB,
+    COEFFICIENTS,
+    DEAD_LETTERS,
     ENGAGEMENTS,
     LABELS,
     MAX_OUTPUT_BYTES,
@@ -49,6 +51,7 @@ class MemberPartition(Partition):
 
     stage = "member"
     topics = (APPLICATIONS, LABELS)
+    outputs = (APPLICATIONS_BY_JOB, COEFFICIENTS, DEAD_LETTERS)
     input_topic = APPLICATIONS
     effect_name = "per_member"
 

@@ -19,6 +19,7 @@ VARIABLE = "HEARBACK_CRASH_AT"
 POINTS = (
     "assigned",  # the partitions are known, nothing has been done about them
     "fenced",  # the previous owner can write no more
+    "swept",  # nor is anything left of what it had not committed
     "recovering",  # a part of the changelog is in the store
     "recovered",  # all of it is
     "opened",  # the stage has been made from the store

@@ -2,7 +2,8 @@
 
 Every assignment makes a session of its own, of a partition that stays too. In order:
 
-1. **Fence**: no earlier owner of the partition, frozen or not, can write to Kafka any more.
+1. **Fence**: no earlier owner of the partition, frozen or not, can write to Kafka any more; what it
+   had not committed is aborted.
 2. **Recover**: the store is brought up to the changelog's end, which nobody can move now.
 3. **Go on** from the positions in the state. After each unit of work **flush**: outputs and
    changelog in one Kafka transaction, then, when it is committed, the store in one batch that also
@@ -32,6 +33,8 @@ from stream.worker.changelog import END, MARK, UNFINISHED, Changelog, Mark, chan
 from stream.worker.crashpoints import crash_point
 from stream.worker.data_folder import DataFolder, Place
 from stream.worker.transactions import Transactions
+
+_STAGES: dict[str, type[Partition]] = {each.stage: each for each in (MemberPartition, JobPartition)}
 
 
 def session_of(application_id: str, place: Place) -> str:
@@ -144,6 +147,10 @@ class Session:
         self._check_go_on()
         self._transactions.fence()
         crash_point("fenced")
+        self._check_go_on()
+        if not self._settings.embedded:
+            self._transactions.sweep(_STAGES[self.place[0]].outputs)
+        crash_point("swept")
         self._check_go_on()
         end = self._transactions.send([], END, self._go_on)
         self._check_go_on()

@@ -25,6 +25,7 @@ TIMEOUT_S = 60.0
 """After so long the broker aborts a transaction that its owner has left open."""
 
 _FENCE_S = 10.0
+_SWEEP_S = 10.0
 _COMMIT_TRY_S = 5.0
 _QUEUE_S = 0.05  # between two looks at a full queue
 _BY_KEY = -1  # the partition is murmur2's choice
@@ -97,6 +98,41 @@ class Transactions:
         except KafkaException as error:
             raise _lost(error, "earlier owners cannot be fenced") from None
 
+    def sweep(self, outputs: Iterable[str]) -> None:
+        """Abort what :meth:`fence` should have aborted and may have left out.
+
+        After a broker was killed, its coordinator may find no leader for partitions of which it has
+        the only copy, take them for deleted, and not write the end of a transaction there. What an
+        earlier owner had left open would become visible with the next commit of this one. So
+        begin something wherever there is one copy only, and abort it.
+
+        Args:
+            outputs: topics that sessions of this partition write to, besides the changelog.
+
+        Raises:
+            BrokerError: it did not come to its end.
+
+        """
+        try:
+            alone = self._with_one_copy(outputs)
+            if not alone:
+                return
+            failed: list[KafkaError] = []
+            self._producer.begin_transaction()
+            for topic, partition in alone:
+                # A key, because a compacted topic wants one; nobody ever sees it.
+                self._producer.produce(
+                    *(topic, None, b"swept", partition),
+                    on_delivery=lambda error, _: failed.append(error) if error else None,
+                )
+            if self._producer.flush(_SWEEP_S):
+                raise BrokerError("what earlier owners left open cannot be aborted: no answer")
+            if failed:
+                raise KafkaException(failed[0])
+            self._producer.abort_transaction(_SWEEP_S)
+        except KafkaException as error:
+            raise _lost(error, "what earlier owners left open cannot be aborted") from None
+
     def send(self, messages: Iterable[Message], writes: Writes, go_on: Callable[[], bool]) -> int:
         """Send outputs and changelog records in one transaction; return when it is committed.
 
@@ -135,6 +171,18 @@ class Transactions:
             self._producer.purge(in_queue=True, in_flight=True, blocking=False)
             self._producer.poll(0)
         del self._producer
+
+    def _with_one_copy(self, outputs: Iterable[str]) -> list[tuple[str, int]]:
+        """Return the partitions that one broker alone has, of outputs and changelog."""
+        topics = self._producer.list_topics(timeout=_SWEEP_S).topics
+        return [
+            (topic, number)
+            for topic in (*map(self._names.of, outputs), self._changelog)
+            if topic in topics
+            for number, partition in topics[topic].partitions.items()
+            if len(partition.replicas) == 1
+            and (topic != self._changelog or number == self._partition)
+        ]
 
     def _send_writes(self, writes: Writes) -> None:
         # What says how far the partition is comes last, so that a reader without transactions

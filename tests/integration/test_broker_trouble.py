@@ -7,8 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 
 from deploy.kafka import Kafka
+from stream.partitions import JobPartition
+from stream.records import LABELS, Message
+from stream.worker.changelog import END, changelog_of
+from stream.worker.session import session_of
+from stream.worker.transactions import Transactions
 from tests.integration.conftest import new_kafka
 from tests.integration.workers import flushes, owned, wait_for
 from tests.integration.world import PARTITIONS, Market, World
@@ -55,3 +61,46 @@ def test_restarts_and_a_minute_without_a_broker(own_world: World, own_kafka: Kaf
     assert owned(worker) == 2 * PARTITIONS
     own_world.check()
     worker.stop()
+
+
+@pytest.mark.timeout(300)
+def test_what_was_open_when_the_broker_was_killed(own_kafka: Kafka, small_market: Market) -> None:
+    """The next owner's commits make nothing visible of it, wherever the broker left it open."""
+    world = World(small_market.folder, own_kafka.address, small_market)
+    name, topic = (
+        session_of(world.application_id, ("job", 0)),
+        changelog_of(world.application_id, "job"),
+    )
+
+    def messages(value: bytes) -> list[Message]:
+        return [Message(LABELS, b"key", value, number, 1) for number in range(PARTITIONS)]
+
+    gone = Producer(
+        {
+            "bootstrap.servers": world.broker,
+            "transactional.id": name,
+            "transaction.timeout.ms": 1000,
+            "log_level": 0,
+        }
+    )
+    gone.init_transactions(10)
+    gone.begin_transaction()
+    for number in range(PARTITIONS):
+        gone.produce(LABELS, b"of the one before", b"key", number)
+    gone.produce(topic, b"of the one before", b"\x01key", 0)
+    gone.flush(10)
+    own_kafka.kill()
+    time.sleep(1.5)  # the broker, as soon as it is back, ends what has been open for too long
+    own_kafka.start()
+    session = Transactions(world.broker, name, topic, 0)
+    session.fence()
+    session.sweep(JobPartition.outputs)
+    session.send(messages(b"mine"), END, lambda: True)
+    session.close()
+    seen: list[bytes | None] = []
+    deadline = time.monotonic() + 10.0
+    for batch in world.reading(LABELS):
+        seen += [message.value() for message in batch]
+        if len(seen) >= PARTITIONS or time.monotonic() > deadline:
+            break
+    assert seen == [b"mine"] * PARTITIONS

@@ -16,7 +16,7 @@ from tests.integration.world import World
 KILLS = int(os.environ.get("HEARBACK_TEST_KILLS", "5"))
 """Random kills; ``make test-kafka`` asks for 20."""
 
-ONCE = {"assigned", "fenced", "recovering", "recovered", "opened"}
+ONCE = {"assigned", "fenced", "swept", "recovering", "recovered", "opened"}
 """Points on the way to the first batch: the worker dies the first time it comes there."""
 
 LAST = {"recovering", "revoked"}
