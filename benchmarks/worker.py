@@ -65,8 +65,9 @@ from stream.replay import replay
 from stream.run_folder import RunFolder
 from stream.state import codec, keys
 from stream.training import Trainer
+from stream.updaters.kept import Example, Kept
 from stream.updaters.newton import warm_up
-from stream.updaters.posterior import Example, Posterior
+from stream.updaters.posterior import Posterior
 from stream.wire import RawApplication, decode_raw
 from stream.worker.changelog import changelog_of
 from stream.worker.topics import create_topics
@@ -462,7 +463,7 @@ def _states(dice: np.random.Generator) -> Iterator[bytes]:
             )
             for number in range(15)
         ]
-        yield codec.encode_posterior(Posterior(dice.normal(size=4).tobytes(), 1, kept))
+        yield codec.encode_posterior(Posterior(dice.normal(size=4).tobytes(), 1, Kept.of(kept)))
 
 
 PARTS = {"throughput": throughput, "latency": latency, "recovery": recovery}

@@ -10,8 +10,9 @@ version  layout
 =======  =========================================================================
 1        MessagePack arrays: ``Facts`` / ``Marker`` / ``Waiting`` and ``Applied`` /
          ``Orphan`` (tagged by their first element), ``Settled`` (a list of
-         ``Stretch``), ``JobEventFact``, ``Deadline`` and lists of it, ``Posterior``, a
-         forgotten entity's marker
+         ``Stretch``), ``JobEventFact``, ``Deadline`` and lists of it, a forgotten
+         entity's marker; a posterior with a list of examples (:class:`_Listed`)
+2        a posterior with a value for each column of its examples (:class:`_Packed`)
 =======  =========================================================================
 """
 
@@ -35,11 +36,41 @@ from stream.labels.facts import (
     Waiting,
 )
 from stream.labels.settled import Settled
+from stream.updaters.kept import Example, Kept
 from stream.updaters.posterior import Posterior
 
 VERSION = 1
+POSTERIOR_VERSION = 2
 _PREFIX = bytes([VERSION])
+_PACKED = bytes([POSTERIOR_VERSION])
 _T = TypeVar("_T")
+
+
+class _Packed(msgspec.Struct, array_like=True, gc=False):
+    """A posterior as it is stored; the columns of :class:`stream.updaters.kept.Kept`."""
+
+    mode: bytes
+    time_ms: int
+    ids: list[str]
+    times_ms: bytes
+    labels: bytes
+    weights: bytes
+    offsets: bytes
+    features: bytes
+    folded: int = 0
+    precision: bytes = b""
+    linear: bytes = b""
+
+
+class _Listed(msgspec.Struct, array_like=True):
+    """A posterior as it was stored before."""
+
+    mode: bytes
+    time_ms: int
+    kept: list[Example]
+    folded: int = 0
+    precision: bytes = b""
+    linear: bytes = b""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -50,7 +81,8 @@ _JOB_EVENT = msgspec.msgpack.Decoder(JobEventFact)
 _DEADLINE = msgspec.msgpack.Decoder(Deadline)
 _DEADLINES = msgspec.msgpack.Decoder(list[Deadline])
 _MARKER = msgspec.msgpack.Decoder(tuple[int, int])
-_POSTERIOR = msgspec.msgpack.Decoder(Posterior)
+_POSTERIOR = msgspec.msgpack.Decoder(_Packed)
+_LISTED = msgspec.msgpack.Decoder(_Listed)
 
 
 def encode_application(record: ApplicationRecord) -> bytes:
@@ -127,22 +159,65 @@ def decode_forgotten(value: bytes) -> tuple[int, int]:
 
 def encode_posterior(posterior: Posterior) -> bytes:
     """Entity posterior → bytes."""
-    return _PREFIX + _encode(posterior)
+    kept = posterior.kept
+    return _PACKED + _encode(
+        (
+            posterior.mode,
+            posterior.time_ms,
+            kept.ids,
+            kept.times_ms.tobytes(),
+            kept.labels,
+            kept.weights.tobytes(),
+            kept.offsets.tobytes(),
+            kept.features,
+            posterior.folded,
+            posterior.precision,
+            posterior.linear,
+        )
+    )
 
 
 def decode_posterior(value: bytes) -> Posterior:
     """Bytes → entity posterior."""
-    return _decode(_POSTERIOR, value)
+    if value[:1] == _PREFIX:
+        listed = _decode(_LISTED, value)
+        kept = Kept.of(listed.kept)
+        return Posterior(
+            *(listed.mode, listed.time_ms, kept, listed.folded, listed.precision, listed.linear)
+        )
+    packed = _decode(_POSTERIOR, value, _PACKED)
+    n = len(packed.ids)
+    if not (
+        8 * n == len(packed.times_ms) == len(packed.weights) == len(packed.offsets)
+        and n == len(packed.labels)
+        and len(packed.features) % (4 * n or 1) == 0
+    ):
+        raise StateError("a stored value is damaged: its columns do not fit together")
+    return Posterior(
+        packed.mode,
+        packed.time_ms,
+        Kept(
+            packed.ids,
+            packed.times_ms,
+            packed.labels,
+            packed.weights,
+            packed.offsets,
+            packed.features,
+        ),
+        packed.folded,
+        packed.precision,
+        packed.linear,
+    )
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[_T], value: bytes) -> _T:
-    if value[:1] != _PREFIX:
+def _decode(decoder: msgspec.msgpack.Decoder[_T], value: bytes, prefix: bytes = _PREFIX) -> _T:
+    if value[:1] != prefix:
         found = value[0] if value else "nothing"
         raise StateError(
-            f"a stored value has format version {found}, this release reads {VERSION}:"
+            f"a stored value has format version {found}, this release reads {prefix[0]}:"
             " use the release that wrote it, or start from an empty folder"
         )
     try:
-        return decoder.decode(value[1:])
+        return decoder.decode(memoryview(value)[1:])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StateError(f"a stored value is damaged: {error}") from None

@@ -20,17 +20,19 @@ from stream.features import vector
 from stream.labels.ladder import BY_NAME, target
 from stream.policy import FOLD, EffectSettings
 from stream.updaters import newton
-from stream.updaters.columns import Columns, Held
 from stream.updaters.folding import fold
-from stream.updaters.posterior import Example, Posterior
+from stream.updaters.kept import Example, Kept
+from stream.updaters.posterior import Posterior
 
 EffectName = Literal["per_member", "per_job"]
 
 MOST_HELD = 1 << 14
-"""Examples in memory after a flush, about 400 bytes each and four more for each feature."""
+"""Examples in memory after a flush, about 200 bytes each and four more for each feature."""
 
 _AT_ONCE = 1 << 12  # entities refitted in one call at a flush: the call copies all their examples
 _FLOAT32 = np.dtype("<f4")
+_TARGETS = np.array([float(target(label >> 1)) for label in range(256)])
+"""Training target of a label in the column of :class:`~stream.updaters.kept.Kept`."""
 
 
 class PosteriorBook(Protocol):
@@ -86,19 +88,19 @@ class Effect:
         self._shape = (size, size) if full else (size,)  # of F
         self._folded_bytes = 8 * size * (size if full else 1)
         self._least_folded = min(settings.capacity, settings.open_limit) + FOLD  # kept examples
-        self._live: dict[str, Held | None] = {}  # what was read or learned lately
+        self._live: dict[str, Posterior | None] = {}  # what was read or learned lately
         self._weight = 0  # of it: kept examples, and entities that never learned
         self._stale: set[str] = set()  # entities with labels that their mode has not seen
         self._changed: dict[str, None] = {}  # entities to be saved, in order of their first label
 
     def score(self, entity_id: str, z: bytes) -> float:
         """z'θ in log-odds, having seen every label learned so far; 0 for an unknown entity."""
-        held = self._get(entity_id)
-        if held is None:
+        posterior = self._get(entity_id)
+        if posterior is None:
             return 0.0
         if entity_id in self._stale:
             self._refit([entity_id])
-        return float(np.frombuffer(z, _FLOAT32).dot(np.frombuffer(held.posterior.mode)))
+        return float(np.frombuffer(z, _FLOAT32).dot(np.frombuffer(posterior.mode)))
 
     def learn(self, label: Label) -> bool:
         """Take a label in; a repeat or one that stands lower than what is known does nothing.
@@ -111,19 +113,19 @@ class Effect:
         sequence of labels alone, never on when a flush happens.
         """
         entity_id, example = self._example(label)
-        held = self._get(entity_id)
-        new = held is None
-        if held is None:
-            posterior = Posterior(bytes(8 * self._size), example.time_ms, [example])
-            held = self._live[entity_id] = Held(posterior)
-            self._weight += _weight(held) - _weight(None)
+        posterior = self._get(entity_id)
+        new = posterior is None
+        if posterior is None:
+            posterior = Posterior(bytes(8 * self._size), example.time_ms, Kept.of([example]))
+            self._live[entity_id] = posterior
+            self._weight += _weight(posterior) - _weight(None)
             self._stale.add(entity_id)
-        elif not self._enter(entity_id, held, example, label.previous):
+        elif not self._enter(entity_id, posterior, example, label.previous):
             return False
         self._changed[entity_id] = None
-        if len(held) >= self._least_folded:
-            self._fold(entity_id, held, self._settings.capacity, final=True)
-            self._fold(entity_id, held, self._settings.open_limit, final=False)
+        if len(posterior.kept) >= self._least_folded:
+            self._fold(entity_id, posterior, self._settings.capacity, final=True)
+            self._fold(entity_id, posterior, self._settings.open_limit, final=False)
         return new
 
     def forget(self, entity_id: str) -> bool:
@@ -131,12 +133,12 @@ class Effect:
 
         Returns whether it was there.
         """
-        held = self._get(entity_id)
-        self._weight -= _weight(held) - _weight(None)
+        posterior = self._get(entity_id)
+        self._weight -= _weight(posterior) - _weight(None)
         self._live[entity_id] = None
         self._stale.discard(entity_id)
         self._changed[entity_id] = None
-        return held is not None
+        return posterior is not None
 
     def entity_of(self, label: Label) -> str:
         """Id of the entity that a label belongs to."""
@@ -144,8 +146,8 @@ class Effect:
 
     def newest_ms(self, entity_id: str) -> int | None:
         """T of an entity, its largest application time; None when it is not there."""
-        held = self._get(entity_id)
-        return None if held is None else held.posterior.time_ms
+        posterior = self._get(entity_id)
+        return None if posterior is None else posterior.time_ms
 
     def flush(self) -> list[str]:
         """Refit what is stale, save what changed; return the changed entities, gone ones too."""
@@ -179,7 +181,7 @@ class Effect:
 
     def describe(self, entity_id: str, posterior: Posterior) -> Coefficients:
         """Coefficients message of a posterior."""
-        (variance,) = self._variances([Held(posterior)])
+        (variance,) = self._variances([posterior])
         return self._message(entity_id, posterior, variance)
 
     def _save(self) -> list[str]:
@@ -189,11 +191,11 @@ class Effect:
         for at in range(0, len(stale), _AT_ONCE):
             self._refit(stale[at : at + _AT_ONCE])
         for entity_id in changed:
-            held = self._live[entity_id]
-            if held is None:
+            posterior = self._live[entity_id]
+            if posterior is None:
                 self._book.remove(entity_id)
             else:
-                self._book.save(entity_id, held.posterior)
+                self._book.save(entity_id, posterior)
         self._stale.clear()
         self._changed.clear()
         return changed
@@ -203,8 +205,7 @@ class Effect:
         if self._weight <= self._most_held:
             return
         for entity_id in list(self._live):
-            held = self._live.pop(entity_id)
-            self._weight -= _weight(held)
+            self._weight -= _weight(self._live.pop(entity_id))
             if self._weight <= self._most_held // 2:
                 return
 
@@ -212,19 +213,18 @@ class Effect:
         """Coefficients of entities in memory that are fitted, in one call for all of a shape."""
         found: dict[str, Coefficients] = {}
         for group in self._by_shape(entity_ids):
-            variances = self._variances([held for _, held in group])
-            for (entity_id, held), variance in zip(group, variances, strict=True):
-                found[entity_id] = self._message(entity_id, held.posterior, variance)
+            variances = self._variances([posterior for _, posterior in group])
+            for (entity_id, posterior), variance in zip(group, variances, strict=True):
+                found[entity_id] = self._message(entity_id, posterior, variance)
         return found
 
-    def _variances(self, held: Sequence[Held]) -> list[list[float]]:
+    def _variances(self, posteriors: Sequence[Posterior]) -> list[list[float]]:
         """Marginal variances of posteriors of one shape."""
-        Z, _, w, o = self._arrays([(each.posterior.time_ms, each.columns) for each in held])
-        posteriors = [each.posterior for each in held]
+        Z, _, w, o = self._arrays([(each.time_ms, each.kept) for each in posteriors])
         F, f = self._natural(posteriors)
         modes = np.frombuffer(b"".join([posterior.mode for posterior in posteriors]))
         found: list[list[float]] = newton.variances_all(
-            _starts(held), Z, w, o, self._settings.prior_precision, F, modes.reshape(f.shape)
+            _starts(posteriors), Z, w, o, self._settings.prior_precision, F, modes.reshape(f.shape)
         ).tolist()
         return found
 
@@ -239,27 +239,28 @@ class Effect:
             event_time_ms=posterior.time_ms,
         )
 
-    def _get(self, entity_id: str) -> Held | None:
+    def _get(self, entity_id: str) -> Posterior | None:
         if entity_id in self._live:
             return self._live[entity_id]
-        posterior = self._book.load(entity_id)
-        held = self._live[entity_id] = None if posterior is None else Held(posterior)
-        self._weight += _weight(held)
-        return held
+        posterior = self._live[entity_id] = self._book.load(entity_id)
+        self._weight += _weight(posterior)
+        return posterior
 
-    def _enter(self, entity_id: str, held: Held, example: Example, previous: str | None) -> bool:
+    def _enter(
+        self, entity_id: str, posterior: Posterior, example: Example, previous: str | None
+    ) -> bool:
         """Add an example to what an entity knows, or replace one; False: nothing changes."""
-        posterior = held.posterior
-        at, there = held.place(example)
+        kept = posterior.kept
+        at, there = kept.place(example)
         if there:
             # The offset is that of the first sight in every label: only the label itself changes.
-            before = posterior.kept[at]
-            if example.rung <= before.rung:
+            if example.rung <= kept.rung(at):
                 return False
-            held.replace(at, example)
             # A negative that has become final has the mode that it had.
-            if target(example.kind) != target(before.kind) or example.weight != before.weight:
+            before = target(kept.kind(at)), kept.weights[at]
+            if (target(example.kind), example.weight) != before:
                 self._stale.add(entity_id)
+            kept.replace(at, example)
             return True
         change: int | None = None
         if previous is not None and posterior.folded:
@@ -268,7 +269,7 @@ class Effect:
                 return False
         self._age(posterior, example.time_ms)
         if change is None:
-            held.insert(at, example)
+            kept.insert(at, example)
             self._weight += 1
         else:
             self._correct(posterior, example, change)
@@ -300,28 +301,36 @@ class Effect:
     def _refit(self, entity_ids: Iterable[str]) -> None:
         """Bring modes up to date with their labels, in one call for all of a shape."""
         for group in self._by_shape(entity_ids):
-            self._fit([held for _, held in group])
+            self._fit([posterior for _, posterior in group])
             self._stale.difference_update([entity_id for entity_id, _ in group])
 
-    def _by_shape(self, entity_ids: Iterable[str]) -> list[list[tuple[str, Held]]]:
+    def _by_shape(self, entity_ids: Iterable[str]) -> list[list[tuple[str, Posterior]]]:
         """Entities of which nothing is folded, and those of which something is; no empty groups."""
-        whole: list[tuple[str, Held]] = []
-        folded: list[tuple[str, Held]] = []
+        whole: list[tuple[str, Posterior]] = []
+        folded: list[tuple[str, Posterior]] = []
         for entity_id in entity_ids:
-            held = self._live[entity_id]
-            if held is not None:
-                (folded if held.posterior.linear else whole).append((entity_id, held))
+            posterior = self._live[entity_id]
+            if posterior is not None:
+                (folded if posterior.linear else whole).append((entity_id, posterior))
         return [group for group in (whole, folded) if group]
 
-    def _fit(self, held: Sequence[Held]) -> None:
+    def _fit(self, posteriors: Sequence[Posterior]) -> None:
         """Refit posteriors, all of which have something folded or none of which has."""
-        Z, y, w, o = self._arrays([(each.posterior.time_ms, each.columns) for each in held])
-        posteriors = [each.posterior for each in held]
+        Z, y, w, o = self._arrays([(each.time_ms, each.kept) for each in posteriors])
         F, f = self._natural(posteriors)
         modes = np.frombuffer(b"".join([posterior.mode for posterior in posteriors]))
         theta = modes.reshape(f.shape).copy()
         taken = newton.fit_all(
-            _starts(held), Z, y, w, o, self._settings.prior_precision, F, f, theta, self._tolerance
+            _starts(posteriors),
+            Z,
+            y,
+            w,
+            o,
+            self._settings.prior_precision,
+            F,
+            f,
+            theta,
+            self._tolerance,
         ).tolist()
         for posterior, mode in zip(posteriors, theta, strict=True):
             posterior.mode = mode.tobytes()
@@ -329,19 +338,18 @@ class Effect:
         self.newton_steps += sum(map(abs, taken))
         self.unconverged += sum(steps < 0 for steps in taken)
 
-    def _fold(self, entity_id: str, held: Held, most: int, *, final: bool) -> None:
+    def _fold(self, entity_id: str, posterior: Posterior, most: int, *, final: bool) -> None:
         """Fold the oldest of a sort when there are too many of it, at the mode as of now."""
-        posterior = held.posterior
         oldest = posterior.oldest(most, final=final)
         if not oldest:
             return
         if entity_id in self._stale:
             self._refit([entity_id])
-        Z, y, w, o = self._arrays([(posterior.time_ms, Columns(oldest))])
+        Z, y, w, o = self._arrays([(posterior.time_ms, posterior.kept.take(oldest))])
         F, f = self._folded(posterior)
         fold(F, f, Z.astype(np.float64), y, w, o, np.frombuffer(posterior.mode), final=final)
         posterior.precision, posterior.linear = F.tobytes(), f.tobytes()
-        held.drop(oldest)
+        posterior.drop(oldest)
         self._weight -= len(oldest)
         # The mode stays where it is, but for rounding: fitted again before it is used.
         self._stale.add(entity_id)
@@ -353,7 +361,7 @@ class Effect:
     def _correct(self, posterior: Posterior, example: Example, change: int) -> None:
         """Correct an example that is folded already by Δy: the log-likelihood is linear in y."""
         _, f = self._folded(posterior)
-        _, _, w, _ = self._arrays([(posterior.time_ms, Columns([example]))])
+        _, _, w, _ = self._arrays([(posterior.time_ms, Kept.of([example]))])
         f += w[0] * change * vector(example.z)
         posterior.linear = f.tobytes()
 
@@ -397,32 +405,33 @@ class Effect:
         return F.reshape(-1, *self._shape), f.reshape(-1, d)
 
     def _arrays(
-        self, parts: Sequence[tuple[int, Columns]]
+        self, parts: Sequence[tuple[int, Kept]]
     ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Z (n, d), y, w aged to the T that stands beside the examples, o (n,); of all parts."""
         # Into bytearrays: the kernel is compiled for columns that may be written to.
-        y = np.frombuffer(bytearray().join([columns.targets for _, columns in parts]))
-        w = np.frombuffer(bytearray().join([columns.weights for _, columns in parts]))
-        o = np.frombuffer(bytearray().join([columns.offsets for _, columns in parts]))
-        packed = b"".join([columns.features for _, columns in parts])
+        labels = b"".join([kept.labels for _, kept in parts])
+        y = _TARGETS[np.frombuffer(labels, np.uint8)]
+        w = np.frombuffer(bytearray().join([kept.weights for _, kept in parts]))
+        o = np.frombuffer(bytearray().join([kept.offsets for _, kept in parts]))
+        packed = b"".join([kept.features for _, kept in parts])
         Z = np.frombuffer(packed, dtype=_FLOAT32).reshape(len(y), self._size)
         half_life_ms = self._settings.half_life_ms
         if half_life_ms is not None:
-            times_ms = np.frombuffer(b"".join([columns.times_ms for _, columns in parts]), np.int64)
+            times_ms = np.frombuffer(b"".join([kept.times_ms for _, kept in parts]), np.int64)
             now_ms: int | NDArray[np.int64] = parts[0][0]
             if len(parts) > 1:
                 now_ms = np.repeat(
-                    [time_ms for time_ms, _ in parts], [len(columns) for _, columns in parts]
+                    [time_ms for time_ms, _ in parts], [len(kept) for _, kept in parts]
                 )
             w = w * np.exp2((now_ms - times_ms) / -half_life_ms)
         return Z, y, w, o
 
 
-def _weight(held: Held | None) -> int:
+def _weight(posterior: Posterior | None) -> int:
     """Share of ``MOST_HELD``, in examples: an entity takes as much room as three of its own."""
-    return 1 if held is None else 3 + len(held)
+    return 1 if posterior is None else 3 + len(posterior.kept)
 
 
-def _starts(held: Sequence[Held]) -> NDArray[np.int64]:
+def _starts(posteriors: Sequence[Posterior]) -> NDArray[np.int64]:
     """Where the examples of each begin, and the last ones end."""
-    return np.array([0, *accumulate(len(each) for each in held)])
+    return np.array([0, *accumulate(len(each.kept) for each in posteriors)])

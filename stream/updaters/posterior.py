@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-import msgspec
+from dataclasses import dataclass
 
-from stream.labels.ladder import rung
 from stream.policy import FOLD
+from stream.updaters.kept import Kept
 
 
-class Example(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One labelled application, as one entity sees it.
-
-    Ordered by (application time, id): the order in which examples are kept, summed and dropped.
-    ``z`` is the float32 bytes of the features, shape (d,); ``offset`` the log-odds of everything
-    else, fixed for life.
-    """
-
-    time_ms: int
-    id: str
-    kind: int
-    final: bool
-    weight: float
-    offset: float
-    z: bytes
-
-    @property
-    def rung(self) -> int:
-        """Height of the label on the ladder."""
-        return rung(self.kind, self.final)
-
-
-class Posterior(msgspec.Struct, array_like=True):
+@dataclass(slots=True)
+class Posterior:
     """All that is known of an entity.
 
     ``mode`` is the float64 bytes of θ, shape (d,), of the last refit. ``time_ms`` is T, the largest
@@ -41,7 +20,7 @@ class Posterior(msgspec.Struct, array_like=True):
 
     mode: bytes
     time_ms: int
-    kept: list[Example]
+    kept: Kept
     folded: int = 0
     precision: bytes = b""
     linear: bytes = b""
@@ -51,19 +30,15 @@ class Posterior(msgspec.Struct, array_like=True):
         """Applications learned so far."""
         return len(self.kept) + self.folded
 
-    def oldest(self, most: int, *, final: bool) -> list[Example]:
-        """Return the ``FOLD`` oldest of a sort by (time, id), when ``most`` + ``FOLD`` are kept."""
+    def oldest(self, most: int, *, final: bool) -> list[int]:
+        """Where the ``FOLD`` oldest of a sort stand, when ``most`` + ``FOLD`` of it are kept."""
         if len(self.kept) < most + FOLD:
             return []
-        same = [example for example in self.kept if example.final is final]
+        same = self.kept.places(final=final)
         return same[:FOLD] if len(same) >= most + FOLD else []
 
-    def drop(self, examples: list[Example]) -> None:
-        """Keep these no longer: they were folded."""
-        gone = {_order(example) for example in examples}
-        self.kept = [example for example in self.kept if _order(example) not in gone]
-        self.folded += len(examples)
-
-
-def _order(example: Example) -> tuple[int, str]:
-    return example.time_ms, example.id
+    def drop(self, places: list[int]) -> None:
+        """Keep the examples there no longer: they were folded."""
+        gone = set(places)
+        self.kept = self.kept.take([at for at in range(len(self.kept)) if at not in gone])
+        self.folded += len(places)

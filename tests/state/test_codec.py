@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -24,9 +25,11 @@ from stream.labels.facts import (
 )
 from stream.labels.settled import Stretch
 from stream.state import codec
-from stream.updaters.posterior import Example, Posterior
+from stream.updaters.kept import Example, Kept
+from stream.updaters.posterior import Posterior
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "state-values-v1.json"
+GOLDEN_2 = GOLDEN.with_name("state-values-v2.json")
 
 VALUES: dict[str, tuple[Any, Callable[[Any], bytes], Callable[[bytes], Any]]] = {
     "facts": (
@@ -78,7 +81,7 @@ VALUES: dict[str, tuple[Any, Callable[[Any], bytes], Callable[[bytes], Any]]] = 
         Posterior(
             b"\0" * 8,
             9,
-            [Example(9, "1:ja", 4, True, 1.0, -0.5, b"\0\0\x80?")],
+            Kept.of([Example(9, "1:ja", 4, True, 1.0, -0.5, b"\0\0\x80?")]),
             3,
             b"\1" * 8,
             b"\2" * 8,
@@ -90,10 +93,16 @@ VALUES: dict[str, tuple[Any, Callable[[Any], bytes], Callable[[bytes], Any]]] = 
         Posterior(
             struct.pack("<2d", 0.1, -1 / 3),
             1700000000000,
-            [
-                Example(1690000000000, "1:ja", 1, False, 0.5, -0.5, struct.pack("<2f", 1.0, 0.1)),
-                Example(1700000000000, "1:jb", 4, True, 1.0, 1e-3, struct.pack("<2f", 1.0, -2.0)),
-            ],
+            Kept.of(
+                [
+                    Example(
+                        1690000000000, "1:ja", 1, False, 0.5, -0.5, struct.pack("<2f", 1.0, 0.1)
+                    ),
+                    Example(
+                        1700000000000, "1:jb", 4, True, 1.0, 1e-3, struct.pack("<2f", 1.0, -2.0)
+                    ),
+                ]
+            ),
             32,
             struct.pack("<4d", 2 / 3, 0.1, 0.1, 1e300),
             struct.pack("<2d", -1 / 7, 1e-300),
@@ -105,7 +114,9 @@ VALUES: dict[str, tuple[Any, Callable[[Any], bytes], Callable[[bytes], Any]]] = 
         Posterior(
             struct.pack("<2d", 0.1, -1 / 3),
             1700000000000,
-            [Example(1700000000000, "b", 2, True, 1.0, 0.0, struct.pack("<2f", 1.0, -2.0))],
+            Kept.of(
+                [Example(1700000000000, "b", 2, True, 1.0, 0.0, struct.pack("<2f", 1.0, -2.0))]
+            ),
             64,
             struct.pack("<2d", 2 / 3, 1e300),
             struct.pack("<2d", -1 / 7, 1e-300),
@@ -145,6 +156,26 @@ def test_values_of_version_1_are_read_for_ever() -> None:
     assert golden.keys() == VALUES.keys()
     for name, (value, _, decode) in VALUES.items():
         assert decode(bytes.fromhex(golden[name])) == value
+
+
+def test_values_of_version_2_are_read_for_ever_and_written() -> None:
+    """So are those of version 2, and what is written now are the same bytes."""
+    golden = msgspec.json.decode(GOLDEN_2.read_bytes(), type=dict[str, str])
+    assert golden.keys() == {name for name in VALUES if name.startswith("posterior")}
+    for name, raw in golden.items():
+        value, encode, decode = VALUES[name]
+        assert decode(bytes.fromhex(raw)) == value
+        assert encode(value).hex() == raw
+
+
+def test_columns_that_do_not_fit_together_are_an_error() -> None:
+    """A posterior with a value more or less in one of its columns is not half-used."""
+    value, encode, _ = VALUES["posterior_folded_full"]
+    for name in ("ids", "labels", "times_ms", "weights", "offsets", "features"):
+        broken = copy.deepcopy(value)
+        getattr(broken.kept, name).pop()
+        with pytest.raises(StateError, match="do not fit together"):
+            codec.decode_posterior(encode(broken))
 
 
 @pytest.mark.parametrize(("name", "shape"), [("full", (2, 2)), ("diagonal", (2,))])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stream.errors import StateError
 from stream.events import Label
 from stream.policy import DAY_MS, EffectSettings
+from stream.state.codec import decode_posterior, encode_posterior
 from stream.updaters.effect import Effect, EffectName
 from stream.updaters.posterior import Posterior
 from tests.updaters.test_newton import hessian, mode
@@ -31,11 +32,11 @@ class DictBook:
     def load(self, entity_id: str) -> Posterior | None:
         """Return a posterior."""
         value = self.values.get(entity_id)
-        return None if value is None else msgspec.msgpack.decode(value, type=Posterior)
+        return None if value is None else decode_posterior(value)
 
     def save(self, entity_id: str, posterior: Posterior) -> None:
         """Keep a posterior."""
-        self.values[entity_id] = msgspec.msgpack.encode(posterior)
+        self.values[entity_id] = encode_posterior(posterior)
 
     def remove(self, entity_id: str) -> None:
         """Keep it no longer."""
@@ -271,7 +272,7 @@ def test_entities_are_refitted_together_as_alone() -> None:
         alone[member] = own.values[member]
     assert subject.flush() == list(members)
     for member, value in alone.items():
-        one = msgspec.msgpack.decode(value, type=Posterior)
+        one = decode_posterior(value)
         found = together.load(member)
         assert found is not None
         assert (found.kept, found.folded) == (one.kept, one.folded)
