@@ -181,7 +181,12 @@ def decode_posterior(value: bytes) -> Posterior:
     """Bytes → entity posterior."""
     if value[:1] == _PREFIX:
         listed = _decode(_LISTED, value)
-        kept = Kept.of(listed.kept)
+        if len({len(example.z) for example in listed.kept}) > 1:
+            raise StateError("a stored value is damaged: its examples do not fit together")
+        try:
+            kept = Kept.of(listed.kept)
+        except (ValueError, OverflowError) as error:
+            raise StateError(f"a stored value is damaged: {error}") from None
         return Posterior(
             *(listed.mode, listed.time_ms, kept, listed.folded, listed.precision, listed.linear)
         )
@@ -190,7 +195,7 @@ def decode_posterior(value: bytes) -> Posterior:
     if not (
         8 * n == len(packed.times_ms) == len(packed.weights) == len(packed.offsets)
         and n == len(packed.labels)
-        and len(packed.features) % (4 * n or 1) == 0
+        and (len(packed.features) % (4 * n) == 0 if n else not packed.features)
     ):
         raise StateError("a stored value is damaged: its columns do not fit together")
     return Posterior(

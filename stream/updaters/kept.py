@@ -76,6 +76,7 @@ class Kept:
         return len(self.ids)
 
     def __getitem__(self, at: int) -> Example:
+        at = range(len(self.ids))[at]
         width = len(self.features) // len(self.ids)
         return Example(
             self.times_ms[at],

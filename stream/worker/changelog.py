@@ -70,10 +70,12 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
     """The next record to apply."""
     applied_ms: int
     """When it was last at the changelog's end, or begun; wall clock."""
+    own: bool = False
+    """The record before ``offset`` is one that was written here, and not read."""
 
-    def at(self, offset: int, now_ms: int) -> Mark:
+    def at(self, offset: int, now_ms: int, *, own: bool = False) -> Mark:
         """Return the mark of a store that has come as far as this."""
-        return Mark(self.topic, self.topic_id, offset, now_ms)
+        return Mark(self.topic, self.topic_id, offset, now_ms, own)
 
 
 def changelog_of(application_id: str, stage: str) -> str:
@@ -171,6 +173,8 @@ class Changelog:
         now_ms: Callable[[], int],
         end: int | None = None,
         on_remaining: Callable[[int], None] = lambda _: None,
+        *,
+        swept: bool = False,
     ) -> tuple[Store, Mark, int]:
         """Apply what the store lacks, up to the changelog's end.
 
@@ -185,6 +189,9 @@ class Changelog:
                 killed hard names, for a moment after its start, an earlier end than what it has
                 confirmed; None: believe it.
             on_remaining: told how many records are still to come, markers included.
+            swept: the session has aborted a record here, and with it what was left open
+                (:meth:`stream.worker.transactions.Transactions.sweep`). What this store takes for
+                committed may be gone by that; then the changelog is right.
 
         Returns:
             The store (another one if it was renewed), its mark, and how many records were applied.
@@ -204,11 +211,17 @@ class Changelog:
                 end = told
             else:
                 of_no_matter += 1  # END
+            if swept:
+                of_no_matter += 2  # the record and the marker of its abort
             mark = load_mark(store) or self.fresh(now_ms())
             self.check(mark, start, end)
-            if end - mark.offset <= of_no_matter:
+            more = end - mark.offset
+            doubtful = swept and mark.own and more != of_no_matter
+            if more <= of_no_matter and not doubtful:
                 return store, apply(store, {}, mark.at(end, now_ms())), 0
             store, mark = self._renewed(store, mark, start, end, renew, now_ms())
+            if doubtful and not self._shows(consumer, mark.offset - 1, go_on):
+                store, mark = renew(), self.fresh(now_ms())
             at.offset = mark.offset or OFFSET_BEGINNING
             consumer.assign([at])
             on_remaining(end - mark.offset)
@@ -314,6 +327,24 @@ class Changelog:
 
     def _unreadable(self, error: KafkaException) -> BrokerError:
         return BrokerError(f"{self.topic}-{self.partition} cannot be read: {error.args[0].str()}")
+
+    def _shows(self, consumer: Consumer, offset: int, go_on: Callable[[], bool]) -> bool:
+        """Whether a record is there, committed; one that was compacted away is not.
+
+        There has to be a committed one after it.
+        """
+        consumer.assign([TopicPartition(self.topic, self.partition, offset)])
+        asked = time.monotonic()
+        while time.monotonic() - asked < _SILENCE_S:
+            if not go_on():
+                raise InterruptedSessionError("a rebalance has begun")
+            for message in consumer.consume(1, _POLL_S):
+                error = message.error()
+                if error is None:
+                    return message.offset() == offset
+                if error.code() != KafkaError._PARTITION_EOF:
+                    raise KafkaException(error)
+        raise BrokerError(f"{self.topic}-{self.partition}: its broker sends nothing")
 
     def _read(
         self,

@@ -2,8 +2,8 @@
 
 Every assignment makes a session of its own, of a partition that stays too. In order:
 
-1. **Fence**: no earlier owner of the partition, frozen or not, can write to Kafka any more; what it
-   had not committed is aborted.
+1. **Fence**: no earlier owner of the partition, frozen or not, can write to Kafka any more; and
+   sweep: what it had not committed is aborted everywhere.
 2. **Recover**: the store is brought up to the changelog's end, which nobody can move now.
 3. **Go on** from the positions in the state. After each unit of work **flush**: outputs and
    changelog in one Kafka transaction, then, when it is committed, the store in one batch that also
@@ -148,8 +148,8 @@ class Session:
         self._transactions.fence()
         crash_point("fenced")
         self._check_go_on()
-        if not self._settings.embedded:
-            self._transactions.sweep(_STAGES[self.place[0]].outputs)
+        outputs = _STAGES[self.place[0]].outputs
+        swept = not self._settings.embedded and self._transactions.sweep(outputs, self._go_on)
         crash_point("swept")
         self._check_go_on()
         end = self._transactions.send([], END, self._go_on)
@@ -162,6 +162,7 @@ class Session:
             self._now_ms,
             end,
             self._on_remaining,
+            swept=swept,
         )
         self._on_remaining(0)
         crash_point("recovered")
@@ -225,7 +226,7 @@ class Session:
         offset = self._transactions.send(unit, writes, self._go_on)
         committed = time.monotonic()
         crash_point("committed")
-        mark = self._mark.at(offset, self._now_ms())
+        mark = self._mark.at(offset, self._now_ms(), own=True)
         self._store.write({**writes, MARK: save_mark(mark)})
         self._mark = mark
         crash_point("written")

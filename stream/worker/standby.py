@@ -214,5 +214,5 @@ class Standbys:
                 at = TopicPartition(topic, number)
                 _, end = consumer.get_watermark_offsets(at, timeout=_ANSWER_S)
                 if end <= copy.mark.offset:
-                    mark = copy.mark.at(copy.mark.offset, self._now_ms())
+                    mark = copy.mark.at(copy.mark.offset, self._now_ms(), own=copy.mark.own)
                     copy.mark = apply(copy.store, {}, mark)

@@ -1,11 +1,12 @@
 """SHELL: the transactional producer of one session.
 
-Its ``transactional.id`` is that of the partition, whoever owns it, so that :meth:`fence` ends
-whatever an earlier owner still has open, and nothing that this one tries later reaches Kafka.
+Its ``transactional.id`` is that of the partition, whoever owns it, so that fencing ends whatever an
+earlier owner still has open, and nothing that this one tries later reaches Kafka.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -13,7 +14,7 @@ from functools import partial
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Delivery
 
-from stream.errors import BrokerError, FencedError, StateError
+from stream.errors import BrokerError, FencedError, InterruptedSessionError, StateError
 from stream.records import PLAIN, Message, TopicNames
 from stream.state.partition_state import LAST_OF_UNIT
 from stream.state.store import Writes
@@ -26,6 +27,7 @@ TIMEOUT_S = 60.0
 
 _FENCE_S = 10.0
 _SWEEP_S = 10.0
+_SWEEP_LOOK_S = 0.5  # between two looks at whether to go on
 _COMMIT_TRY_S = 5.0
 _QUEUE_S = 0.05  # between two looks at a full queue
 _BY_KEY = -1  # the partition is murmur2's choice
@@ -86,8 +88,8 @@ class Transactions:
     def fence(self) -> None:
         """End every earlier owner of the partition; to be called first, once.
 
-        When this returns, what they had committed is in the topics and what they had not is
-        aborted.
+        When this returns, they can write no more, and Kafka takes their transactions for ended
+        (:meth:`sweep` makes sure of it).
 
         Raises:
             BrokerError: not within ten seconds.
@@ -98,40 +100,54 @@ class Transactions:
         except KafkaException as error:
             raise _lost(error, "earlier owners cannot be fenced") from None
 
-    def sweep(self, outputs: Iterable[str]) -> None:
-        """Abort what :meth:`fence` should have aborted and may have left out.
+    def sweep(self, outputs: Iterable[str], go_on: Callable[[], bool]) -> bool:
+        """Abort what :meth:`fence` should have ended and may have left open.
 
         After a broker was killed, its coordinator may find no leader for partitions of which it has
         the only copy, take them for deleted, and not write the end of a transaction there. What an
         earlier owner had left open would become visible with the next commit of this one. So
         begin something wherever there is one copy only, and abort it.
 
+        What was committed in the moment of the kill may be left open as well, and is aborted too:
+        the changelog, of which it is a part, says what became of it
+        (:meth:`stream.worker.changelog.Changelog.bring_up`).
+
         Args:
             outputs: topics that sessions of this partition write to, besides the changelog.
+            go_on: False: give up.
+
+        Returns:
+            Whether there was anything to do.
 
         Raises:
-            BrokerError: it did not come to its end.
+            FencedError: another session owns the partition. BrokerError: it did not come to its
+                end. InterruptedSessionError: ``go_on`` said no.
 
         """
+        failed: list[KafkaError] = []
         try:
             alone = self._with_one_copy(outputs)
             if not alone:
-                return
-            failed: list[KafkaError] = []
+                return False
             self._producer.begin_transaction()
             for topic, partition in alone:
-                # A key, because a compacted topic wants one; nobody ever sees it.
+                # A key, because a compacted topic wants one.
                 self._producer.produce(
                     *(topic, None, b"swept", partition),
                     on_delivery=lambda error, _: failed.append(error) if error else None,
                 )
-            if self._producer.flush(_SWEEP_S):
-                raise BrokerError("what earlier owners left open cannot be aborted: no answer")
+            deadline = time.monotonic() + _SWEEP_S
+            while self._producer.flush(_SWEEP_LOOK_S):
+                if not go_on():
+                    raise InterruptedSessionError("a rebalance has begun")
+                if time.monotonic() > deadline:
+                    raise BrokerError("what earlier owners left open cannot be aborted: no answer")
+            self._producer.abort_transaction(_SWEEP_S)  # says why, where something has failed
             if failed:
                 raise KafkaException(failed[0])
-            self._producer.abort_transaction(_SWEEP_S)
         except KafkaException as error:
             raise _lost(error, "what earlier owners left open cannot be aborted") from None
+        return True
 
     def send(self, messages: Iterable[Message], writes: Writes, go_on: Callable[[], bool]) -> int:
         """Send outputs and changelog records in one transaction; return when it is committed.
@@ -174,15 +190,14 @@ class Transactions:
 
     def _with_one_copy(self, outputs: Iterable[str]) -> list[tuple[str, int]]:
         """Return the partitions that one broker alone has, of outputs and changelog."""
-        topics = self._producer.list_topics(timeout=_SWEEP_S).topics
-        return [
-            (topic, number)
-            for topic in (*map(self._names.of, outputs), self._changelog)
-            if topic in topics
-            for number, partition in topics[topic].partitions.items()
-            if len(partition.replicas) == 1
-            and (topic != self._changelog or number == self._partition)
-        ]
+        found = []
+        for topic in (*map(self._names.of, outputs), self._changelog):
+            partitions = self._producer.list_topics(topic, _SWEEP_S).topics[topic].partitions
+            for number, partition in partitions.items():
+                mine = topic != self._changelog or number == self._partition
+                if mine and len(partition.replicas) == 1:
+                    found.append((topic, number))
+        return found
 
     def _send_writes(self, writes: Writes) -> None:
         # What says how far the partition is comes last, so that a reader without transactions

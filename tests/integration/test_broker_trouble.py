@@ -94,7 +94,7 @@ def test_what_was_open_when_the_broker_was_killed(own_kafka: Kafka, small_market
     own_kafka.start()
     session = Transactions(world.broker, name, topic, 0)
     session.fence()
-    session.sweep(JobPartition.outputs)
+    session.sweep(JobPartition.outputs, lambda: True)
     session.send(messages(b"mine"), END, lambda: True)
     session.close()
     seen: list[bytes | None] = []

@@ -6,11 +6,91 @@ import threading
 
 from confluent_kafka import Producer
 
-from stream.state.store import MemoryStore, Writes
-from stream.worker.changelog import END, Changelog, changelog_of
+from stream.state.store import MemoryStore, Store, Writes
+from stream.worker.changelog import END, TOO_OLD_MS, Changelog, Mark, apply, changelog_of
 from stream.worker.cluster import ids_of_topics
 from stream.worker.transactions import Transactions
 from tests.integration.world import World
+
+
+class Opened:
+    """A partition of a changelog, and a store that is brought up to it after each new fence."""
+
+    def __init__(self, world: World) -> None:
+        self.topic = changelog_of(world.application_id, "member")
+        topic_id = ids_of_topics(world.broker, [self.topic], 10.0)[self.topic]
+        self.changelog = Changelog(world.broker, self.topic, topic_id, 0)
+        self.broker = world.broker
+        self.store: Store = MemoryStore()
+        self.now_ms = 1
+        self.renewed = 0
+
+    def session(self, *, sweeps: bool = True) -> tuple[Transactions, Mark]:
+        """Fence, sweep, and bring the store up, as a session does."""
+        owner = Transactions(self.broker, "owner", self.topic, 0)
+        owner.fence()
+        if sweeps:
+            assert owner.sweep([], lambda: True)
+        end = owner.send([], END, lambda: True)
+        self.store, mark, _ = self.changelog.bring_up(
+            self.store, self.renew, lambda: True, lambda: self.now_ms, end, swept=True
+        )
+        return owner, mark
+
+    def renew(self) -> Store:
+        """Throw the store away."""
+        self.renewed += 1
+        return MemoryStore()
+
+    def write(self, owner: Transactions, mark: Mark, writes: Writes) -> None:
+        """Write as a session does that is flushed."""
+        offset = owner.send([], writes, lambda: True)
+        apply(self.store, writes, mark.at(offset, self.now_ms, own=True))
+
+
+def test_a_store_that_was_at_the_end_is_never_too_old(small_world: World) -> None:
+    """However long its worker was away: nothing but what new sessions say themselves came since."""
+    opened = Opened(small_world)
+    writes: Writes = {b"\x01a": b"1"}
+    opened.write(*opened.session(), writes)
+    for _ in range(2):  # after a unit of work, and after nothing at all
+        opened.now_ms += 2 * TOO_OLD_MS
+        opened.session()
+    assert opened.renewed == 0
+    assert dict(opened.store.scan(b"\x01", b"\x02")) == writes
+
+
+def test_what_a_store_alone_takes_for_committed_is_not(small_world: World) -> None:
+    """Kafka confirmed it, lost the end of it as it was killed, and then it was swept."""
+    opened = Opened(small_world)
+    owner, mark = opened.session()
+    opened.write(owner, mark, {b"\x01a": b"1"})
+    owner.close()
+    lost = Producer({"bootstrap.servers": opened.broker, "transactional.id": "owner"})
+    lost.init_transactions(10)
+    lost.begin_transaction()
+    offsets: list[int] = []
+    lost.produce(
+        *(opened.topic, b"2", b"\x01a", 0),
+        on_delivery=lambda _, message: offsets.append(message.offset() or 0),
+    )
+    lost.produce(opened.topic, None, b"swept", 0)
+    lost.flush(10)
+    lost.abort_transaction(10)
+    apply(opened.store, {b"\x01a": b"2"}, mark.at(offsets[0] + 1, 1, own=True))
+    opened.session(sweeps=False)
+    assert opened.renewed == 1
+    assert dict(opened.store.scan(b"\x01", b"\x02")) == {b"\x01a": b"1"}
+
+
+def test_what_others_wrote_since_is_read(small_world: World) -> None:
+    """A store whose last record is in the changelog goes on from there."""
+    opened, other = Opened(small_world), Opened(small_world)
+    opened.write(*opened.session(), {b"\x01a": b"1"})
+    other.write(*other.session(), {b"\x01b": b"2"})
+    opened.session()
+    assert (opened.renewed, other.renewed) == (0, 0)
+    assert dict(opened.store.scan(b"\x01", b"\x02")) == {b"\x01a": b"1", b"\x01b": b"2"}
 
 
 def test_recovery_waits_for_what_the_broker_does_not_show_yet(small_world: World) -> None:

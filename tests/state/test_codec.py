@@ -178,6 +178,30 @@ def test_columns_that_do_not_fit_together_are_an_error() -> None:
             codec.decode_posterior(encode(broken))
 
 
+@pytest.mark.parametrize(
+    "kept",
+    [
+        [Example(1, "a", -1, True, 1.0, 0.0, b"")],
+        [Example(1, "a", 128, True, 1.0, 0.0, b"")],
+        [Example(1, "a", 1, True, 1.0, 0.0, bytes(4)), Example(2, "b", 1, True, 1.0, 0.0, b"")],
+    ],
+)
+def test_damaged_examples_of_version_1_are_an_error(kept: list[Example]) -> None:
+    """Numbers that no release wrote, and features of different lengths."""
+    value = b"\x01" + msgspec.msgpack.encode((b"", 2, kept))
+    with pytest.raises(StateError, match="damaged"):
+        codec.decode_posterior(value)
+
+
+def test_features_of_no_examples_are_an_error() -> None:
+    """A posterior that keeps nothing has empty columns."""
+    empty = Posterior(b"", 2, Kept.of([]))
+    assert codec.decode_posterior(codec.encode_posterior(empty)) == empty
+    empty.kept.features.extend(b"1234")
+    with pytest.raises(StateError, match="do not fit together"):
+        codec.decode_posterior(codec.encode_posterior(empty))
+
+
 @pytest.mark.parametrize(("name", "shape"), [("full", (2, 2)), ("diagonal", (2,))])
 def test_folded_parts_of_version_1_are_float64(name: str, shape: tuple[int, ...]) -> None:
     """F and f come out of the committed bytes with every digit, full or as a diagonal."""
