@@ -88,7 +88,9 @@ class Outbox:
                     **settings,
                     "partitioner": "murmur2_random",
                     "enable.idempotence": True,  # and with it acks=all, and no reordering
-                    "linger.ms": 10,
+                    # The embedded broker answers a fetch with one batch as it was sent, so that a
+                    # played log in small ones would keep a worker busy with units of one event.
+                    "linger.ms": 50,
                     "queue.buffering.max.kbytes": 65_536,
                     "message.timeout.ms": int(_DELIVERY_S * 1_000),
                 }

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import log_loss
 
 from stream.labels.changes import Change
 from stream.labels.ladder import Kind
@@ -37,6 +37,9 @@ _WITHIN = [[*list(AGES_MS)[at:], _ANY] for at in range(len(AGES_MS) + 1)]
 
 _ROW = np.dtype([("target", "i1"), ("global", "<f8"), ("full", "<f8")])
 ROW_BYTES = _ROW.itemsize
+
+_PART = 1 << 18
+"""Scores judged at once: what it takes besides them is for so many."""
 
 Numbers: TypeAlias = "array[int] | array[float] | NDArray[np.float64]"
 
@@ -106,14 +109,37 @@ def quality(targets: Numbers, scores: Numbers) -> Quality | None:
     """Judge log-odds (n,) against 0/1 targets (n,); None where there is nothing to judge."""
     if not len(targets):
         return None
-    y = np.asarray(targets, dtype=np.int64)
-    p = 1.0 / (1.0 + np.exp(-np.clip(np.asarray(scores, dtype=np.float64), -500.0, 500.0)))
-    both = 0 < y.sum() < len(y)
-    return Quality(
-        auc=float(roc_auc_score(y, p)) if both else None,
-        log_loss=float(log_loss(y, p, labels=[0, 1])),
-        observed_over_expected=float(y.sum() / p.sum()),
+    y = np.asarray(targets, dtype=np.int8)
+    p = np.clip(np.asarray(scores, dtype=np.float64), -500.0, 500.0)
+    np.negative(p, out=p)
+    np.exp(p, out=p)
+    p += 1.0
+    np.reciprocal(p, out=p)
+    positives = int(np.count_nonzero(y))
+    loss = sum(
+        float(log_loss(y[at : at + _PART], p[at : at + _PART], labels=[0, 1], normalize=False))
+        for at in range(0, len(y), _PART)
     )
+    return Quality(
+        auc=_auc(p[y == 0], p[y != 0]) if 0 < positives < len(y) else None,
+        log_loss=loss / len(y),
+        observed_over_expected=positives / float(p.sum()),
+    )
+
+
+def _auc(negative: NDArray[np.float64], positive: NDArray[np.float64]) -> float:
+    """Share of pairs in which the positive is scored higher; a tie is half a pair.
+
+    The same as scikit-learn's, which takes ten times as much memory: some hundreds of MB at the end
+    of a long replay.
+    """
+    negative.sort()
+    pairs = 0
+    for at in range(0, len(positive), _PART):
+        part = np.sort(positive[at : at + _PART])
+        pairs += int(np.searchsorted(negative, part, "left").sum())
+        pairs += int(np.searchsorted(negative, part, "right").sum())
+    return pairs / (2 * len(negative) * len(positive))
 
 
 class Timeliness:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from array import array
 
+import numpy as np
 import pytest
+from sklearn.metrics import log_loss, roc_auc_score
 
 from stream.evaluation import Timeliness, quality
 from stream.policy import DAY_MS, HOUR_MS, LabelPolicy
@@ -36,6 +39,32 @@ def test_shares_and_flips_follow_from_the_labels() -> None:
     assert seen.flips == {"later_response": 1}
     assert seen.labels == {"positive": 2, "negative_inferred": 2, "negative_conclusive": 1}
     assert seen.closed == 3
+
+
+@pytest.mark.parametrize("n", [50, 600_000])
+def test_quality_is_that_of_scikit_learn(n: int) -> None:
+    """With many ties, and in parts or in one."""
+    rng = np.random.default_rng(n)
+    scores = np.round(rng.normal(size=n) * 2.0, 1)
+    y = (rng.random(n) < 1.0 / (1.0 + np.exp(-scores))).astype(np.int8)
+    found = quality(y, scores)
+    assert found is not None
+    p = 1.0 / (1.0 + np.exp(-scores))
+    assert found.auc == pytest.approx(roc_auc_score(y, p), abs=1e-12)
+    assert found.log_loss == pytest.approx(log_loss(y, p), abs=1e-12)
+    assert found.observed_over_expected == pytest.approx(y.sum() / p.sum())
+
+
+def test_quality_of_many_takes_little_memory() -> None:
+    """Some multiples of the scores themselves: a replay of years ends with millions of them."""
+    n = 1_000_000
+    rng = np.random.default_rng(0)
+    targets, scores = array("b", rng.integers(0, 2, n).tolist()), array("d", rng.normal(size=n))
+    tracemalloc.start()
+    quality(targets, scores)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * 8 * n
 
 
 def test_nothing_to_judge_is_no_quality() -> None:
