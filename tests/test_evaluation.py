@@ -47,7 +47,7 @@ def test_quality_is_that_of_scikit_learn(n: int) -> None:
     rng = np.random.default_rng(n)
     scores = np.round(rng.normal(size=n) * 2.0, 1)
     y = (rng.random(n) < 1.0 / (1.0 + np.exp(-scores))).astype(np.int8)
-    found = quality(y, scores)
+    found = quality(array("b", y.tobytes()), scores)
     assert found is not None
     p = 1.0 / (1.0 + np.exp(-scores))
     assert found.auc == pytest.approx(roc_auc_score(y, p), abs=1e-12)
