@@ -130,8 +130,7 @@ def quality(targets: Numbers, scores: Numbers) -> Quality | None:
 def _auc(negative: NDArray[np.float64], positive: NDArray[np.float64]) -> float:
     """Share of pairs in which the positive is scored higher; a tie is half a pair.
 
-    The same as scikit-learn's, which takes ten times as much memory: some hundreds of MB at the end
-    of a long replay.
+    The same as scikit-learn's, which takes some hundreds of MB more at the end of a long replay.
     """
     negative.sort()
     pairs = 0
