@@ -117,7 +117,7 @@ class Transactions:
             go_on: False: give up.
 
         Returns:
-            Whether there was anything to do.
+            Whether that took a record in the changelog too.
 
         Raises:
             FencedError: another session owns the partition. BrokerError: it did not come to its
@@ -147,7 +147,7 @@ class Transactions:
                 raise KafkaException(failed[0])
         except KafkaException as error:
             raise _lost(error, "what earlier owners left open cannot be aborted") from None
-        return True
+        return (self._changelog, self._partition) in alone
 
     def send(self, messages: Iterable[Message], writes: Writes, go_on: Callable[[], bool]) -> int:
         """Send outputs and changelog records in one transaction; return when it is committed.

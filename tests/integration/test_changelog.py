@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 
+import pytest
 from confluent_kafka import Producer
 
+from stream.records import LABELS
 from stream.state.store import MemoryStore, Store, Writes
 from stream.worker.changelog import END, TOO_OLD_MS, Changelog, Mark, apply, changelog_of
 from stream.worker.cluster import ids_of_topics
@@ -81,6 +83,18 @@ def test_what_a_store_alone_takes_for_committed_is_not(small_world: World) -> No
     opened.session(sweeps=False)
     assert opened.renewed == 1
     assert dict(opened.store.scan(b"\x01", b"\x02")) == {b"\x01a": b"1"}
+
+
+def test_a_sweep_of_outputs_alone_is_not_counted_in_the_changelog(
+    small_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the changelog has more copies than the outputs, nothing was written to it."""
+    opened = Opened(small_world)
+    owner, _ = opened.session()
+    _, end = opened.changelog.span()
+    monkeypatch.setattr(Transactions, "_with_one_copy", lambda *_: [(LABELS, 0)])
+    assert not owner.sweep([LABELS], lambda: True)
+    assert opened.changelog.span()[1] == end
 
 
 def test_what_others_wrote_since_is_read(small_world: World) -> None:
