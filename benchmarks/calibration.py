@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from benchmarks.defaults import simulated
 from producers.simulate import SimulationSettings, draw_truth, job_id, member_id
-from stream.events import Coefficients, Label
+from stream.backtest.rehearsal import rehearse
+from stream.events.structs import Coefficients, Label
 from stream.policy import EffectSettings, Policy
-from stream.rehearsal import rehearse
-from stream.scoring import Belief
+from stream.serving.belief import Belief
 from stream.updaters.effect import Effect
 from stream.updaters.posterior import Posterior
 from tests.updaters.test_folding import exact, hot_job, learn

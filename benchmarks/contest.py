@@ -21,18 +21,20 @@ from pathlib import Path
 import msgspec
 
 from producers.kafka import produce
-from producers.logs import merge
 from stream.cli.audience import Audience
-from stream.embedded_broker import EmbeddedBroker
-from stream.evaluation import quality
-from stream.global_model import GlobalModel, load_model
-from stream.policy import DAY_MS, Policy, load_policy
-from stream.records import TOPICS
-from stream.replay import first_look, replay
-from stream.run_folder import RunFolder, RunMetrics
-from stream.training import Trainer
+from stream.configuration.policy_file import load_policy
+from stream.events.records import TOPICS
+from stream.events.wire import decode_label
+from stream.kafka.embedded import EmbeddedBroker
+from stream.logs.files import merge
+from stream.model.linear import GlobalModel, load_model
+from stream.model.training import Trainer
+from stream.policy import DAY_MS, Policy
+from stream.quality.prequential import quality
+from stream.replay.reader import first_look
+from stream.replay.run import replay
+from stream.replay.run_folder import RunFolder, RunMetrics
 from stream.updaters.newton import warm_up
-from stream.wire import decode_label
 
 LIVE_SPEED = 10_000.0
 TAIL_MS = 14 * DAY_MS

@@ -3,10 +3,11 @@
 The markets: simulated ones (λ of the truth 1, 3 and 10; one with many features over a longer time;
 one with few applications each), and the first quarter of the contest log where
 HEARBACK_CONTEST_LOG names it: only events of that quarter are read, and only applications whose
-whole window lies in it are judged, with cross-fitted global scores (:mod:`stream.tuning`). One
-setting at a time is moved away from the defaults. A cell is the change of the prequential log loss,
-in 1e-4 nats (negative: better than the default), and of the AUC, in 1e-4 (positive: better). The
-simulated markets do not drift: what they say of half-lives is one-sided. Two minutes.
+whole window lies in it are judged, with cross-fitted global scores
+(:mod:`stream.backtest.tuning`). One setting at a time is moved away from the defaults. A cell is
+the change of the prequential log loss, in 1e-4 nats (negative: better than the default), and of the
+AUC, in 1e-4 (positive: better). The simulated markets do not drift: what they say of half-lives is
+one-sided. Two minutes.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ import msgspec
 import numpy as np
 
 from benchmarks.contest import application_span
-from producers.logs import LogLine, merge
 from producers.simulate import SimulationSettings, simulate
-from stream.evaluation import quality
-from stream.policy import DAY_MS, EffectSettings, Policy, load_policy
-from stream.rehearsal import Rehearsal, record, rehearse
-from stream.replay import first_look
-from stream.tuning import before, cross_fit, train_until
+from stream.backtest.rehearsal import Rehearsal, record, rehearse
+from stream.backtest.tuning import before, cross_fit, train_until
+from stream.configuration.policy_file import load_policy
+from stream.logs.files import LogLine, merge
+from stream.policy import DAY_MS, EffectSettings, Policy
+from stream.quality.prequential import quality
+from stream.replay.reader import first_look
 
 SIMULATED: dict[str, dict[str, Any]] = {
     "λ = 1": {"precision_member": 1.0, "precision_job": 1.0},

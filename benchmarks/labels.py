@@ -35,20 +35,27 @@ import numpy as np
 from producers.simulate import simulate
 from producers.truth import SimulationSettings, draw_truth
 from stream.errors import EventError
-from stream.events import Application, Engagement, Event, Features, JobEvent, Source, Watermark
-from stream.features import FeatureSpace
-from stream.global_model import GlobalModel, Manifest
+from stream.events.records import APPLICATIONS_BY_JOB, ENGAGEMENTS, LABELS, Record
+from stream.events.structs import (
+    Application,
+    Engagement,
+    Event,
+    Features,
+    JobEvent,
+    Source,
+    Watermark,
+)
+from stream.events.wire import decode_event, encode_clock, encode_label, encode_watermark
+from stream.features.blocks import FeatureSpace
 from stream.labels.changes import Change, Scores, label_of
 from stream.labels.machine import LabelMachine
-from stream.partitions import JobPartition
-from stream.partitions.job import MOST_STEPS
+from stream.model.linear import GlobalModel, Manifest
+from stream.partitions.job import MOST_STEPS, JobPartition
 from stream.policy import DAY_MS, LabelPolicy, Policy
-from stream.records import APPLICATIONS_BY_JOB, ENGAGEMENTS, LABELS, Record
 from stream.state.facts import StoredFacts
 from stream.state.overlay import Overlay
 from stream.state.store import RocksStore
 from stream.updaters.newton import warm_up
-from stream.wire import decode_event, encode_clock, encode_label, encode_watermark
 
 RUNS = 4
 FLUSH_EVERY = 2000

@@ -37,13 +37,14 @@ from scipy.special import expit
 from benchmarks.baselines import baselines_python
 from benchmarks.contest import application_span
 from benchmarks.defaults import contest_quarter
-from producers.logs import merge
-from stream.evaluation import quality
-from stream.global_model import load_model
-from stream.policy import DAY_MS, EffectSettings, Policy, load_policy
-from stream.rehearsal import BOTH, Rehearsal, record, rehearse
-from stream.replay import first_look
-from stream.training import Trainer
+from stream.backtest.rehearsal import BOTH, Rehearsal, record, rehearse
+from stream.configuration.policy_file import load_policy
+from stream.logs.files import merge
+from stream.model.linear import load_model
+from stream.model.training import Trainer
+from stream.policy import DAY_MS, EffectSettings, Policy
+from stream.quality.prequential import quality
+from stream.replay.reader import first_look
 from stream.updaters.effect import EffectName
 
 _Floats = NDArray[np.float64]

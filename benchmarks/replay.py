@@ -38,12 +38,13 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.baselines import baselines_python
-from producers.logs import merge, write_lines
 from producers.simulate import simulate
 from producers.truth import SimulationSettings
+from stream.logs.files import merge, write_lines
 from stream.policy import Policy
-from stream.replay import Options, first_look, replay_into
-from stream.run_folder import LABELS
+from stream.replay.reader import first_look
+from stream.replay.resumable import Options, replay_into
+from stream.replay.run_folder import LABELS
 from stream.units import MS_PER_UNIT
 from stream.updaters.newton import warm_up
 

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.baselines import baselines_python
-from stream.events import Label
+from stream.events.structs import Label
 from stream.policy import EffectSettings
 from stream.state import codec
 from stream.updaters import newton

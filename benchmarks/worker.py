@@ -55,20 +55,20 @@ from prometheus_client.parser import text_string_to_metric_families
 from benchmarks.baselines import baselines_python
 from deploy.kafka import Kafka, MissingError
 from producers.kafka import produce
-from producers.logs import merge, write_lines
 from producers.simulate import simulate
 from producers.truth import SimulationSettings, draw_truth
-from stream.global_model import GlobalModel, load_model
+from stream.events.records import APPLICATIONS, COEFFICIENTS, ENGAGEMENTS
+from stream.events.wire import RawApplication, decode_raw
+from stream.logs.files import merge, write_lines
+from stream.model.linear import GlobalModel, load_model
+from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy
-from stream.records import APPLICATIONS, COEFFICIENTS, ENGAGEMENTS
-from stream.replay import replay
-from stream.run_folder import RunFolder
+from stream.replay.run import replay
+from stream.replay.run_folder import RunFolder
 from stream.state import codec, keys
-from stream.training import Trainer
 from stream.updaters.kept import Example, Kept
 from stream.updaters.newton import warm_up
 from stream.updaters.posterior import Posterior
-from stream.wire import RawApplication, decode_raw
 from stream.worker.changelog import changelog_of
 from stream.worker.topics import create_topics
 from stream.worker.transactions import Transactions

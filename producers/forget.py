@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import confluent_kafka
 
-from stream.connection import client_security
 from stream.errors import BrokerError, ConfigError
-from stream.events import Forget
-from stream.partitioner import partition_of
-from stream.records import APPLICATIONS, ENGAGEMENTS
-from stream.wire import encode_forget
+from stream.events.partitioner import partition_of
+from stream.events.records import APPLICATIONS, ENGAGEMENTS
+from stream.events.structs import Forget
+from stream.events.wire import encode_forget
+from stream.kafka.connection import client_security
 
 _ANSWER_S = 10.0
 _DELIVERY_S = 30.0

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from producers.logs import LineHead, LogLine, check_logs, merge, read_head, read_lines
 from producers.outbox import (
     REPORT_S,
     Outbox,
@@ -26,6 +25,7 @@ from producers.outbox import (
     now_ms,
 )
 from stream.errors import ConfigError
+from stream.logs.files import LineHead, LogLine, check_logs, merge, read_head, read_lines
 from stream.units import MS_PER_UNIT, format_time
 
 __all__ = [
@@ -79,7 +79,7 @@ def produce(
     their digits). While no worker is running, the producer waits for one.
 
     Args:
-        paths: the logs, merged as :func:`producers.logs.merge` says.
+        paths: the logs, merged as :func:`stream.logs.files.merge` says.
         broker: ``host:port``, or several with commas.
         speed: event time runs this many times faster than the wall clock; infinite for as fast as
             possible.

@@ -14,11 +14,11 @@ from typing import Any, Final, Literal
 
 import confluent_kafka
 
-from producers.logs import LineHead, LogLine, ReadProgress
 from producers.throttle import ANSWER_S, GROWTH, MAX_UNREAD_BYTES, RECORD_BYTES, Throttle
-from stream.embedded_broker import CLUSTER_ID_PREFIX
 from stream.errors import BrokerError, ConfigError
-from stream.records import APPLICATIONS, CONSUMED, ENGAGEMENTS, TopicNames
+from stream.events.records import APPLICATIONS, CONSUMED, ENGAGEMENTS, TopicNames
+from stream.kafka.embedded import CLUSTER_ID_PREFIX
+from stream.logs.files import LineHead, LogLine, ReadProgress
 from stream.units import MS_PER_UNIT
 
 MAX_PROBLEMS: Final = 5

@@ -1,39 +1,38 @@
 """hearback: a near-real-time learner for hiring marketplaces.
 
-The map of the package, from the bottom up; a module imports only what stands above it.
+The map of the package, from the bottom up. A room imports only from rooms above it in this table;
+``make check`` holds that.
 
-==========================  ====================================================================
-``errors``, ``units``       one error root; times, durations and speeds as people write them
-``connection``              where a broker is, and how to talk to it
-``events``, ``features``    what travels, as frozen structs; feature blocks and their names
-``wire``                    bytes ↔ events: the only owner of field names
-``partitioner``             murmur2, as Java clients do it
-``policy``                  the label policy and the effects' settings
-``global_model``            the frozen fixed effect: load, check, score
-``labels``                  the ladder, the rules, the machine, event time
-``updaters``                an entity's posterior, the Newton kernel, one effect
-``state``                   keys, codecs, stores, and what is not flushed yet
-``entities``                who of an effect comes, and who goes when
-``stages``                  the two stages over structs: who scores, labels, learns
-``scoring``                 for serving processes: the mean, a Thompson draw
-``evaluation``              prequential quality, time to label
-``quality``                 what scores are worth; the gate of what makes them worse
-``commands``                what workers may be told while they run
-``records``, ``partitions``  the stages as the worker runs them: records in, messages out
-``producers``               (a package beside this one) simulate, read and play logs
-``run_folder``, ``replay``  logs → the same stages → files
-``training``, ``held_out``  fits the global model on a log; judges it on the newest part
-``rehearsal``, ``tuning``   a log learned again with other settings; choosing them
-``backtest``, ``report``    several settings over one log, compared; a page people look at
-``inspection``              one entity's coefficients, from wherever they are
-``metrics``                 every metric: the catalogue, the collectors, the page of docs
-``console``                 what a worker serves: metrics, probes, a page for a person
-``embedded_broker``         a throw-away broker for trying things out
-``worker``                  the same stages behind Faust
-``configuration``           one TOML file and the environment: every setting
-``cli``                     the commands
-==========================  ====================================================================
+=================  =============================================================================
+``errors``         one error root
+``units``          times, durations and speeds as people write them
+``policy``         the label policy and the effects' settings
+``features``       feature blocks and their names
+``events``         what travels: structs, their bytes, records, routing, the partitioner
+``labels``         the ladder, the rules, the machine, how early labels are known
+``updaters``       an entity's posterior, the Newton kernel, one effect
+``state``          keys, codecs, stores, and what is not flushed yet
+``quality``        what scores are worth; the gate of what makes them worse
+``logs``           reads event logs: JSON Lines, Parquet
+``model``          the frozen global model: load and score, fit on a log, judge
+``stages``         the two stages over structs: who scores, labels, learns
+``partitions``     the stages as the worker runs them: records in, messages out; event time
+``kafka``          where a broker is and how to talk to it; a throw-away broker
+``configuration``  one TOML file and the environment: every setting
+``replay``         logs → the same stages → files
+``backtest``       several settings over one log, compared; choosing settings
+``report``         a backtest as a page
+``serving``        what others ask of the coefficients
+``metrics``        every metric: the catalogue, the collectors, the page of docs
+``console``        what a worker serves over HTTP: metrics, probes, a status page
+``worker``         the same stages behind Faust
+``bootstrap``      a replay's state → the state of live workers
+``cli``            the commands
+=================  =============================================================================
 
-The core (everything down to ``partitions``, but for reading model folders and RocksDB) is a
-function of state, event and now: no clock, no randomness, no network, no logging.
+``producers``, a package beside this one, simulates logs and plays them into Kafka.
+
+The core is ``errors`` to ``partitions`` without ``logs`` and without fitting the model
+(``model.training``, ``model.held_out``), plus ``serving.belief``. But for reading model folders and
+RocksDB it is a function of state, event and now: no clock, no randomness, no network, no logging.
 """

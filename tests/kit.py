@@ -14,15 +14,9 @@ import numpy as np
 import pytest
 
 from deploy import browser
-from stream import wire
-from stream.events import Application, Engagement, Features, JobEvent, Label, Source
-from stream.features import FeatureSpace
-from stream.global_model import GlobalModel, Manifest
-from stream.labels.ladder import BY_NAME, rung
-from stream.partitioner import partition_of
-from stream.partitions import JobPartition, MemberPartition, Partition, Unit
-from stream.policy import Policy
-from stream.records import (
+from stream.events import wire
+from stream.events.partitioner import partition_of
+from stream.events.records import (
     APPLICATIONS,
     APPLICATIONS_BY_JOB,
     ENGAGEMENTS,
@@ -30,6 +24,14 @@ from stream.records import (
     Message,
     Record,
 )
+from stream.events.structs import Application, Engagement, Features, JobEvent, Label, Source
+from stream.features.blocks import FeatureSpace
+from stream.labels.ladder import BY_NAME, rung
+from stream.model.linear import GlobalModel, Manifest
+from stream.partitions.base import Partition, Unit
+from stream.partitions.job import JobPartition
+from stream.partitions.member import MemberPartition
+from stream.policy import Policy
 from stream.state.overlay import Overlay
 from stream.state.store import MemoryStore, Store
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from stream.events import Application, Engagement, JobEvent
+from stream.events.structs import Application, Engagement, JobEvent
 
 POSITIVE = {"view_profile", "message", "shortlist", "interview", "offer", "hire"}
 NEGATIVE = {"reject", "archive", "skip"}

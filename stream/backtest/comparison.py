@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 import msgspec
 
+from stream.backtest.rehearsal import BOTH
 from stream.backtest.schedule import AT_EVERY_LABEL, NEVER, Learn
+from stream.configuration.policy_file import change_policy
 from stream.errors import ConfigError
-from stream.policy import DAY_MS, Policy, change_policy
-from stream.rehearsal import BOTH
+from stream.policy import DAY_MS, Policy
 from stream.units import format_duration, parse_duration_ms
 from stream.updaters.effect import EffectName
 

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.backtest.judgement import Interval, Judge, Sums, divided, interval
+from stream.backtest.rehearsal import Modes, Rehearsal
 from stream.policy import DAY_MS
-from stream.rehearsal import Modes, Rehearsal
 from stream.updaters.effect import EffectName
 
 MOST_FREEZES: Final = 12

@@ -15,10 +15,10 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from producers.logs import LogLine, read_head
 from stream.backtest.comparison import Comparison, Setting
 from stream.backtest.freshness import Freezer, Freshness
 from stream.backtest.judgement import Blocks, Interval, Judge, Sums, interval
+from stream.backtest.rehearsal import Rehearsal, Step, record, rehearse
 from stream.backtest.result import (
     GLOBAL_ALONE,
     Backtest,
@@ -30,11 +30,11 @@ from stream.backtest.result import (
 from stream.backtest.schedule import schedule
 from stream.backtest.timeliness import timeliness
 from stream.errors import ConfigError
-from stream.features import FeatureSpace
-from stream.global_model import NO_MODEL, GlobalModel
+from stream.features.blocks import FeatureSpace
+from stream.logs.files import LogLine, read_head
+from stream.model.linear import NO_MODEL, GlobalModel
 from stream.policy import LabelPolicy, Policy
-from stream.rehearsal import Rehearsal, Step, record, rehearse
-from stream.replay import first_look
+from stream.replay.reader import first_look
 from stream.units import format_duration, format_time
 
 FEWEST: Final = 200

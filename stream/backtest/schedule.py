@@ -18,10 +18,10 @@ from typing import Final, Literal
 
 import msgspec
 
-from stream.events import Label
+from stream.backtest.rehearsal import Rehearsal, Step
+from stream.events.structs import Label
 from stream.labels.ladder import Kind
 from stream.policy import DAY_MS
-from stream.rehearsal import Rehearsal, Step
 
 Learn = Literal["early", "explicit", "final"]
 

@@ -12,9 +12,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.backtest.rehearsal import Step
 from stream.backtest.schedule import Learn, due_ms, heard
 from stream.policy import DAY_MS, HOUR_MS
-from stream.rehearsal import Step
 from stream.units import format_duration
 
 AGES_MS: Final = (HOUR_MS, 6 * HOUR_MS, *(days * DAY_MS for days in (1, 2, 3, 5, 7, 10, 14)))

@@ -10,13 +10,13 @@ from collections import Counter
 import numpy as np
 from confluent_kafka import Consumer
 
-from stream.evaluation import Summary, quality
-from stream.events import Coefficients, Label
-from stream.features import FeatureSpace
+from stream.events.records import COEFFICIENTS, DEAD_LETTERS, LABELS
+from stream.events.structs import Coefficients, Label
+from stream.events.wire import decode_coefficients, decode_label
+from stream.features.blocks import FeatureSpace
 from stream.labels.ladder import BY_NAME
 from stream.policy import DAY_MS
-from stream.records import COEFFICIENTS, DEAD_LETTERS, LABELS
-from stream.wire import decode_coefficients, decode_label
+from stream.quality.prequential import Summary, quality
 
 
 class Audience:

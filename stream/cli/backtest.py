@@ -19,7 +19,6 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from producers.logs import LogLine, ReadProgress, check_logs, merge
 from stream.cli.options import (
     ERR,
     OUT,
@@ -31,7 +30,8 @@ from stream.cli.options import (
     reading,
 )
 from stream.errors import ConfigError, ModelError
-from stream.global_model import load_model
+from stream.logs.files import LogLine, ReadProgress, check_logs, merge
+from stream.model.linear import load_model
 from stream.policy import DAY_MS, Policy
 from stream.units import format_time, parse_time_ms
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from stream.backtest.judgement import Interval
     from stream.backtest.result import Backtest
     from stream.backtest.run import Runner, Span
-    from stream.global_model import GlobalModel
+    from stream.model.linear import GlobalModel
 
 RESULT = "backtest.json"
 REPORT = "report.html"
@@ -147,8 +147,8 @@ def _model(
     logs: list[Path], policy: Policy, loaded: GlobalModel | None, span: Span
 ) -> tuple[GlobalModel | None, int]:
     """Return the global model, fitted on the log where there is none, and from when to judge."""
-    from stream.replay import first_look
-    from stream.tuning import train_until
+    from stream.backtest.tuning import train_until
+    from stream.replay.reader import first_look
 
     if loaded is not None:
         return loaded, loaded.manifest.trained_until_ms

@@ -38,8 +38,8 @@ def check(config: ConfigFile = None, policy: PolicyFile = None) -> None:
     files of certificates, secrets and the model can be read.
     """
     from stream.configuration.load import load_config
-    from stream.connection import security_of, tls_context
-    from stream.global_model import load_model
+    from stream.kafka.connection import security_of, tls_context
+    from stream.model.linear import load_model
 
     found = load_config(config, os.environ, policy)
     tls_context(security_of(found.broker))

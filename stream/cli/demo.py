@@ -21,7 +21,7 @@ from stream.errors import ConfigError, HearbackError
 from stream.units import MS_PER_UNIT, format_time, parse_time_ms
 
 if TYPE_CHECKING:
-    from stream.global_model import GlobalModel
+    from stream.model.linear import GlobalModel
 
 _START_MS = parse_time_ms("2024-01-01")
 _DAYS = 40
@@ -74,12 +74,12 @@ def _prepare(out: Path) -> None:
 
 def _make_market(out: Path, seed: int) -> tuple[int, int]:
     """Simulate the log and train; return the number of applications and the end of training."""
-    from producers.logs import merge, write_lines
     from producers.simulate import simulate
     from producers.truth import SimulationSettings, draw_truth
+    from stream.events.wire import RawApplication, decode_raw
+    from stream.logs.files import merge, write_lines
+    from stream.model.training import Trainer
     from stream.policy import Policy
-    from stream.training import Trainer
-    from stream.wire import RawApplication, decode_raw
 
     settings = SimulationSettings(
         seed=seed, members=_MEMBERS, jobs=_JOBS, days=_DAYS, start_ms=_START_MS
@@ -102,8 +102,8 @@ class _Stage:
 
     def __init__(self, out: Path) -> None:
         from stream.cli.audience import Audience
-        from stream.embedded_broker import EmbeddedBroker
-        from stream.global_model import load_model
+        from stream.kafka.embedded import EmbeddedBroker
+        from stream.model.linear import load_model
 
         self.model: GlobalModel = load_model(out / "model")
         self.events = 0
@@ -189,7 +189,7 @@ class _Stage:
 def _summary(stage: _Stage, until_ms: int, out: Path) -> RenderableType:
     """What a person wants to know."""
     from stream.cli.report import key_values, quality_table
-    from stream.inspection import Entity
+    from stream.serving.lookup import Entity
 
     heard = stage.audience
     final = {"positive": 0, "negative": 0}

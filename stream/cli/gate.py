@@ -42,7 +42,7 @@ def open_(
     submitted from now on, so that a gate that still has reason shuts again. The workers obey within
     a second, those that are down when they are back. hearback_gate_open in their metrics tells.
     """
-    from stream.commands import GateCommand
+    from stream.partitions.commands import GateCommand
     from stream.worker.control import send_command
 
     found = configured(config, broker=broker, app_id=app_id)

@@ -10,7 +10,6 @@ import msgspec
 import typer
 
 from producers.drift import truth_over_time
-from producers.logs import ReadProgress, merge, write_lines
 from producers.truth import SimulationSettings, lively
 from stream.cli.options import (
     ERR,
@@ -25,8 +24,9 @@ from stream.cli.options import (
     reading,
 )
 from stream.errors import ConfigError, StoppedError
-from stream.global_model import load_model
-from stream.held_out import Judgement, in_words
+from stream.logs.files import ReadProgress, merge, write_lines
+from stream.model.held_out import Judgement, in_words
+from stream.model.linear import load_model
 from stream.units import format_time, parse_duration_ms, parse_time_ms
 
 _DEFAULTS = lively()
@@ -136,8 +136,8 @@ def train(
     Reports AUC and log loss on the newest fifth of these applications, of a model fitted on those
     whose windows had passed before; the model that is written is then fitted on all.
     """
-    from stream.held_out import check_not_worse
-    from stream.training import Trainer
+    from stream.model.held_out import check_not_worse
+    from stream.model.training import Trainer
 
     before = None if not_worse_than is None else load_model(not_worse_than)
 
@@ -226,7 +226,8 @@ def replay(
     when the run was interrupted and resumed.
     """
     from stream.cli.report import run_summary
-    from stream.replay import Options, first_look, replay_into
+    from stream.replay.reader import first_look
+    from stream.replay.resumable import Options, replay_into
 
     policies = configured(config, policy=policy).policy
     loaded = None if model is None else load_model(model)

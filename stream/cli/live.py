@@ -24,7 +24,7 @@ from stream.cli.options import (
     parsed,
 )
 from stream.configuration.sections import LogFormat, LogLevel
-from stream.connection import client_security
+from stream.kafka.connection import client_security
 from stream.units import format_time, parse_duration_ms, parse_speed, parse_time_ms
 
 _TOPIC_PARTITIONS = 4
@@ -42,7 +42,7 @@ def broker(
     It keeps nothing: everything is gone when it stops, and each partition holds only its newest
     5 MB. It prints its address on a line of its own, and runs until Ctrl-C.
     """
-    from stream.embedded_broker import EmbeddedBroker
+    from stream.kafka.embedded import EmbeddedBroker
     from stream.policy import DAY_MS
     from stream.worker.topics import plans
 

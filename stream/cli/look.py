@@ -10,10 +10,10 @@ from rich.table import Table
 
 from stream.cli.options import OUT, ApplicationId, ConfigFile, configured, connected
 from stream.errors import ConfigError
-from stream.global_model import load_model
+from stream.model.linear import load_model
 
 if TYPE_CHECKING:
-    from stream.inspection import Entity
+    from stream.serving.lookup import Entity
 
 
 def inspect(
@@ -35,7 +35,7 @@ def inspect(
     Coefficients in log-odds by feature name with standard errors, the number of applications
     learned and the last of them. Give one of --run, --data and --broker.
     """
-    from stream.inspection import effect_of, from_data, from_run, from_topic
+    from stream.serving.lookup import effect_of, from_data, from_run, from_topic
 
     effect = effect_of(kind)
     if sum(source is not None for source in (run, data, broker)) != 1:

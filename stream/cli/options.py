@@ -26,11 +26,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from producers.logs import ReadProgress
 from stream.configuration.load import load_config
 from stream.configuration.sections import Config
-from stream.connection import Broker
 from stream.errors import ConfigError
+from stream.kafka.connection import Broker
+from stream.logs.files import ReadProgress
 
 _T = TypeVar("_T")
 

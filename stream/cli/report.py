@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich.console import Group
 from rich.table import Table
 
-from stream.evaluation import Summary
+from stream.quality.prequential import Summary
 from stream.quality.tally import Quality
-from stream.run_folder import RunMetrics
+from stream.replay.run_folder import RunMetrics
 
 
 def run_summary(metrics: RunMetrics) -> Group:

@@ -9,15 +9,15 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from producers.logs import ReadProgress, check_logs, merge
 from stream.cli.options import ERR, OUT, ConfigFile, Logs, PolicyFile, configured, parsed, reading
+from stream.configuration.policy_file import format_policy
 from stream.errors import ConfigError, ModelError, StoppedError
-from stream.policy import format_policy
+from stream.logs.files import ReadProgress, check_logs, merge
 from stream.units import format_time, parse_time_ms
 
 if TYPE_CHECKING:
-    from stream.global_model import GlobalModel
-    from stream.tuning import Trial, Tuner
+    from stream.backtest.tuning import Trial, Tuner
+    from stream.model.linear import GlobalModel
 
 
 def tune(
@@ -47,9 +47,9 @@ def tune(
     The file that it writes holds the label policy too and is ready for `--policy`. To see what the
     choice is worth, replay twice with `--score-from TIME`, with it and without.
     """
-    from stream.rehearsal import record
-    from stream.replay import first_look
-    from stream.tuning import Tuner, before, cross_fit, train_until
+    from stream.backtest.rehearsal import record
+    from stream.backtest.tuning import Tuner, before, cross_fit, train_until
+    from stream.replay.reader import first_look
 
     start = configured(config, policy=policy).policy
     until_ms = parsed(parse_time_ms, until) or 0

@@ -78,8 +78,8 @@ def forget(
     """
     from producers.forget import send_forget
     from producers.outbox import now_ms
-    from stream.events import Forget
-    from stream.wire import MAX_ID_CHARS
+    from stream.events.structs import Forget
+    from stream.events.wire import MAX_ID_CHARS
 
     if not 0 < len(entity_id) <= MAX_ID_CHARS:
         raise typer.BadParameter(f"an id has 1 to {MAX_ID_CHARS} characters")

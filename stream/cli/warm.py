@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from producers.logs import ReadProgress
 from stream.cli.options import (
     OUT,
     ApplicationId,
@@ -20,7 +19,8 @@ from stream.cli.options import (
     reading,
 )
 from stream.errors import ConfigError, StoppedError
-from stream.records import COEFFICIENTS, LABELS
+from stream.events.records import COEFFICIENTS, LABELS
+from stream.logs.files import ReadProgress
 from stream.units import format_time, parse_time_ms
 
 
@@ -62,8 +62,8 @@ def bootstrap(
     replay's. Until it has come to its end, workers refuse the application id; interrupted, it can
     be begun again.
     """
-    from stream.worker.bootstrap import Settings
-    from stream.worker.bootstrap import bootstrap as load
+    from stream.bootstrap.load import Settings
+    from stream.bootstrap.load import bootstrap as load
     from stream.worker.crashpoints import arm
 
     found = configured(config, policy=policy, broker=broker, app_id=app_id)

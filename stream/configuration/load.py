@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from stream.configuration.policy_file import FILE_SECTIONS, check_keys, policy_of
 from stream.configuration.sections import (
     SECRETS,
     TEXTS,
@@ -26,9 +27,8 @@ from stream.configuration.sections import (
     WorkerFile,
     WorkerSection,
 )
-from stream.connection import Broker, Security
 from stream.errors import ConfigError
-from stream.policy import FILE_SECTIONS, check_keys, policy_of
+from stream.kafka.connection import Broker, Security
 from stream.units import parse_duration_ms
 
 PREFIX = "HEARBACK_"

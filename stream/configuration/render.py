@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stream.configuration.load import variable_of
 from stream.configuration.sections import EXAMPLES, SECRETS, TEXTS, Config
-from stream.connection import security_of
+from stream.kafka.connection import security_of
 from stream.policy import EffectSettings
 from stream.units import format_duration
 

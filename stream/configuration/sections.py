@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from stream.connection import Broker, Mechanism, Protocol
+from stream.kafka.connection import Broker, Mechanism, Protocol
 from stream.policy import Policy
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]

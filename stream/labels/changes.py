@@ -6,7 +6,7 @@ import hashlib
 
 import msgspec
 
-from stream.events import Application, Engagement, JobEvent, Label
+from stream.events.structs import Application, Engagement, JobEvent, Label
 from stream.labels.facts import Facts
 from stream.labels.ladder import KINDS, NAMES, Kind, target
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from stream.events import Source, Terms
+from stream.events.structs import Source, Terms
 from stream.labels.settled import Settled
 
 MOST_LISTED = 32

@@ -37,7 +37,7 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from stream.errors import ConflictError, UnknownActionError
-from stream.events import Application, DeadLetter, Engagement, JobEvent, Source
+from stream.events.structs import Application, DeadLetter, Engagement, JobEvent, Source
 from stream.labels.changes import (
     Change,
     Scores,

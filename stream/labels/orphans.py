@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from stream.errors import EventError, MismatchError, UnmatchedError
-from stream.events import Application, DeadLetter, Engagement, Source
+from stream.events.structs import Application, DeadLetter, Engagement, Source
 from stream.labels.facts import (
     MOST_LISTED,
     Applied,

@@ -4,7 +4,3 @@
 docs from the list. Base units (seconds, bytes), and only labels with a bounded number of values:
 stages, effects, partitions, reasons; never ids.
 """
-
-from stream.metrics.worker import WorkerMetrics
-
-__all__ = ["WorkerMetrics"]

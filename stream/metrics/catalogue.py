@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from stream.evaluation import AGES_MS
+from stream.labels.timeliness import AGES_MS
 
 LATENCY_S = (
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,

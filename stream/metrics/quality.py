@@ -5,7 +5,8 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Gauge
 
 from stream.metrics.catalogue import BY_NAME
-from stream.partitions import JobPartition, Partition
+from stream.partitions.base import Partition
+from stream.partitions.job import JobPartition
 from stream.quality.gate import Judged, worse_by
 from stream.quality.tally import SCORES, Tally, merged
 

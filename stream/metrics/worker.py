@@ -10,12 +10,13 @@ from weakref import WeakKeyDictionary
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from stream.evaluation import AGES_MS
+from stream.events.records import COEFFICIENTS
+from stream.labels.timeliness import AGES_MS
 from stream.metrics.catalogue import BY_NAME
 from stream.metrics.counted import CountedHistogram
 from stream.metrics.quality import QualityMetrics, gauge_of
-from stream.partitions import JobPartition, Partition, Unit
-from stream.records import COEFFICIENTS
+from stream.partitions.base import Partition, Unit
+from stream.partitions.job import JobPartition
 from stream.state.store import RocksStore, StoreSize
 
 _ANY_AGE = (*AGES_MS, "any")

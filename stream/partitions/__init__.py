@@ -1,6 +1,6 @@
 """The two stages as the worker runs them: records of one partition in, messages out.
 
-Decoding, routing, positions, channels and dead letters around :mod:`stream.stages`. Still core:
+Decoding, routing, positions, channels and dead letters around :mod:`stream.stages.job`. Still core:
 no Kafka client, no clock (``now_ms`` is passed in), no disk but through the overlay.
 
 ``process`` and ``tick`` are generators of *units of work*: after each one the caller must make the
@@ -10,9 +10,3 @@ and after a crash between two of them it goes on where it stopped. What raises u
 rolled back and redone record by record, so that one poisonous record becomes a dead letter and the
 rest is unharmed.
 """
-
-from stream.partitions.base import Partition, Unit
-from stream.partitions.job import JobPartition
-from stream.partitions.member import MemberPartition
-
-__all__ = ["JobPartition", "MemberPartition", "Partition", "Unit"]

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, ClassVar
 
-from stream.commands import GateCommand
-from stream.entities import Entities
 from stream.errors import (
     EventError,
     HearbackError,
@@ -17,37 +15,33 @@ from stream.errors import (
     PoisonError,
     StateError,
 )
-from stream.events import (
+from stream.events.records import COEFFICIENTS, Message, Record, dead_letter_message, source_of
+from stream.events.routing import Routing
+from stream.events.structs import (
     Coefficients,
     DeadLetter,
     Forget,
 )
-from stream.features import FeatureSpace
-from stream.labels.watermark import Channels
-from stream.policy import DAY_MS, EffectSettings, Policy
-from stream.records import (
-    COEFFICIENTS,
-    Message,
-    Record,
-    Routing,
-    dead_letter_message,
-    source_of,
+from stream.events.wire import (
+    coefficients_key,
+    encode_coefficients,
 )
-from stream.state.census import Census
-from stream.state.judged import JudgedScores
-from stream.state.overlay import Overlay
-from stream.state.partition_state import (
+from stream.features.blocks import FeatureSpace
+from stream.partitions.channels import Channels
+from stream.partitions.commands import GateCommand
+from stream.partitions.progress import (
     Progress,
     load_identity,
     load_progress,
     save_identity,
     save_progress,
 )
+from stream.policy import DAY_MS, EffectSettings, Policy
+from stream.quality.judged import JudgedScores
+from stream.stages.entities import Entities
+from stream.state.census import Census
+from stream.state.overlay import Overlay
 from stream.updaters.effect import Effect, EffectName
-from stream.wire import (
-    coefficients_key,
-    encode_coefficients,
-)
 
 Unit = list[Message]
 """Messages that belong together: all are sent before the overlay is flushed."""

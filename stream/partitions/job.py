@@ -4,27 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from stream.entities import Entities
 from stream.errors import (
     EventError,
     InvalidIdError,
     UnknownTypeError,
 )
-from stream.evaluation import Timeliness
-from stream.events import (
-    Application,
-    Clock,
-    Engagement,
-    Event,
-    Forget,
-    JobEvent,
-    ScoredApplication,
-    Watermark,
-)
-from stream.global_model import GlobalModel
-from stream.partitions.base import Cuts, Partition, Unit
-from stream.policy import Policy
-from stream.records import (
+from stream.events.records import (
     APPLICATIONS,
     APPLICATIONS_BY_JOB,
     COEFFICIENTS,
@@ -35,15 +20,30 @@ from stream.records import (
     Record,
     source_of,
 )
-from stream.stages import JobStage, Labelled, Steps
-from stream.state.census import Census
-from stream.state.overlay import Overlay
-from stream.updaters.effect import Effect
-from stream.wire import (
+from stream.events.structs import (
+    Application,
+    Clock,
+    Engagement,
+    Event,
+    Forget,
+    JobEvent,
+    ScoredApplication,
+    Watermark,
+)
+from stream.events.wire import (
     decode_by_job,
     decode_event,
     encode_label,
 )
+from stream.labels.timeliness import Timeliness
+from stream.model.linear import GlobalModel
+from stream.partitions.base import Cuts, Partition, Unit
+from stream.policy import Policy
+from stream.stages.entities import Entities
+from stream.stages.job import JobStage, Labelled, Steps
+from stream.state.census import Census
+from stream.state.overlay import Overlay
+from stream.updaters.effect import Effect
 
 MOST_STEPS = 1000
 """Labels changed and windows closed in one unit of work at the most. With what is learned of them

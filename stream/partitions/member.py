@@ -4,20 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from stream.entities import Entities
 from stream.errors import InvalidIdError, OtherModelError, TooLargeError, UnknownTypeError
-from stream.events import (
-    Application,
-    Clock,
-    Forget,
-    ScoredApplication,
-    Watermark,
-)
-from stream.features import FeatureSpace
-from stream.partitioner import partition_of
-from stream.partitions.base import Cuts, Partition, Unit
-from stream.policy import Policy
-from stream.records import (
+from stream.events.partitioner import partition_of
+from stream.events.records import (
     APPLICATIONS,
     APPLICATIONS_BY_JOB,
     COEFFICIENTS,
@@ -28,16 +17,27 @@ from stream.records import (
     Message,
     Record,
 )
-from stream.stages import MemberStage
-from stream.state.census import Census
-from stream.state.overlay import Overlay
-from stream.updaters.effect import Effect
-from stream.wire import (
+from stream.events.structs import (
+    Application,
+    Clock,
+    Forget,
+    ScoredApplication,
+    Watermark,
+)
+from stream.events.wire import (
     decode_event,
     decode_label,
     encode_by_job,
     encode_watermark,
 )
+from stream.features.blocks import FeatureSpace
+from stream.partitions.base import Cuts, Partition, Unit
+from stream.policy import Policy
+from stream.stages.entities import Entities
+from stream.stages.member import MemberStage
+from stream.state.census import Census
+from stream.state.overlay import Overlay
+from stream.updaters.effect import Effect
 
 _BARE_EVERY_MS = 1000  # a job partition that was not written to for so long gets a bare watermark
 

@@ -17,9 +17,3 @@
 What comes out depends on the log, the model, the policy, the number of workers and how often they
 wait for each other, never on the clock: running twice gives the same bytes.
 """
-
-from stream.replay.reader import first_look
-from stream.replay.resumable import Options, replay_into
-from stream.replay.run import replay
-
-__all__ = ["Options", "first_look", "replay", "replay_into"]

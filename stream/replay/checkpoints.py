@@ -24,10 +24,10 @@ from typing import TypeVar
 import msgspec
 
 from stream.errors import ConfigError, StateError
-from stream.evaluation import ROW_BYTES, Prequential
+from stream.quality.prequential import ROW_BYTES, Prequential
 from stream.replay.reader import ReaderState
+from stream.replay.run_folder import CHECKPOINT, METRICS, STATE
 from stream.replay.tallies import Counts
-from stream.run_folder import CHECKPOINT, METRICS, STATE
 
 FORMAT = 2
 EVERY_LINES = 250_000

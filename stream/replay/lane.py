@@ -24,20 +24,21 @@ from typing import NamedTuple
 import numpy as np
 
 from stream.errors import EventError
-from stream.events import Application, DeadLetter, Label, ScoredApplication
-from stream.features import FeatureSpace
-from stream.global_model import GlobalModel
+from stream.events.structs import Application, DeadLetter, Label, ScoredApplication
+from stream.events.wire import encode_coefficients, encode_label
+from stream.features.blocks import FeatureSpace
+from stream.model.linear import GlobalModel
+from stream.partitions.progress import save_identity
 from stream.policy import Policy
 from stream.replay.messages import Asked, Batch, Item, Lines, Output
 from stream.replay.run import MOST_HELD
+from stream.replay.run_folder import dead_letter_line, score_line
 from stream.replay.tallies import Counts, Tallies
-from stream.run_folder import dead_letter_line, score_line
-from stream.stages import JobStage, MemberStage, Steps
+from stream.stages.job import JobStage, Steps
+from stream.stages.member import MemberStage
 from stream.state.overlay import Overlay
-from stream.state.partition_state import save_identity
 from stream.state.posteriors import all_posteriors
 from stream.state.store import Store
-from stream.wire import encode_coefficients, encode_label
 
 MOST_STEPS = 16_384
 """Labels changed and windows closed in one round at the most: some 20 MB on their way."""

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import msgspec
 
-from stream.events import Application, Engagement, Forget, JobEvent, Label, Source
-from stream.global_model import Manifest
+from stream.events.structs import Application, Engagement, Forget, JobEvent, Label, Source
+from stream.model.linear import Manifest
 from stream.policy import Policy
 from stream.replay.tallies import Counts
 
@@ -96,7 +96,7 @@ class Saved(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Finished(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """What a share has counted, and its judged rows (:class:`stream.evaluation.Prequential`)."""
+    """What a share has counted, and its judged rows (of ``Prequential``)."""
 
     counts: Counts
     rows: bytes

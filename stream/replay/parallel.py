@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 from typing import NamedTuple
 
-from producers.logs import LogLine
-from stream.evaluation import Prequential
-from stream.events import Application, Clock, DeadLetter, Engagement, Forget, JobEvent
-from stream.features import FeatureSpace
-from stream.global_model import NO_MODEL, GlobalModel
-from stream.partitioner import partition_of
+from stream.events.partitioner import partition_of
+from stream.events.structs import Application, Clock, DeadLetter, Engagement, Forget, JobEvent
+from stream.features.blocks import FeatureSpace
+from stream.logs.files import LogLine
+from stream.model.linear import NO_MODEL, GlobalModel
 from stream.policy import Policy
+from stream.quality.prequential import Prequential
 from stream.replay.checkpoints import (
     Checkpoints,
     Progress,
@@ -41,9 +41,7 @@ from stream.replay.messages import (
 )
 from stream.replay.reader import Read, Reader, ReaderState
 from stream.replay.run import FLUSH_EVERY
-from stream.replay.tallies import Counts, run_metrics
-from stream.replay.workers import Workers
-from stream.run_folder import (
+from stream.replay.run_folder import (
     COEFFICIENTS,
     DEAD_LETTERS,
     LABELS,
@@ -52,6 +50,8 @@ from stream.run_folder import (
     RunMetrics,
     dead_letter_line,
 )
+from stream.replay.tallies import Counts, run_metrics
+from stream.replay.workers import Workers
 from stream.units import MS_PER_UNIT
 
 SYNC_MS = 10 * MS_PER_UNIT["m"]

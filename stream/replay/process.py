@@ -22,8 +22,8 @@ from queue import SimpleQueue
 import numpy as np
 
 from stream.errors import HearbackError
-from stream.features import FeatureSpace
-from stream.global_model import GlobalModel
+from stream.features.blocks import FeatureSpace
+from stream.model.linear import GlobalModel
 from stream.replay.checkpoints import save_rows
 from stream.replay.collector import seldom_collecting
 from stream.replay.lane import Lane

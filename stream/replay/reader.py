@@ -15,7 +15,6 @@ from itertools import chain, islice
 
 import msgspec
 
-from producers.logs import LogLine
 from stream.errors import (
     ConfigError,
     EventError,
@@ -23,7 +22,8 @@ from stream.errors import (
     ModelError,
     TimeJumpError,
 )
-from stream.events import (
+from stream.events.records import MAX_DEAD_LETTER_BYTES
+from stream.events.structs import (
     Application,
     Clock,
     DeadLetter,
@@ -33,13 +33,13 @@ from stream.events import (
     JobEvent,
     Source,
 )
-from stream.features import FeatureSpace, names_of
-from stream.global_model import GlobalModel
-from stream.labels.jump import CONFIRMATIONS, JumpFilter
+from stream.events.wire import RawApplication, decode_event, decode_raw, to_event
+from stream.features.blocks import FeatureSpace, names_of
 from stream.labels.machine import CLOSED
+from stream.logs.files import LogLine
+from stream.model.linear import GlobalModel
 from stream.policy import Policy
-from stream.records import MAX_DEAD_LETTER_BYTES
-from stream.wire import RawApplication, decode_event, decode_raw, to_event
+from stream.replay.jump import CONFIRMATIONS, JumpFilter
 
 _LOOK_AHEAD = 10_000  # lines
 _FEW = 10  # applications

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from producers.logs import LogLine
 from stream.errors import EventError
-from stream.events import (
+from stream.events.structs import (
     Application,
     Clock,
     DeadLetter,
@@ -21,16 +20,18 @@ from stream.events import (
     ScoredApplication,
     Source,
 )
-from stream.features import FeatureSpace
-from stream.global_model import GlobalModel
+from stream.features.blocks import FeatureSpace
+from stream.logs.files import LogLine
+from stream.model.linear import GlobalModel
+from stream.partitions.progress import save_identity
 from stream.policy import Policy
 from stream.replay.checkpoints import Checkpoints, Progress, Share, load_rows, save_rows
 from stream.replay.reader import Read, Reader
+from stream.replay.run_folder import RunFolder, RunMetrics, RunSink
 from stream.replay.tallies import Tallies, run_metrics
-from stream.run_folder import RunFolder, RunMetrics, RunSink
-from stream.stages import JobStage, MemberStage, Steps
+from stream.stages.job import JobStage, Steps
+from stream.stages.member import MemberStage
 from stream.state.overlay import Overlay
-from stream.state.partition_state import save_identity
 from stream.state.posteriors import all_posteriors
 from stream.updaters.effect import Effect
 

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from stream.evaluation import Prequential, Timeliness
 from stream.labels.changes import Change
-from stream.run_folder import RunMetrics
-from stream.stages import JobStage, MemberStage
+from stream.labels.timeliness import Timeliness
+from stream.quality.prequential import Prequential
+from stream.replay.run_folder import RunMetrics
+from stream.stages.job import JobStage
+from stream.stages.member import MemberStage
 
 Counted = dict[str, int]
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import StateError
-from stream.events import Coefficients, Label
-from stream.features import vector
+from stream.events.structs import Coefficients, Label
+from stream.features.blocks import vector
 from stream.labels.ladder import BY_NAME, target
 from stream.policy import FOLD, EffectSettings
 from stream.updaters import newton

@@ -34,18 +34,14 @@ import faust
 import msgspec
 from faust.types import TP, StreamT
 
-from stream.connection import security_of, tls_context
 from stream.errors import ConfigError, HearbackError
-from stream.records import PLAIN, TopicNames
-from stream.worker.cluster import look_at_cluster
+from stream.events.records import PLAIN, TopicNames
+from stream.kafka.cluster import look_at_cluster
+from stream.kafka.connection import security_of, tls_context
+from stream.worker.batch import RecordBatch
 from stream.worker.crashpoints import crash_point
 from stream.worker.logs import formatter
-from stream.worker.transport import (
-    BatchConsumer,
-    BatchSchema,
-    RecordBatch,
-    install_transport,
-)
+from stream.worker.transport import BatchConsumer, BatchSchema, install_transport
 
 _log = logging.getLogger(__name__)
 

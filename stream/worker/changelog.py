@@ -25,10 +25,10 @@ from confluent_kafka import (
 )
 
 from stream.errors import BrokerError, InterruptedSessionError, StateError
+from stream.kafka.cluster import client_settings
+from stream.partitions.progress import LAST_OF_UNIT
 from stream.state import keys
-from stream.state.partition_state import LAST_OF_UNIT
 from stream.state.store import Store, Writes
-from stream.worker.cluster import client_settings
 from stream.worker.crashpoints import crash_point
 
 DELETE_RETENTION_MS = 7 * 24 * 3_600_000
@@ -48,7 +48,7 @@ END: Writes = {MARK: None}
 
 UNFINISHED = keys.own("bootstrap")
 """Key of what a bootstrap writes before all else, and removes from all partitions at once when it
-has come to its end (:mod:`stream.worker.bootstrap`)."""
+has come to its end (:mod:`stream.bootstrap.load`)."""
 
 STAGES = ("member", "job")
 """Each has a changelog of its own."""

@@ -7,9 +7,15 @@ from threading import Event, Thread
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
 
-from stream.commands import GateCommand, command_key, control_of, decode_command, encode_command
 from stream.errors import BrokerError, EventError
-from stream.worker.cluster import client_settings
+from stream.kafka.cluster import client_settings
+from stream.partitions.commands import (
+    GateCommand,
+    command_key,
+    control_of,
+    decode_command,
+    encode_command,
+)
 
 _log = logging.getLogger(__name__)
 

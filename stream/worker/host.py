@@ -20,19 +20,21 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-from stream.commands import GateCommand
 from stream.errors import (
     BrokerError,
     ConfigError,
     InterruptedSessionError,
     StateError,
 )
-from stream.global_model import GlobalModel
-from stream.metrics import WorkerMetrics
-from stream.partitions import MemberPartition, Unit
+from stream.events.records import CONSUMED
+from stream.metrics.worker import WorkerMetrics
+from stream.model.linear import GlobalModel
+from stream.partitions.base import Unit
+from stream.partitions.commands import GateCommand
+from stream.partitions.member import MemberPartition
 from stream.policy import Policy
-from stream.records import CONSUMED
 from stream.worker.app import Partition as TopicPartition
+from stream.worker.batch import RecordBatch
 from stream.worker.changelog import STAGES
 from stream.worker.checkpoint import Checkpointed, CheckpointFolder
 from stream.worker.crashpoints import crash_point
@@ -41,7 +43,6 @@ from stream.worker.requests import Requests
 from stream.worker.session import Session, SessionSettings
 from stream.worker.standby import Standbys
 from stream.worker.topics import ids_of_application
-from stream.worker.transport import RecordBatch
 
 _log = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ import msgspec
 from stream.console.probes import Probes
 from stream.console.server import Console
 from stream.console.status import About
-from stream.global_model import load_model
-from stream.metrics import WorkerMetrics
+from stream.events.records import CONSUMED
 from stream.metrics.process import process_registry
+from stream.metrics.worker import WorkerMetrics
+from stream.model.linear import load_model
 from stream.policy import Policy
-from stream.records import CONSUMED
 from stream.updaters.newton import warm_up
 from stream.worker.app import Control, WorkerSettings, run
 from stream.worker.control import CommandReader

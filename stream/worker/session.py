@@ -23,10 +23,12 @@ from concurrent.futures import Executor
 import msgspec
 
 from stream.errors import InterruptedSessionError, StateError
-from stream.global_model import GlobalModel
-from stream.partitions import JobPartition, MemberPartition, Partition, Unit
+from stream.events.records import PLAIN, TopicNames
+from stream.model.linear import GlobalModel
+from stream.partitions.base import Partition, Unit
+from stream.partitions.job import JobPartition
+from stream.partitions.member import MemberPartition
 from stream.policy import Policy
-from stream.records import PLAIN, TopicNames
 from stream.state.overlay import Overlay
 from stream.state.store import Store, Writes
 from stream.worker.changelog import END, MARK, UNFINISHED, Changelog, Mark, changelog_of, save_mark

@@ -24,9 +24,9 @@ from confluent_kafka import (
 )
 
 from stream.errors import BrokerError, DamagedStateError, StateError
+from stream.kafka.cluster import ids_of_topics
 from stream.state.store import Store
 from stream.worker.changelog import STAGES, Changelog, Mark, apply, changelog_of, consumer_settings
-from stream.worker.cluster import ids_of_topics
 from stream.worker.data_folder import DataFolder, Place
 from stream.worker.session import SessionSettings
 

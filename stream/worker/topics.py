@@ -21,11 +21,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     NewTopic,
 )
 
-from stream.commands import control_of
 from stream.errors import BrokerError, ConfigError
-from stream.records import COEFFICIENTS, CONSUMED, DEAD_LETTERS, PLAIN, TOPICS, TopicNames
+from stream.events.records import COEFFICIENTS, CONSUMED, DEAD_LETTERS, PLAIN, TOPICS, TopicNames
+from stream.kafka.cluster import Cluster, client_settings, ids_of_topics, look_at_cluster
+from stream.partitions.commands import control_of
 from stream.worker.changelog import DELETE_RETENTION_MS, MAX_VALUE_BYTES, STAGES, changelog_of
-from stream.worker.cluster import Cluster, client_settings, ids_of_topics, look_at_cluster
 
 _T = TypeVar("_T")
 

@@ -15,11 +15,11 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Delivery
 
 from stream.errors import BrokerError, FencedError, InterruptedSessionError, StateError
-from stream.records import PLAIN, Message, TopicNames
-from stream.state.partition_state import LAST_OF_UNIT
+from stream.events.records import PLAIN, Message, TopicNames
+from stream.kafka.cluster import client_settings
+from stream.partitions.progress import LAST_OF_UNIT
 from stream.state.store import Writes
 from stream.worker.changelog import MAX_VALUE_BYTES
-from stream.worker.cluster import client_settings
 from stream.worker.crashpoints import crash_point
 
 TIMEOUT_S = 60.0

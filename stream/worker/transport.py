@@ -2,8 +2,8 @@
 
 Faust's cost is per message, so this driver, a subclass of Faust's aiokafka one, hands it whole
 batches; assignment, agents and table recovery stay Faust's. Everything that leans on private
-parts of Faust, mode or aiokafka is in this file; :mod:`stream.worker.internals` lists them and says
-in words when one of them has changed. What differs from Faust's own driver:
+parts of Faust, mode or aiokafka is in this file; :mod:`stream.worker.faust_internals` lists them
+and says when one of them has changed. What differs from Faust's own driver:
 
 - **Positions.** A batch says where its fetch began and where it ended, past transaction markers
   and aborted records. A fetch that moved without a record is an empty batch. The Kafka message
@@ -29,7 +29,6 @@ from contextlib import suppress
 from typing import Any, ClassVar, TypeAlias, cast
 
 import aiokafka
-import msgspec
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import (
     CommitFailedError,
@@ -48,8 +47,9 @@ from faust.types.transports import ConsumerT, ProducerT
 from mode import Service, ServiceT
 
 from stream.errors import BrokerError, StateError
-from stream.records import Record
-from stream.worker.internals import check_faust_internals
+from stream.events.records import Record
+from stream.worker.batch import RecordBatch
+from stream.worker.faust_internals import check_faust_internals
 
 _log = logging.getLogger(__name__)
 
@@ -73,31 +73,6 @@ MAX_GROUP_ERRORS = 10
 
 COMMIT_WAIT_S = 5.0
 """The longest that a commit may take, in seconds: aiokafka itself tries for ever."""
-
-
-class RecordBatch(msgspec.Struct, frozen=True):
-    """What one fetch brought of one partition, in order of offsets.
-
-    ``begin`` is the consumer's position before the fetch, ``end`` the position after it: the next
-    batch of the partition begins there. Both may be outside the records' own offsets, because
-    transaction markers and aborted records are passed over; ``records`` may be empty.
-    ``high_watermark`` is the end of the partition when the fetch was answered, including
-    transactions that are still open.
-    """
-
-    topic: str
-    partition: int
-    begin: int
-    end: int
-    high_watermark: int
-    records: tuple[Record, ...]
-
-    def since(self, position: int) -> RecordBatch:
-        """Return the part from ``position``, begin < position < end, to the end."""
-        kept = tuple(record for record in self.records if record.offset >= position)
-        return RecordBatch(
-            self.topic, self.partition, position, self.end, self.high_watermark, kept
-        )
 
 
 class BatchSchema(Schema[Any, Any]):

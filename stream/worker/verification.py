@@ -17,11 +17,11 @@ from pathlib import Path
 import msgspec
 
 from stream.errors import StateError
+from stream.kafka.cluster import ids_of_topics, look_at_cluster
 from stream.state import keys
 from stream.state.store import RocksStore, Store
 from stream.units import format_time
 from stream.worker.changelog import MARK, Changelog, Mark, changelog_of, load_mark
-from stream.worker.cluster import ids_of_topics, look_at_cluster
 from stream.worker.data_folder import Place, name_of, places_in, whose
 
 _ANSWER_S = 10.0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from producers.logs import LogLine
 from producers.simulate import SimulationSettings, lively, simulate
+from stream.backtest.rehearsal import Rehearsal, record
+from stream.logs.files import LogLine
 from stream.policy import DAY_MS, Policy
-from stream.rehearsal import Rehearsal, record
-from stream.replay import first_look
+from stream.replay.reader import first_look
 
 SETTINGS = lively(members=150, jobs=60, days=60, global_score=True, seed=3)
 

@@ -8,9 +8,9 @@ import pytest
 from producers.simulate import lively
 from stream.backtest.freshness import Freezer, Freshness
 from stream.backtest.judgement import Blocks
+from stream.backtest.rehearsal import record, rehearse
 from stream.policy import DAY_MS, Policy
-from stream.rehearsal import record, rehearse
-from stream.replay import first_look
+from stream.replay.reader import first_look
 from tests.backtest.conftest import lines_of
 
 SETTINGS = lively(members=600, jobs=240, days=100, global_score=True, seed=1)

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from stream.backtest.freshness import Freezer, Freshness
+from stream.backtest.rehearsal import Rehearsal, rehearse
 from stream.policy import DAY_MS, Policy
-from stream.rehearsal import Rehearsal, rehearse
 
 Floats = NDArray[np.float64]
 

@@ -6,14 +6,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from producers.logs import LogLine
 from stream.backtest.comparison import Comparison, parse_comparison
+from stream.backtest.rehearsal import Rehearsal
 from stream.backtest.result import GLOBAL_ALONE, Backtest
 from stream.backtest.run import Runner, Span, look_through
 from stream.errors import ConfigError
-from stream.evaluation import quality
+from stream.logs.files import LogLine
 from stream.policy import DAY_MS, Policy
-from stream.rehearsal import Rehearsal
+from stream.quality.prequential import quality
 from tests.backtest.conftest import SETTINGS
 
 COMPARED = """

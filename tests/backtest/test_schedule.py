@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from producers.logs import LogLine
+from stream.backtest.rehearsal import Rehearsal, Step, record, rehearse
 from stream.backtest.schedule import AT_EVERY_LABEL, NEVER, Learn, schedule
-from stream.events import Label
+from stream.events.structs import Label
 from stream.labels.ladder import BY_NAME
+from stream.logs.files import LogLine
 from stream.policy import DAY_MS, HOUR_MS, LabelPolicy, Policy
-from stream.rehearsal import Rehearsal, Step, record, rehearse
-from stream.replay import first_look
+from stream.replay.reader import first_look
 
 WINDOW_MS = LabelPolicy().window_ms
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from stream.backtest.rehearsal import Rehearsal
 from stream.backtest.schedule import Learn
 from stream.backtest.timeliness import AtAge, timeliness
 from stream.policy import DAY_MS, LabelPolicy
-from stream.rehearsal import Rehearsal
 
 WINDOW_MS = LabelPolicy().window_ms
 

@@ -15,8 +15,8 @@ from stream.console.probes import Probes
 from stream.console.server import Console
 from stream.console.status import About, Status
 from stream.errors import ConfigError
-from stream.metrics import WorkerMetrics
 from stream.metrics.process import process_registry
+from stream.metrics.worker import WorkerMetrics
 from stream.policy import HOUR_MS, Policy
 from tests.kit import NOW_MS, Market, application, engagement, looked_at
 

@@ -24,13 +24,13 @@ from deploy.dashboards import ALL
 from deploy.dashboards.panels import RATE
 from deploy.kafka import free_ports
 from deploy.monitoring import MissingError, Prometheus, config_for
-from producers.logs import merge, write_lines
 from producers.simulate import simulate
 from producers.truth import SimulationSettings, draw_truth, member_id
-from stream.embedded_broker import EmbeddedBroker
+from stream.events.records import APPLICATIONS
+from stream.kafka.embedded import EmbeddedBroker
+from stream.logs.files import merge, write_lines
+from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy
-from stream.records import APPLICATIONS
-from stream.training import Trainer
 from stream.worker.topics import plans
 from tests.deploy.promql import selectors, without_comparison, without_fallback
 from tests.deploy.test_alerts import ALERTS

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from stream import cli, stages
-from stream.events import Application
+from stream import cli
+from stream.events.structs import Application
 from stream.partitions import member
+from stream.stages.member import MemberStage
 
 POISON = "poison"
 
 
-class PoisonedStage(stages.MemberStage):
+class PoisonedStage(MemberStage):
     """Raises what nobody has thought of."""
 
     def score(self, app: Application) -> float:

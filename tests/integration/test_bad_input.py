@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from confluent_kafka import Producer
 
-from stream.records import APPLICATIONS, APPLICATIONS_BY_JOB, DEAD_LETTERS, ENGAGEMENTS
+from stream.events.records import APPLICATIONS, APPLICATIONS_BY_JOB, DEAD_LETTERS, ENGAGEMENTS
 from tests import kit
 from tests.integration.poisoned import POISON
 from tests.integration.workers import wait_for

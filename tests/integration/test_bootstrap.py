@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from producers.logs import merge
 from producers.truth import SimulationSettings
+from stream.events.wire import decode_coefficients
+from stream.logs.files import merge
 from stream.policy import DAY_MS
-from stream.wire import decode_coefficients
 from tests.integration.workers import hearback, owned, wait_for
 from tests.integration.world import PARTITIONS, Market, World
 

@@ -10,8 +10,8 @@ import pytest
 from confluent_kafka import Producer
 
 from deploy.kafka import Kafka
-from stream.partitions import JobPartition
-from stream.records import LABELS, Message
+from stream.events.records import LABELS, Message
+from stream.partitions.job import JobPartition
 from stream.worker.changelog import END, changelog_of
 from stream.worker.session import session_of
 from stream.worker.transactions import Transactions

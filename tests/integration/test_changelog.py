@@ -7,10 +7,10 @@ import threading
 import pytest
 from confluent_kafka import Producer
 
-from stream.records import LABELS
+from stream.events.records import LABELS
+from stream.kafka.cluster import ids_of_topics
 from stream.state.store import MemoryStore, Store, Writes
 from stream.worker.changelog import END, TOO_OLD_MS, Changelog, Mark, apply, changelog_of
-from stream.worker.cluster import ids_of_topics
 from stream.worker.transactions import Transactions
 from tests.integration.world import World
 

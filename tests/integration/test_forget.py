@@ -9,9 +9,9 @@ import time
 import numpy as np
 import pytest
 
+from stream.events.records import COEFFICIENTS
+from stream.events.wire import coefficients_key, decode_coefficients, decode_label
 from stream.policy import DAY_MS
-from stream.records import COEFFICIENTS
-from stream.wire import coefficients_key, decode_coefficients, decode_label
 from tests.integration.workers import SEED, hearback
 from tests.integration.world import EFFECTS, World
 

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 from confluent_kafka import Producer
 
-from stream.records import APPLICATIONS, ENGAGEMENTS
-from stream.wire import decode_label
+from stream.events.records import APPLICATIONS, ENGAGEMENTS
+from stream.events.wire import decode_label
 from tests import kit
 from tests.integration.workers import Worker, wait_for
 from tests.integration.world import World

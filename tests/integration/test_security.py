@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from deploy.kafka import MissingError
-from stream.records import LABELS
+from stream.events.records import LABELS
 from tests.integration.secure import PASSWORD, USER, SecureKafka
 from tests.integration.workers import hearback
 from tests.integration.world import Market

@@ -17,8 +17,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 )
 
 from stream.errors import ConfigError
+from stream.events.records import APPLICATIONS, LABELS, PLAIN
 from stream.policy import DAY_MS
-from stream.records import APPLICATIONS, LABELS, PLAIN
 from stream.worker.topics import check_topics, create_topics
 from tests.integration.workers import wait_for, wait_for_partitions
 from tests.integration.world import World, remove_topics

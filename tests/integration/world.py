@@ -22,23 +22,24 @@ import numpy as np
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from producers.logs import merge, write_lines
 from producers.simulate import simulate
 from producers.truth import SimulationSettings, draw_truth
-from stream.global_model import GlobalModel, load_model
+from stream.configuration.policy_file import load_policy
+from stream.events.records import COEFFICIENTS, CONSUMED, LABELS, PLAIN, TopicNames
+from stream.events.wire import decode_label
+from stream.kafka.cluster import ids_of_topics
 from stream.labels.ladder import BY_NAME, rung
-from stream.policy import DAY_MS, Policy, load_policy
-from stream.records import COEFFICIENTS, CONSUMED, LABELS, PLAIN, TopicNames
-from stream.replay import replay
-from stream.run_folder import STATE, RunFolder
+from stream.logs.files import merge, write_lines
+from stream.model.linear import GlobalModel, load_model
+from stream.model.training import Trainer
+from stream.policy import DAY_MS, Policy
+from stream.replay.run import replay
+from stream.replay.run_folder import STATE, RunFolder
 from stream.state.overlay import Overlay
 from stream.state.posteriors import StoredPosteriors, all_posteriors
 from stream.state.store import MemoryStore, RocksStore, Store
-from stream.training import Trainer
 from stream.updaters.effect import Effect, EffectName
-from stream.wire import decode_label
 from stream.worker.changelog import Changelog, changelog_of
-from stream.worker.cluster import ids_of_topics
 from stream.worker.crashpoints import VARIABLE
 from stream.worker.topics import create_topics
 from stream.worker.transactions import Transactions

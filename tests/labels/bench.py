@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from hypothesis import strategies as st
 
-from stream.events import Application, DeadLetter, Engagement, JobEvent
+from stream.events.structs import Application, DeadLetter, Engagement, JobEvent
 from stream.labels.changes import Change, Scores
 from stream.labels.ladder import BY_NAME, rung
 from stream.labels.machine import LabelMachine

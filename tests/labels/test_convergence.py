@@ -11,16 +11,17 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream.configuration.policy_file import load_policy
 from stream.errors import EventError, MismatchError, UnmatchedError
-from stream.events import Application, Clock, Engagement, Forget, JobEvent
-from stream.features import FeatureSpace
-from stream.policy import LabelPolicy, load_policy
-from stream.wire import decode_event
+from stream.events.structs import Application, Clock, Engagement, Forget, JobEvent
+from stream.events.wire import decode_event
+from stream.features.blocks import FeatureSpace
+from stream.policy import LabelPolicy
 from tests import oracle
 from tests.conftest import thorough
 from tests.kit import CONTEST, Market, TestEvent, application, last_labels, with_contest
 from tests.labels.bench import LATENESS, Bench, W, arrivals, logs
-from tests.test_partitions import POLICY
+from tests.partitions.test_partitions import POLICY
 
 ORPHAN_TTL = 100
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from stream.configuration.policy_file import parse_policy
 from stream.labels import machine
 from stream.labels.ladder import Kind, rung
-from stream.policy import DAY_MS, LabelPolicy, Policy, parse_policy
+from stream.policy import DAY_MS, LabelPolicy, Policy
 from tests.kit import application, closing, engagement
 from tests.labels.bench import Bench
 

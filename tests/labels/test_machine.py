@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.errors import ConflictError, MismatchError, UnknownActionError, UnmatchedError
-from stream.events import JobEvent
+from stream.events.structs import JobEvent
 from stream.labels.facts import DeadlineKind, Waiting
 from stream.policy import LabelPolicy
 from stream.state import codec, keys

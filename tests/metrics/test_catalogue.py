@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stream.metrics import WorkerMetrics
 from stream.metrics.catalogue import BY_NAME, GROUPS, PROCESS
 from stream.metrics.document import PAGE, page
 from stream.metrics.process import process_registry
+from stream.metrics.worker import WorkerMetrics
 
 NAMES = {
     "hearback_build_info",

@@ -7,11 +7,11 @@ import math
 import pytest
 from prometheus_client import CollectorRegistry
 
-from stream.events import Forget
-from stream.metrics import WorkerMetrics
-from stream.partitions import JobPartition
+from stream.events.structs import Forget
+from stream.events.wire import encode_forget
+from stream.metrics.worker import WorkerMetrics
+from stream.partitions.job import JobPartition
 from stream.policy import DAY_MS, HOUR_MS, GateSettings, Policy
-from stream.wire import encode_forget
 from tests.kit import NOW_MS, Market, application, engagement
 
 

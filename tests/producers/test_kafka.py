@@ -18,12 +18,12 @@ from producers.kafka import (
     closing_time_ms,
     produce,
 )
-from producers.logs import write_lines
 from producers.simulate import SimulationSettings, simulate
 from producers.throttle import MAX_UNREAD_BYTES
 from stream.errors import BrokerError, ConfigError, LogError
-from stream.partitioner import partition_of
-from stream.records import APPLICATIONS, CONSUMED, ENGAGEMENTS
+from stream.events.partitioner import partition_of
+from stream.events.records import APPLICATIONS, CONSUMED, ENGAGEMENTS
+from stream.logs.files import write_lines
 
 DAY_MS = 86_400_000
 START_MS = 1_704_067_200_000

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from stream import wire
-from stream.commands import GateCommand
-from stream.events import Forget
+from stream.events import wire
+from stream.events.records import APPLICATIONS, COEFFICIENTS, ENGAGEMENTS
+from stream.events.structs import Forget
+from stream.partitions.commands import GateCommand
 from stream.policy import EffectSettings, LabelPolicy, Policy
-from stream.records import APPLICATIONS, COEFFICIENTS, ENGAGEMENTS
 from stream.state import keys
 from tests.kit import Market, TestEvent, application, engagement
 

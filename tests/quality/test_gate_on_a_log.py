@@ -9,19 +9,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from producers.logs import merge, write_lines
 from producers.simulate import simulate
 from producers.truth import SimulationSettings, draw_truth
-from stream import wire
-from stream.commands import GateCommand
-from stream.global_model import load_model
-from stream.partitions import Partition
+from stream.events import wire
+from stream.events.records import COEFFICIENTS
+from stream.logs.files import merge, write_lines
+from stream.model.linear import load_model
+from stream.model.training import Trainer
+from stream.partitions.base import Partition
+from stream.partitions.commands import GateCommand
 from stream.policy import DAY_MS, EffectSettings, GateSettings, Policy
-from stream.records import COEFFICIENTS
-from stream.state.judged import JudgedScores
+from stream.quality.judged import JudgedScores
 from stream.state.overlay import Overlay
 from stream.state.store import MemoryStore
-from stream.training import Trainer
 from tests.kit import Market
 
 SETTINGS = SimulationSettings(

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import msgspec
 
-from producers.logs import merge
+from stream.logs.files import merge
 from stream.policy import Policy
-from stream.replay import Options, first_look, replay_into
+from stream.replay.reader import first_look
+from stream.replay.resumable import Options, replay_into
 from stream.updaters.newton import warm_up
 
 

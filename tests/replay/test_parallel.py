@@ -14,21 +14,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producers.logs import merge, write_lines
 from producers.simulate import simulate
 from producers.truth import SimulationSettings
+from stream.configuration.policy_file import load_policy
 from stream.errors import ConfigError, WorkerDiedError
-from stream.global_model import load_model
-from stream.inspection import from_run
 from stream.labels.ladder import BY_NAME, rung
-from stream.policy import Policy, load_policy
-from stream.replay import Options, first_look, parallel, replay_into, workers
+from stream.logs.files import merge, write_lines
+from stream.model.linear import load_model
+from stream.model.training import Trainer
+from stream.policy import Policy
+from stream.replay import parallel, workers
 from stream.replay.lane import Lane
 from stream.replay.messages import Asked, Batch, Item
 from stream.replay.parallel import SYNC_MS
-from stream.run_folder import COEFFICIENTS, FILES, LABELS, SCORES, RunMetrics
+from stream.replay.reader import first_look
+from stream.replay.resumable import Options, replay_into
+from stream.replay.run_folder import COEFFICIENTS, FILES, LABELS, SCORES, RunMetrics
+from stream.serving.lookup import from_run
 from stream.state.store import MemoryStore
-from stream.training import Trainer
 from tests import kit
 from tests.kit import CONTEST, with_contest
 from tests.replay.test_run import market, rows

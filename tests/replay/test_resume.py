@@ -14,13 +14,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from producers.logs import merge, write_lines
 from producers.simulate import simulate
 from producers.truth import SimulationSettings
+from stream.configuration.policy_file import parse_policy
 from stream.errors import ConfigError
-from stream.policy import DAY_MS, Policy, parse_policy
-from stream.replay import Options, first_look, replay_into, run
-from stream.run_folder import CHECKPOINT, FILES
+from stream.logs.files import merge, write_lines
+from stream.policy import DAY_MS, Policy
+from stream.replay import run
+from stream.replay.reader import first_look
+from stream.replay.resumable import Options, replay_into
+from stream.replay.run_folder import CHECKPOINT, FILES
 from tests.replay.program import Arguments
 
 MARKET = SimulationSettings(

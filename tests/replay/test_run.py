@@ -14,15 +14,17 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from producers.logs import LogLine, merge
+from stream.configuration.policy_file import parse_policy
 from stream.errors import ConfigError, ModelError
-from stream.events import Forget
-from stream.global_model import load_model
-from stream.policy import DAY_MS, Policy, parse_policy
-from stream.replay import first_look, replay
-from stream.run_folder import FILES, RunFolder, RunMetrics
-from stream.training import Trainer
-from stream.wire import encode_forget
+from stream.events.structs import Forget
+from stream.events.wire import encode_forget
+from stream.logs.files import LogLine, merge
+from stream.model.linear import load_model
+from stream.model.training import Trainer
+from stream.policy import DAY_MS, Policy
+from stream.replay.reader import first_look
+from stream.replay.run import replay
+from stream.replay.run_folder import FILES, RunFolder, RunMetrics
 from tests import kit, oracle
 from tests.kit import CONTEST, TestEvent, application, closing, engagement, model, with_contest
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from stream.errors import StateError
-from stream.events import Source
+from stream.events.structs import Source
 from stream.labels.facts import (
     Applied,
     Deadline,

@@ -9,10 +9,10 @@ _OPEN_TWELVE = """
 import sys
 import threading
 
-from stream.features import FeatureSpace
+from stream.features.blocks import FeatureSpace
 from stream.policy import Policy
 from stream.state.overlay import Overlay
-from stream.state.partition_state import load_identity, save_identity
+from stream.partitions.progress import load_identity, save_identity
 from stream.state.store import MemoryStore
 
 store = MemoryStore()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stream.errors import StateError
-from stream.events import Label
+from stream.events.structs import Label
 from stream.policy import DAY_MS, EffectSettings
 from stream.state.codec import decode_posterior, encode_posterior
 from stream.updaters.effect import Effect, EffectName

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from stream.events import Coefficients, Label
+from stream.events.structs import Coefficients, Label
 from stream.policy import DAY_MS, EffectSettings
 from stream.updaters import folding
 from stream.updaters.effect import Effect

@@ -13,10 +13,10 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from faust.tables.manager import TableManager
 
-from stream.embedded_broker import EmbeddedBroker
-from stream.records import Record
+from stream.events.records import Record
+from stream.kafka.embedded import EmbeddedBroker
 from stream.worker.app import Control, Partition, Worker, WorkerSettings
-from stream.worker.transport import RecordBatch
+from stream.worker.batch import RecordBatch
 
 TOPICS = ("applications", "engagements")
 PARTITIONS = 4

@@ -20,7 +20,7 @@ from faust.tables.manager import TableManager
 
 from stream.errors import PoisonError
 from stream.worker.app import Control, Partition, WorkerSettings, run
-from stream.worker.transport import RecordBatch
+from stream.worker.batch import RecordBatch
 from tests.worker.conftest import TOPICS, Kit, Recorder, no_sleep
 
 

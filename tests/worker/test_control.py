@@ -10,9 +10,9 @@ from confluent_kafka import Producer
 from typer.testing import CliRunner
 
 from stream.cli import app
-from stream.commands import GateCommand, control_of
-from stream.embedded_broker import EmbeddedBroker
 from stream.errors import BrokerError
+from stream.kafka.embedded import EmbeddedBroker
+from stream.partitions.commands import GateCommand, control_of
 from stream.worker.control import CommandReader, send_command
 
 

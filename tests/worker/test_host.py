@@ -13,19 +13,21 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from prometheus_client import CollectorRegistry
 
-from stream import wire
-from stream.commands import GateCommand
-from stream.embedded_broker import EmbeddedBroker
 from stream.errors import BrokerError, ConfigError, FencedError, MisroutedProducerError, StateError
-from stream.events import ScoredApplication
-from stream.metrics import WorkerMetrics
-from stream.partitions import JobPartition, Unit
+from stream.events import wire
+from stream.events.records import CONSUMED, LABELS, Record
+from stream.events.structs import ScoredApplication
+from stream.kafka.embedded import EmbeddedBroker
+from stream.metrics.worker import WorkerMetrics
+from stream.partitions.base import Unit
+from stream.partitions.commands import GateCommand
+from stream.partitions.job import JobPartition
+from stream.partitions.progress import load_progress
 from stream.policy import DAY_MS, Policy
-from stream.records import CONSUMED, LABELS, Record
-from stream.state.partition_state import load_progress
 from stream.state.store import RocksStore
 from stream.worker import host as host_module
 from stream.worker.app import Partition
+from stream.worker.batch import RecordBatch
 from stream.worker.checkpoint import Checkpointed
 from stream.worker.data_folder import DataFolder, places_in, whose
 from stream.worker.host import Host
@@ -33,7 +35,6 @@ from stream.worker.requests import SOCKET, Requests, ask_checkpoint
 from stream.worker.session import SessionSettings
 from stream.worker.topics import plans
 from stream.worker.transactions import Transactions
-from stream.worker.transport import RecordBatch
 from tests import kit
 from tests.kit import application, closing, engagement
 

@@ -15,11 +15,12 @@ from faust.transport import consumer as faust_consumer
 from faust.types import TP
 
 from stream.errors import BrokerError, ConfigError, StateError
-from stream.records import Record
+from stream.events.records import Record
 from stream.worker import transport
 from stream.worker.app import Partition
-from stream.worker.internals import check_faust_internals
-from stream.worker.transport import BatchConsumer, RecordBatch
+from stream.worker.batch import RecordBatch
+from stream.worker.faust_internals import check_faust_internals
+from stream.worker.transport import BatchConsumer
 from tests.worker.conftest import PARTITIONS, TOPICS, Kit, Recorder
 
 ALL = {(topic, partition) for topic in TOPICS for partition in range(PARTITIONS)}

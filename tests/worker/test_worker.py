@@ -16,19 +16,19 @@ import msgspec
 import pytest
 from confluent_kafka import Consumer, Producer
 
-from producers.logs import merge, write_lines
 from producers.simulate import simulate
 from producers.truth import SimulationSettings, draw_truth
-from stream.embedded_broker import EmbeddedBroker
-from stream.global_model import GlobalModel, load_model
-from stream.inspection import from_data, from_run, from_topic
+from stream.events.records import COEFFICIENTS, DEAD_LETTERS, LABELS
+from stream.events.wire import decode_label
+from stream.kafka.embedded import EmbeddedBroker
 from stream.labels.ladder import BY_NAME, rung
+from stream.logs.files import merge, write_lines
+from stream.model.linear import GlobalModel, load_model
+from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy
-from stream.records import COEFFICIENTS, DEAD_LETTERS, LABELS
-from stream.replay import replay
-from stream.run_folder import RunFolder
-from stream.training import Trainer
-from stream.wire import decode_label
+from stream.replay.run import replay
+from stream.replay.run_folder import RunFolder
+from stream.serving.lookup import from_data, from_run, from_topic
 from stream.worker.topics import plans
 
 PARTITIONS = 4

@@ -1,0 +1,1 @@
+"""A replay's state becomes the state of live workers: load it, split it by partition, write it."""

@@ -1,0 +1,116 @@
+"""What is read from and sent to Kafka, and the names of the topics."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+import msgspec
+
+from stream.events.structs import DeadLetter, Source
+
+APPLICATIONS = "applications"
+ENGAGEMENTS = "engagements"
+APPLICATIONS_BY_JOB = "applications-by-job"
+LABELS = "labels"
+COEFFICIENTS = "coefficients"
+DEAD_LETTERS = "dead-letters"
+
+INPUTS = (APPLICATIONS, ENGAGEMENTS)
+"""Written by producers."""
+
+CONSUMED = (APPLICATIONS, ENGAGEMENTS, APPLICATIONS_BY_JOB, LABELS)
+"""Read by the worker; all with one partition count, as ``coefficients``."""
+
+TOPICS = (*CONSUMED, COEFFICIENTS, DEAD_LETTERS)
+
+WRITTEN = tuple(topic for topic in TOPICS if topic not in INPUTS)
+"""Written by the worker."""
+
+MAX_DEAD_LETTER_BYTES = 64 * 1024
+MAX_OUTPUT_BYTES = 900_000
+"""Largest value that is sent: below the 1 MB that brokers and clients take by default."""
+
+
+class TopicNames(msgspec.Struct, frozen=True):
+    """What Kafka calls the topics of one application id.
+
+    Inputs are everybody's. What workers write has the plain names above, or, where an application
+    runs beside another one, names that begin with its id. Everything but the clients of Kafka goes
+    by the plain names.
+    """
+
+    prefix: str = ""
+
+    def of(self, topic: str) -> str:
+        """Kafka's name of a topic."""
+        return topic if topic in INPUTS else self.prefix + topic
+
+    @classmethod
+    def own(cls, application_id: str) -> TopicNames:
+        """Names that begin with an application id."""
+        return cls(f"{application_id}-")
+
+    @classmethod
+    def among(cls, application_id: str, there: Container[str]) -> TopicNames:
+        """Names that an application id has, given the topics of a broker.
+
+        Its own, where ``hearback bootstrap`` has made them, else the plain ones.
+        """
+        own = cls.own(application_id)
+        return own if own.of(APPLICATIONS_BY_JOB) in there else cls()
+
+
+PLAIN = TopicNames()
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """A record as read. ``timestamp_ms`` is Kafka's own: when what caused it was first written."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """A record to be written.
+
+    ``value`` None: a tombstone. ``partition`` None: where murmur2 of the key says.
+    """
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    partition: int | None
+    timestamp_ms: int
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+def source_of(topic: str, partition: int, record: Record) -> Source:
+    """Where a record was read, with what a dead letter needs of it."""
+    raw = record.value or b""
+    return Source(
+        topic, partition, record.offset, len(raw), raw[:MAX_DEAD_LETTER_BYTES], record.key
+    )
+
+
+def dead_letter_message(letter: DeadLetter, timestamp_ms: int) -> Message:
+    """Dead letter → message: key and value as received, the rest in headers."""
+    source = letter.source
+    headers = (
+        ("reason", letter.reason),
+        ("message", letter.message),
+        ("topic", source.topic),
+        ("partition", str(source.partition)),
+        ("offset", str(source.offset)),
+        ("size", str(source.size)),
+        ("truncated", str(len(source.raw) < source.size).lower()),
+    )
+    return Message(
+        DEAD_LETTERS,
+        source.key,
+        source.raw,
+        None,
+        timestamp_ms,
+        tuple((name, value.encode()) for name, value in headers),
+    )

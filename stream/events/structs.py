@@ -1,0 +1,167 @@
+"""What travels: events, labels and coefficients, as frozen structs.
+
+Times are milliseconds since 1970 (``*_ms``). Scores are log-odds. A feature block is held as the
+little-endian float32 bytes of its vector: the rounding to float32 happens once, on entry
+(:mod:`stream.features.blocks`), so that learning and scoring see the same numbers, and bytes
+compare, hash and store at no cost. :mod:`stream.events.wire` turns these structs into messages and
+back.
+
+Small structs that come by the million are made with ``gc=False``: they hold no cycles, and the
+collector's walks over them were a sixth of the label stage's time.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+Terms = dict[str, list[str]]
+
+
+class Features(msgspec.Struct, frozen=True, gc=False):
+    """The three feature blocks of an application, each float32 bytes of shape (d,).
+
+    ``global_`` is None when the producer sent a ``global_score`` instead.
+    """
+
+    global_: bytes | None
+    per_member: bytes
+    per_job: bytes
+
+
+class Application(msgspec.Struct, frozen=True, gc=False):
+    """A member applied for a job."""
+
+    application_id: str
+    member_id: str
+    job_id: str
+    event_time_ms: int
+    features: Features
+    global_score: float | None = None
+    channel: str | None = None
+    terms: Terms | None = None
+
+
+class ScoredApplication(msgspec.Struct, frozen=True, gc=False):
+    """An application on its way to the per-job stage.
+
+    ``member_score`` is the member's score as of the reading in the per-member stage;
+    ``partition`` the input partition it was read from, to which its labels go back;
+    ``watermark_ms`` that partition's watermark after this record (None: not known yet).
+    """
+
+    application: Application
+    member_score: float
+    partition: int
+    watermark_ms: int | None
+
+
+class Engagement(msgspec.Struct, frozen=True, gc=False):
+    """A recruiter acted on an application."""
+
+    engagement_id: str
+    application_id: str
+    member_id: str
+    job_id: str
+    event_time_ms: int
+    action: str
+    channel: str | None = None
+
+
+class JobEvent(msgspec.Struct, frozen=True, gc=False):
+    """Something happened to a job as a whole (so far: it was closed)."""
+
+    job_event_id: str
+    job_id: str
+    event_time_ms: int
+    action: str
+
+
+class Clock(msgspec.Struct, frozen=True, gc=False):
+    """Nothing earlier than ``event_time_ms`` will follow in this topic and partition."""
+
+    event_time_ms: int
+
+
+class Forget(msgspec.Struct, frozen=True, gc=False):
+    """What was learned of a member, or of a job, is to be forgotten; one of both is None.
+
+    Of its applications up to ``event_time_ms`` nothing is to be learned again.
+    """
+
+    member_id: str | None
+    job_id: str | None
+    event_time_ms: int
+
+
+class Watermark(msgspec.Struct, frozen=True, gc=False):
+    """The bare watermark of one ``applications`` partition, sent to a job partition."""
+
+    partition: int
+    watermark_ms: int | None
+    idle: bool
+
+
+class Source(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Where a record was read, and its bytes as received (at most the first 64 KiB).
+
+    ``topic`` is a log's file name, and ``offset`` its line, where no broker is involved.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    size: int
+    raw: bytes
+    key: bytes | None = None
+
+
+class DeadLetter(msgspec.Struct, frozen=True, gc=False):
+    """A record that could not be used, and why (``reason``: a class of :mod:`stream.errors`)."""
+
+    reason: str
+    message: str
+    source: Source
+
+
+Event = Application | Engagement | JobEvent | Clock | Forget
+
+
+class Label(msgspec.Struct, frozen=True, gc=False):
+    """A self-contained training example (spec of the ``labels`` topic).
+
+    ``kind`` and ``previous`` are names of :class:`stream.labels.ladder.Kind`. The scores are those
+    of the first sight of the application and the same in all of its labels.
+    """
+
+    application_id: str
+    member_id: str
+    job_id: str
+    label: int
+    kind: str
+    previous: str | None
+    rule: str | None
+    final: bool
+    weight: float
+    application_time_ms: int
+    evidence_time_ms: int | None
+    label_time_ms: int
+    model_version: str
+    per_member: bytes
+    per_job: bytes
+    global_score: float
+    member_score: float
+    job_score: float
+    channel: str | None
+    terms: Terms | None
+
+
+class Coefficients(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """One entity's random effect: posterior mode and marginal variances, each of length d."""
+
+    effect: str
+    entity_id: str
+    model_version: str
+    mean: list[float]
+    variance: list[float]
+    examples: int
+    event_time_ms: int

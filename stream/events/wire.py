@@ -1,0 +1,434 @@
+"""Bytes ↔ events: the only owner of field names.
+
+Decoding checks everything that can be told from one message alone; what it refuses raises an
+:class:`~stream.errors.EventError` whose class is the dead letter's reason. Encoding writes
+compact JSON in a fixed field order, so that equal messages are equal bytes.
+
+Feature vectors go out as the exact float32 values (``0.2`` comes back as ``0.20000000298…``).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from struct import Struct
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from stream.errors import (
+    EventError,
+    InvalidFeaturesError,
+    InvalidIdError,
+    InvalidTimeError,
+    TooLargeError,
+    UnknownActionError,
+    UnknownTypeError,
+)
+from stream.events.structs import (
+    Application,
+    Clock,
+    Coefficients,
+    Engagement,
+    Event,
+    Features,
+    Forget,
+    JobEvent,
+    Label,
+    ScoredApplication,
+    Terms,
+    Watermark,
+)
+from stream.features.blocks import FeatureSpace, RawBlock
+from stream.units import MAX_TIME_MS
+
+_T = TypeVar("_T")
+
+MAX_MESSAGE_BYTES = 256 * 1024
+MAX_ID_CHARS = 256
+
+_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_CHARS)]
+_Time = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_MS)]
+_Action = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_CHARS)]
+_Name = Annotated[str, msgspec.Meta(max_length=MAX_ID_CHARS)]
+_Partition = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class RawFeatures(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, rename={"global_": "global"}
+):
+    """Feature blocks as sent: lists or objects, checked for numbers only."""
+
+    global_: RawBlock | None = None
+    per_member: RawBlock
+    per_job: RawBlock
+
+
+class RawApplication(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="application"
+):
+    """An application as sent; ``member_score`` and the rest are there after the member stage."""
+
+    application_id: _Id
+    member_id: _Id
+    job_id: _Id
+    event_time_ms: _Time
+    features: RawFeatures
+    global_score: float | None = None
+    channel: _Name | None = None
+    terms: Terms | None = None
+    member_score: float | None = None
+    partition: _Partition | None = None
+    watermark_ms: int | None = None
+
+
+class _RawEngagement(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="engagement"
+):
+    engagement_id: _Id
+    application_id: _Id
+    member_id: _Id
+    job_id: _Id
+    event_time_ms: _Time
+    action: _Action
+    channel: _Name | None = None
+
+
+class _RawJobEvent(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="job"
+):
+    job_event_id: _Id
+    job_id: _Id
+    event_time_ms: _Time
+    action: _Action
+
+
+class _RawClock(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="clock"):
+    event_time_ms: _Time
+
+
+class _RawForget(
+    msgspec.Struct,
+    frozen=True,
+    gc=False,
+    kw_only=True,
+    omit_defaults=True,
+    tag_field="type",
+    tag="forget",
+):
+    member_id: _Id | None = None
+    job_id: _Id | None = None
+    event_time_ms: _Time
+
+
+class _RawWatermark(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="watermark"
+):
+    partition: _Partition
+    watermark_ms: int | None
+    idle: bool
+
+
+class _LabelFeatures(msgspec.Struct, frozen=True, gc=False):
+    per_member: list[float]
+    per_job: list[float]
+
+
+class _LabelMessage(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="label"):
+    application_id: _Id
+    member_id: _Id
+    job_id: _Id
+    label: Annotated[int, msgspec.Meta(ge=0, le=1)]
+    kind: str
+    previous: str | None
+    rule: str | None
+    final: bool
+    weight: float
+    application_time_ms: int
+    evidence_time_ms: int | None
+    label_time_ms: int
+    model_version: str
+    features: _LabelFeatures
+    global_score: float
+    member_score: float
+    job_score: float
+    channel: str | None
+    terms: Terms | None
+
+
+class _CoefficientsMessage(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="coefficients"
+):
+    effect: str
+    entity_id: str
+    model_version: str
+    mean: list[float]
+    variance: list[float]
+    examples: int
+    event_time_ms: int
+
+
+RawEvent = RawApplication | _RawEngagement | _RawJobEvent | _RawClock | _RawForget
+
+_EVENT = msgspec.json.Decoder(RawEvent)
+_BY_JOB = msgspec.json.Decoder(RawApplication | _RawWatermark)
+_LABEL = msgspec.json.Decoder(_LabelMessage)
+_COEFFICIENTS = msgspec.json.Decoder(_CoefficientsMessage)
+_ENCODE = msgspec.json.Encoder().encode
+_PATH = re.compile(r"`\$?\.?([a-z_]*)[^`]*`$")
+
+
+def decode_raw(raw: bytes) -> RawEvent:
+    """Parse one event without a model: features stay as sent.
+
+    Raises:
+        TooLargeError: it is over 256 KiB. Our own messages may be larger: numbers grow digits.
+
+    """
+    if len(raw) > MAX_MESSAGE_BYTES:
+        raise TooLargeError(f"{len(raw)} bytes, the limit is {MAX_MESSAGE_BYTES}")
+    event: RawEvent = _decode(_EVENT, raw)
+    return event
+
+
+def decode_event(raw: bytes, space: FeatureSpace) -> Event:
+    """Parse one message of ``applications`` or ``engagements`` or a log line."""
+    return to_event(decode_raw(raw), space)
+
+
+def to_event(event: RawEvent, space: FeatureSpace) -> Event:
+    """Raw event → event, features packed against the model's names."""
+    match event:
+        case RawApplication():
+            return _application(event, space)
+        case _RawEngagement():
+            return Engagement(
+                event.engagement_id,
+                event.application_id,
+                event.member_id,
+                event.job_id,
+                event.event_time_ms,
+                event.action,
+                event.channel,
+            )
+        case _RawJobEvent():
+            return JobEvent(event.job_event_id, event.job_id, event.event_time_ms, event.action)
+        case _RawClock():
+            return Clock(event.event_time_ms)
+        case _RawForget():
+            if (event.member_id is None) == (event.job_id is None):
+                raise InvalidIdError("forget takes either a member_id or a job_id")
+            return Forget(event.member_id, event.job_id, event.event_time_ms)
+
+
+def decode_by_job(raw: bytes, space: FeatureSpace) -> ScoredApplication | Watermark:
+    """Parse one message of ``applications-by-job``."""
+    message = _decode(_BY_JOB, raw)
+    if isinstance(message, _RawWatermark):
+        return Watermark(message.partition, message.watermark_ms, message.idle)
+    if message.member_score is None or message.partition is None:
+        raise EventError("an application without member_score or partition")
+    return ScoredApplication(
+        _application(message, space),
+        message.member_score,
+        message.partition,
+        message.watermark_ms,
+    )
+
+
+def encode_by_job(scored: ScoredApplication) -> bytes:
+    """Application + member score + source partition and watermark → ``applications-by-job``."""
+    app = scored.application
+    features = app.features
+    return _ENCODE(
+        RawApplication(
+            application_id=app.application_id,
+            member_id=app.member_id,
+            job_id=app.job_id,
+            event_time_ms=app.event_time_ms,
+            features=RawFeatures(
+                global_=None if features.global_ is None else numbers(features.global_),
+                per_member=numbers(features.per_member),
+                per_job=numbers(features.per_job),
+            ),
+            global_score=app.global_score,
+            channel=app.channel,
+            terms=app.terms,
+            member_score=scored.member_score,
+            partition=scored.partition,
+            watermark_ms=scored.watermark_ms,
+        )
+    )
+
+
+def encode_watermark(mark: Watermark) -> bytes:
+    """Bare watermark → ``applications-by-job``."""
+    return _ENCODE(
+        _RawWatermark(partition=mark.partition, watermark_ms=mark.watermark_ms, idle=mark.idle)
+    )
+
+
+def encode_label(label: Label) -> bytes:
+    """Label → ``labels`` and ``labels.jsonl``."""
+    return _ENCODE(
+        _LabelMessage(  # in order: names would cost more than the encoding
+            label.application_id,
+            label.member_id,
+            label.job_id,
+            label.label,
+            label.kind,
+            label.previous,
+            label.rule,
+            label.final,
+            label.weight,
+            label.application_time_ms,
+            label.evidence_time_ms,
+            label.label_time_ms,
+            label.model_version,
+            _LabelFeatures(numbers(label.per_member), numbers(label.per_job)),
+            label.global_score,
+            label.member_score,
+            label.job_score,
+            label.channel,
+            label.terms,
+        )
+    )
+
+
+def decode_label(raw: bytes, space: FeatureSpace) -> Label:
+    """Parse one message of ``labels``."""
+    message = _decode(_LABEL, raw)
+    return Label(
+        application_id=message.application_id,
+        member_id=message.member_id,
+        job_id=message.job_id,
+        label=message.label,
+        kind=message.kind,
+        previous=message.previous,
+        rule=message.rule,
+        final=message.final,
+        weight=message.weight,
+        application_time_ms=message.application_time_ms,
+        evidence_time_ms=message.evidence_time_ms,
+        label_time_ms=message.label_time_ms,
+        model_version=message.model_version,
+        per_member=space.per_member.pack(message.features.per_member),
+        per_job=space.per_job.pack(message.features.per_job),
+        global_score=message.global_score,
+        member_score=message.member_score,
+        job_score=message.job_score,
+        channel=message.channel,
+        terms=message.terms,
+    )
+
+
+def encode_coefficients(coefficients: Coefficients) -> bytes:
+    """Coefficients → ``coefficients`` and ``coefficients.jsonl``."""
+    return _ENCODE(
+        _CoefficientsMessage(
+            effect=coefficients.effect,
+            entity_id=coefficients.entity_id,
+            model_version=coefficients.model_version,
+            mean=coefficients.mean,
+            variance=coefficients.variance,
+            examples=coefficients.examples,
+            event_time_ms=coefficients.event_time_ms,
+        )
+    )
+
+
+def decode_coefficients(raw: bytes) -> Coefficients:
+    """Parse one message of ``coefficients``."""
+    message = _decode(_COEFFICIENTS, raw)
+    return Coefficients(
+        effect=message.effect,
+        entity_id=message.entity_id,
+        model_version=message.model_version,
+        mean=message.mean,
+        variance=message.variance,
+        examples=message.examples,
+        event_time_ms=message.event_time_ms,
+    )
+
+
+def coefficients_key(effect: str, entity_id: str) -> bytes:
+    """Key of the ``coefficients`` topic: ``effect:entity_id``."""
+    return f"{effect}:{entity_id}".encode()
+
+
+def encode_clock(event_time_ms: int) -> bytes:
+    """Clock event → ``applications`` and ``engagements``, explicit partitions, no key."""
+    return _ENCODE(_RawClock(event_time_ms=event_time_ms))
+
+
+def encode_forget(forget: Forget) -> bytes:
+    """Forget event → ``applications`` (of a member) or ``engagements`` (of a job)."""
+    return _ENCODE(
+        _RawForget(
+            member_id=forget.member_id, job_id=forget.job_id, event_time_ms=forget.event_time_ms
+        )
+    )
+
+
+def numbers(packed: bytes) -> list[float]:
+    """Float32 bytes of shape (d,) → d Python floats."""
+    return list(_floats(len(packed) // 4).unpack(packed))
+
+
+@lru_cache
+def _floats(count: int) -> Struct:
+    return Struct(f"<{count}f")
+
+
+def _application(raw: RawApplication, space: FeatureSpace) -> Application:
+    features = raw.features
+    packed_global: bytes | None = None
+    if features.global_ is not None and space.global_ is not None:
+        packed_global = space.global_.pack(features.global_)
+    elif raw.global_score is None and space.global_ is not None:
+        raise InvalidFeaturesError("neither features.global nor global_score is there")
+    return Application(
+        raw.application_id,
+        raw.member_id,
+        raw.job_id,
+        raw.event_time_ms,
+        Features(
+            packed_global,
+            space.per_member.pack(features.per_member),
+            space.per_job.pack(features.per_job),
+        ),
+        raw.global_score,
+        raw.channel,
+        raw.terms,
+    )
+
+
+def _decode(decoder: msgspec.json.Decoder[_T], raw: bytes) -> _T:
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error)) from None
+    except UnicodeDecodeError:
+        raise EventError("not UTF-8") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        if b"NaN" in raw or b"Infinity" in raw:
+            raise InvalidFeaturesError("NaN and Infinity are no JSON numbers") from None
+        raise EventError(str(error) or "too deeply nested") from None
+
+
+def _refusal(message: str) -> EventError:
+    """Choose the reason by the field that msgspec names at the end of its message."""
+    found = _PATH.search(message)
+    field = found.group(1) if found else ""
+    text = message[:200]
+    if field == "type":
+        return UnknownTypeError(text)
+    if field == "action":
+        return UnknownActionError(text)
+    if field.endswith("_id"):
+        return InvalidIdError(text)
+    if field == "event_time_ms":
+        return InvalidTimeError(text)
+    if field in {"features", "per_member", "per_job", "global", "global_score"}:
+        return InvalidFeaturesError(text)
+    return EventError(text)

@@ -1,0 +1,72 @@
+"""SHELL: what the broker says of itself and its topics."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+
+from stream.errors import BrokerError
+from stream.kafka.connection import client_security
+from stream.kafka.embedded import CLUSTER_ID_PREFIX
+
+_SILENT = logging.Logger("librdkafka", logging.CRITICAL + 1)  # noqa: LOG001 - nobody else's
+"""For librdkafka: what goes wrong comes as an exception, and is said once."""
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """Partition counts by topic, and whether this is the embedded broker."""
+
+    partitions: dict[str, int]
+    embedded: bool
+    brokers: int = 1
+
+
+def client_settings(broker: str) -> dict[str, Any]:
+    """Settings that every client of librdkafka gets."""
+    return {
+        "bootstrap.servers": str(broker),
+        "log_level": 0,
+        "logger": _SILENT,
+    } | client_security(broker)
+
+
+def look_at_cluster(broker: str, timeout_s: float) -> Cluster:
+    """Ask the broker for its topics.
+
+    Raises:
+        BrokerError: it does not answer in time.
+
+    """
+    client = AdminClient(client_settings(broker))
+    try:
+        found = client.list_topics(timeout=timeout_s)
+    except KafkaException as error:
+        raise BrokerError(
+            f"no Kafka broker answers at {broker} within {timeout_s:g} s: "
+            "is it running, and is the address right?"
+        ) from error
+    return Cluster(
+        {name: len(topic.partitions) for name, topic in found.topics.items()},
+        (found.cluster_id or "").startswith(CLUSTER_ID_PREFIX),
+        len(found.brokers),
+    )
+
+
+def ids_of_topics(broker: str, topics: Iterable[str], timeout_s: float) -> dict[str, str]:
+    """Ask a real broker what it calls these topics: another id is another topic.
+
+    Raises:
+        BrokerError: it does not answer, or there is no such topic.
+
+    """
+    client = AdminClient(client_settings(broker))
+    try:
+        found = client.describe_topics(TopicCollection(list(topics)), request_timeout=timeout_s)
+        return {name: str(future.result().topic_id) for name, future in found.items()}
+    except KafkaException as error:
+        raise BrokerError(f"{broker} does not tell its topics: {error.args[0].str()}") from None

@@ -1,0 +1,1 @@
+"""Reading event logs: JSON Lines and Parquet."""

@@ -1,0 +1,148 @@
+"""Is a global model any good? Judged on applications that are newer than all it was fitted on.
+
+The newest fifth of the applications is held out. The model that is judged was fitted on those whose
+whole window had passed when the first of them was submitted: what a model trained on that day would
+have known. The model that goes into use is fitted on all, so it has seen a window and a fifth more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.errors import ModelError
+from stream.model.linear import GlobalModel, HeldOut
+from stream.quality.prequential import quality
+from stream.quality.tally import Quality
+
+SHARE = 0.2
+"""Of the applications that are held out."""
+
+_LEAST = 20  # applications that a judgement takes
+
+Fit = Callable[[NDArray[np.float64], NDArray[np.int64]], NDArray[np.float64]]
+"""Features (n, d) and targets (n,) → coefficients (d,)."""
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """What the held-out part says of a new model, and of one before it.
+
+    ``before`` and ``after``: of the old and the new one, on the ``compared`` applications that the
+    old one was not trained on; ``before`` is None where there is no old one.
+    """
+
+    held_out: HeldOut
+    after: Quality
+    before: Quality | None = None
+    compared: int = 0
+
+
+def hold_out(
+    X: NDArray[np.float64],
+    y: NDArray[np.int64],
+    times_ms: NDArray[np.int64],
+    window_ms: int,
+    names: Sequence[str],
+    fit: Fit,
+    than: GlobalModel | None = None,
+) -> Judgement | None:
+    """Fit without the newest applications and judge on them.
+
+    Args:
+        X: global features (n, d). y: labels (n,), 0/1. times_ms: of the applications (n,).
+        window_ms: after an application's time its label is final.
+        names: of the features (d,).
+        fit: fits a model.
+        than: a model to compare with.
+
+    Returns:
+        None where too few applications, or only one kind of label, are there to fit or to judge.
+
+    Raises:
+        ModelError: ``than`` has a feature that is not in ``names``, or has seen all that is held
+            out.
+
+    """
+    if len(y) < _LEAST:
+        return None
+    from_ms = int(np.sort(times_ms)[-max(int(len(y) * SHARE), 1)])
+    newest = times_ms >= from_ms
+    older = times_ms + window_ms <= from_ms
+    if newest.sum() < _LEAST * SHARE or not 0 < y[older].sum() < older.sum():
+        return None
+    scores = X @ fit(X[older], y[older])
+    truth = y.astype(np.float64)
+    found = quality(truth[newest], scores[newest])
+    if found is None:
+        return None
+    held_out = HeldOut(
+        from_ms=from_ms,
+        applications=int(newest.sum()),
+        positives=int(y[newest].sum()),
+        auc=found.auc,
+        log_loss=found.log_loss,
+    )
+    if than is None:
+        return Judgement(held_out=held_out, after=found)
+    unseen = newest & (times_ms + window_ms > than.manifest.trained_until_ms)
+    before = quality(truth[unseen], _scores_of(than, X[unseen], names))
+    after = quality(truth[unseen], scores[unseen])
+    if before is None or after is None:
+        raise ModelError(
+            f"model {than.version} was trained on all applications that are held out: there is"
+            " nothing to compare on; take a longer log"
+        )
+    return Judgement(held_out=held_out, after=after, before=before, compared=int(unseen.sum()))
+
+
+def check_not_worse(judged: Judgement | None, than: Path, margin: float) -> None:
+    """Refuse a new model that is worse than the one before it.
+
+    Args:
+        judged: what the held-out part says. than: where the model before is.
+        margin: by which the AUC may be lower, and the log loss higher.
+
+    Raises:
+        ModelError: it is worse, or nobody can tell.
+
+    """
+    if judged is None or judged.before is None:
+        raise ModelError(
+            f"whether the new model is worse than {than} cannot be told: too few applications are"
+            " held out; take a longer log"
+        )
+    new, old = judged.after, judged.before
+    lower = new.auc is not None and old.auc is not None and new.auc < old.auc - margin
+    if lower or new.log_loss > old.log_loss + margin:
+        raise ModelError(
+            f"the new model is worse than {than}, by more than {margin:g}, on {judged.compared:,}"
+            f" applications that neither has seen: {in_words(new.auc, new.log_loss)}, before"
+            f" {in_words(old.auc, old.log_loss)}; nothing was written"
+        )
+
+
+def in_words(auc: float | None, log_loss: float) -> str:
+    """Tell AUC and log loss."""
+    return f"AUC {'unknown' if auc is None else format(auc, '.4f')}, log loss {log_loss:.4f}"
+
+
+def _scores_of(
+    model: GlobalModel, X: NDArray[np.float64], names: Sequence[str]
+) -> NDArray[np.float64]:
+    """Log-odds (n,) of another model, which may know fewer features."""
+    at = {name: column for column, name in enumerate(names)}
+    missing = [name for name in model.manifest.features["global"] if name not in at]
+    if missing:
+        raise ModelError(
+            f"model {model.version} has global features that the log has not, such as"
+            f" {missing[0]}: models are compared by feature names (--feature-names names those of"
+            " logs with lists)"
+        )
+    scores: NDArray[np.float64] = X[:, [at[name] for name in model.manifest.features["global"]]] @ (
+        model.coefficients
+    )
+    return scores

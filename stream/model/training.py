@@ -1,0 +1,337 @@
+"""SHELL: fits the frozen global model on a log (``hearback train``).
+
+Only applications whose whole window has passed before the end of training are used, positives too:
+taking every label known by then would favour positives, which are known early.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from stream.errors import ConfigError, EventError, InvalidFeaturesError, ModelError
+from stream.events.structs import Application, Clock, Engagement, Features, Forget, JobEvent, Source
+from stream.events.wire import RawApplication, decode_raw, to_event
+from stream.features.blocks import FeatureSpace, RawBlock
+from stream.labels.changes import Change, Scores
+from stream.labels.machine import LabelMachine
+from stream.logs.files import LogLine
+from stream.model.held_out import Judgement, hold_out
+from stream.model.linear import GlobalModel, HeldOut, Manifest, save_model
+from stream.policy import Policy
+from stream.state.facts import StoredFacts
+from stream.state.overlay import Overlay
+from stream.state.store import MemoryStore
+
+REGULARISATION = 1.0
+"""Inverse strength C of the L2 penalty on standardised coefficients (scikit-learn's default)."""
+
+_NO_SCORES = Scores(0.0, 0.0, 0.0)
+_NOWHERE = Source("", 0, 0, 0, b"")
+_MAX_ITERATIONS = 1000
+
+
+class BlockNames:
+    """Learns the names of one block from the events themselves, or holds those given."""
+
+    def __init__(self, label: str, given: list[str] | None) -> None:
+        self.label = label
+        self._given = given
+        self._size: int | None = None if given is None else len(given)
+        self.index: dict[str, int] = {name: i for i, name in enumerate(given or [])}
+        self._as_lists = False
+
+    def check(self, block: RawBlock) -> None:
+        """Check a block, changing nothing.
+
+        Raises:
+            InvalidFeaturesError: its size, a name or a number contradicts those before or given.
+
+        """
+        values = block.values() if isinstance(block, dict) else block
+        try:
+            struct.pack(f"<{len(block)}f", *values)  # only a stated byte order checks the range
+        except OverflowError:
+            raise InvalidFeaturesError(
+                f"features.{self.label} has a number too large for float32"
+            ) from None
+        if isinstance(block, dict):
+            if self._given is None and not self._as_lists:
+                return
+            for name in block:
+                if name not in self.index:
+                    raise InvalidFeaturesError(
+                        f"features.{self.label} has an unknown name: {name[:64]!r}"
+                    )
+            return
+        if self._given is None and self.index:
+            raise InvalidFeaturesError(f"features.{self.label} is a list, an object before")
+        if self._size is not None and len(block) != self._size:
+            raise InvalidFeaturesError(
+                f"features.{self.label} has {len(block)} numbers, {self._size} before"
+            )
+
+    def adopt(self, block: RawBlock) -> None:
+        """Take the size or the names of a checked block over."""
+        if isinstance(block, dict):
+            for name in block:
+                self.index.setdefault(name, len(self.index))
+        elif self._size is None:
+            self._size = len(block)
+            self._as_lists = True
+
+    def names(self) -> list[str]:
+        """Names in the model's order: as given, sorted, or numbered."""
+        if self._given is not None:
+            return self._given
+        if self._as_lists:
+            return [f"{self.label}[{i}]" for i in range(self._size or 0)]
+        return sorted(self.index)
+
+
+class _Open(msgspec.Struct, frozen=True):
+    """The global block of an application whose label is not final yet."""
+
+    columns: list[int] | None
+    values: list[float]
+
+
+class Trainer:
+    """Reads a log, collects final labels, fits.
+
+    Args:
+        policy: the label policy.
+        until_ms: events after it are not used; None for the whole log.
+        names: feature names per block where events carry lists; None: from the events.
+
+    Attributes:
+        refused: lines left out, by reason.
+
+    """
+
+    def __init__(
+        self, policy: Policy, until_ms: int | None, names: dict[str, list[str]] | None
+    ) -> None:
+        self.refused: Counter[str] = Counter()
+        self._policy = policy
+        self._until_ms = until_ms
+        blocks = ("global", "per_member", "per_job")
+        if names is not None and set(names) != set(blocks):
+            raise ConfigError(f"the names file must have exactly the keys {', '.join(blocks)}")
+        self._names = {
+            block: BlockNames(block, None if names is None else names[block]) for block in blocks
+        }
+        self._overlay = Overlay(MemoryStore())
+        self._machine = LabelMachine(
+            policy.labels, StoredFacts(self._overlay), Counter(), lambda _: None
+        )
+        self._open: dict[tuple[str, str], _Open] = {}
+        self._rows: list[_Open] = []
+        self._targets = array("b")
+        self._windows = array("q")
+        self._from_ms: int | None = None
+        self._largest_ms = 0
+        self._watermark_ms: int | None = None
+        self._space = FeatureSpace((), (), ())
+
+    def read(self, lines: Iterable[LogLine], progress: Callable[[int], None]) -> None:
+        """Take a whole log in; ``progress`` is called with the number of lines now and then."""
+        count = 0
+        for count, line in enumerate(lines, 1):
+            try:
+                self._line(line)
+            except EventError as error:
+                self.refused[error.reason] += 1
+            if count % 2048 == 0:
+                self._overlay.flush()
+                progress(count)
+        progress(count)
+        far_ms = self._largest_ms + 4 * self._policy.labels.window_ms
+        self._finish(self._machine.close_due(far_ms))
+
+    def hold_out(self, than: GlobalModel | None = None) -> Judgement | None:
+        """Judge a model fitted without the newest applications on these; None: there are too few.
+
+        Args:
+            than: a model to compare it with, on those of them that it has not seen.
+
+        Raises:
+            ModelError: that model has features that this log has not, or has seen all of them.
+
+        """
+        used, _ = self._used()
+        y = self._y(used)
+        window_ms = self._policy.labels.window_ms
+        times_ms = np.array([self._windows[at] for at in used], dtype=np.int64) - window_ms
+        X = self._matrix([self._rows[at] for at in used])
+        names = self._names["global"].names()
+        return hold_out(X, y, times_ms, window_ms, names, fit_logistic, than)
+
+    def fit(self, out: Path, held_out: HeldOut | None = None) -> Manifest:
+        """Fit on what was read and write the model folder.
+
+        Args:
+            out: the folder. held_out: what :meth:`hold_out` has found, for the manifest.
+
+        Raises:
+            ModelError: nothing to fit on, or one class only.
+
+        """
+        used, until_ms = self._used()
+        y = self._y(used)
+        positives = int(y.sum())
+        if not 0 < positives < len(y):
+            raise ModelError(
+                f"{len(y)} applications have their whole window before the end of training,"
+                f" {positives} of them positive: both kinds are needed; take a longer log, a later"
+                " --until or a shorter window"
+            )
+        X = self._matrix([self._rows[at] for at in used])
+        return save_model(
+            out,
+            fit_logistic(X, y),
+            {block: names.names() for block, names in self._names.items()},
+            trained_from_ms=self._from_ms or 0,
+            trained_until_ms=until_ms,
+            applications=len(y),
+            positives=positives,
+            regularisation=REGULARISATION,
+            held_out=held_out,
+        )
+
+    def _used(self) -> tuple[list[int], int]:
+        """Rows whose whole window has passed by the end of training, and that end."""
+        until_ms = self._largest_ms if self._until_ms is None else self._until_ms
+        return [at for at, end_ms in enumerate(self._windows) if end_ms <= until_ms], until_ms
+
+    def _y(self, used: list[int]) -> NDArray[np.int64]:
+        return np.array([self._targets[at] for at in used], dtype=np.int64)
+
+    def _line(self, line: LogLine) -> None:
+        if line.damaged is not None:
+            raise EventError(line.damaged)
+        raw = decode_raw(line.raw)
+        if self._until_ms is not None and raw.event_time_ms > self._until_ms:
+            return
+        if isinstance(raw, RawApplication):
+            changes: Iterable[Change] = self._application(raw)
+        else:
+            event = to_event(raw, self._space)
+            if isinstance(event, Forget):
+                return  # it is of the random effects, and says nothing of time
+            match event:
+                case Engagement():
+                    changes = self._machine.engagement(event, _NOWHERE, self._watermark_ms)
+                case JobEvent():
+                    changes = self._machine.job_event(event, self._watermark_ms)
+                case _:
+                    changes = ()
+            if isinstance(event, Clock):
+                self._advance(event.event_time_ms)
+                self._finish(changes)
+                return
+        self._finish(changes)
+        self._largest_ms = max(self._largest_ms, raw.event_time_ms)
+        self._advance(raw.event_time_ms - self._policy.labels.allowed_lateness_ms)
+
+    def _application(self, raw: RawApplication) -> Iterable[Change]:
+        block = raw.features.global_
+        if block is None:
+            raise InvalidFeaturesError("no features.global to train on")
+        blocks = {
+            "global": block,
+            "per_member": raw.features.per_member,
+            "per_job": raw.features.per_job,
+        }
+        for name, values in blocks.items():
+            self._names[name].check(values)
+        for name, values in blocks.items():
+            self._names[name].adopt(values)
+        app = Application(
+            application_id=raw.application_id,
+            member_id=raw.member_id,
+            job_id=raw.job_id,
+            event_time_ms=raw.event_time_ms,
+            features=Features(None, b"", b""),
+        )
+        admission = self._machine.admit(app, self._watermark_ms)
+        if admission is None:
+            return ()
+        if self._from_ms is None or raw.event_time_ms < self._from_ms:
+            self._from_ms = raw.event_time_ms
+        index = self._names["global"].index
+        row = (
+            _Open([index[name] for name in block], list(block.values()))
+            if isinstance(block, dict)
+            else _Open(None, block)
+        )
+        self._open[app.job_id, app.application_id] = row
+        return self._machine.add(admission, _NO_SCORES, 0, self._watermark_ms)
+
+    def _advance(self, mark_ms: int) -> None:
+        if self._watermark_ms is None or mark_ms > self._watermark_ms:
+            self._watermark_ms = mark_ms
+            self._finish(self._machine.close_due(mark_ms))
+
+    def _finish(self, changes: Iterable[Change | None]) -> None:
+        for change in changes:
+            if change is not None and change.closed:
+                self._rows.append(self._open.pop((change.job_id, change.application_id)))
+                self._targets.append(change.kind.label)
+                self._windows.append(change.facts.event_time_ms + self._policy.labels.window_ms)
+
+    def _matrix(self, rows: list[_Open]) -> NDArray[np.float64]:
+        """Rows → float64 (n, d), each number rounded to float32 as scoring will see it."""
+        block = self._names["global"]
+        names = block.names()
+        X = np.zeros((len(rows), len(names)), dtype=np.float32)
+        first_seen = {at: names.index(name) for name, at in block.index.items()}
+        for at, row in enumerate(rows):
+            if row.columns is None:
+                X[at] = row.values
+            else:
+                X[at, [first_seen[column] for column in row.columns]] = row.values
+        return X.astype(np.float64)
+
+
+def fit_logistic(X: NDArray[np.float64], y: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Logistic regression with an L2 penalty on standardised features.
+
+    Constant columns are the intercept (not penalised): the first one that is not zero takes it.
+    Without one there is no intercept, and features are scaled but not centred.
+
+    Args:
+        X: features (n, d), as sent. y: 0/1 (n,).
+
+    Returns:
+        Coefficients (d,) for the features as sent, scaling folded back.
+
+    """
+    mean, scale = X.mean(axis=0), X.std(axis=0)
+    constant = scale <= 1e-12 * np.maximum(np.abs(mean), 1.0)
+    varying = ~constant
+    intercepts = np.flatnonzero(constant & (mean != 0.0))
+    centre = np.where(varying, mean, 0.0) if len(intercepts) else np.zeros(X.shape[1])
+    beta = np.zeros(X.shape[1])
+    bias = float(np.log(y.sum() / (len(y) - y.sum())))
+    if varying.any():
+        untyped: Any = LogisticRegression  # scikit-learn has no types
+        model = untyped(
+            C=REGULARISATION, fit_intercept=bool(len(intercepts)), max_iter=_MAX_ITERATIONS
+        )
+        model.fit((X[:, varying] - centre[varying]) / scale[varying], y)
+        beta[varying] = model.coef_[0] / scale[varying]
+        bias = float(model.intercept_[0]) if len(intercepts) else 0.0
+    if len(intercepts):
+        at = intercepts[0]
+        beta[at] = (bias - float(beta @ centre)) / mean[at]
+    return beta

@@ -1,0 +1,124 @@
+"""What a store says of itself: whose it is, and how far its partition has read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from stream.errors import StateError
+from stream.features.blocks import FeatureSpace
+from stream.partitions.channels import Channels
+from stream.policy import EffectSettings, Policy
+from stream.state import keys
+from stream.state.overlay import Overlay
+from stream.state.store import Store
+
+FORMAT = 1
+"""Version of a store's keys as a whole (values have their own)."""
+
+_IDENTITY = keys.own("identity")
+_PROGRESS = keys.own("progress")
+
+LAST_OF_UNIT = frozenset({_IDENTITY, _PROGRESS})
+"""Keys of which each unit of work writes one or both, and sends them last."""
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """Which model and features a store was learned with. JSON, so that it can be looked at."""
+
+    format: int
+    model_version: str
+    features: dict[str, list[str]]
+    effects: dict[str, EffectSettings]
+    partitions: int | None = None
+    topic_ids: dict[str, str] = {}
+    """What Kafka calls the topics of this life of theirs; empty where the broker has no ids."""
+
+
+class Progress(msgspec.Struct, array_like=True, kw_only=True):
+    """How far a partition has read: next offsets by topic, channels, and the largest time read."""
+
+    positions: dict[str, int]
+    channels: Channels
+    largest_ms: int | None = None
+
+
+def save_identity(
+    overlay: Overlay,
+    model_version: str,
+    space: FeatureSpace,
+    policy: Policy,
+    partitions: int | None = None,
+    topic_ids: Mapping[str, str] | None = None,
+) -> None:
+    """Say in the store whose it is, if it does not say the same already."""
+    key, value = identity_entry(
+        Identity(
+            format=FORMAT,
+            model_version=model_version,
+            features={
+                "per_member": list(space.per_member.names),
+                "per_job": list(space.per_job.names),
+            },
+            effects={"per_member": policy.per_member, "per_job": policy.per_job},
+            partitions=partitions,
+            topic_ids=dict(topic_ids or {}),
+        )
+    )
+    if overlay.get(key) != value:
+        overlay.put(key, value)
+
+
+def identity_entry(identity: Identity) -> tuple[bytes, bytes]:
+    """Key and value of an identity."""
+    return _IDENTITY, msgspec.json.encode(identity, order="sorted")
+
+
+def load_identity(store: Store) -> Identity | None:
+    """Read whose a store is; None for an empty one.
+
+    Raises:
+        StateError: it is of another format, or damaged.
+
+    """
+    value = store.get(_IDENTITY)
+    if value is None:
+        return None
+    try:
+        identity = _IDENTITY_DECODER.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StateError(f"the state's identity is damaged: {error}") from None
+    if identity.format != FORMAT:
+        raise StateError(
+            f"the state has format {identity.format}, this release reads {FORMAT}:"
+            " use the release that wrote it, or start from an empty folder"
+        )
+    return identity
+
+
+def save_progress(overlay: Overlay, progress: Progress) -> None:
+    """Say in the store how far its partition has read."""
+    overlay.put(*progress_entry(progress))
+
+
+def progress_entry(progress: Progress) -> tuple[bytes, bytes]:
+    """Key and value of a progress."""
+    return _PROGRESS, msgspec.msgpack.encode(progress)
+
+
+def load_progress(store: Store) -> Progress | None:
+    """Read how far a partition has read; None for an empty store."""
+    value = store.get(_PROGRESS)
+    if value is None:
+        return None
+    try:
+        return _PROGRESS_DECODER.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StateError(f"the state's progress is damaged: {error}") from None
+
+
+# Made at import: msgspec describes a type at its first use, in Python, and a second thread that
+# meets the description half made ends the process. Sessions open in threads, all at once.
+_IDENTITY_DECODER = msgspec.json.Decoder(Identity)
+_PROGRESS_DECODER = msgspec.msgpack.Decoder(Progress)

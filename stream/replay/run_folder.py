@@ -1,0 +1,292 @@
+"""SHELL: the files of a replay's folder.
+
+===========================  ==================================================================
+``labels.jsonl``             every label message, in order
+``scores.jsonl``             one line per application: its scores before anything is learned
+``coefficients.jsonl``       final coefficients of every entity, sorted by key
+``dead_letters.jsonl``       what could not be used, and why
+``metrics.json``             counts and quality
+``state/``                   the RocksDB state, for ``hearback inspect``; of a replay with N
+                             workers a state in each of ``state/0`` … ``state/N-1``
+``checkpoint/``              while the replay goes on: what ``--resume`` goes on from
+===========================  ==================================================================
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Protocol, Self
+
+import msgspec
+
+from stream.errors import ConfigError, StateError
+from stream.events.partitioner import partition_of
+from stream.events.structs import Application, Coefficients, DeadLetter, Label
+from stream.events.wire import encode_coefficients, encode_label
+from stream.labels.changes import Scores
+from stream.quality.prequential import Summary
+from stream.state.store import RocksStore, Store
+
+LABELS = "labels.jsonl"
+SCORES = "scores.jsonl"
+COEFFICIENTS = "coefficients.jsonl"
+DEAD_LETTERS = "dead_letters.jsonl"
+METRICS = "metrics.json"
+STATE = "state"
+CHECKPOINT = "checkpoint"
+_WRITTEN = (LABELS, SCORES, COEFFICIENTS, DEAD_LETTERS)
+FILES = (LABELS, SCORES, COEFFICIENTS, DEAD_LETTERS, METRICS)
+
+_BUFFER_BYTES = 1 << 18
+
+_encode = msgspec.json.Encoder().encode
+
+
+class ScoreLine(msgspec.Struct, frozen=True):
+    """A line of ``scores.jsonl``; log-odds."""
+
+    application_id: str
+    event_time_ms: int
+    global_score: float
+    member_score: float
+    job_score: float
+    score: float
+
+
+class DeadLetterLine(msgspec.Struct, frozen=True):
+    """A line of ``dead_letters.jsonl``: the value as text, or base64 where it is not UTF-8."""
+
+    reason: str
+    message: str
+    source: str
+    line: int
+    size: int
+    truncated: bool
+    value: str | None
+    value_base64: str | None
+
+
+class RunMetrics(msgspec.Struct, frozen=True, kw_only=True):
+    """``metrics.json``: nothing in it depends on the clock or the machine."""
+
+    model_version: str
+    events: dict[str, int]
+    ignored: dict[str, int]
+    dead_letters: dict[str, int]
+    labels: dict[str, int]
+    flips: dict[str, int]
+    first_label_within: dict[str, float | None]
+    positives_within: dict[str, float | None]
+    applications: int
+    closed: int
+    entities: dict[str, int]
+    refits: dict[str, int]
+    score_from_ms: int
+    newest_event_ms: int = 0
+    watermark_ms: int | None = None
+    """How far event time came: where workers go on (``hearback bootstrap``)."""
+    quality: Summary
+
+
+def load_metrics(run: Path) -> RunMetrics:
+    """Read ``metrics.json`` of a run, which only a finished one has.
+
+    Raises:
+        ConfigError: it is no run, or did not come to its end. StateError: it is damaged.
+
+    """
+    path = run / METRICS
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=RunMetrics)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(
+            f"{run} is no replay's folder, or the replay did not come to its end: there is no"
+            f" {METRICS}"
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StateError(f"{path} is damaged: {error}") from None
+
+
+def states_of(run: Path) -> list[Path]:
+    """Return the folders of a run's states: one, or one of each of its processes.
+
+    Raises:
+        StateError: there are none.
+
+    """
+    whole = run / STATE
+    if (whole / "CURRENT").exists():
+        return [whole]
+    shares = sorted(path.parent for path in whole.glob("[0-9]*/CURRENT"))
+    if not shares:
+        raise StateError(f"{run} holds no state: replay again")
+    return shares
+
+
+class RunSink(Protocol):
+    """Where a replay's results go: a :class:`RunFolder`, or memory."""
+
+    @property
+    def store(self) -> Store:
+        """Where the replay keeps its state."""
+
+    def score(self, app: Application, scores: Scores) -> None:
+        """Take an application's scores, as of before anything of it is learned."""
+
+    def label(self, label: Label) -> None:
+        """Take a label, after both effects learned it."""
+
+    def coefficients(self, coefficients: Coefficients) -> None:
+        """Take an entity's final coefficients."""
+
+    def dead_letter(self, letter: DeadLetter) -> None:
+        """Take what could not be used."""
+
+    def metrics(self, metrics: RunMetrics) -> None:
+        """Take the counts and the quality, last of all."""
+
+
+class RunFolder:
+    """Writes a run. Use as a context manager; it makes the folder and closes the files.
+
+    Args:
+        path: the folder.
+        lengths: of the files, in bytes, where an interrupted run goes on: what was written after
+            them is cut off. None: a new run.
+        own_state: False where others keep the state (:func:`state_of`).
+
+    Raises:
+        ConfigError: the folder of a new run is there already and not empty, or cannot be made.
+
+    """
+
+    def __init__(
+        self, path: Path, *, lengths: Mapping[str, int] | None = None, own_state: bool = True
+    ) -> None:
+        self.path = path
+        self._lengths = lengths
+        self._own_state = own_state
+        self._files: dict[str, IO[bytes]] = {}
+        if lengths is None and path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ConfigError(f"{path} is there already: name another folder or remove it")
+
+    def __enter__(self) -> Self:
+        """Make the folder, the files and the state."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{self.path} cannot be made: {error.strerror}") from None
+        with ExitStack() as stack:
+            for name in _WRITTEN:
+                path = self.path / name
+                path.touch()
+                file = stack.enter_context(path.open("r+b", buffering=_BUFFER_BYTES))
+                file.seek(file.truncate((self._lengths or {}).get(name, 0)))
+                self._files[name] = file
+            if self._own_state:
+                self._rocks = RocksStore(self.path / STATE)
+                self.store: Store = self._rocks
+                stack.callback(self.store.close)
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close what is open; after an error the files hold what was written so far."""
+        try:
+            if error is None and self._own_state:
+                self._rocks.flush()
+        finally:
+            self._open.close()
+
+    def checkpoint_state(self, path: Path) -> None:
+        """Copy the state as it is (:meth:`stream.state.store.RocksStore.checkpoint`)."""
+        self._rocks.flush()
+        self._rocks.checkpoint(path)
+
+    def lengths(self) -> dict[str, int]:
+        """Return how long the files are, once all that was written is safe."""
+        found = {}
+        for name, file in self._files.items():
+            file.flush()
+            os.fsync(file.fileno())
+            found[name] = file.tell()
+        return found
+
+    def write(self, name: str, lines: Iterable[bytes]) -> None:
+        """Write lines, without their ends, to one of the files."""
+        self._files[name].writelines(line + b"\n" for line in lines)
+
+    def label(self, label: Label) -> None:
+        """Write a label message."""
+        self._files[LABELS].write(encode_label(label) + b"\n")
+
+    def score(self, app: Application, scores: Scores) -> None:
+        """Write an application's scores."""
+        self._files[SCORES].write(score_line(app, scores) + b"\n")
+
+    def coefficients(self, coefficients: Coefficients) -> None:
+        """Write an entity's coefficients."""
+        self._files[COEFFICIENTS].write(encode_coefficients(coefficients) + b"\n")
+
+    def dead_letter(self, letter: DeadLetter) -> None:
+        """Write a dead letter."""
+        self._files[DEAD_LETTERS].write(dead_letter_line(letter) + b"\n")
+
+    def metrics(self, metrics: RunMetrics) -> None:
+        """Write ``metrics.json``; the last thing that a finished run writes."""
+        (self.path / METRICS).write_bytes(msgspec.json.format(_encode(metrics)) + b"\n")
+
+
+def score_line(app: Application, scores: Scores) -> bytes:
+    """Return an application's line of ``scores.jsonl``."""
+    return _encode(
+        ScoreLine(
+            app.application_id,
+            app.event_time_ms,
+            scores.global_,
+            scores.member,
+            scores.job,
+            scores.global_ + scores.member + scores.job,
+        )
+    )
+
+
+def dead_letter_line(letter: DeadLetter) -> bytes:
+    """Return a dead letter's line of ``dead_letters.jsonl``."""
+    source = letter.source
+    text: str | None
+    encoded: str | None = None
+    try:
+        text = source.raw.decode()
+    except UnicodeDecodeError:
+        text, encoded = None, base64.b64encode(source.raw).decode()
+    return _encode(
+        DeadLetterLine(
+            reason=letter.reason,
+            message=letter.message,
+            source=source.topic,
+            line=source.offset,
+            size=source.size,
+            truncated=len(source.raw) < source.size,
+            value=text,
+            value_base64=encoded,
+        )
+    )
+
+
+def state_of(path: Path, entity_id: str) -> Path:
+    """Return the folder of the state that knows an entity of a run."""
+    shares = len(list((path / STATE).glob("[0-9]*/CURRENT")))
+    if not shares:
+        return path / STATE
+    return path / STATE / str(partition_of(entity_id.encode(), shares))

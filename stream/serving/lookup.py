@@ -1,0 +1,226 @@
+"""SHELL: one entity's coefficients, from a run, a stopped worker's folder or the topic."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import msgspec
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from stream.errors import BrokerError, ConfigError, StateError
+from stream.events.partitioner import partition_of
+from stream.events.records import COEFFICIENTS, TopicNames
+from stream.events.structs import Coefficients
+from stream.events.wire import coefficients_key, decode_coefficients
+from stream.kafka.connection import client_security
+from stream.model.linear import GlobalModel
+from stream.partitions.progress import Identity, load_identity
+from stream.replay.run_folder import state_of
+from stream.serving.belief import Belief
+from stream.state.overlay import Overlay
+from stream.state.posteriors import StoredPosteriors
+from stream.state.store import RocksStore
+from stream.units import format_time
+from stream.updaters.effect import Effect, EffectName
+
+_ANSWER_S = 10.0
+_CLEAR = 2.0  # standard errors beyond which a coefficient is told in words
+
+
+class Entity(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one member or job, by feature name."""
+
+    coefficients: Coefficients
+    names: list[str]
+
+    @property
+    def kind(self) -> str:
+        """``member`` or ``job``."""
+        return self.coefficients.effect.removeprefix("per_")
+
+    @property
+    def standard_errors(self) -> list[float]:
+        """Square roots of the marginal variances, shape (d,)."""
+        return [math.sqrt(variance) for variance in self.coefficients.variance]
+
+    def in_words(self) -> str:
+        """Tell in one or two sentences."""
+        known = self.coefficients
+        plural = "s" if known.examples != 1 else ""
+        start = (
+            f"{self.kind} {known.entity_id}: {known.examples} application{plural} learned,"
+            f" the last of {format_time(known.event_time_ms)[:10]}."
+        )
+        ratios = sorted(
+            (
+                (abs(mean) / error, name, mean, error)
+                for name, mean, error in zip(
+                    self.names, known.mean, self.standard_errors, strict=True
+                )
+            ),
+            reverse=True,
+        )
+        clear = [(name, mean, error) for ratio, name, mean, error in ratios if ratio >= _CLEAR]
+        if not clear:
+            _, name, mean, error = ratios[0]
+            return (
+                f"{start} Nothing sure yet beyond the global model; most likely {name}"
+                f" ({mean:+.2f} ± {error:.2f} log-odds)."
+            )
+        told = ", ".join(
+            f"{name} {'raises' if mean > 0 else 'lowers'} the odds ×{math.exp(mean):.2f}"
+            f" ({mean:+.2f} ± {error:.2f})"
+            for name, mean, error in clear[:3]
+        )
+        return f"{start} Per unit, {told}."
+
+
+def effect_of(kind: str) -> EffectName:
+    """``member`` or ``job`` → the effect's name."""
+    if kind == "member":
+        return "per_member"
+    if kind == "job":
+        return "per_job"
+    raise ConfigError(f"{kind!r} is neither member nor job")
+
+
+def from_run(path: Path, effect: EffectName, entity_id: str) -> Entity | None:
+    """Look an entity up in a replay's folder; None when it never learned.
+
+    Raises:
+        StateError: the folder holds no run.
+
+    """
+    return _from_store(state_of(path, entity_id), effect, entity_id)
+
+
+def belief_from_run(path: Path, effect: EffectName, entity_id: str) -> Belief | None:
+    """Whole Gaussian of an entity in a replay's folder, for joint draws; None: never learned.
+
+    Raises:
+        StateError: the folder holds no run.
+
+    """
+    store = RocksStore(state_of(path, entity_id), read_only=True)
+    try:
+        identity = load_identity(store)
+        posterior = StoredPosteriors(effect, Overlay(store)).load(entity_id)
+    finally:
+        store.close()
+    if identity is None or posterior is None:
+        return None
+    return Belief.of_state(posterior, identity.effects[effect])
+
+
+def from_data(path: Path, effect: EffectName, entity_id: str) -> Entity | None:
+    """Look an entity up in a stopped worker's data folder; None when it never learned.
+
+    Raises:
+        StateError: the folder holds no state.
+
+    """
+    stage = effect.removeprefix("per_")
+    found = sorted(path.glob(f"{stage}-*"))
+    if not found:
+        raise StateError(f"{path} holds no state of a worker")
+    for folder in found:
+        entity = _from_store(folder, effect, entity_id)
+        if entity is not None:
+            return entity
+    return None
+
+
+def from_topic(
+    broker: str,
+    effect: EffectName,
+    entity_id: str,
+    model: GlobalModel | None,
+    application_id: str = "hearback",
+) -> Entity | None:
+    """Look an entity up in the ``coefficients`` topic; None when nothing was published.
+
+    Args:
+        broker: ``host:port``.
+        effect: of the entity. entity_id: the member's or job's id.
+        model: gives the features their names; without one they are numbered.
+        application_id: whose topic.
+
+    Raises:
+        BrokerError: the broker does not answer or lacks the topic.
+
+    """
+    key = coefficients_key(effect, entity_id)
+    consumer = Consumer(
+        {
+            "bootstrap.servers": broker,
+            "group.id": "hearback-inspect",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "log_level": 0,
+        }
+        | client_security(broker)
+    )
+    try:
+        there = consumer.list_topics(timeout=_ANSWER_S).topics
+        name = TopicNames.among(application_id, there).of(COEFFICIENTS)
+        topic = consumer.list_topics(name, timeout=_ANSWER_S).topics[name]
+        if topic.error is not None or not topic.partitions:
+            raise BrokerError(f"there is no topic {name} at {broker}")
+        at = TopicPartition(name, partition_of(key, len(topic.partitions)))
+        start, end = consumer.get_watermark_offsets(at, timeout=_ANSWER_S)
+        at.offset = start
+        consumer.assign([at])
+        value = _last_value(consumer, at, key, end)
+    except KafkaException as error:
+        raise BrokerError(f"no answer from {broker}: {error.args[0].str()}") from None
+    finally:
+        consumer.close()
+    if value is None:
+        return None
+    coefficients = decode_coefficients(value)
+    names = [f"{effect}[{i}]" for i in range(len(coefficients.mean))]
+    if model is not None and model.version == coefficients.model_version:
+        names = list(model.manifest.features[effect])
+    return Entity(coefficients=coefficients, names=names)
+
+
+def _last_value(consumer: Consumer, at: TopicPartition, key: bytes, end: int) -> bytes | None:
+    """Read a partition to its end; return the last value of the key."""
+    value: bytes | None = None
+    deadline = time.monotonic() + _ANSWER_S
+    while time.monotonic() < deadline:
+        (position,) = consumer.position([at])
+        if max(position.offset, at.offset) >= end:
+            break
+        for message in consumer.consume(1000, timeout=0.5):
+            deadline = time.monotonic() + _ANSWER_S
+            if message.error() is None and message.key() == key:
+                value = message.value()
+    return value
+
+
+def _from_store(folder: Path, effect: EffectName, entity_id: str) -> Entity | None:
+    store = RocksStore(folder, read_only=True)
+    try:
+        identity = load_identity(store)
+        if identity is None:
+            return None
+        return _described(store, identity, effect, entity_id)
+    finally:
+        store.close()
+
+
+def _described(
+    store: RocksStore, identity: Identity, effect: EffectName, entity_id: str
+) -> Entity | None:
+    names = identity.features[effect]
+    coefficients = Effect(
+        effect,
+        len(names),
+        identity.effects[effect],
+        identity.model_version,
+        StoredPosteriors(effect, Overlay(store)),
+    ).coefficients(entity_id)
+    return None if coefficients is None else Entity(coefficients=coefficients, names=names)

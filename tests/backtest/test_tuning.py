@@ -1,0 +1,181 @@
+"""Tuning: better on data it has not seen, blind to what comes after ``until``, safe to stop."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import pytest
+
+from producers.simulate import START_MS, SimulationSettings, simulate
+from stream.backtest.rehearsal import Rehearsal, record, rehearse
+from stream.backtest.tuning import LEAST_GAIN, Tuner, before, cross_fit, train_until
+from stream.configuration.policy_file import load_policy
+from stream.errors import ConfigError
+from stream.logs.files import LogLine
+from stream.policy import DAY_MS, EffectSettings, Policy
+from stream.quality.prequential import quality
+from stream.replay.reader import first_look
+from tests.cli.test_history import hearback
+
+UNTIL_MS = START_MS + 30 * DAY_MS
+START = Policy(
+    per_member=EffectSettings(prior_precision=0.3), per_job=EffectSettings(prior_precision=0.3)
+)
+"""Far too weak a prior."""
+
+
+class Markets(NamedTuple):
+    """One market twice: up to ``UNTIL_MS``, and whole."""
+
+    early: Rehearsal
+    whole: Rehearsal
+
+
+def lines_of(settings: SimulationSettings) -> list[LogLine]:
+    """Simulate a log."""
+    return [LogLine("log", number, line) for number, line in enumerate(simulate(settings), 1)]
+
+
+def recorded(lines: list[LogLine]) -> Rehearsal:
+    """Record a log whose applications carry their global score."""
+    rest, space = first_look(lines, None)
+    return record(rest, Policy(), None, space)
+
+
+@pytest.fixture(scope="module")
+def markets() -> Markets:
+    """Record a market whose entities differ little (λ = 10)."""
+    lines = lines_of(
+        SimulationSettings(
+            members=200, jobs=50, days=50, seed=4, global_score=True, precision_member=10.0,
+            precision_job=10.0,
+        )
+    )  # fmt: skip
+    return Markets(recorded(list(before(lines, UNTIL_MS))), recorded(lines))
+
+
+@pytest.fixture(scope="module")
+def tuner(markets: Markets) -> Tuner:
+    """Tune from a prior that is far too weak."""
+    tuner = Tuner(markets.early, START, UNTIL_MS)
+    assert sum(1 for _ in tuner.run()) == len(tuner.trials)
+    return tuner
+
+
+def test_what_it_chooses_is_better_on_what_follows(tuner: Tuner, markets: Markets) -> None:
+    """The chosen policy predicts applications after ``until`` better than the start's."""
+    later = markets.whole.times_ms > UNTIL_MS
+    losses = []
+    for policy in (tuner.best.policy, START):
+        scores = markets.whole.scores(rehearse(markets.whole, policy))
+        judged = quality(markets.whole.targets[later], scores[later])
+        assert judged is not None
+        losses.append(judged.log_loss)
+    assert losses[0] < losses[1] - 0.02
+    assert tuner.best.policy.per_member.prior_precision >= 3.0
+    assert tuner.best.policy.labels == START.labels
+
+
+def test_every_value_taken_gained(tuner: Tuner) -> None:
+    """From one taken trial to the next the log loss falls by at least the least gain."""
+    taken = [trial.quality.log_loss for trial in tuner.trials if trial.taken]
+    assert len(taken) > 2
+    assert all(b <= a - LEAST_GAIN for a, b in itertools.pairwise(taken))
+    assert len({trial.policy for trial in tuner.trials}) == len(tuner.trials)
+
+
+def test_only_closed_windows_are_judged(tuner: Tuner, markets: Markets) -> None:
+    """No application counts whose label could still change after ``until``."""
+    assert markets.early.times_ms.max() <= UNTIL_MS
+    assert markets.early.times_ms[tuner.judged].max() <= UNTIL_MS - 14 * DAY_MS
+    assert tuner.judged.sum() > 500
+
+
+def test_too_little_to_judge_is_refused(markets: Markets) -> None:
+    """A time before enough windows have closed is an error that says what is needed."""
+    with pytest.raises(ConfigError, match="at least 200"):
+        Tuner(markets.early, Policy(), START_MS + 15 * DAY_MS)
+
+
+def test_global_scores_are_of_models_that_did_not_see_the_job() -> None:
+    """Cross-fitted scores change when another job's labels do, not when the own job's do."""
+    lines = lines_of(SimulationSettings(members=120, jobs=40, days=30, seed=5))
+    model = train_until(lines, Policy(), UNTIL_MS, lambda _: None)
+    rest, space = first_look(lines, model)
+    rehearsal = record(rest, Policy(), model, space)
+    of_job = np.array([app.job_id for app in rehearsal.applications])
+    job = of_job[0]
+    cross_fit(rehearsal, Policy(), UNTIL_MS)
+    first = rehearsal.global_scores.copy()
+    rehearsal.targets[of_job == job] = 1.0 - rehearsal.targets[of_job == job]
+    cross_fit(rehearsal, Policy(), UNTIL_MS)
+    changed = ~np.isclose(first, rehearsal.global_scores, atol=1e-12)
+    assert not changed[of_job == job].any()
+    assert changed.mean() > 0.5
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a log without global scores."""
+    path = tmp_path_factory.mktemp("log") / "log.jsonl"
+    settings = SimulationSettings(members=200, jobs=50, days=40, seed=4)
+    path.write_bytes(b"\n".join(simulate(settings)))
+    return path
+
+
+def test_the_command_writes_a_policy_that_is_ready(log: Path, tmp_path: Path) -> None:
+    """``tune`` prints what it tried, and its file serves ``replay --policy``."""
+    out = tmp_path / "policy.toml"
+    done = hearback("tune", log, "--until", UNTIL_MS, "--out", out)
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in ("per_job.prior_precision", "per_member.half_life", "capacity", "coupled", "start"):
+        assert name in done.stdout
+    assert load_policy(out).labels == Policy().labels
+    done = hearback("train", log, "--out", tmp_path / "model")
+    done = hearback(
+        "replay", log, "--out", tmp_path / "run", "--model", tmp_path / "model", "--policy", out
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_ctrl_c_keeps_the_best_so_far(tmp_path: Path) -> None:
+    """Interrupted, ``tune`` writes the best policy so far and says so in one line."""
+    log, out = tmp_path / "big.jsonl", tmp_path / "policy.toml"
+    settings = SimulationSettings(members=800, jobs=200, days=40, seed=4, global_score=True)
+    log.write_bytes(b"\n".join(simulate(settings)))
+    # A trial says on stderr that it began, so that the signal comes in between.
+    script = (
+        "import sys, stream.backtest.tuning as t; from stream.cli import main; old = t.rehearse\n"
+        "def told(*a, **k): print('trial', file=sys.stderr, flush=True); return old(*a, **k)\n"
+        "t.rehearse = told; main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, "tune", str(log), "--until", str(UNTIL_MS), "--out", out],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ},
+    )  # fmt: skip
+    assert process.stderr is not None
+    for _ in range(3):
+        assert process.stderr.readline() == "trial\n"
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    last = stderr.strip().splitlines()[-1]
+    assert process.returncode == 130
+    assert last.startswith("hearback: interrupted; the best of the")
+    assert str(out) in last
+    assert "Traceback" not in stderr
+    load_policy(out)
+
+
+def test_policies_compare_as_values() -> None:
+    """Two equal policies are one: the tuner tries none twice."""
+    assert len({Policy(), msgspec.structs.replace(Policy())}) == 1

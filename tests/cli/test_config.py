@@ -1,0 +1,81 @@
+"""hearback config: what is in force, and whether it can be used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def run(*arguments: object, **environment: str) -> tuple[int, str, str]:
+    """Run the command as a user would; return exit code, stdout and stderr."""
+    done = subprocess.run(
+        [sys.executable, "-m", "stream.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={"PATH": "/bin", **environment},
+        cwd=Path(__file__).parents[2],
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_show_says_what_is_in_force_and_where_it_is_from(tmp_path: Path) -> None:
+    """File and environment, secrets left out; what is shown can be checked again."""
+    file = tmp_path / "hearback.toml"
+    file.write_text('[kafka]\nbroker = "kafka:9092"\n')
+    code, shown, said = run("config", "show", "--config", file, HEARBACK_GATE_MARGIN="0.05")
+    assert (code, said) == (0, "")
+    assert f'broker = "kafka:9092"  # {file}' in shown
+    assert "margin = 0.05  # HEARBACK_GATE_MARGIN" in shown
+    file.write_text(shown)
+    code, checked, _ = run("config", "check", HEARBACK_CONFIG=str(file))
+    assert code == 0
+    assert "can be used" in checked
+
+
+@pytest.mark.parametrize("command", ["show", "check"])
+def test_what_cannot_be_used_is_one_line(tmp_path: Path, command: str) -> None:
+    """Exit code 1, without a traceback."""
+    file = tmp_path / "hearback.toml"
+    file.write_text("[kafka]\nbrokers = 1\n")
+    code, _, said = run("config", command, "--config", file)
+    assert code == 1
+    assert said.count("\n") == 1
+    assert "brokers" in said
+    assert str(file) in said
+
+
+def test_a_worker_without_broker_or_model_is_bad_usage(tmp_path: Path) -> None:
+    """It says which setting to give."""
+    code, _, said = run("worker", "--broker", "k:1", "--data", tmp_path)
+    assert code == 2
+    assert "[worker] model" in " ".join(said.split())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("topics", "create"),
+        ("forget", "member", "m"),
+        ("state", "verify", "--checkpoint", "c"),
+        ("gate", "open", "all"),
+        ("produce", "LOG"),
+    ],
+)
+def test_who_talks_to_a_broker_asks_for_it_in_one_way(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """Option, variable or configuration; what is configured is used, password and all."""
+    log = tmp_path / "log.jsonl"
+    log.write_text("")
+    words = [str(log) if word == "LOG" else word for word in command]
+    code, _, said = run(*words)
+    assert code == 2
+    assert "HEARBACK_BROKER" in said
+    code, _, said = run(*words, HEARBACK_KAFKA_BROKER="k:1", HEARBACK_KAFKA_SECURITY="sasl_ssl")
+    assert code == 1
+    assert "needs sasl_mechanism" in said

@@ -1,0 +1,55 @@
+"""The demo and the broker command, as a newcomer runs them."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from confluent_kafka.admin import AdminClient
+
+from stream.events.records import TOPICS
+from tests.cli.test_history import hearback
+
+
+def test_demo_ends_with_a_summary(tmp_path: Path) -> None:
+    """The demo runs to its summary, over the rests of an earlier one, and touches no other."""
+    out = tmp_path / "demo"
+    out.mkdir()
+    for rest in (".hearback-demo", "worker.log"):
+        (out / rest).write_text("of an earlier demo")
+    done = hearback("demo", "--out", out, "--seconds", "5", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for text in ("answered in the end", "AUC", "global only", "p50", "member m", "job j", "Files"):
+        assert text in done.stdout
+    log = (out / "worker.log").read_text()
+    assert "Traceback" not in log
+    assert "of an earlier demo" not in log
+    foreign = tmp_path / "mine"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("precious")
+    done = hearback("demo", "--out", foreign)
+    assert done.returncode == 1
+    assert "name another folder" in done.stderr
+    assert (foreign / "thesis.txt").read_text() == "precious"
+
+
+def test_broker_prints_its_address_and_stops_on_a_signal() -> None:
+    """``hearback broker`` has all topics, warns that it keeps nothing, and ends with code 0."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stream.cli", "broker", "--partitions", "3"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    address = process.stdout.readline().strip()
+    found = AdminClient({"bootstrap.servers": address, "log_level": 0}).list_topics(timeout=10)
+    assert {topic: len(found.topics[topic].partitions) for topic in TOPICS} == dict.fromkeys(
+        TOPICS, 3
+    )
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "keeps nothing" in said

@@ -1,0 +1,135 @@
+"""The policy file: defaults, every key, and clear refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stream.configuration.policy_file import format_policy, load_policy, parse_policy
+from stream.errors import ConfigError
+from stream.policy import (
+    DAY_MS,
+    MAX_ENTITY_BYTES,
+    EffectSettings,
+    GateSettings,
+    LabelPolicy,
+    Policy,
+)
+
+
+def test_empty_file_is_the_defaults() -> None:
+    """Every key is optional."""
+    assert parse_policy("") == Policy() == load_policy(None)
+
+
+def test_every_key_is_read() -> None:
+    """Each setting of the file ends up in the policy."""
+    policy = parse_policy(
+        """
+        [labels]
+        positive_actions = ["finished"]
+        negative_actions = ["dropped"]
+        neutral_actions = []
+        window = "30d"
+        later_response = "off"
+        min_age = "2h"
+        job_closed = false
+        allowed_lateness = "10m"
+        orphan_ttl = "2d"
+        [effects.per_member]
+        prior_precision = 0.5
+        half_life = "off"
+        capacity = 16
+        open_limit = 64
+        full_up_to = 8
+        coupled = false
+        [effects.per_job]
+        half_life = "7d"
+        """
+    )
+    labels = policy.labels
+    assert labels.positive_actions == {"finished"}
+    assert labels.negative_actions == frozenset({"dropped"})
+    assert not labels.neutral_actions
+    assert (labels.window_ms, labels.min_age_ms) == (30 * DAY_MS, 7_200_000)
+    assert not labels.later_response
+    assert not labels.job_closed
+    assert (labels.allowed_lateness_ms, labels.orphan_ttl_ms) == (600_000, 2 * DAY_MS)
+    member = policy.per_member
+    assert (member.prior_precision, member.half_life_ms, member.capacity) == (0.5, None, 16)
+    assert (member.open_limit, member.full_up_to, member.coupled) == (64, 8, False)
+    assert policy.per_job.half_life_ms == 7 * DAY_MS
+
+
+def test_limits_are_lowered_for_many_features() -> None:
+    """An entity's value stays under 512 KiB; a block of which hardly an example fits is refused."""
+    plain = EffectSettings()
+    assert plain.fitted(16) is plain
+    many = plain.fitted(1000)
+    assert (many.capacity + many.open_limit + 64) * (4 * 1000 + 96) <= MAX_ENTITY_BYTES
+    assert many.capacity >= 1
+    with pytest.raises(ConfigError, match="too many"):
+        plain.fitted(10_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[labels]\nwindows = '1d'", "windows"),
+        ("[labels]\nwindow = '14 fortnights'", "window"),
+        ("[labels]\nwindow = 14", "window"),
+        ("[labels]\nwindow = '0'", "window"),
+        ("[labels]\nnegative_actions = ['message']", "message"),
+        ("[labels]\npositive_actions = []", "positive_actions"),
+        ("[labels]\norphan_ttl = '1m'", "orphan_ttl"),
+        ("[labels]\nmin_age = '15d'", "min_age"),
+        ("[effects.per_member]\nprior_precision = 0", "prior_precision"),
+        ("[effects.per_member]\ncapacity = 0", "capacity"),
+        ("[effects.per_job]\nhalf_life = '0'", "half_life"),
+        ("[effects.per_cat]\n", "per_cat"),
+        ("labels = [", "TOML"),
+    ],
+)
+def test_refusals_name_the_key(text: str, says: str, tmp_path: Path) -> None:
+    """A bad policy is one line that names the file and the key."""
+    path = tmp_path / "policy.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=says) as caught:
+        load_policy(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    """A policy that is not there is a clear error, not the defaults."""
+    with pytest.raises(ConfigError, match="No such file"):
+        load_policy(tmp_path / "none.toml")
+
+
+def test_a_written_policy_comes_back_equal() -> None:
+    """What ``format_policy`` writes is read back as the same policy, strange actions too."""
+    policy = Policy(
+        labels=LabelPolicy(
+            positive_actions=frozenset({'say "yes"', "naïve\\", "tab\t", "del\x7f"}),
+            window_ms=36 * 3_600_000,
+            later_response=False,
+        ),
+        per_member=EffectSettings(prior_precision=1e-6, half_life_ms=None, coupled=False),
+        per_job=EffectSettings(
+            prior_precision=0.1 + 0.2, half_life_ms=5_400_000, capacity=7, entity_ttl_ms=99 * DAY_MS
+        ),
+        gate=GateSettings(enabled=False, age_ms=2 * DAY_MS, applications=5, margin=0.5),
+    )
+    assert parse_policy(format_policy(policy)) == policy
+    assert parse_policy(format_policy(Policy())) == Policy()
+
+
+def test_entities_stay_for_four_windows_at_least() -> None:
+    """A shorter ``entity_ttl`` is refused: labels of their applications may still come."""
+    assert (
+        parse_policy('[effects.per_job]\nentity_ttl = "56d"').per_job.entity_ttl_ms == 56 * DAY_MS
+    )
+    assert parse_policy('[effects.per_job]\nentity_ttl = "off"').per_job.entity_ttl_ms is None
+    with pytest.raises(ConfigError, match=r"per_job\] entity_ttl must be at least 4 .* 56d"):
+        parse_policy('[effects.per_job]\nentity_ttl = "55d"')

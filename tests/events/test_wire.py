@@ -1,0 +1,194 @@
+"""The wire: round trips, and a reason for everything that cannot be used."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.errors import DEAD_LETTER_REASONS, EventError
+from stream.events import wire
+from stream.events.structs import (
+    Application,
+    Clock,
+    Coefficients,
+    Label,
+    ScoredApplication,
+    Watermark,
+)
+from stream.units import MAX_TIME_MS
+from tests import kit
+from tests.kit import SPACE
+
+GOOD = (
+    '{"type":"application","application_id":"a1","member_id":"m1","job_id":"j1",'
+    '"event_time_ms":1491021494000,'
+    '"features":{"global":[0.5],"per_member":[1.0,0.2],"per_job":[1]}}'
+)
+ENGAGED = (
+    '{"type":"engagement","engagement_id":"e1","application_id":"a1","member_id":"m1",'
+    '"job_id":"j1","event_time_ms":1491121494000,"action":"message"}'
+)
+
+REFUSED: list[tuple[str, bytes, str]] = [
+    ("nothing", b"", "malformed"),
+    ("not JSON", b"hello", "malformed"),
+    ("half a message", GOOD[:50].encode(), "malformed"),
+    ("not an object", b"[1]", "malformed"),
+    ("not UTF-8", GOOD.replace("m1", "\xff").encode("latin-1"), "malformed"),
+    ("half a surrogate", GOOD.replace('"m1"', '"\\ud800"').encode(), "malformed"),
+    ("too deep", b'{"x":' * 40_000, "malformed"),
+    ("no type", GOOD.replace('"type":"application",', "").encode(), "unknown_type"),
+    ("another type", GOOD.replace('"application",', '"like",').encode(), "unknown_type"),
+    ("a type that is no text", GOOD.replace('"application",', "3,").encode(), "unknown_type"),
+    ("no action", ENGAGED.replace(',"action":"message"', "").encode(), "unknown_action"),
+    ("an empty action", ENGAGED.replace('"message"', '""').encode(), "unknown_action"),
+    ("no id", GOOD.replace('"member_id":"m1",', "").encode(), "invalid_id"),
+    ("an empty id", GOOD.replace('"m1"', '""').encode(), "invalid_id"),
+    ("a number as id", GOOD.replace('"m1"', "7").encode(), "invalid_id"),
+    ("a long id", GOOD.replace('"m1"', f'"{"x" * 257}"').encode(), "invalid_id"),
+    ("no time", GOOD.replace('"event_time_ms":1491021494000,', "").encode(), "invalid_time"),
+    ("a negative time", GOOD.replace("1491021494000", "-1").encode(), "invalid_time"),
+    ("a time beyond 9999", GOOD.replace("1491021494000", "9" * 18).encode(), "invalid_time"),
+    ("a time as text", GOOD.replace("1491021494000", '"now"').encode(), "invalid_time"),
+    ("half a millisecond", GOOD.replace("1491021494000", "1.5").encode(), "invalid_time"),
+    ("no features", GOOD.replace(',"features":', ',"other":').encode(), "invalid_features"),
+    ("a block missing", GOOD.replace('"per_job":[1]', '"x":[1]').encode(), "invalid_features"),
+    ("too few numbers", GOOD.replace("[1.0,0.2]", "[1.0]").encode(), "invalid_features"),
+    ("too many numbers", GOOD.replace("[1.0,0.2]", "[1,2,3]").encode(), "invalid_features"),
+    ("text among numbers", GOOD.replace("0.2", '"x"').encode(), "invalid_features"),
+    ("NaN", GOOD.replace("0.2", "NaN").encode(), "invalid_features"),
+    ("Infinity", GOOD.replace("0.2", "-Infinity").encode(), "invalid_features"),
+    ("beyond float64", GOOD.replace("0.2", "1e400").encode(), "invalid_features"),
+    ("beyond float32", GOOD.replace("0.2", "1e39").encode(), "invalid_features"),
+    ("an unknown name", GOOD.replace("[1.0,0.2]", '{"m9":1}').encode(), "invalid_features"),
+    ("no global block", GOOD.replace('"global":[0.5],', "").encode(), "invalid_features"),
+    (
+        "a score that is text",
+        GOOD.replace('"features"', '"global_score":"x","features"').encode(),
+        "invalid_features",
+    ),
+    ("too large", GOOD.replace("m1", "m" * 300_000).encode(), "too_large"),
+]
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"), [row[1:] for row in REFUSED], ids=[r[0] for r in REFUSED]
+)
+def test_what_cannot_be_used_has_a_reason(raw: bytes, reason: str) -> None:
+    """Malformed input raises an event error with the right reason and one short line."""
+    with pytest.raises(EventError) as caught:
+        wire.decode_event(raw, SPACE)
+    assert caught.value.reason == reason
+    assert reason in DEAD_LETTER_REASONS
+    assert len(str(caught.value)) <= 300
+    assert "\n" not in str(caught.value)
+
+
+def test_lists_and_names_are_the_same_vector() -> None:
+    """A block by names equals the list in the model's order; absent names are 0."""
+    by_list = wire.decode_event(GOOD.replace("[1.0,0.2]", "[0,0.2]").encode(), SPACE)
+    by_name = wire.decode_event(GOOD.replace("[1.0,0.2]", '{"m1":0.2}').encode(), SPACE)
+    assert by_list == by_name
+    assert isinstance(by_list, Application)
+    assert wire.numbers(by_list.features.per_member) == [0.0, float(np.float32(0.2))]
+
+
+def test_a_global_score_stands_in_for_the_global_block() -> None:
+    """With ``global_score`` the global block may be absent."""
+    event = wire.decode_event(
+        GOOD.replace('"global":[0.5],', "")
+        .replace('"features"', '"global_score":-1.5,"features"')
+        .encode(),
+        SPACE,
+    )
+    assert isinstance(event, Application)
+    assert (event.global_score, event.features.global_) == (-1.5, None)
+
+
+def test_unknown_fields_are_ignored() -> None:
+    """Top-level fields that nobody knows change nothing."""
+    assert wire.decode_event(GOOD.replace('"type"', '"new":{"x":[1]},"type"').encode(), SPACE) == (
+        wire.decode_event(GOOD.encode(), SPACE)
+    )
+
+
+def test_channel_and_terms_are_carried() -> None:
+    """Channel and terms arrive in the event and travel on."""
+    raw = GOOD.replace('"features"', '"channel":"search","terms":{"skill":["sql"]},"features"')
+    event = wire.decode_event(raw.encode(), SPACE)
+    assert isinstance(event, Application)
+    scored = ScoredApplication(event, 0.25, 3, 99)
+    back = wire.decode_by_job(wire.encode_by_job(scored), SPACE)
+    assert back == scored
+    assert isinstance(back, ScoredApplication)
+    assert (back.application.channel, back.application.terms) == ("search", {"skill": ["sql"]})
+
+
+@given(
+    st.builds(
+        kit.application,
+        st.text(st.characters(codec="utf-8"), min_size=1, max_size=20),
+        st.integers(0, MAX_TIME_MS),
+        job=st.text(st.characters(codec="utf-8"), min_size=1, max_size=20),
+        member=st.text(st.characters(codec="utf-8"), min_size=1, max_size=20),
+        score=st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False)),
+    )
+)
+def test_events_survive_the_wire(event: Application) -> None:
+    """Any application is read back as it was sent."""
+    assert wire.decode_event(kit.to_json(event), SPACE) == event
+
+
+def test_clock_watermark_label_and_coefficients_survive_the_wire() -> None:
+    """Every message of our own is read back as it was sent."""
+    assert wire.decode_event(wire.encode_clock(5), SPACE) == Clock(5)
+    for mark in (Watermark(3, None, False), Watermark(0, 7, True)):
+        assert wire.decode_by_job(wire.encode_watermark(mark), SPACE) == mark
+    label = Label(
+        application_id="a",
+        member_id="m",
+        job_id="j",
+        label=1,
+        kind="positive",
+        previous=None,
+        rule=None,
+        final=True,
+        weight=1.0,
+        application_time_ms=1,
+        evidence_time_ms=None,
+        label_time_ms=2,
+        model_version="v",
+        per_member=kit.TWO,
+        per_job=kit.ONE,
+        global_score=-1.5,
+        member_score=math.pi,
+        job_score=1e-300,
+        channel=None,
+        terms={"title": ["x"]},
+    )
+    assert wire.decode_label(wire.encode_label(label), SPACE) == label
+    message = msgspec.json.decode(wire.encode_label(label))
+    assert (message["type"], message["features"]["per_member"]) == ("label", [1.0, 0.5])
+    coefficients = Coefficients(
+        effect="per_member",
+        entity_id="m",
+        model_version="v",
+        mean=[0.1],
+        variance=[0.2],
+        examples=3,
+        event_time_ms=4,
+    )
+    assert wire.decode_coefficients(wire.encode_coefficients(coefficients)) == coefficients
+    assert wire.coefficients_key("per_member", "m") == b"per_member:m"
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_raise_anything_but_event_errors(raw: bytes) -> None:
+    """Random bytes are refused as events, never with another exception."""
+    with pytest.raises(EventError):
+        wire.decode_event(raw, SPACE)

@@ -1,0 +1,157 @@
+"""Held-out quality of a global model, and the comparison with the one before it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, roc_auc_score
+
+from producers.simulate import simulate
+from producers.truth import SimulationSettings
+from stream.cli import main
+from stream.errors import ModelError
+from stream.logs.files import write_lines
+from stream.model.held_out import Fit, check_not_worse, hold_out
+from stream.model.linear import GlobalModel, Manifest, load_model
+from stream.model.training import fit_logistic
+from stream.policy import DAY_MS
+
+NAMES = ["one", "x", "noise"]
+WINDOW_MS = 14 * DAY_MS
+Data = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    """A hundred days of applications, shuffled, that depend on x."""
+    rng = np.random.default_rng(3)
+    X = np.column_stack([np.ones(4000), rng.normal(size=(4000, 2))])
+    y = (rng.random(4000) < 1 / (1 + np.exp(1.0 - X[:, 1]))).astype(np.int64)
+    times_ms = rng.integers(0, 100 * DAY_MS, 4000)
+    return X, y, times_ms
+
+
+def other(coefficients: list[float], names: list[str] = NAMES, until_ms: int = 0) -> GlobalModel:
+    """Return a model from before."""
+    manifest = Manifest(
+        format=1,
+        model_version="before",
+        features={"global": names, "per_member": ["m"], "per_job": ["j"]},
+        trained_from_ms=0,
+        trained_until_ms=until_ms,
+        applications=1,
+        positives=1,
+        regularisation=1.0,
+        sha256="",
+    )
+    return GlobalModel(manifest, np.array(coefficients))
+
+
+def always(*coefficients: float) -> Fit:
+    """Return a fit that does not look."""
+    return lambda *_: np.array(coefficients)
+
+
+def test_the_newest_fifth_is_judged_by_what_was_known_before_it(data: Data) -> None:
+    """AUC and log loss are scikit-learn's, of a model that saw only windows that had passed."""
+    X, y, times_ms = data
+    judged = hold_out(X, y, times_ms, WINDOW_MS, NAMES, fit_logistic)
+    assert judged is not None
+    found = judged.held_out
+    newest = times_ms >= found.from_ms
+    assert found.applications == newest.sum() == 800
+    assert found.positives == y[newest].sum()
+    older = times_ms + WINDOW_MS <= found.from_ms
+    assert older.sum() < 3200 - 400  # a window lies between the two
+    untyped: Any = LogisticRegression
+    oracle = untyped().fit(X[older][:, 1:], y[older])
+    p = oracle.predict_proba(X[newest][:, 1:])[:, 1]
+    assert found.auc == pytest.approx(roc_auc_score(y[newest], p), abs=1e-3)
+    assert found.log_loss == pytest.approx(log_loss(y[newest], p), abs=1e-3)
+    check_not_worse(
+        hold_out(X, y, times_ms, WINDOW_MS, NAMES, fit_logistic, other([0, 0, 1])),
+        Path("before"),
+        0.0,
+    )
+
+
+def test_a_worse_model_is_refused_in_one_line(data: Data) -> None:
+    """By AUC, by log loss, or by neither where the margin allows it."""
+    X, y, times_ms = data
+    truth = other([-1.0, 1.0, 0.0])
+    blind = hold_out(X, y, times_ms, WINDOW_MS, NAMES, always(-1.0, 0.0, 0.1), truth)
+    with pytest.raises(ModelError, match=r"is worse than old, by more than 0\.005, on 800") as said:
+        check_not_worse(blind, Path("old"), 0.005)
+    assert "\n" not in str(said.value)
+    shifted = hold_out(X, y, times_ms, WINDOW_MS, NAMES, always(1.0, 1.0, 0.0), truth)
+    with pytest.raises(ModelError, match="log loss"):
+        check_not_worse(shifted, Path("old"), 0.005)
+    check_not_worse(blind, Path("old"), 0.5)
+
+
+def test_only_what_the_model_before_has_not_seen_is_compared(data: Data) -> None:
+    """Applications that the old model was trained on would flatter it."""
+    X, y, times_ms = data
+    old = other([-1.0, 1.0], ["one", "x"], until_ms=105 * DAY_MS)
+    judged = hold_out(X, y, times_ms, WINDOW_MS, NAMES, fit_logistic, old)
+    assert judged is not None
+    assert judged.before is not None
+    unseen = times_ms + WINDOW_MS > 105 * DAY_MS
+    assert judged.compared == unseen.sum() < judged.held_out.applications
+    assert judged.before.auc == pytest.approx(roc_auc_score(y[unseen], X[unseen, 1]))
+    all_seen = other([0.0], ["one"], until_ms=200 * DAY_MS)
+    with pytest.raises(ModelError, match="nothing to compare on"):
+        hold_out(X, y, times_ms, WINDOW_MS, NAMES, fit_logistic, all_seen)
+    with pytest.raises(ModelError, match="such as gone"):
+        hold_out(X, y, times_ms, WINDOW_MS, NAMES, fit_logistic, other([0.0], ["gone"]))
+
+
+def test_too_little_is_not_judged(data: Data) -> None:
+    """A log that is hardly longer than the window says nothing; a gate does not let it pass."""
+    X, y, times_ms = data
+    assert hold_out(X[:10], y[:10], times_ms[:10], WINDOW_MS, NAMES, fit_logistic) is None
+    short = times_ms // 10
+    judged = hold_out(X, y, short, WINDOW_MS, NAMES, fit_logistic)
+    assert judged is None
+    with pytest.raises(ModelError, match="cannot be told"):
+        check_not_worse(judged, Path("old"), 0.0)
+
+
+def test_train_reports_and_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command tells what was held out, keeps it in the manifest, and fails on a worse model."""
+    log = tmp_path / "log.jsonl"
+    settings = SimulationSettings(seed=5, members=500, jobs=60, days=60)
+    write_lines(log, simulate(settings))
+
+    def train(*arguments: object) -> int:
+        given = ["hearback", "train", str(log), *map(str, arguments)]
+        monkeypatch.setattr("sys.argv", given)
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code or 0)
+
+    middle = settings.start_ms + 45 * DAY_MS
+    assert train("--out", tmp_path / "old", "--until", middle) == 0
+    assert "held out: " in capsys.readouterr().out
+    kept = load_model(tmp_path / "old").manifest.held_out
+    assert kept is not None
+    assert kept.auc is not None
+    compare = ("--out", tmp_path / "new", "--not-worse-than", tmp_path / "old")
+    assert train(*compare, "--margin", 0.5) == 0
+    assert "that the model before has not seen" in capsys.readouterr().out
+    manifest = msgspec.json.decode((tmp_path / "new" / "manifest.json").read_bytes())
+    assert manifest["held_out"]["applications"] > 100
+    monkeypatch.setattr("stream.model.training.fit_logistic", lambda X, _: np.full(X.shape[1], 3.0))
+    assert train("--out", tmp_path / "worse", "--not-worse-than", tmp_path / "old") == 1
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert "is worse than" in said[0]
+    assert not (tmp_path / "worse").exists()

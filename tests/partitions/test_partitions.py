@@ -1,0 +1,334 @@
+"""Partitions: routing, channels, dead letters and poison, in a market without a broker."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.errors import MisroutedProducerError, StateError
+from stream.events import wire
+from stream.events.partitioner import partition_of
+from stream.events.records import (
+    APPLICATIONS,
+    APPLICATIONS_BY_JOB,
+    COEFFICIENTS,
+    DEAD_LETTERS,
+    ENGAGEMENTS,
+    LABELS,
+)
+from stream.events.structs import ScoredApplication, Watermark
+from stream.partitions.job import JobPartition
+from stream.partitions.progress import load_identity
+from stream.policy import LabelPolicy, Policy
+from stream.stages.job import JobStage
+from stream.state.overlay import Overlay
+from tests import kit, oracle
+from tests.kit import Market, TestEvent, application, closing, engagement, last_labels
+from tests.labels.bench import LATENESS, W, arrivals
+
+POLICY = Policy(labels=LabelPolicy(window_ms=W, allowed_lateness_ms=LATENESS, orphan_ttl_ms=10_000))
+
+
+def reasons(market: Market) -> list[str]:
+    """Reasons of the dead letters sent so far."""
+    return [
+        dict(message.headers)["reason"].decode()
+        for message in market.sent
+        if message.topic == DEAD_LETTERS
+    ]
+
+
+@given(arrivals(), st.integers(1, 3), st.randoms(use_true_random=False), st.booleans())
+def test_final_labels_do_not_depend_on_the_interleaving(
+    events: list[TestEvent], partitions: int, random: Random, restarts: bool
+) -> None:
+    """Whoever runs when, and restarts in between: final labels are the oracle's, none repeated."""
+    market = Market(POLICY, partitions)
+    market.produce(events)
+    market.clock(20_000)
+    for _ in range(40):
+        stage = random.choice(["member", "job"])
+        number = random.randrange(partitions)
+        topic = random.choice(market.partitions[stage, number].topics)
+        market.now_ms += random.choice([0, 400, 1100])
+        market.step(stage, number, topic, random.choice([1, 2, 5]))
+        if random.random() < 0.3:
+            market.tick(stage, number)
+        if restarts and random.random() < 0.1:
+            market.restart(stage, number)
+    market.run()
+    wanted = oracle.verdicts(events, window_ms=W, watermark_ms=20_000)
+    labels = market.labels()
+    assert last_labels(labels) == wanted
+    emitted = [(x.job_id, x.application_id, x.kind, x.final) for x in labels]
+    assert len(emitted) == len(set(emitted))
+
+
+def test_a_fast_member_partition_does_not_close_windows_for_a_slow_one() -> None:
+    """Applications far ahead from one partition wait for the other's: nothing is late."""
+    market = Market(POLICY, 2)
+    members = {partition_of(f"m{n}".encode(), 2): f"m{n}" for n in range(20)}
+    job = next(f"j{n}" for n in range(20) if partition_of(f"j{n}".encode(), 2) == 0)
+    slow = application("slow", 0, job=job, member=members[0])
+    fast = application("fast", 50_000, job=job, member=members[1])
+    market.produce([slow, fast, engagement("e", "slow", 10, job=job, member=members[0])])
+    market.step("member", 1, APPLICATIONS, 10)
+    market.step("job", 0, APPLICATIONS_BY_JOB, 10)
+    market.step("job", 0, ENGAGEMENTS, 10)
+    market.step("member", 0, APPLICATIONS, 10)
+    market.step("job", 0, APPLICATIONS_BY_JOB, 10)
+    assert last_labels(market.labels()) == {(job, "slow"): (1, "positive", True)}
+
+
+def test_labels_go_back_to_the_partition_of_their_application() -> None:
+    """A label lands in the partition its application was read from, and its member learns it."""
+    market = Market(POLICY, 3)
+    market.produce([application("a", 10, member="m7"), engagement("e", "a", 20, member="m7")])
+    market.run()
+    home = partition_of(b"m7", 3)
+    assert len(market.topics[LABELS, home]) == 1
+    keys = {message.key for message in market.sent if message.topic == COEFFICIENTS}
+    assert keys == {b"per_member:m7", b"per_job:j"}
+
+
+def test_stray_records_are_misrouted() -> None:
+    """No key, another key, another partition: dead letters, the rest goes on."""
+    market = Market(POLICY, 2)
+    raw = kit.to_json(application("a", 10))
+    home = partition_of(b"m-a", 2)
+    market.append(APPLICATIONS, home, None, raw)
+    market.append(APPLICATIONS, home, b"a", raw)
+    market.append(APPLICATIONS, 1 - home, b"m-a", raw)
+    market.append(APPLICATIONS, home, b"m-a", raw)
+    market.run()
+    assert reasons(market) == ["misrouted"] * 3
+    assert sum(p.events["application"] for p in market.partitions.values()) == 2  # both stages
+
+
+def test_a_producer_with_another_partitioner_stops_the_worker() -> None:
+    """Thirty stray records of the first hundred stop the partition in words, nothing is lost."""
+    market = Market(POLICY, 2)
+    for number in range(100):
+        app = application(f"a{number}", number)
+        key = app.member_id.encode()
+        market.append(APPLICATIONS, 0, key, kit.to_json(app))
+    with pytest.raises(MisroutedProducerError, match="murmur2_random"):
+        market.step("member", 0, APPLICATIONS, 1000)
+    assert market.sent == []
+    assert market.partitions["member", 0].position(APPLICATIONS) is None
+
+
+def test_what_does_not_belong_is_a_dead_letter() -> None:
+    """Wrong types for the topic, far futures and tombstones have reasons."""
+    market = Market(POLICY, 1)
+    ahead = kit.NOW_MS + 25 * 3_600_000
+    market.append(APPLICATIONS, 0, b"j", kit.to_json(engagement("e", "a", 10)))
+    market.append(ENGAGEMENTS, 0, b"m-a", kit.to_json(application("a", 10)))
+    market.append(APPLICATIONS, 0, b"m-b", kit.to_json(application("b", ahead)))
+    market.append(APPLICATIONS, 0, None, wire.encode_clock(ahead))
+    market.append(APPLICATIONS, 0, b"m-c", None)
+    market.run()
+    assert sorted(reasons(market)) == [
+        "invalid_time",
+        "invalid_time",
+        "malformed",
+        "unknown_type",
+        "unknown_type",
+    ]
+
+
+def test_a_dead_letter_keeps_bytes_and_origin() -> None:
+    """A dead letter carries key, at most 64 KiB of the value, and where it was read."""
+    market = Market(POLICY, 1)
+    market.append(ENGAGEMENTS, 0, b"k", b"x" * 300_000)
+    market.run()
+    (letter,) = [message for message in market.sent if message.topic == DEAD_LETTERS]
+    assert (letter.key, letter.value) == (b"k", b"x" * 65536)
+    headers = dict(letter.headers)
+    assert headers.pop("message")
+    assert headers == {
+        "reason": b"too_large",
+        "topic": b"engagements",
+        "partition": b"0",
+        "offset": b"0",
+        "size": b"300000",
+        "truncated": b"true",
+    }
+
+
+def test_a_poisonous_record_is_set_aside_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record on which a stage raises becomes a dead letter; its neighbours are unharmed."""
+    original = JobStage.application
+
+    def explode(self: JobStage, scored: ScoredApplication, mark: int | None) -> object:
+        if scored.application.application_id == "b":
+            raise ZeroDivisionError("boom")
+        return original(self, scored, mark)
+
+    monkeypatch.setattr(JobStage, "application", explode)
+    market = Market(POLICY, 1)
+    market.produce([application(name, 10) for name in "abc"])
+    market.produce([engagement(f"e{name}", name, 20) for name in "ac"])
+    market.clock(20_000)
+    market.run()
+    assert reasons(market) == ["poison"]
+    assert last_labels(market.labels()).keys() == {("j", "a"), ("j", "c")}
+    job = market.partitions["job", 0]
+    assert job.events == {"application": 2, "engagement": 2, "clock": 1}
+    assert job.dead_letters == {"poison": 1}
+    assert load_identity(market.stores["job", 0]) is not None
+
+
+def test_a_rollback_takes_back_what_was_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strays and expired orphans of a batch that is redone count once."""
+    monkeypatch.setattr(JobStage, "job_event", lambda *_: 1 / 0)
+    market = Market(POLICY, 1)
+    for number in range(20):
+        stray = engagement(f"s{number}", "a", 10)
+        market.append(ENGAGEMENTS, 0, b"stray", kit.to_json(stray))
+    market.produce([engagement("orphan", "nobody", 10), application("a", 20)])
+    market.produce([closing("x", 20)])
+    market.run()
+    market.clock(30_000)
+    market.run()
+    assert sorted(reasons(market)) == ["misrouted"] * 20 + ["poison", "unmatched"]
+
+
+def test_a_trickle_is_not_idle() -> None:
+    """An input that brings a record now and then never counts as idle."""
+    market = Market(POLICY, 1, idle_timeout_ms=5_000)
+    for number in range(12):
+        market.produce([application(f"a{number}", 1000), engagement(f"e{number}", "x", 1000)])
+        market.run()
+        market.now_ms += 1000
+    assert market.partitions["job", 0].watermark_ms == 1000 - LATENESS
+    for _ in range(7):
+        market.now_ms += 1000
+        market.run()
+    assert (market.partitions["job", 0].watermark_ms or 0) > 1000
+
+
+def test_a_refused_application_brings_its_partitions_watermark() -> None:
+    """A conflict is set aside, but the watermark that it travelled with counts."""
+    market = Market(POLICY, 1)
+    market.produce([application("a", 100)])
+    market.produce([application("a", 5000)])
+    market.append(ENGAGEMENTS, 0, None, wire.encode_clock(20_000))
+    for topic, stage in (
+        (APPLICATIONS, "member"),
+        (APPLICATIONS_BY_JOB, "job"),
+        (ENGAGEMENTS, "job"),
+    ):
+        market.step(stage, 0, topic, 100)
+    assert reasons(market) == ["conflict"]
+    assert market.partitions["job", 0].watermark_ms == 5000 - LATENESS
+
+
+def test_labels_of_another_model_are_set_aside() -> None:
+    """A label that another model's worker left in the topic is not learned."""
+    market = Market(POLICY, 1)
+    market.produce([application("a", 10), engagement("e", "a", 20)])
+    market.run()
+    old = market.topics[LABELS, 0][0]
+    value = (old.value or b"").replace(b"test-model", b"elder-model")
+    market.append(LABELS, 0, old.key, value)
+    market.run()
+    assert reasons(market) == ["other_model"]
+
+
+def test_messages_of_our_own_may_grow() -> None:
+    """An application near the limit grows on its way and arrives; one far too large does not."""
+    market = Market(POLICY, 1)
+    raw = kit.to_json(application("a", 10)).replace(
+        b'"terms":null', b'"terms":{"skill":["' + b"x" * 261_000 + b'"]}'
+    )
+    market.append(APPLICATIONS, 0, b"m-a", raw)
+    market.produce([engagement("e", "a", 20)])
+    market.run()
+    assert reasons(market) == []
+    assert len(market.labels()) == 1
+
+
+def test_records_below_the_position_are_skipped() -> None:
+    """A batch that is delivered again changes nothing and sends nothing."""
+    market = Market(POLICY, 1)
+    market.produce([application("a", 10)])
+    records = market.topics[APPLICATIONS, 0]
+    market.step("member", 0, APPLICATIONS, 10)
+    sent = len(market.sent)
+    market.restart("member", 0)
+    units = list(market.partitions["member", 0].process(APPLICATIONS, records, 1, kit.NOW_MS))
+    assert units == []
+    assert len(market.sent) == sent
+
+
+def test_the_first_position_is_state_even_without_records() -> None:
+    """A group that has read an aborted transaction has state that says so; later ones can wait."""
+    market = Market(POLICY, 1)
+    member = market.partitions["member", 0]
+    assert len(list(member.process(LABELS, [], 1, kit.NOW_MS))) == 1
+    assert not list(member.process(LABELS, [], 2, kit.NOW_MS))
+    assert member.position(LABELS) == 2
+
+
+def test_a_quiet_partition_is_idle_and_time_goes_on() -> None:
+    """When all inputs are idle, windows close by the wall time that passes, not before."""
+    market = Market(POLICY, 2, idle_timeout_ms=5_000)
+    market.produce([application("a", 1000)])
+    market.run()
+    assert market.labels() == []
+    for _ in range(8):
+        market.now_ms += 1000
+        market.run()
+    assert last_labels(market.labels()) == {("j", "a"): (0, "negative_conclusive", True)}
+
+
+def test_a_restarted_partition_is_not_idle_at_once() -> None:
+    """After a restart idleness is to be seen anew; the watermark stays where it was."""
+    market = Market(POLICY, 1, idle_timeout_ms=5_000)
+    market.produce([application("a", 1000), engagement("e", "a", 1500)])
+    market.run()
+    before = market.partitions["job", 0].watermark_ms
+    market.now_ms += 10**9
+    market.restart("job", 0)
+    market.tick("job", 0)
+    assert market.partitions["job", 0].watermark_ms == before == 940
+
+
+def test_bare_watermarks_are_sent_once_a_second_and_only_when_new() -> None:
+    """A job partition that was not written to for a second is told how far its source is."""
+    market = Market(POLICY, 2)
+    market.produce([application("a", 1000, member="m0")])
+    number = partition_of(b"m0", 2)
+    market.step("member", number, APPLICATIONS, 10)
+    told = partition_of(b"j", 2)
+    market.now_ms += 999
+    market.tick("member", number)
+    market.tick("member", number)
+    bare = market.topics[APPLICATIONS_BY_JOB, 1 - told]
+    assert [wire.decode_by_job(r.value or b"", kit.SPACE) for r in bare] == [
+        Watermark(number, 940, False)
+    ]
+
+
+@pytest.mark.parametrize("what", ["model", "partitions"])
+def test_a_state_of_another_model_or_partition_count_is_refused(what: str) -> None:
+    """State that was learned with another model, or for another count, is refused in words."""
+    market = Market(POLICY, 1)
+    market.produce([application("a", 10)])
+    market.run()
+    overlay = Overlay(market.stores["job", 0])
+    other = kit.model("other" if what == "model" else "test-model")
+    with pytest.raises(StateError, match="other" if what == "model" else "partitions"):
+        JobPartition(0, 2 if what == "partitions" else 1, overlay, POLICY, other, 1000)
+
+
+def test_unknown_member_partition_is_a_dead_letter() -> None:
+    """An application that claims a member partition that does not exist is set aside."""
+    market = Market(POLICY, 1)
+    market.append(APPLICATIONS_BY_JOB, 0, None, wire.encode_watermark(Watermark(7, 1, False)))
+    market.run()
+    assert reasons(market) == ["malformed"]

@@ -1,0 +1,150 @@
+"""What settles or closes very much is spread over units of work; a crash in between is harmless."""
+
+from __future__ import annotations
+
+from random import Random
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.errors import StateError
+from stream.events.records import APPLICATIONS, APPLICATIONS_BY_JOB, ENGAGEMENTS, LABELS
+from stream.labels.machine import LabelMachine
+from stream.partitions import job
+from tests import oracle
+from tests.kit import Market, TestEvent, application, closing, engagement, last_labels
+from tests.labels.bench import W, arrivals
+from tests.partitions.test_partitions import POLICY
+
+MANY = 5_000
+SHARE = 300  # steps in a unit of work
+
+
+def crowd() -> list[TestEvent]:
+    """Return many applications to one job, ten in a millisecond."""
+    return [application(f"a{number:04}", 100 + number // 10) for number in range(MANY)]
+
+
+LAST = f"a{MANY - 1:04}"
+CAUSES: dict[str, tuple[list[TestEvent], int]] = {
+    "the watermark": ([], 20_000),
+    "an answer": ([engagement("e", LAST, 700)], 0),
+    "a closing": ([closing("x", 700)], 0),
+    "an answer read before": ([engagement("e", "late", 701)], 0),
+}
+
+
+def prepared(cause: str) -> tuple[Market, list[TestEvent], str, int]:
+    """Return a market before something big, its events, and the topic and watermark to come."""
+    market = Market(POLICY, 1)
+    events = crowd()
+    market.produce(events)
+    more, watermark_ms = CAUSES[cause]
+    topic = ENGAGEMENTS
+    while market.step("member", 0, APPLICATIONS, 1000):
+        pass
+    while market.step("job", 0, APPLICATIONS_BY_JOB, 1000):
+        pass
+    if cause == "an answer read before":
+        market.produce(more)
+        market.step("job", 0, ENGAGEMENTS, 10)
+        more = [application("late", 700)]
+        market.produce(more)
+        market.step("member", 0, APPLICATIONS, 10)
+        topic = APPLICATIONS_BY_JOB
+        more = [*more, *CAUSES[cause][0]]
+    elif more:
+        market.produce(more)
+    else:
+        market.clock(watermark_ms)
+        market.step("member", 0, APPLICATIONS, 10)
+        market.now_ms += 2_000
+        market.tick("member", 0)
+        market.step("job", 0, APPLICATIONS_BY_JOB, 10)
+    return market, events + more, topic, watermark_ms
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+@pytest.mark.parametrize("flushed", [True, False])
+def test_a_crash_after_every_unit_loses_nothing(
+    cause: str, flushed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of labels come in many units; redone after a crash at each, all are there.
+
+    With the state of the last unit written each label comes once; without it that unit's come
+    again.
+    """
+    monkeypatch.setattr(job, "MOST_STEPS", SHARE)
+    market, events, topic, watermark_ms = prepared(cause)
+    crashes = 0
+    while market.stumble("job", 0, topic, 1 if flushed else 2, flushed=flushed):
+        crashes += 1
+    assert crashes >= MANY // SHARE - 2
+    market.run()
+    labels = market.labels()
+    wanted = oracle.verdicts(events, window_ms=W, watermark_ms=watermark_ms)
+    assert last_labels(labels) == {key: verdict for key, verdict in wanted.items() if verdict}
+    if flushed:
+        assert len(labels) == len({(label.application_id, label.kind) for label in labels})
+
+
+def test_a_unit_of_work_has_its_share_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many windows close at once, no unit holds more labels than its share."""
+    monkeypatch.setattr(job, "MOST_STEPS", SHARE)
+    market, _, topic, _ = prepared("the watermark")
+    log = market.topics[topic, 0]
+    units = list(market.partitions["job", 0].process(topic, log, len(log), market.now_ms))
+    sizes = [sum(message.topic == LABELS for message in unit) for unit in units]
+    assert sum(sizes) == MANY
+    assert max(sizes) == SHARE
+
+
+@given(
+    arrivals(),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.booleans(),
+    st.randoms(use_true_random=False),
+)
+def test_cuts_and_crashes_anywhere_change_nothing(
+    events: list[TestEvent], partitions: int, share: int, flushed: bool, random: Random
+) -> None:
+    """With units of a step or three and a crash after any of them: the oracle's labels."""
+    with patch.object(job, "MOST_STEPS", share):
+        market = Market(POLICY, partitions)
+        market.produce(events)
+        market.clock(20_000)
+        for _ in range(30):
+            stage = random.choice(["member", "job", "job"])
+            number = random.randrange(partitions)
+            topic = random.choice(market.partitions[stage, number].topics)
+            market.now_ms += random.choice([0, 400, 1100])
+            if random.random() < 0.5:
+                units = random.choice([1, 2, 3, 5])
+                market.stumble(stage, number, topic, units, flushed=flushed)
+            else:
+                market.step(stage, number, topic, random.choice([1, 2, 5]))
+            if random.random() < 0.3:
+                market.tick(stage, number)
+        market.run()
+    labels = market.labels()
+    assert last_labels(labels) == oracle.verdicts(events, window_ms=W, watermark_ms=20_000)
+    if flushed:
+        emitted = [(x.job_id, x.application_id, x.kind, x.final) for x in labels]
+        assert len(emitted) == len(set(emitted))
+
+
+def test_a_closing_that_fails_blames_no_record() -> None:
+    """What the watermark closes is state: when that fails, good records are no dead letters."""
+    market = Market(POLICY, 1)
+    market.produce([application("a", 100)])
+    market.clock(200)
+    market.step("member", 0, APPLICATIONS, 10)
+    market.step("job", 0, ENGAGEMENTS, 10)
+    with (
+        patch.object(LabelMachine, "close_due", side_effect=ValueError("torn")),
+        pytest.raises(StateError, match="cannot close what is due: ValueError: torn"),
+    ):
+        market.step("job", 0, APPLICATIONS_BY_JOB, 10)
