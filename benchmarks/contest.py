@@ -32,8 +32,8 @@ from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy
 from stream.quality.prequential import quality
 from stream.replay.reader import first_look
-from stream.replay.run import replay
 from stream.replay.run_folder import RunFolder, RunMetrics
+from stream.replay.single import replay
 from stream.updaters.newton import warm_up
 
 LIVE_SPEED = 10_000.0

@@ -52,9 +52,9 @@ from stream.labels.machine import LabelMachine
 from stream.model.linear import GlobalModel, Manifest
 from stream.partitions.job import MOST_STEPS, JobPartition
 from stream.policy import DAY_MS, LabelPolicy, Policy
-from stream.state.facts import StoredFacts
 from stream.state.overlay import Overlay
 from stream.state.store import RocksStore
+from stream.state.stored_facts import StoredFacts
 from stream.updaters.newton import warm_up
 
 RUNS = 4

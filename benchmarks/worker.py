@@ -63,8 +63,8 @@ from stream.logs.files import merge, write_lines
 from stream.model.linear import GlobalModel, load_model
 from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy
-from stream.replay.run import replay
 from stream.replay.run_folder import RunFolder
+from stream.replay.single import replay
 from stream.state import codec, keys
 from stream.updaters.kept import Example, Kept
 from stream.updaters.newton import warm_up

@@ -24,8 +24,8 @@ from stream.labels.changes import Scores
 from stream.logs.files import LogLine
 from stream.model.linear import NO_MODEL, GlobalModel
 from stream.policy import Policy
-from stream.replay.run import replay
 from stream.replay.run_folder import RunMetrics
+from stream.replay.single import replay
 from stream.state.store import MemoryStore, Store
 from stream.updaters.effect import Effect, EffectName
 from stream.updaters.posterior import Posterior
@@ -181,7 +181,7 @@ class Recorder:
         self.steps: list[Step] = []
         self._numbers: dict[tuple[str, str], int] = {}
 
-    def score(self, app: Application, scores: Scores) -> None:
+    def scored(self, app: Application, scores: Scores) -> None:
         """Keep an application and that it was scored now."""
         number = len(self.applications)
         self._numbers[app.job_id, app.application_id] = number

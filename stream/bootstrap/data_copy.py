@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stream.errors import ConfigError, StateError
 from stream.worker.changelog import MARK, Mark, save_mark
-from stream.worker.data_folder import DataFolder, Place
+from stream.worker.data_folder import DataFolder, PartitionId
 
 _BYTES = 8 << 20  # written at once, about
 
@@ -21,10 +21,10 @@ class DataCopy:
         self._making = path.with_name(f"{path.name}.part")
         shutil.rmtree(self._making, ignore_errors=True)  # of an attempt that was cut short
         self._folder: DataFolder | None = DataFolder(self._making, application_id)
-        self._writes: defaultdict[Place, dict[bytes, bytes | None]] = defaultdict(dict)
+        self._writes: defaultdict[PartitionId, dict[bytes, bytes | None]] = defaultdict(dict)
         self._bytes = 0
 
-    def put(self, place: Place, key: bytes, value: bytes) -> None:
+    def put(self, place: PartitionId, key: bytes, value: bytes) -> None:
         """Write an entry into a partition's store."""
         self._writes[place][key] = value
         self._bytes += len(key) + len(value)
@@ -38,7 +38,9 @@ class DataCopy:
         self._writes.clear()
         self._bytes = 0
 
-    def finish(self, own: dict[Place, list[tuple[bytes, bytes]]], marks: dict[Place, Mark]) -> None:
+    def finish(
+        self, own: dict[PartitionId, list[tuple[bytes, bytes]]], marks: dict[PartitionId, Mark]
+    ) -> None:
         """Complete all stores, and give the folder its name.
 
         Raises:

@@ -24,11 +24,11 @@ from stream.labels.facts import Deadline, Facts, Orphan
 from stream.partitions.channels import Channels
 from stream.partitions.progress import Identity, Progress, load_identity
 from stream.state import codec, keys
-from stream.state.census import Counts, census_entry
+from stream.state.census import StateCounts, census_entry
 from stream.state.deadlines import RUN, pending_deadlines, stored_run
 from stream.state.store import Store
 
-Place = tuple[str, int]
+PartitionId = tuple[str, int]
 """A stage and the number of one of its partitions."""
 
 _FIRST, _END = b"\x00", b"\xff"  # no key begins so
@@ -40,7 +40,7 @@ _STAGES = {"per_member": "member", "per_job": "job"}
 class Entry(NamedTuple):
     """A key and its value, and where they belong."""
 
-    place: Place
+    place: PartitionId
     key: bytes
     value: bytes
 
@@ -73,7 +73,7 @@ def split(stores: Iterable[Store], partitions: int) -> Iterator[Entry]:
 
     """
     deadlines = _Runs(partitions)
-    counted: defaultdict[Place, Counts] = defaultdict(Counts)
+    counted: defaultdict[PartitionId, StateCounts] = defaultdict(StateCounts)
     for store in stores:
         for key, value in store.scan(_FIRST, _END):
             family = key[0]
@@ -101,7 +101,7 @@ def split(stores: Iterable[Store], partitions: int) -> Iterator[Entry]:
             yield from deadlines.add(deadline)
     yield from deadlines.rest()
     for place, counts in counted.items():
-        if counts != Counts():
+        if counts != StateCounts():
             yield Entry(place, *census_entry(place[0], counts))
 
 
@@ -145,7 +145,7 @@ class _Runs:
         return Entry(("job", number), *stored_run(sorted(set(self._waiting.pop(number)))))
 
 
-def _home_of(effect: str, entity_id: str, partitions: int) -> Place:
+def _home_of(effect: str, entity_id: str, partitions: int) -> PartitionId:
     stage = _STAGES.get(effect)
     if stage is None:
         raise StateError(f"the run's state has an effect that is not known: {effect[:64]!r}")

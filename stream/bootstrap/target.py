@@ -38,7 +38,7 @@ from stream.worker.changelog import (
     changelog_of,
 )
 from stream.worker.crashpoints import crash_point
-from stream.worker.data_folder import Place
+from stream.worker.data_folder import PartitionId
 from stream.worker.session import session_of
 from stream.worker.topics import (
     create_topics,
@@ -111,7 +111,7 @@ class Target:
     # -- before ------------------------------------------------------------------------------
 
     @property
-    def places(self) -> list[Place]:
+    def places(self) -> list[PartitionId]:
         """All partitions of both stages."""
         return [(stage, number) for stage in STAGES for number in range(self.partitions)]
 
@@ -281,7 +281,7 @@ class Target:
 
     # -- meanwhile ---------------------------------------------------------------------------
 
-    def put(self, place: Place, key: bytes, value: bytes) -> None:
+    def put(self, place: PartitionId, key: bytes, value: bytes) -> None:
         """Write an entry into a partition's changelog."""
         stage, number = place
         self._send(self._changelogs[stage], number, key, value)
@@ -346,14 +346,16 @@ class Target:
             else:
                 return
 
-    def _together(self, writes: dict[Place, list[tuple[bytes, bytes | None]]]) -> dict[Place, int]:
+    def _together(
+        self, writes: dict[PartitionId, list[tuple[bytes, bytes | None]]]
+    ) -> dict[PartitionId, int]:
         """Write into all partitions in one transaction; return the offset after each one's last."""
-        ends: dict[Place, int] = {}
+        ends: dict[PartitionId, int] = {}
         self._begin()
         for place, records in writes.items():
             stage, number = place
 
-            def delivered(error: object, message: object, place: Place = place) -> None:
+            def delivered(error: object, message: object, place: PartitionId = place) -> None:
                 if error is None:
                     ends[place] = int(getattr(message, "offset")()) + 1  # noqa: B009
 
@@ -368,7 +370,7 @@ class Target:
     # -- in the end --------------------------------------------------------------------------
 
     def own(
-        self, place: Place, identity: Identity, watermark_ms: int | None, newest_ms: int
+        self, place: PartitionId, identity: Identity, watermark_ms: int | None, newest_ms: int
     ) -> list[tuple[bytes, bytes]]:
         """What a partition says of itself: whose it is, and how far it is."""
         stage, number = place
@@ -383,11 +385,11 @@ class Target:
         )
         return [identity_entry(whose), progress_entry(progress)]
 
-    def finish(self, own: dict[Place, list[tuple[bytes, bytes]]]) -> dict[Place, int]:
+    def finish(self, own: dict[PartitionId, list[tuple[bytes, bytes]]]) -> dict[PartitionId, int]:
         """Make all partitions complete at once; return the offset after each one's last record."""
         return self._together({place: [(UNFINISHED, None), *each] for place, each in own.items()})
 
-    def mark(self, place: Place, offset: int, now_ms: int) -> Mark:
+    def mark(self, place: PartitionId, offset: int, now_ms: int) -> Mark:
         """Return the mark of a store that holds all that was written."""
         topic = self._changelogs[place[0]]
         return Mark(topic, self._ids[topic], offset, now_ms)

@@ -38,7 +38,7 @@ from stream.units import format_time, parse_time_ms
 if TYPE_CHECKING:
     from stream.backtest.judgement import Interval
     from stream.backtest.result import Backtest
-    from stream.backtest.run import Runner, Span
+    from stream.backtest.runner import Runner, Span
     from stream.model.linear import GlobalModel
 
 RESULT = "backtest.json"
@@ -102,7 +102,7 @@ def backtest(
     freshness.svg. The log is held in memory, about 2 kB for each application.
     """
     from stream.backtest.comparison import load_comparison
-    from stream.backtest.run import Runner, look_through
+    from stream.backtest.runner import Runner, look_through
     from stream.report.charts import freshness
     from stream.report.page import page, picture
     from stream.report.words import sentences

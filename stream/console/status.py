@@ -21,7 +21,7 @@ class About(msgspec.Struct, frozen=True):
     model_version: str
 
 
-class Place(msgspec.Struct, kw_only=True):
+class PartitionStatus(msgspec.Struct, kw_only=True):
     """One partition of one stage. None: not known yet."""
 
     stage: str
@@ -70,7 +70,7 @@ class Status(msgspec.Struct, kw_only=True):
     memory_bytes: int
     ready: bool
     why: str
-    places: list[Place]
+    places: list[PartitionStatus]
     events: dict[str, int]
     dead_letters: dict[str, int]
     ignored: dict[str, int]
@@ -165,12 +165,12 @@ _STAGE_OF_TOPIC = {
 }
 
 
-def _places(found: _Samples) -> list[Place]:
-    places: dict[tuple[int, str], Place] = {}
+def _places(found: _Samples) -> list[PartitionStatus]:
+    places: dict[tuple[int, str], PartitionStatus] = {}
 
-    def place(sample: _Sample, stage: str | None = None) -> Place:
+    def place(sample: _Sample, stage: str | None = None) -> PartitionStatus:
         key = int(sample.labels["partition"]), stage or sample.labels["stage"]
-        return places.setdefault(key, Place(stage=key[1], partition=key[0]))
+        return places.setdefault(key, PartitionStatus(stage=key[1], partition=key[0]))
 
     for sample in found.of("hearback_unattended_seconds"):
         place(sample).unattended_s = sample.value

@@ -1,7 +1,7 @@
 """What is remembered of a job's applications, and the book it is kept in.
 
-The machine reads and writes facts through :class:`FactBook`; :mod:`stream.state.facts` keeps them
-in the store. A fact is forgotten when a deadline passes (:class:`Deadline`).
+The machine reads and writes facts through :class:`FactBook`; :mod:`stream.state.stored_facts` keeps
+them in the store. A fact is forgotten when a deadline passes (:class:`Deadline`).
 """
 
 from __future__ import annotations

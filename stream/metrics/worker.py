@@ -140,7 +140,7 @@ class WorkerMetrics:
         self._grow(partition, "events", partition.events, self._events, stage)
         self._grow(partition, "dead", partition.dead_letters, self._dead_letters, stage)
         effect = partition.effect
-        self._grow(partition, "left", partition.left, self._left, effect.name)
+        self._grow(partition, "removed", partition.removed, self._left, effect.name)
         self._grow(partition, "refits", {effect.name: effect.refits}, self._refits)
         self._grow(partition, "newton", {effect.name: effect.newton_steps}, self._newton_steps)
         folded = {"final": effect.folded, "open": effect.overflowed}

@@ -28,9 +28,9 @@ from stream.logs.files import LogLine
 from stream.model.held_out import Judgement, hold_out
 from stream.model.linear import GlobalModel, HeldOut, Manifest, save_model
 from stream.policy import Policy
-from stream.state.facts import StoredFacts
 from stream.state.overlay import Overlay
 from stream.state.store import MemoryStore
+from stream.state.stored_facts import StoredFacts
 
 REGULARISATION = 1.0
 """Inverse strength C of the L2 penalty on standardised coefficients (scikit-learn's default)."""

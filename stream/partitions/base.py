@@ -47,7 +47,7 @@ Unit = list[Message]
 """Messages that belong together: all are sent before the overlay is flushed."""
 
 _SAVE_PROGRESS_MS = 60_000
-_MOST_LEAVING = 500  # entities looked at in one unit of work
+_MOST_EXPIRED = 500  # entities looked at in one unit of work
 
 MOST_RELEASED = 200
 """Entities that were held back and are published in one unit of work at the most."""
@@ -74,7 +74,7 @@ class Partition(ABC):
 
     Attributes:
         events: records applied, by type. dead_letters: by reason.
-        left: entities that went, by why: ``forget`` or ``entity_ttl``.
+        removed: entities, by why: ``forget`` or ``entity_ttl``.
         judged: what the scores are worth, and the gate.
 
     """
@@ -84,7 +84,7 @@ class Partition(ABC):
     outputs: ClassVar[tuple[str, ...]]
     input_topic: ClassVar[str]
     effect_name: ClassVar[EffectName]
-    counts: ClassVar[tuple[str, ...]] = ("events", "dead_letters", "left", "_routing")
+    counts: ClassVar[tuple[str, ...]] = ("events", "dead_letters", "removed", "_routing")
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Partition(ABC):
         self.partitions = partitions
         self.events: Counter[str] = Counter()
         self.dead_letters: Counter[str] = Counter()
-        self.left: Counter[str] = Counter()
+        self.removed: Counter[str] = Counter()
         self._overlay = overlay
         self._space = space
         self._policy = policy
@@ -112,7 +112,7 @@ class Partition(ABC):
         self._unsaved_since_ms: int | None = None  # a position has moved past markers alone
         self._messages: Unit = []  # of the unit of work that is being done
         self._cause_ms: dict[str, int] = {}  # entity → timestamp of the event that changed it
-        self._gone: set[str] = set()  # entities that went in this unit of work
+        self._removed_now: set[str] = set()  # entities that went in this unit of work
         self._counted: dict[str, Any] = {}
         self._now_ms = 0  # the wall clock, as passed in last
         self.judged = JudgedScores(overlay, policy, self.effect_name)
@@ -232,7 +232,7 @@ class Partition(ABC):
                 source = source_of(topic, self.number, record)
                 letter = DeadLetter(error.reason, str(error), source)
                 self._dead_letter(letter, record.timestamp_ms)
-            if self.watermark_ms != closed_ms or self.entities.some_may_leave:
+            if self.watermark_ms != closed_ms or self.entities.some_may_expire:
                 closed_ms = self.watermark_ms
                 for _ in self._closings(record.timestamp_ms):
                     yield self._end_at(topic, record.offset + 1)
@@ -273,11 +273,11 @@ class Partition(ABC):
             cause_ms = self._cause_ms[entity_id]
             if coefficients is None:
                 self._publish(entity_id, None, cause_ms)
-                self.judged.let_go(entity_id)
+                self.judged.remove(entity_id)
             elif self.judged.gate.open:
                 self._publish(entity_id, coefficients, cause_ms)
             else:
-                if entity_id in self._gone:
+                if entity_id in self._removed_now:
                     # It has come back already. What readers have of it goes all the same.
                     self._publish(entity_id, None, cause_ms)
                 self.judged.hold(entity_id)
@@ -288,7 +288,7 @@ class Partition(ABC):
                     self._publish(entity_id, self.effect.coefficients(entity_id), self._now_ms)
         messages, self._messages = self._messages, []
         self._cause_ms.clear()
-        self._gone.clear()
+        self._removed_now.clear()
         save_progress(self._overlay, self._progress)
         self._unsaved_since_ms = None
         self._keep_counts()
@@ -332,7 +332,7 @@ class Partition(ABC):
         self._overlay.discard()
         self.effect.discard()
         self._cause_ms.clear()
-        self._gone.clear()
+        self._removed_now.clear()
         self._restore(len(self._progress.channels.marks))
 
     def _dead_letter(self, letter: DeadLetter, timestamp_ms: int) -> None:
@@ -351,25 +351,25 @@ class Partition(ABC):
         since_ms = self._unsaved_since_ms
         return since_ms is not None and now_ms - since_ms >= _SAVE_PROGRESS_MS
 
-    def _leave(self, timestamp_ms: int) -> Cuts:
+    def _expire(self, timestamp_ms: int) -> Cuts:
         """Let entities go whose time is over; a cut whenever the unit of work has got its share."""
-        for count, entity_id in enumerate(self.entities.leave(self.watermark_ms, timestamp_ms), 1):
+        for count, entity_id in enumerate(self.entities.expire(self.watermark_ms, timestamp_ms), 1):
             if entity_id is not None:
-                self._went(entity_id, "entity_ttl", timestamp_ms)
-            if count % _MOST_LEAVING == 0:
+                self._removed(entity_id, "entity_ttl", timestamp_ms)
+            if count % _MOST_EXPIRED == 0:
                 yield
 
     def _forget(self, entity_id: str, event: Forget, timestamp_ms: int) -> None:
         """Let an entity go because somebody asked for it."""
         self.events["forget"] += 1
         if self.entities.forget(entity_id, event.event_time_ms, timestamp_ms):
-            self._went(entity_id, "forget", timestamp_ms)
+            self._removed(entity_id, "forget", timestamp_ms)
         else:
             self._cause_ms.setdefault(entity_id, timestamp_ms)
 
-    def _went(self, entity_id: str, why: str, timestamp_ms: int) -> None:
-        self.left[why] += 1
-        self._gone.add(entity_id)
+    def _removed(self, entity_id: str, why: str, timestamp_ms: int) -> None:
+        self.removed[why] += 1
+        self._removed_now.add(entity_id)
         self._cause_ms.setdefault(entity_id, timestamp_ms)
 
     # -- what the stages add -----------------------------------------------------------------
@@ -400,7 +400,7 @@ class Partition(ABC):
 
     def _due(self, timestamp_ms: int) -> Cuts:
         """Close what the watermark is past; ``timestamp_ms`` is that of what moved it."""
-        return self._leave(timestamp_ms)
+        return self._expire(timestamp_ms)
 
     # -- state -------------------------------------------------------------------------------
 

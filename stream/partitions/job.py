@@ -204,7 +204,7 @@ class JobPartition(Partition):
 
     def _due(self, timestamp_ms: int) -> Cuts:
         yield from self._emit(self._stage.close_due(self.watermark_ms), timestamp_ms)
-        yield from self._leave(timestamp_ms)
+        yield from self._expire(timestamp_ms)
 
     def _emit(self, steps: Steps, timestamp_ms: int) -> Cuts:
         """Send what happens; a cut whenever the unit of work has got its share."""

@@ -125,7 +125,7 @@ class JudgedScores:
             self._state.held += 1
             self._state_changed = True
 
-    def let_go(self, entity_id: str) -> None:
+    def remove(self, entity_id: str) -> None:
         """Forget that an entity waited, if it did: there is nothing of it to be published."""
         key = keys.HELD + entity_id.encode()
         if self._state.held and self._overlay.get(key) is not None:

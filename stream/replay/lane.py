@@ -31,9 +31,9 @@ from stream.model.linear import GlobalModel
 from stream.partitions.progress import save_identity
 from stream.policy import Policy
 from stream.replay.messages import Asked, Batch, Item, Lines, Output
-from stream.replay.run import MOST_HELD
 from stream.replay.run_folder import dead_letter_line, score_line
-from stream.replay.tallies import Counts, Tallies
+from stream.replay.single import MOST_HELD
+from stream.replay.tallies import RunCounts, Tallies
 from stream.stages.job import JobStage, Steps
 from stream.stages.member import MemberStage
 from stream.state.overlay import Overlay
@@ -93,7 +93,7 @@ class Lane:
         self._begin_round()
         save_identity(self._overlay, version, space, policy)
 
-    def restore(self, counts: Counts, rows: bytes) -> None:
+    def restore(self, counts: RunCounts, rows: bytes) -> None:
         """Go on from what was counted before; the store is as it was then."""
         self._tallies.restore(counts, rows, self._jobs, self._members)
 
@@ -131,16 +131,16 @@ class Lane:
             self._members.learn(label)
 
     def end(self, batch: Batch) -> None:
-        """Let go whose time is over; write the state if the batch says so, or if it must be."""
+        """Expire entities; write the state if the batch says so, or if it must be."""
         for entities in (self._jobs.entities, self._members.entities):
-            for count, _ in enumerate(entities.leave(batch.watermark_ms), 1):
+            for count, _ in enumerate(entities.expire(batch.watermark_ms), 1):
                 if count % MOST_STEPS == 0:
                     self.flush()
         full = self._jobs.effect.is_full or self._members.effect.is_full
         if batch.flush or full:
             self.flush()
         if batch.state is not None:
-            self.let_go()
+            self.drop_cached()
 
     def flush(self) -> None:
         """Refit what is stale and write everything to the store; safe from a checkpoint on."""
@@ -148,12 +148,12 @@ class Lane:
         self._members.effect.flush()
         self._overlay.flush_in_parts()
 
-    def let_go(self) -> None:
+    def drop_cached(self) -> None:
         """Keep nothing of the effects in memory; all was flushed."""
         self._jobs.effect.discard()
         self._members.effect.discard()
 
-    def counts(self) -> Counts:
+    def counts(self) -> RunCounts:
         """Return what was counted so far."""
         return self._tallies.counts(self._jobs, self._members)
 

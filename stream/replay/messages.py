@@ -21,7 +21,7 @@ import msgspec
 from stream.events.structs import Application, Engagement, Forget, JobEvent, Label, Source
 from stream.model.linear import Manifest
 from stream.policy import Policy
-from stream.replay.tallies import Counts
+from stream.replay.tallies import RunCounts
 
 
 class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -91,14 +91,14 @@ class Output(msgspec.Struct, frozen=True, array_like=True, tag=True):
 class Saved(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A share is in the checkpoint, with so many judged rows."""
 
-    counts: Counts
+    counts: RunCounts
     judged: int
 
 
 class Finished(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """What a share has counted, and its judged rows (of ``Prequential``)."""
 
-    counts: Counts
+    counts: RunCounts
     rows: bytes
 
 
@@ -132,7 +132,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     per_member: list[str]
     per_job: list[str]
     score_from_ms: int
-    counts: Counts | None = None
+    counts: RunCounts | None = None
     rows: bytes = b""
 
 

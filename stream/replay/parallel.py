@@ -21,13 +21,6 @@ from stream.logs.files import LogLine
 from stream.model.linear import NO_MODEL, GlobalModel
 from stream.policy import Policy
 from stream.quality.prequential import Prequential
-from stream.replay.checkpoints import (
-    Checkpoints,
-    Progress,
-    Share,
-    load_rows,
-    share_folder,
-)
 from stream.replay.messages import (
     Asked,
     Batch,
@@ -40,7 +33,6 @@ from stream.replay.messages import (
     Setup,
 )
 from stream.replay.reader import Read, Reader, ReaderState
-from stream.replay.run import FLUSH_EVERY
 from stream.replay.run_folder import (
     COEFFICIENTS,
     DEAD_LETTERS,
@@ -50,7 +42,15 @@ from stream.replay.run_folder import (
     RunMetrics,
     dead_letter_line,
 )
-from stream.replay.tallies import Counts, run_metrics
+from stream.replay.savepoint import (
+    Checkpoints,
+    Savepoint,
+    Share,
+    load_rows,
+    share_folder,
+)
+from stream.replay.single import FLUSH_EVERY
+from stream.replay.tallies import RunCounts, run_metrics
 from stream.replay.workers import Workers
 from stream.units import MS_PER_UNIT
 
@@ -82,7 +82,7 @@ def replay_parallel(
     close: bool = False,
     max_jump_ms: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
-    resumed: Progress | None = None,
+    resumed: Savepoint | None = None,
 ) -> RunMetrics:
     """Replay a log with several worker processes into an opened run folder.
 
@@ -147,7 +147,7 @@ class _Parallel:
         self._sent: deque[_Sent] = deque()
         self._begin_batch()
 
-    def count_dead(self, progress: Progress) -> None:
+    def count_dead(self, progress: Savepoint) -> None:
         """Go on with the dead letters that the reader itself had made."""
         self._dead = dict(progress.dead_letters)
         self._flushed_lines = progress.reader.lines
@@ -187,7 +187,7 @@ class _Parallel:
             prequential.extend(share.rows)
         entities = {name: self._write_coefficients() for name in ("per_job", "per_member")}
         return run_metrics(
-            [*(share.counts for share in finished), Counts(dead_letters=self._dead)],
+            [*(share.counts for share in finished), RunCounts(dead_letters=self._dead)],
             prequential,
             events=self._reader.events,
             entities=entities,
@@ -288,7 +288,7 @@ class _Parallel:
         if saved is not None:
             shares = [Share(share.counts, share.judged) for share in self._team.receive(Saved)]
             self._checkpoints.finish(
-                Progress(
+                Savepoint(
                     reader=saved,
                     lengths=self._folder.lengths(),
                     shares=shares,
@@ -318,7 +318,7 @@ def _setups(
     workers: int,
     checkpoints: Checkpoints,
     score_from_ms: int,
-    resumed: Progress | None,
+    resumed: Savepoint | None,
 ) -> list[Setup]:
     """What each worker is told first."""
     return [

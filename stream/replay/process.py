@@ -24,7 +24,6 @@ import numpy as np
 from stream.errors import HearbackError
 from stream.features.blocks import FeatureSpace
 from stream.model.linear import GlobalModel
-from stream.replay.checkpoints import save_rows
 from stream.replay.collector import seldom_collecting
 from stream.replay.lane import Lane
 from stream.replay.messages import (
@@ -41,6 +40,7 @@ from stream.replay.messages import (
     setup_decoder,
     to_worker,
 )
+from stream.replay.savepoint import save_rows
 from stream.state.store import RocksStore
 from stream.updaters.newton import warm_up
 
@@ -117,7 +117,7 @@ class _Worker:
         while isinstance(message := receive(), Batch):
             self._batch(message)
         self._lane.flush()
-        self._lane.let_go()
+        self._lane.drop_cached()
         self._store.flush()
         rows = self._lane.tallies.prequential.rows()
         self._send(Finished(self._lane.counts(), rows))

@@ -135,7 +135,7 @@ class RunSink(Protocol):
     def store(self) -> Store:
         """Where the replay keeps its state."""
 
-    def score(self, app: Application, scores: Scores) -> None:
+    def scored(self, app: Application, scores: Scores) -> None:
         """Take an application's scores, as of before anything of it is learned."""
 
     def label(self, label: Label) -> None:
@@ -230,7 +230,7 @@ class RunFolder:
         """Write a label message."""
         self._files[LABELS].write(encode_label(label) + b"\n")
 
-    def score(self, app: Application, scores: Scores) -> None:
+    def scored(self, app: Application, scores: Scores) -> None:
         """Write an application's scores."""
         self._files[SCORES].write(score_line(app, scores) + b"\n")
 

@@ -17,7 +17,7 @@ from stream.stages.member import MemberStage
 Counted = dict[str, int]
 
 
-class Counts(msgspec.Struct, frozen=True, kw_only=True):
+class RunCounts(msgspec.Struct, frozen=True, kw_only=True):
     """All that one share of a replay has counted; shares add up."""
 
     dead_letters: Counted = {}
@@ -30,9 +30,9 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     applications: int = 0
     closed: int = 0
 
-    def __add__(self, other: Counts) -> Counts:
+    def __add__(self, other: RunCounts) -> RunCounts:
         """Return the counts of both."""
-        return Counts(
+        return RunCounts(
             dead_letters=_sum(self.dead_letters, other.dead_letters),
             ignored=_sum(self.ignored, other.ignored),
             labels=_sum(self.labels, other.labels),
@@ -46,7 +46,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tallies:
-    """Counts of one share of a replay, while it goes on.
+    """RunCounts of one share of a replay, while it goes on.
 
     Args:
         score_from_ms: applications before it are left out of the quality.
@@ -67,10 +67,10 @@ class Tallies:
         self._timeliness.observe(change)
         self.prequential.observe(change)
 
-    def counts(self, jobs: JobStage, members: MemberStage) -> Counts:
+    def counts(self, jobs: JobStage, members: MemberStage) -> RunCounts:
         """Return what was counted here and in the stages."""
         timeliness = self._timeliness
-        return Counts(
+        return RunCounts(
             dead_letters=dict(self.dead_letters),
             ignored=dict(jobs.tally),
             labels=dict(timeliness.labels),
@@ -82,7 +82,7 @@ class Tallies:
             closed=timeliness.closed,
         )
 
-    def restore(self, counts: Counts, rows: bytes, jobs: JobStage, members: MemberStage) -> None:
+    def restore(self, counts: RunCounts, rows: bytes, jobs: JobStage, members: MemberStage) -> None:
         """Go on from what was counted before, with the rows of ``prequential``."""
         timeliness = self._timeliness
         self.dead_letters = Counter(counts.dead_letters)
@@ -99,7 +99,7 @@ class Tallies:
 
 
 def run_metrics(
-    counts: Iterable[Counts],
+    counts: Iterable[RunCounts],
     prequential: Prequential,
     *,
     events: Mapping[str, int],
@@ -110,7 +110,7 @@ def run_metrics(
     watermark_ms: int | None,
 ) -> RunMetrics:
     """Sum up a run of one or several shares."""
-    total = sum(counts, Counts())
+    total = sum(counts, RunCounts())
     timeliness = Timeliness()
     timeliness.first_within = Counter(total.first_within)
     timeliness.positives_known_within = Counter(total.positives_within)

@@ -1,11 +1,11 @@
-"""The entities of one effect: who comes, and who goes when.
+"""The entities of one effect: entered when first learned, expired or forgotten.
 
-With ``entity_ttl`` an entity goes when the watermark of its stage is past T + ``entity_ttl``, T
-being its newest application. One that is to be forgotten goes at once, and leaves a marker for two
-label windows: labels of its applications up to then, which are still on their way, don't bring it
-back. Two windows of event time *and* of wall time: where a log is played, or a clock closes its
-windows, this stage's event time runs ahead of the labels that come back to it. One that is learned
-of again begins anew.
+With ``entity_ttl`` an entity expires when the watermark of its stage is past T + ``entity_ttl``, T
+being its newest application. One that is to be forgotten is removed at once, and leaves a marker
+for two label windows: labels of its applications up to then, which are still on their way, don't
+bring it back. Two windows of event time *and* of wall time: where a log is played, or a clock
+closes its windows, this stage's event time runs ahead of the labels that come back to it. One that
+is learned of again begins anew.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MARKED_WINDOWS = 2  # by then the labels of what was known are final and learne
 
 
 class Entities:
-    """Lets an effect learn, and entities go.
+    """Lets an effect learn, and removes entities.
 
     Args:
         effect: of the entities.
@@ -43,7 +43,7 @@ class Entities:
         self._marked_ms = _MARKED_WINDOWS * policy.labels.window_ms
         self._forgotten = Forgotten(effect.name, overlay)
         self._ages = EntityAges(effect.name, overlay, kept=self._ttl_ms is not None)
-        self._some_came = False  # since :meth:`leave` last looked
+        self._some_entered = False  # since :meth:`expire` last looked
 
     def learn(self, label: Label) -> None:
         """Take a label in, unless its application was forgotten."""
@@ -51,30 +51,30 @@ class Entities:
         if self._forgotten.counts(entity_id, time_ms) and self._effect.learn(label):
             self._census.entities(1)
             self._ages.enter(entity_id, time_ms)
-            self._some_came = True
+            self._some_entered = True
 
     @property
-    def some_may_leave(self) -> bool:
+    def some_may_expire(self) -> bool:
         """Whether somebody's time may be over though the watermark stands where it did.
 
         A late label may bring back who has gone.
         """
-        return self._some_came and self._ttl_ms is not None
+        return self._some_entered and self._ttl_ms is not None
 
     def forget(self, entity_id: str, until_ms: int, now_ms: int = 0) -> bool:
         """Let an entity go, and learn nothing more of its applications up to a time.
 
         Returns whether it was there. A repeat, of which the marker is still there, changes nothing:
         what was learned since stays. Where labels are learned at once (a replay) the wall clock
-        ``now_ms`` may be left out, here and in :meth:`leave`.
+        ``now_ms`` may be left out, here and in :meth:`expire`.
         """
         if not self._forgotten.counts(entity_id, until_ms):
             return False
-        was_there = self._let_go(entity_id)
+        was_there = self._remove(entity_id)
         self._forgotten.enter(entity_id, until_ms, now_ms)
         return was_there
 
-    def leave(self, watermark_ms: int | None, now_ms: int = _NO_CLOCK) -> Iterator[str | None]:
+    def expire(self, watermark_ms: int | None, now_ms: int = _NO_CLOCK) -> Iterator[str | None]:
         """Let everybody go whose time is over, one step after the other.
 
         Each step gives who went, or None where one who was looked at stays. The caller may flush
@@ -85,21 +85,21 @@ class Entities:
         self._forgotten.strike_before(watermark_ms - self._marked_ms, now_ms - self._marked_ms)
         if self._ttl_ms is None:
             return
-        self._some_came = False
+        self._some_entered = False
         limit_ms = watermark_ms - self._ttl_ms
         while found := self._ages.before(limit_ms):
             for entered_ms, entity_id in found:
                 self._ages.remove(entity_id, entered_ms)
                 newest_ms = self._effect.newest_ms(entity_id)
                 if newest_ms is not None and newest_ms < limit_ms:
-                    self._let_go(entity_id)
+                    self._remove(entity_id)
                     yield entity_id
                     continue
                 if newest_ms is not None:
                     self._ages.enter(entity_id, newest_ms)
                 yield None
 
-    def _let_go(self, entity_id: str) -> bool:
+    def _remove(self, entity_id: str) -> bool:
         was_there = self._effect.forget(entity_id)
         if was_there:
             self._census.entities(-1)

@@ -23,9 +23,9 @@ from stream.model.linear import NO_MODEL, GlobalModel
 from stream.policy import Policy
 from stream.stages.entities import Entities
 from stream.state.census import Census
-from stream.state.facts import StoredFacts
 from stream.state.overlay import Overlay
 from stream.state.posteriors import StoredPosteriors
+from stream.state.stored_facts import StoredFacts
 from stream.updaters.effect import MOST_HELD, Effect
 
 

@@ -13,7 +13,7 @@ from stream.state import keys
 from stream.state.overlay import Overlay
 
 
-class Counts(msgspec.Struct, array_like=True):
+class StateCounts(msgspec.Struct, array_like=True):
     """What is counted; new counts go to the end."""
 
     pending: int = 0
@@ -62,7 +62,7 @@ class Census:
         """Put the counts into the overlay, if they changed; of nothing, nothing is kept."""
         if not self._changed:
             return
-        if self.counts == Counts():
+        if self.counts == StateCounts():
             self._overlay.delete(self._key)
         else:
             self._overlay.put(self._key, msgspec.msgpack.encode(self.counts))
@@ -75,21 +75,21 @@ class Census:
             self._changed = False
 
 
-def _load(overlay: Overlay, key: bytes) -> Counts:
+def _load(overlay: Overlay, key: bytes) -> StateCounts:
     value = overlay.get(key)
     if value is None:
-        return Counts()
+        return StateCounts()
     try:
         return _COUNTS_DECODER.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StateError(f"the state's census is damaged: {error}") from None
 
 
-def census_entry(stage: str, counts: Counts) -> tuple[bytes, bytes]:
+def census_entry(stage: str, counts: StateCounts) -> tuple[bytes, bytes]:
     """Key and value of a partition's counts."""
     return keys.own(f"census-{stage}"), msgspec.msgpack.encode(counts)
 
 
 # Made at import: msgspec describes a type at its first use, in Python, and a second thread that
 # meets the description half made ends the process. Sessions open in threads, all at once.
-_COUNTS_DECODER = msgspec.msgpack.Decoder(Counts)
+_COUNTS_DECODER = msgspec.msgpack.Decoder(StateCounts)

@@ -152,14 +152,14 @@ class Effect:
     def flush(self) -> list[str]:
         """Refit what is stale, save what changed; return the changed entities, gone ones too."""
         changed = self._save()
-        self._let_go()
+        self._evict()
         return changed
 
     def publish(self) -> list[tuple[str, Coefficients | None]]:
         """Flush; return what changed and its coefficients, in order; None: the entity is gone."""
         changed = self._save()
         coefficients = self._describe(changed)
-        self._let_go()
+        self._evict()
         return [(entity_id, coefficients.get(entity_id)) for entity_id in changed]
 
     @property
@@ -200,7 +200,7 @@ class Effect:
         self._changed.clear()
         return changed
 
-    def _let_go(self) -> None:
+    def _evict(self) -> None:
         """Forget what has been in memory for longest, when there is too much; all is saved."""
         if self._weight <= self._most_held:
             return

@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 _REQUEST_TIMEOUT_S = 30.0  # Kafka's own default; Faust's is 90
 _REPEAT_S = 10.0  # the same line of a library is logged again after so long
 
-Partition = tuple[str, int]
+InputPartition = tuple[str, int]
 """A topic and the number of one of its partitions."""
 
 
@@ -102,23 +102,23 @@ class Handler(Protocol):
     async def tick(self) -> None:
         """Do what is due without input; called every ``tick_s`` while partitions are owned."""
 
-    async def assigned(self, partitions: frozenset[Partition]) -> None:
+    async def assigned(self, partitions: frozenset[InputPartition]) -> None:
         """Take over these partitions, which are all that this worker owns from now on."""
 
-    async def revoked(self, partitions: frozenset[Partition]) -> None:
+    async def revoked(self, partitions: frozenset[InputPartition]) -> None:
         """Give up these partitions, which are all that it owned."""
 
     async def stop(self) -> None:
         """Release everything; called once, also after an error."""
 
 
-class Control:
+class GroupMembership:
     """What a handler may ask of the worker that calls it."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
 
-    async def seek(self, positions: Mapping[Partition, int]) -> None:
+    async def seek(self, positions: Mapping[InputPartition, int]) -> None:
         """Continue these partitions from these offsets.
 
         Within ``assigned``: where they start. Within ``process``, for its own partition: the batch
@@ -129,19 +129,19 @@ class Control:
             {self._worker.kafkas(key): at for key, at in positions.items()}
         )
 
-    def positions(self) -> dict[Partition, int]:
+    def positions(self) -> dict[InputPartition, int]:
         """Return where each owned partition stands: the end of its newest acknowledged batch."""
         return {self._worker.plain(tp): at for tp, at in self._worker.consumer.positions().items()}
 
-    def high_watermark(self, partition: Partition) -> int | None:
+    def high_watermark(self, partition: InputPartition) -> int | None:
         """Return the partition's end as the newest fetch told it, or None before the first."""
         return self._worker.consumer.high_watermark(self._worker.kafkas(partition))
 
-    def standbys(self) -> frozenset[Partition]:
+    def standbys(self) -> frozenset[InputPartition]:
         """Return the input partitions that this worker is to take over when their owner is gone."""
         return frozenset(map(self._worker.plain, self._worker.app.assignor.assigned_standbys()))
 
-    async def begun(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+    async def begun(self, partitions: Iterable[InputPartition]) -> dict[InputPartition, int]:
         """Return the committed offsets of those partitions of which the group has read something.
 
         Raises:
@@ -167,7 +167,7 @@ class Control:
         self._worker.fail(error)
 
 
-HandlerFactory = Callable[[Control], Handler]
+HandlerFactory = Callable[[GroupMembership], Handler]
 
 
 def make_app(
@@ -248,10 +248,10 @@ class Worker:
     ) -> None:
         self._settings = settings
         self._on_stopping = on_stopping
-        self._handler = handler_factory(Control(self))
+        self._handler = handler_factory(GroupMembership(self))
         self.app = make_app(settings, self.fail, self._handler.leaving)
         """Faust's part of it."""
-        self._owned: frozenset[Partition] = frozenset()
+        self._owned: frozenset[InputPartition] = frozenset()
         self._turn = asyncio.Lock()  # assigned, revoked, tick, stop: one at a time
         self._done = asyncio.Event()
         self.error: BaseException | None = None
@@ -268,12 +268,12 @@ class Worker:
         """The consumer, which knows the positions."""
         return cast("BatchConsumer", self.app.consumer)
 
-    def kafkas(self, partition: Partition) -> TP:
+    def kafkas(self, partition: InputPartition) -> TP:
         """Tell what Kafka calls a partition."""
         topic, number = partition
         return TP(self._settings.names.of(topic), number)
 
-    def plain(self, tp: TP) -> Partition:
+    def plain(self, tp: TP) -> InputPartition:
         """Tell what the handler calls a partition."""
         return self._plain.get(tp.topic, tp.topic), tp.partition
 
@@ -343,18 +343,18 @@ class Worker:
             # After an error nothing more is handled: the order within a partition counts.
             if self.error is not None:
                 continue
-            admitted = await self.consumer.admit(batch)
-            if admitted is None:
+            accepted = await self.consumer.accept(batch)
+            if accepted is None:
                 continue
             try:
-                plain = msgspec.structs.replace(admitted, topic=self._plain[admitted.topic])
+                plain = msgspec.structs.replace(accepted, topic=self._plain[accepted.topic])
                 if await self._handler.process(plain):
-                    self.consumer.acknowledge(admitted)
+                    self.consumer.acknowledge(accepted)
                     crash_point("acknowledged")
                 else:
-                    await self.consumer.give_back(admitted)
+                    await self.consumer.give_back(accepted)
             except Exception as error:  # noqa: BLE001  # Faust would acknowledge it and go on
-                error.add_note(f"in {admitted.topic}-{admitted.partition} from {admitted.begin}")
+                error.add_note(f"in {accepted.topic}-{accepted.partition} from {accepted.begin}")
                 self.fail(error)
 
     async def _on_assigned(self, *_: Any, **__: Any) -> None:
@@ -364,7 +364,7 @@ class Worker:
         # Faust cancels this when the next rebalance begins; taking over is not to be cut in half.
         await asyncio.shield(self._take_over(frozenset(map(self.plain, inputs))))
 
-    async def _take_over(self, partitions: frozenset[Partition]) -> None:
+    async def _take_over(self, partitions: frozenset[InputPartition]) -> None:
         async with self._turn:
             self._owned = partitions
             try:

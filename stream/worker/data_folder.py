@@ -34,7 +34,7 @@ _LOCK = "lock"
 _CACHE_BYTES = 256 << 20
 _WRITE_BYTES = 128 << 20
 
-Place = tuple[str, int]
+PartitionId = tuple[str, int]
 """A stage and the number of one of its partitions."""
 
 
@@ -43,13 +43,13 @@ class _About(msgspec.Struct, frozen=True, kw_only=True):
     application_id: str
 
 
-def name_of(place: Place) -> str:
+def name_of(place: PartitionId) -> str:
     """Name the folder of a partition's store."""
     stage, number = place
     return f"{stage}-{number}"
 
 
-def places_in(path: Path) -> list[Place]:
+def partition_ids_in(path: Path) -> list[PartitionId]:
     """Return the partitions whose stores a data folder or checkpoint holds, in order."""
     found = []
     for folder in path.iterdir() if path.is_dir() else ():
@@ -115,7 +115,7 @@ class DataFolder:
         self.damaged: list[Path] = []
         """Stores that were found damaged, under the names that they were given."""
         self._memory = RocksMemory(_CACHE_BYTES, _WRITE_BYTES)
-        self._open: dict[Place, RocksStore] = {}
+        self._open: dict[PartitionId, RocksStore] = {}
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -127,7 +127,7 @@ class DataFolder:
             os.close(self._lock)
             raise
 
-    def store(self, place: Place) -> RocksStore:
+    def store(self, place: PartitionId) -> RocksStore:
         """Open the store of a partition, or return the open one.
 
         A damaged one is put aside and begun anew.
@@ -149,7 +149,7 @@ class DataFolder:
             self._open[place] = found
         return found
 
-    def stores(self) -> dict[Place, RocksStore]:
+    def stores(self) -> dict[PartitionId, RocksStore]:
         """Return the stores that are open."""
         return dict(self._open)
 
@@ -158,7 +158,7 @@ class DataFolder:
         """How much of the cache of all stores is in use."""
         return int(self._memory.cache.get_usage())
 
-    def renew(self, place: Place) -> RocksStore:
+    def renew(self, place: PartitionId) -> RocksStore:
         """Throw the store of a partition away; return an empty one.
 
         Raises:
@@ -169,13 +169,13 @@ class DataFolder:
         self._remove(self._folder(place))
         return self.store(place)
 
-    def close(self, place: Place) -> None:
+    def close(self, place: PartitionId) -> None:
         """Close the store of a partition, if it is open."""
         found = self._open.pop(place, None)
         if found is not None:
             found.close()
 
-    def keep_only(self, places: Collection[Place]) -> None:
+    def keep_only(self, places: Collection[PartitionId]) -> None:
         """Close all other stores, and remove those that would be begun anew anyway.
 
         A copy of a partition that went elsewhere would else be kept for ever, with everybody who
@@ -183,7 +183,7 @@ class DataFolder:
         """
         for place in self._open.keys() - places:
             self.close(place)
-        for place in set(places_in(self.path)).difference(places):
+        for place in set(partition_ids_in(self.path)).difference(places):
             folder = self._folder(place)
             newest_s = max((path.stat().st_mtime for path in folder.iterdir()), default=0.0)
             if time.time() - newest_s > TOO_OLD_MS / 1000:
@@ -207,7 +207,7 @@ class DataFolder:
             raise StateError(f"{folder} cannot be removed: {error.strerror}") from None
         shutil.rmtree(gone, ignore_errors=True)
 
-    def _folder(self, place: Place) -> Path:
+    def _folder(self, place: PartitionId) -> Path:
         return self.path / name_of(place)
 
     def _claim(self, application_id: str) -> None:

@@ -33,12 +33,12 @@ from stream.partitions.base import Unit
 from stream.partitions.commands import GateCommand
 from stream.partitions.member import MemberPartition
 from stream.policy import Policy
-from stream.worker.app import Partition as TopicPartition
+from stream.worker.app import InputPartition
 from stream.worker.batch import RecordBatch
 from stream.worker.changelog import STAGES
-from stream.worker.checkpoint import Checkpointed, CheckpointFolder
+from stream.worker.checkpoint_folder import Checkpointed, CheckpointFolder
 from stream.worker.crashpoints import crash_point
-from stream.worker.data_folder import DataFolder, Place
+from stream.worker.data_folder import DataFolder, PartitionId
 from stream.worker.requests import Requests
 from stream.worker.session import Session, SessionSettings
 from stream.worker.standby import Standbys
@@ -53,22 +53,22 @@ _SIZES_S = 10.0  # between two looks at the sizes of the stores
 _HANGS_S = 5.0  # a flush that takes longer waits for its broker
 
 
-class Positions(Protocol):
-    """What a host asks of the worker (:class:`stream.worker.app.Control`)."""
+class Membership(Protocol):
+    """What a host asks of the worker (:class:`stream.worker.app.GroupMembership`)."""
 
-    async def seek(self, positions: Mapping[TopicPartition, int]) -> None:
+    async def seek(self, positions: Mapping[InputPartition, int]) -> None:
         """Continue partitions from these offsets."""
 
-    def positions(self) -> dict[TopicPartition, int]:
+    def positions(self) -> dict[InputPartition, int]:
         """Where each owned partition stands."""
 
-    def high_watermark(self, partition: TopicPartition) -> int | None:
+    def high_watermark(self, partition: InputPartition) -> int | None:
         """Return a partition's end."""
 
-    def standbys(self) -> frozenset[TopicPartition]:
+    def standbys(self) -> frozenset[InputPartition]:
         """Return what this worker is to take over when its owner is gone."""
 
-    async def begun(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    async def begun(self, partitions: Iterable[InputPartition]) -> dict[InputPartition, int]:
         """Return how far the group has read of those that it has read anything of."""
 
     async def confirm(self) -> bool:
@@ -84,7 +84,7 @@ class Positions(Protocol):
 class _Owned:
     """One partition of one stage, and the session that works on it, if there is one."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: PartitionId) -> None:
         self.place = place
         self.session: Session | None = None
         self.ended = False
@@ -151,7 +151,7 @@ class Host:
 
     def __init__(
         self,
-        control: Positions,
+        control: Membership,
         settings: SessionSettings,
         model: GlobalModel,
         policy: Policy,
@@ -161,7 +161,7 @@ class Host:
         commands: Callable[[], Iterable[GateCommand]] = tuple,
     ) -> None:
         self._commands = commands
-        self._control = control
+        self._membership = control
         self._settings = settings
         self._model = model
         self._policy = policy
@@ -170,7 +170,7 @@ class Host:
         self._now_ms = now_ms
         self._standbys = Standbys(settings, data, now_ms)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="session")
-        self._owned: dict[Place, _Owned] = {}
+        self._owned: dict[PartitionId, _Owned] = {}
         self._assigned = False  # this worker belongs to the group, with or without partitions
         self._sized_s = -_SIZES_S
         self._requests = Requests(data.path, self.checkpoint)
@@ -198,11 +198,11 @@ class Host:
 
     def leaving(self) -> None:
         """Let go of what waits: a rebalance or the end has begun."""
-        self._standbys.leave()
+        self._standbys.begin_stop()
         for owned in self._owned.values():
             owned.wake()
 
-    async def assigned(self, partitions: frozenset[TopicPartition]) -> None:
+    async def assigned(self, partitions: frozenset[InputPartition]) -> None:
         """Open a session for each partition and continue where its state says."""
         crash_point("assigned")
         numbers = sorted({number for _, number in partitions})
@@ -218,7 +218,7 @@ class Host:
         places = [(stage, number) for number in numbers for stage in STAGES]
         copies = [
             (stage, number)
-            for number in {number for _, number in self._control.standbys()}.difference(numbers)
+            for number in {number for _, number in self._membership.standbys()}.difference(numbers)
             for stage in STAGES
         ]
         await self._in_thread(self._data.keep_only, [*places, *copies])
@@ -237,11 +237,11 @@ class Host:
                 raise outcome
         loop = asyncio.get_running_loop()
         self._standbys.follow(
-            copies, lambda error: loop.call_soon_threadsafe(self._control.fail, error)
+            copies, lambda error: loop.call_soon_threadsafe(self._membership.fail, error)
         )
         self._tell_owned()
 
-    async def revoked(self, partitions: frozenset[TopicPartition]) -> None:
+    async def revoked(self, partitions: frozenset[InputPartition]) -> None:
         """End all sessions; the batches in flight are done. Stores stay open for the next."""
         del partitions
         crash_point("revoked")
@@ -255,7 +255,7 @@ class Host:
         owned = self._owned.get((stage, batch.partition))
         if owned is None:
             return False
-        session = await owned.ready(self._control.settled)
+        session = await owned.ready(self._membership.settled)
         if session is None:
             return False
         async with owned.lock:
@@ -263,14 +263,14 @@ class Host:
                 return False  # the one after it has sought the partition
             position = session.partition.position(batch.topic)
             if position is not None and batch.begin > position:
-                await self._control.seek({(batch.topic, batch.partition): position})
+                await self._membership.seek({(batch.topic, batch.partition): position})
                 return False
             units = session.partition.process(batch.topic, batch.records, batch.end, self._now_ms())
             return await self._work(owned, session, units)
 
     async def tick(self) -> None:
         """Idleness, bare watermarks, windows that close by the wall clock; lags."""
-        positions = self._control.positions()
+        positions = self._membership.positions()
         if time.monotonic() - self._sized_s >= _SIZES_S:
             self._sized_s = time.monotonic()
             stores = self._data.stores()
@@ -346,7 +346,7 @@ class Host:
         """
 
         def go_on() -> bool:
-            return not owned.ended and self._control.settled()
+            return not owned.ended and self._membership.settled()
 
         stage, number = owned.place
         session = await self._in_thread(
@@ -370,7 +370,7 @@ class Host:
             }
             known = {at: position for at, position in positions.items() if position is not None}
             await self._check_not_lost(session, positions.keys() - known.keys())
-            await self._control.seek(known)
+            await self._membership.seek(known)
         except BaseException:
             await asyncio.shield(session.end())
             raise
@@ -397,7 +397,7 @@ class Host:
         settings = self._settings
         return ids_of_application(settings.broker, settings.application_id, settings.names)
 
-    async def _check_not_lost(self, session: Session, fresh: Iterable[TopicPartition]) -> None:
+    async def _check_not_lost(self, session: Session, fresh: Iterable[InputPartition]) -> None:
         """Refuse to begin in the middle of a topic, without the state of its beginning.
 
         Raises:
@@ -406,7 +406,7 @@ class Host:
 
         """
         fresh = list(fresh)
-        begun = await self._control.begun(fresh) if fresh else {}
+        begun = await self._membership.begun(fresh) if fresh else {}
         if begun:
             await self._in_thread(session.check_owner)
         for (topic, number), position in begun.items():
@@ -422,25 +422,25 @@ class Host:
         if owned.lost_at is None:
             owned.lost_at = time.monotonic()
         self._metrics.lost(stage, error.reason)
-        if not owned.ended and self._control.settled():
+        if not owned.ended and self._membership.settled():
             _log.warning("%s-%d is taken up again: %s", stage, number, error)
             owned.spawn(self._renew(owned))
 
     async def _renew(self, owned: _Owned) -> None:
         """Follow a lost session with a new one, while the group counts on this worker."""
         pause = _FIRST_PAUSE_S
-        while not owned.ended and self._control.settled():
+        while not owned.ended and self._membership.settled():
             await owned.pause(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_S)
             try:
-                if not await self._control.confirm():
+                if not await self._membership.confirm():
                     continue
                 await self._open(owned)
             except BrokerError as error:
                 _log.warning("%s-%d: trying again in %g s: %s", *owned.place, pause, error)
                 continue
             except Exception as error:  # noqa: BLE001 - whatever it is, the worker has to stop
-                self._control.fail(error)
+                self._membership.fail(error)
             else:
                 _log.warning("%s-%d goes on", *owned.place)
                 self._tell_owned()
@@ -490,7 +490,7 @@ class Host:
         self._metrics.applied(session.partition)
         return True
 
-    async def _tick(self, owned: _Owned, positions: Mapping[TopicPartition, int]) -> None:
+    async def _tick(self, owned: _Owned, positions: Mapping[InputPartition, int]) -> None:
         try:
             async with owned.lock:
                 session = owned.session
@@ -500,7 +500,7 @@ class Host:
                 lags = {}
                 for topic in partition.topics:
                     at = positions.get((topic, partition.number))
-                    end = self._control.high_watermark((topic, partition.number))
+                    end = self._membership.high_watermark((topic, partition.number))
                     if at is not None and end is not None:
                         lags[topic] = max(end - at, 0)
                 now_ms = self._now_ms()
@@ -509,7 +509,7 @@ class Host:
                 await self._work(owned, session, units)
                 self._metrics.standing(partition, lags, now_ms)
         except Exception as error:  # noqa: BLE001 - nobody waits for this task
-            self._control.fail(error)
+            self._membership.fail(error)
         finally:
             owned.ticking = False
 

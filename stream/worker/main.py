@@ -20,7 +20,7 @@ from stream.metrics.worker import WorkerMetrics
 from stream.model.linear import load_model
 from stream.policy import Policy
 from stream.updaters.newton import warm_up
-from stream.worker.app import Control, WorkerSettings, run
+from stream.worker.app import GroupMembership, WorkerSettings, run
 from stream.worker.control import CommandReader
 from stream.worker.crashpoints import arm
 from stream.worker.data_folder import DataFolder
@@ -108,7 +108,7 @@ def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
         gc.collect()
         gc.freeze()
 
-        def make_host(control: Control) -> Host:
+        def make_host(control: GroupMembership) -> Host:
             host = Host(
                 control,
                 settings,

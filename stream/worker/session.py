@@ -33,13 +33,13 @@ from stream.state.overlay import Overlay
 from stream.state.store import Store, Writes
 from stream.worker.changelog import END, MARK, UNFINISHED, Changelog, Mark, changelog_of, save_mark
 from stream.worker.crashpoints import crash_point
-from stream.worker.data_folder import DataFolder, Place
+from stream.worker.data_folder import DataFolder, PartitionId
 from stream.worker.transactions import Transactions
 
 _STAGES: dict[str, type[Partition]] = {each.stage: each for each in (MemberPartition, JobPartition)}
 
 
-def session_of(application_id: str, place: Place) -> str:
+def session_of(application_id: str, place: PartitionId) -> str:
     """Name the transactional producer of a partition's sessions."""
     stage, number = place
     return f"{application_id}-{stage}-{number}"
@@ -92,7 +92,7 @@ class Session:
 
     def __init__(
         self,
-        place: Place,
+        place: PartitionId,
         settings: SessionSettings,
         model: GlobalModel,
         policy: Policy,

@@ -27,7 +27,7 @@ from stream.errors import BrokerError, DamagedStateError, StateError
 from stream.kafka.cluster import ids_of_topics
 from stream.state.store import Store
 from stream.worker.changelog import STAGES, Changelog, Mark, apply, changelog_of, consumer_settings
-from stream.worker.data_folder import DataFolder, Place
+from stream.worker.data_folder import DataFolder, PartitionId
 from stream.worker.session import SessionSettings
 
 _log = logging.getLogger(__name__)
@@ -69,9 +69,9 @@ class Standbys:
         self._settings = settings
         self._data = data
         self._now_ms = now_ms
-        self._places: frozenset[Place] = frozenset()
+        self._places: frozenset[PartitionId] = frozenset()
         self._copies: dict[tuple[str, int], _Copy] = {}
-        self._complained: dict[Place, str] = {}
+        self._complained: dict[PartitionId, str] = {}
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -85,7 +85,7 @@ class Standbys:
         copies = list(self._copies.values())
         return max(0, len(self._places) - sum(copy.at_end for copy in copies))
 
-    def follow(self, places: Iterable[Place], fail: Callable[[Exception], object]) -> None:
+    def follow(self, places: Iterable[PartitionId], fail: Callable[[Exception], object]) -> None:
         """Follow these until :meth:`stop`, which has to come first where some are followed.
 
         ``fail`` is told, from the thread, when a store cannot be written.
@@ -100,7 +100,7 @@ class Standbys:
             )
             self._thread.start()
 
-    def leave(self) -> None:
+    def begin_stop(self) -> None:
         """Begin to stop; does not block."""
         self._ended.set()
 
@@ -131,7 +131,7 @@ class Standbys:
         topics = {stage: changelog_of(settings.application_id, stage) for stage in STAGES}
         ids = ids_of_topics(settings.broker, topics.values(), _ANSWER_S)
         consumer = Consumer(consumer_settings(settings.broker))
-        missing: set[Place] = set(self._places)
+        missing: set[PartitionId] = set(self._places)
         tried_s = refreshed_s = 0.0
         try:
             while not self._ended.is_set():
@@ -156,7 +156,7 @@ class Standbys:
         finally:
             consumer.close()
 
-    def _begin(self, place: Place, changelog: Changelog, consumer: Consumer) -> bool:
+    def _begin(self, place: PartitionId, changelog: Changelog, consumer: Consumer) -> bool:
         """Follow one more, from where its store stands."""
         try:
             store, mark = changelog.begin(
@@ -175,7 +175,7 @@ class Standbys:
         )
         return True
 
-    def _complain(self, place: Place, error: Exception) -> None:
+    def _complain(self, place: PartitionId, error: Exception) -> None:
         if self._complained.get(place) != str(error):
             self._complained[place] = str(error)
             _log.warning("%s-%d is not kept as a standby: %s", *place, error)

@@ -5,7 +5,7 @@ batches; assignment, agents and table recovery stay Faust's. Everything that lea
 parts of Faust, mode or aiokafka is in this file; :mod:`stream.worker.faust_internals` lists them
 and says when one of them has changed. What differs from Faust's own driver:
 
-- **Positions.** A batch says where its fetch began and where it ended, past transaction markers
+- **Membership.** A batch says where its fetch began and where it ended, past transaction markers
   and aborted records. A fetch that moved without a record is an empty batch. The Kafka message
   that carries a batch has the offset ``end - 1``, so that recovery, which waits for a changelog's
   last offset, also sees one that is a marker.
@@ -269,7 +269,7 @@ class BatchConsumer(faust_driver.Consumer):
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
-    # Positions, for the worker
+    # Membership, for the worker
 
     async def seek_to(self, positions: Mapping[TP, int]) -> None:
         """Continue these partitions from there; a batch that is being handled is given up.
@@ -288,7 +288,7 @@ class BatchConsumer(faust_driver.Consumer):
         except IllegalStateError:
             _log.info("not assigned any more, not sought: %s", sorted(positions))
 
-    async def admit(self, batch: RecordBatch) -> RecordBatch | None:
+    async def accept(self, batch: RecordBatch) -> RecordBatch | None:
         """Return the part of the batch that continues its partition, None if there is no such.
 
         A batch from before a seek, or of an older generation, does not begin at the position. What
@@ -308,14 +308,14 @@ class BatchConsumer(faust_driver.Consumer):
         return batch
 
     def acknowledge(self, batch: RecordBatch) -> None:
-        """Move the position to the end of an admitted batch, unless it was sought meanwhile."""
+        """Move the position to the end of an accepted batch, unless it was sought meanwhile."""
         tp = TP(batch.topic, batch.partition)
         if self._open.get(tp) is batch:
             del self._open[tp]
             self._position[tp] = batch.end
 
     async def give_back(self, batch: RecordBatch) -> None:
-        """Let an admitted batch come again, unless its partition was sought meanwhile."""
+        """Let an accepted batch come again, unless its partition was sought meanwhile."""
         tp = TP(batch.topic, batch.partition)
         if self.assigned and not self._settling and self._open.get(tp) is batch:
             await self.seek_to({tp: self._position[tp]})

@@ -22,7 +22,7 @@ from stream.state import keys
 from stream.state.store import RocksStore, Store
 from stream.units import format_time
 from stream.worker.changelog import MARK, Changelog, Mark, changelog_of, load_mark
-from stream.worker.data_folder import Place, name_of, places_in, whose
+from stream.worker.data_folder import PartitionId, name_of, partition_ids_in, whose
 
 _ANSWER_S = 10.0
 _DIGEST_BYTES = 16
@@ -33,7 +33,7 @@ _TOLD = 5  # keys that are named
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one partition's store."""
 
-    place: Place
+    place: PartitionId
     offset: int
     """Up to where in the changelog the store is."""
     equal: int
@@ -49,7 +49,7 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
 def verify_checkpoint(
     folder: Path,
     broker: str,
-    on_place: Callable[[Place], None] = lambda _: None,
+    on_place: Callable[[PartitionId], None] = lambda _: None,
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
 ) -> Iterator[Verified]:
     """Compare all stores of a folder with the changelogs at a broker, one after the other.
@@ -66,7 +66,7 @@ def verify_checkpoint(
 
     """
     application_id = whose(folder)
-    places = places_in(folder)
+    places = partition_ids_in(folder)
     if not places:
         raise StateError(f"{folder} holds no stores")
     embedded = look_at_cluster(broker, _ANSWER_S).embedded
@@ -95,7 +95,7 @@ def verify_checkpoint(
             store.close()
 
 
-def _compare(place: Place, store: Store, mark: Mark, changelog: Changelog) -> Verified:
+def _compare(place: PartitionId, store: Store, mark: Mark, changelog: Changelog) -> Verified:
     newest: dict[bytes, tuple[int, bytes | None]] = {}
     for offset, key, value in changelog.records():
         newest[key] = offset, _digest(value)

@@ -11,11 +11,11 @@ from stream.errors import ConfigError, StateError
 from stream.events.records import TOPICS
 from stream.kafka.embedded import EmbeddedBroker
 from stream.policy import LabelPolicy, Policy
-from stream.replay.run import replay
 from stream.replay.run_folder import METRICS, STATE, RunFolder, load_metrics, states_of
+from stream.replay.single import replay
 from tests.kit import SPACE, model
-from tests.replay.test_run import lines_of
-from tests.replay.test_run import market as log
+from tests.replay.test_single import lines_of
+from tests.replay.test_single import market as log
 
 
 def run_of(path: Path, *, with_model: bool = True, close: bool = False) -> Path:

@@ -24,10 +24,10 @@ from stream.labels.changes import Scores
 from stream.labels.facts import Facts
 from stream.partitions.progress import identity_entry, progress_entry
 from stream.policy import Policy
-from stream.replay.run import replay
 from stream.replay.run_folder import RunMetrics
+from stream.replay.single import replay
 from stream.state import codec, keys
-from stream.state.census import Census, Counts
+from stream.state.census import Census, StateCounts
 from stream.state.deadlines import pending_deadlines
 from stream.state.overlay import Overlay
 from stream.state.posteriors import all_posteriors
@@ -35,8 +35,8 @@ from stream.state.store import MemoryStore, RocksStore, Store
 from tests.kit import SPACE, Market, TestEvent, last_labels, model
 from tests.labels.bench import arrivals
 from tests.partitions.test_partitions import POLICY
-from tests.replay.test_run import lines_of
-from tests.replay.test_run import market as simple_log
+from tests.replay.test_single import lines_of
+from tests.replay.test_single import market as simple_log
 
 
 class Sink:
@@ -47,7 +47,7 @@ class Sink:
         self.labels: list[Label] = []
         self.told: RunMetrics
 
-    def score(self, app: Application, scores: Scores) -> None:
+    def scored(self, app: Application, scores: Scores) -> None:
         """Not looked at."""
 
     def label(self, label: Label) -> None:
@@ -149,12 +149,12 @@ def check_split(store: Store, entries: list[Entry], partitions: int) -> None:
     """Compare the entries with what a replay's store holds."""
     for stage in ("member", "job"):
         counts = [
-            msgspec.msgpack.decode(entry.value, type=Counts)
+            msgspec.msgpack.decode(entry.value, type=StateCounts)
             for entry in entries
             if entry.key == keys.own(f"census-{stage}")
         ]
         wanted = Census(Overlay(store), stage).counts
-        for name in Counts.__struct_fields__:
+        for name in StateCounts.__struct_fields__:
             assert sum(getattr(each, name) for each in counts) == getattr(wanted, name)
     others = {entry.key for entry in entries if entry.key[:1] == b"s"}
     assert others <= {keys.own("census-member"), keys.own("census-job")}

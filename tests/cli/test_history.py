@@ -14,7 +14,7 @@ import pytest
 
 from stream.policy import DAY_MS
 from tests import kit
-from tests.replay.test_run import market, rows
+from tests.replay.test_single import market, rows
 
 COMMANDS = [
     "demo", "simulate", "train", "replay", "backtest", "tune", "inspect", "broker", "worker",

@@ -11,7 +11,7 @@ from stream.policy import DAY_MS
 from stream.state import keys
 from stream.state.store import RocksStore
 from stream.worker.changelog import DELETE_RETENTION_MS, load_mark, save_mark
-from stream.worker.data_folder import places_in
+from stream.worker.data_folder import partition_ids_in
 from stream.worker.topics import create_topics
 from tests.integration.workers import hearback, owned, wait_for
 from tests.integration.world import PARTITIONS, World
@@ -73,7 +73,7 @@ def spoil(folder: Path) -> None:
 
 def make_old(folder: Path) -> None:
     """Let the stores say that they have been at rest for longer than deletions are kept."""
-    for stage, number in places_in(folder):
+    for stage, number in partition_ids_in(folder):
         store = RocksStore(folder / f"{stage}-{number}")
         mark = load_mark(store)
         assert mark is not None

@@ -33,8 +33,8 @@ from stream.logs.files import merge, write_lines
 from stream.model.linear import GlobalModel, load_model
 from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy
-from stream.replay.run import replay
 from stream.replay.run_folder import STATE, RunFolder
+from stream.replay.single import replay
 from stream.state.overlay import Overlay
 from stream.state.posteriors import StoredPosteriors, all_posteriors
 from stream.state.store import MemoryStore, RocksStore, Store

@@ -12,9 +12,9 @@ from stream.labels.changes import Change, Scores
 from stream.labels.ladder import BY_NAME, rung
 from stream.labels.machine import LabelMachine
 from stream.policy import LabelPolicy
-from stream.state.facts import StoredFacts
 from stream.state.overlay import Overlay
 from stream.state.store import MemoryStore
+from stream.state.stored_facts import StoredFacts
 from tests import kit
 from tests.kit import TestEvent, application, closing, engagement
 

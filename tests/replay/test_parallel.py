@@ -34,7 +34,7 @@ from stream.serving.lookup import from_run
 from stream.state.store import MemoryStore
 from tests import kit
 from tests.kit import CONTEST, with_contest
-from tests.replay.test_run import market, rows
+from tests.replay.test_single import market, rows
 
 MARKET = SimulationSettings(
     seed=3, members=60, jobs=20, days=20, global_score=True, applications_per_member=10

@@ -14,8 +14,8 @@ from stream.policy import EffectSettings
 from stream.serving.belief import Belief, mean_score, probability, thompson_score
 from stream.serving.lookup import belief_from_run
 from stream.updaters.effect import Effect
-from tests.replay.test_run import market, run
-from tests.replay.test_run import rows as rows_of
+from tests.replay.test_single import market, run
+from tests.replay.test_single import rows as rows_of
 from tests.updaters.test_effect import DictBook
 from tests.updaters.test_folding import label, rows
 

@@ -94,7 +94,7 @@ def test_who_is_there_is_who_learned_lately(steps: list[tuple[str, str | None, i
             entities.learn(label(number, member, time_ms))
             newest[member] = max(time_ms, newest.get(member, 0))
         elif step == "leave":
-            went = {entity_id for entity_id in entities.leave(time_ms) if entity_id}
+            went = {entity_id for entity_id in entities.expire(time_ms) if entity_id}
             over = {each for each, at in newest.items() if at + 10 < time_ms}
             assert went == (over if settings is leaving else set())
             newest = {each: at for each, at in newest.items() if each not in went}
@@ -267,10 +267,10 @@ def test_markers_stay_for_two_windows_of_both_clocks() -> None:
     effect, entities, _ = of_members(Overlay(MemoryStore()), EffectSettings())
     entities.forget("m", 10, now_ms=1_000)
     for watermark_ms, now_ms, learned in ((9_999, 1_004, False), (14, 1_005, False)):
-        list(entities.leave(watermark_ms, now_ms))
+        list(entities.expire(watermark_ms, now_ms))
         entities.learn(label(1, "m", 10))
         assert (effect.newest_ms("m") is not None) is learned
-    list(entities.leave(15, 1_005))
+    list(entities.expire(15, 1_005))
     entities.learn(label(1, "m", 10))
     assert effect.newest_ms("m") == 10
 

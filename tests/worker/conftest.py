@@ -15,7 +15,7 @@ from faust.tables.manager import TableManager
 
 from stream.events.records import Record
 from stream.kafka.embedded import EmbeddedBroker
-from stream.worker.app import Control, Partition, Worker, WorkerSettings
+from stream.worker.app import GroupMembership, InputPartition, Worker, WorkerSettings
 from stream.worker.batch import RecordBatch
 
 TOPICS = ("applications", "engagements")
@@ -27,14 +27,14 @@ class Recorder:
     """A handler that keeps what it was given; ``on_batch`` may do more with a batch."""
 
     def __init__(self, on_batch: Callable[[RecordBatch], Awaitable[None]] | None = None) -> None:
-        self.control: Control | None = None
-        self.batches: dict[Partition, list[RecordBatch]] = defaultdict(list)
+        self.control: GroupMembership | None = None
+        self.batches: dict[InputPartition, list[RecordBatch]] = defaultdict(list)
         self.hooks: list[str] = []
         self.ticks = 0
-        self.starts: dict[Partition, int] = {}
+        self.starts: dict[InputPartition, int] = {}
         self._on_batch = on_batch
 
-    def __call__(self, control: Control) -> Recorder:
+    def __call__(self, control: GroupMembership) -> Recorder:
         """Be the factory of itself."""
         self.control = control
         return self
@@ -53,13 +53,13 @@ class Recorder:
         """Count the ticks."""
         self.ticks += 1
 
-    async def assigned(self, partitions: frozenset[Partition]) -> None:
+    async def assigned(self, partitions: frozenset[InputPartition]) -> None:
         """Note it, and start at ``starts`` where that says something."""
         self.hooks.append(f"assigned {len(partitions)}")
         if self.control is not None:
             await self.control.seek(self.starts)
 
-    async def revoked(self, partitions: frozenset[Partition]) -> None:
+    async def revoked(self, partitions: frozenset[InputPartition]) -> None:
         """Note it."""
         self.hooks.append(f"revoked {len(partitions)}")
 
@@ -132,7 +132,7 @@ class Kit:
             else:
                 producer.abort_transaction()
 
-    def committed(self) -> dict[Partition, int]:
+    def committed(self) -> dict[InputPartition, int]:
         """Offsets that the worker's group has committed."""
         consumer = Consumer(self._clients | {"group.id": GROUP})
         try:
@@ -150,7 +150,7 @@ class Kit:
         finally:
             consumer.close()
 
-    def ends(self) -> dict[Partition, int]:
+    def ends(self) -> dict[InputPartition, int]:
         """Where each partition ends."""
         consumer = Consumer(self._clients | {"group.id": GROUP})
         try:

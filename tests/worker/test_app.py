@@ -19,7 +19,7 @@ import pytest
 from faust.tables.manager import TableManager
 
 from stream.errors import PoisonError
-from stream.worker.app import Control, Partition, WorkerSettings, run
+from stream.worker.app import GroupMembership, InputPartition, WorkerSettings, run
 from stream.worker.batch import RecordBatch
 from tests.worker.conftest import TOPICS, Kit, Recorder, no_sleep
 
@@ -27,7 +27,7 @@ from tests.worker.conftest import TOPICS, Kit, Recorder, no_sleep
 class WritingHandler:
     """Writes each batch and each hook as a line to a file, by which the tests see it."""
 
-    def __init__(self, control: Control, mode: str, path: Path) -> None:
+    def __init__(self, control: GroupMembership, mode: str, path: Path) -> None:
         self._control = control
         self._mode = mode
         self._path = path
@@ -54,13 +54,13 @@ class WritingHandler:
         if self._mode == "bad-tick":
             raise PoisonError("the tick failed")
 
-    async def assigned(self, partitions: frozenset[Partition]) -> None:
+    async def assigned(self, partitions: frozenset[InputPartition]) -> None:
         """Write down what was assigned."""
         if self._mode == "bad-assigned":
             raise PoisonError("the store is locked")
         self._write(f"assigned {sorted(partitions)}")
 
-    async def revoked(self, partitions: frozenset[Partition]) -> None:
+    async def revoked(self, partitions: frozenset[InputPartition]) -> None:
         """Write down what was revoked."""
         self._write(f"revoked {sorted(partitions)}")
 
@@ -111,7 +111,7 @@ class Process:
             time.sleep(0.02)
         raise AssertionError("waited a minute")
 
-    def ended(self) -> dict[Partition, int]:
+    def ended(self) -> dict[InputPartition, int]:
         """The end of the newest handled batch of each partition."""
         return {(topic, int(number)): int(end) for _, topic, number, _, end in self.lines("end")}
 
@@ -225,7 +225,7 @@ def test_a_restart_leaves_nothing_out(kit: Kit, worker: Callable[..., Process]) 
     second = worker()
     second.wait_for(lambda: second.ended() == kit.ends())
     assert second.stop()[0] == 0
-    begins: dict[Partition, int] = {}
+    begins: dict[InputPartition, int] = {}
     for _, topic, partition, begin in second.lines("begin"):
         begins.setdefault((topic, int(partition)), int(begin))
     assert all(begins.get(key, 100) >= offset for key, offset in committed.items())

@@ -11,7 +11,7 @@ import pytest
 
 from stream.errors import StateError
 from stream.worker.changelog import TOO_OLD_MS
-from stream.worker.data_folder import DataFolder, places_in
+from stream.worker.data_folder import DataFolder, partition_ids_in
 
 
 def test_a_store_that_cannot_be_removed_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
@@ -39,5 +39,5 @@ def test_copies_of_what_went_elsewhere_leave_in_the_end(tmp_path: Path) -> None:
         for path in (tmp_path / "data" / f"member-{number}").iterdir():
             os.utime(path, (old, old))
     data.keep_only([("member", 0)])
-    assert places_in(tmp_path / "data") == [("member", 0), ("member", 2)]
+    assert partition_ids_in(tmp_path / "data") == [("member", 0), ("member", 2)]
     data.release()

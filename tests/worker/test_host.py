@@ -26,10 +26,10 @@ from stream.partitions.progress import load_progress
 from stream.policy import DAY_MS, Policy
 from stream.state.store import RocksStore
 from stream.worker import host as host_module
-from stream.worker.app import Partition
+from stream.worker.app import InputPartition
 from stream.worker.batch import RecordBatch
-from stream.worker.checkpoint import Checkpointed
-from stream.worker.data_folder import DataFolder, places_in, whose
+from stream.worker.checkpoint_folder import Checkpointed
+from stream.worker.data_folder import DataFolder, partition_ids_in, whose
 from stream.worker.host import Host
 from stream.worker.requests import SOCKET, Requests, ask_checkpoint
 from stream.worker.session import SessionSettings
@@ -43,32 +43,32 @@ BY_JOB = wire.encode_by_job(ScoredApplication(application("a", DAY_MS), 0.0, 0, 
 
 
 class Group:
-    """Control without a worker: keeps what was sought, and is told what the group says."""
+    """GroupMembership without a worker: keeps what was sought, and is told what the group says."""
 
     def __init__(self) -> None:
-        self.sought: dict[Partition, int] = {}
-        self.read: dict[Partition, int] = {}
+        self.sought: dict[InputPartition, int] = {}
+        self.read: dict[InputPartition, int] = {}
         self.error: Exception | None = None
         self.counts_on_us = True
         self.standing = True
 
-    async def seek(self, positions: Mapping[Partition, int]) -> None:
+    async def seek(self, positions: Mapping[InputPartition, int]) -> None:
         """Keep the positions."""
         self.sought |= positions
 
-    def positions(self) -> dict[Partition, int]:
+    def positions(self) -> dict[InputPartition, int]:
         """Nothing is read."""
         return {}
 
-    def high_watermark(self, partition: Partition) -> int | None:
+    def high_watermark(self, partition: InputPartition) -> int | None:
         """Nothing is known."""
         return None
 
-    def standbys(self) -> frozenset[Partition]:
+    def standbys(self) -> frozenset[InputPartition]:
         """Nobody else is there."""
         return frozenset()
 
-    async def begun(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+    async def begun(self, partitions: Iterable[InputPartition]) -> dict[InputPartition, int]:
         """Return what the test says that the group has read."""
         return {place: at for place, at in self.read.items() if place in partitions}
 
@@ -395,7 +395,7 @@ def test_what_a_later_owner_has_read_is_not_missed(
 ) -> None:
     """A worker that is fenced just after it recovered an empty state does not take it for lost."""
 
-    async def begun(partitions: Iterable[Partition]) -> dict[Partition, int]:
+    async def begun(partitions: Iterable[InputPartition]) -> dict[InputPartition, int]:
         """Say what the later owner has read since; there is none the next time."""
         del partitions
         monkeypatch.setattr(bench.group, "begun", Group().begun)
@@ -444,7 +444,7 @@ def test_a_checkpoint_is_a_data_folder(bench: Bench, tmp_path: Path) -> None:
         assert not list(tmp_path.glob("other*"))
 
     run(bench, scenario)
-    assert places_in(out) == [("job", 0), ("member", 0)]
+    assert partition_ids_in(out) == [("job", 0), ("member", 0)]
     assert whose(out) == "test"
     assert not (bench.folder / SOCKET).exists()
     store = RocksStore(out / "job-0", read_only=True)

@@ -17,7 +17,7 @@ from faust.types import TP
 from stream.errors import BrokerError, ConfigError, StateError
 from stream.events.records import Record
 from stream.worker import transport
-from stream.worker.app import Partition
+from stream.worker.app import InputPartition
 from stream.worker.batch import RecordBatch
 from stream.worker.faust_internals import check_faust_internals
 from stream.worker.transport import BatchConsumer
@@ -202,7 +202,7 @@ def test_a_rebalance_that_the_next_one_overtakes_loses_nothing(kit: Kit) -> None
     """The recovery of the first ends amid the second; what is fetched then has to come again."""
 
     class Overtaken(Recorder):
-        async def assigned(self, partitions: frozenset[Partition]) -> None:
+        async def assigned(self, partitions: frozenset[InputPartition]) -> None:
             await super().assigned(partitions)
             if len(self.hooks) > 1:
                 return
@@ -223,7 +223,7 @@ def test_a_rebalance_that_the_next_one_overtakes_loses_nothing(kit: Kit) -> None
 
 def test_a_batch_that_was_lost_comes_again(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever loses the last batch of a partition, the partition does not stand still."""
-    admit = BatchConsumer.admit
+    accept = BatchConsumer.accept
     lost: set[TP] = set()
 
     async def lose_one(self: BatchConsumer, batch: RecordBatch) -> RecordBatch | None:
@@ -231,9 +231,9 @@ def test_a_batch_that_was_lost_comes_again(kit: Kit, monkeypatch: pytest.MonkeyP
         if place not in lost:
             lost.add(place)
             return None
-        return await admit(self, batch)
+        return await accept(self, batch)
 
-    monkeypatch.setattr(BatchConsumer, "admit", lose_one)
+    monkeypatch.setattr(BatchConsumer, "accept", lose_one)
     monkeypatch.setattr(transport, "GAP_CHECK_S", 0.1)
     kit.produce(800)
     recorder = Recorder()

@@ -15,7 +15,7 @@ import msgspec
 
 from stream.errors import ConfigError
 from stream.state.store import RocksStore
-from stream.worker.data_folder import Place, name_of, say_whose
+from stream.worker.data_folder import PartitionId, name_of, say_whose
 
 
 class Checkpointed(msgspec.Struct, frozen=True):
@@ -49,7 +49,7 @@ class CheckpointFolder:
         except OSError as error:
             raise ConfigError(f"{out} cannot be made: {error.strerror}") from None
 
-    def add(self, place: Place, store: RocksStore) -> None:
+    def add(self, place: PartitionId, store: RocksStore) -> None:
         """Copy a partition's store as it is now.
 
         Raises:

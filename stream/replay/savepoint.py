@@ -27,7 +27,7 @@ from stream.errors import ConfigError, StateError
 from stream.quality.prequential import ROW_BYTES, Prequential
 from stream.replay.reader import ReaderState
 from stream.replay.run_folder import CHECKPOINT, METRICS, STATE
-from stream.replay.tallies import Counts
+from stream.replay.tallies import RunCounts
 
 FORMAT = 2
 EVERY_LINES = 250_000
@@ -73,11 +73,11 @@ _SAID = {
 class Share(msgspec.Struct, frozen=True):
     """What one share of the members and jobs has counted; ``judged`` rows are in its file."""
 
-    counts: Counts
+    counts: RunCounts
     judged: int
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
+class Savepoint(msgspec.Struct, frozen=True, kw_only=True):
     """How far a replay was: what it read, its files in bytes, its shares.
 
     ``dead_letters`` are those that belong to no share.
@@ -112,7 +112,7 @@ class Checkpoints:
         self._folder.mkdir(parents=True)
         _write(self._folder / _SETTINGS, self._settings)
 
-    def resume(self) -> Progress | None:
+    def resume(self) -> Savepoint | None:
         """Find what to go on from, and put the states back; None: nothing yet, begin anew.
 
         Raises:
@@ -140,7 +140,7 @@ class Checkpoints:
             return None
         self._number = max(numbers)
         newest = self._folder / str(self._number)
-        progress = _read(newest / _PROGRESS, Progress)
+        progress = _read(newest / _PROGRESS, Savepoint)
         for share in range(len(progress.shares)):
             _copy_state(newest / f"state-{share}", share_folder(self._run, share, self.shares))
         self._last_lines = progress.reader.lines
@@ -168,7 +168,7 @@ class Checkpoints:
         making.mkdir()
         return [making / f"state-{share}" for share in range(self.shares)]
 
-    def finish(self, progress: Progress) -> None:
+    def finish(self, progress: Savepoint) -> None:
         """Make it the newest, now that all states are there."""
         _write(self._making() / _PROGRESS, progress)
         self._making().rename(self._folder / str(self._number))
@@ -228,7 +228,7 @@ def _copy_state(checkpoint: Path, to: Path) -> None:
             shutil.copyfile(path, to / path.name)
 
 
-def _write(path: Path, value: RunSettings | Progress) -> None:
+def _write(path: Path, value: RunSettings | Savepoint) -> None:
     partial = path.with_name(path.name + ".part")
     with partial.open("wb") as file:
         file.write(msgspec.json.encode(value))

@@ -23,8 +23,8 @@ from stream.model.linear import load_model
 from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy
 from stream.replay.reader import first_look
-from stream.replay.run import replay
 from stream.replay.run_folder import FILES, RunFolder, RunMetrics
+from stream.replay.single import replay
 from tests import kit, oracle
 from tests.kit import CONTEST, TestEvent, application, closing, engagement, model, with_contest
 

@@ -84,7 +84,7 @@ def test_who_is_forgotten_is_gone_though_the_gate_is_shut() -> None:
     assert held(market) == 1
     census = market.partitions["member", 0].census
     assert census.counts.entities == 1
-    assert market.partitions["member", 0].left == {"forget": 1}
+    assert market.partitions["member", 0].removed == {"forget": 1}
     open_by_hand(market)
     assert (sent(market, "m"), sent(market, "n")) == ([True, False], [True, True])
 
@@ -119,7 +119,7 @@ def test_who_is_quiet_leaves_though_the_gate_is_shut() -> None:
     partition = market.partitions["member", 0]
     assert (sent(market, "old"), sent(market, "young")) == ([True, False], [True])
     assert (held(market), partition.census.counts.entities) == (0, 1)
-    assert partition.left == {"entity_ttl": 1}
+    assert partition.removed == {"entity_ttl": 1}
     market.restart("member", 0)
     assert market.partitions["member", 0].census.counts.entities == 1
 

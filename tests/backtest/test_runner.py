@@ -9,7 +9,7 @@ import pytest
 from stream.backtest.comparison import Comparison, parse_comparison
 from stream.backtest.rehearsal import Rehearsal
 from stream.backtest.result import GLOBAL_ALONE, Backtest
-from stream.backtest.run import Runner, Span, look_through
+from stream.backtest.runner import Runner, Span, look_through
 from stream.errors import ConfigError
 from stream.logs.files import LogLine
 from stream.policy import DAY_MS, Policy

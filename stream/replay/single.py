@@ -25,9 +25,9 @@ from stream.logs.files import LogLine
 from stream.model.linear import GlobalModel
 from stream.partitions.progress import save_identity
 from stream.policy import Policy
-from stream.replay.checkpoints import Checkpoints, Progress, Share, load_rows, save_rows
 from stream.replay.reader import Read, Reader
 from stream.replay.run_folder import RunFolder, RunMetrics, RunSink
+from stream.replay.savepoint import Checkpoints, Savepoint, Share, load_rows, save_rows
 from stream.replay.tallies import Tallies, run_metrics
 from stream.stages.job import JobStage, Steps
 from stream.stages.member import MemberStage
@@ -59,7 +59,7 @@ def replay(
     progress: Callable[[int], None] = lambda _: None,
     flush_every: int = FLUSH_EVERY,
     checkpoints: Checkpoints | None = None,
-    resumed: Progress | None = None,
+    resumed: Savepoint | None = None,
 ) -> RunMetrics:
     """Replay a log into an opened run folder, or into another sink.
 
@@ -159,14 +159,14 @@ class _Run:
         """Whether what is in memory should be flushed now."""
         return self._jobs.effect.is_full or self._members.effect.is_full
 
-    def let_go(self) -> None:
+    def drop_cached(self) -> None:
         """Keep nothing of the effects in memory; all was flushed."""
         self._jobs.effect.discard()
         self._members.effect.discard()
 
     def save(self, checkpoints: Checkpoints) -> None:
         """Make a checkpoint of what was flushed; from here on, memory is as if resumed."""
-        self.let_go()
+        self.drop_cached()
         folder = self._folder()
         (state,) = checkpoints.make(self.reader.lines)
         folder.checkpoint_state(state)
@@ -174,11 +174,11 @@ class _Run:
         self._judged = save_rows(checkpoints.judged(0), tallies.prequential, self._judged)
         share = Share(tallies.counts(self._jobs, self._members), self._judged)
         checkpoints.finish(
-            Progress(reader=self.reader.state(), lengths=folder.lengths(), shares=[share])
+            Savepoint(reader=self.reader.state(), lengths=folder.lengths(), shares=[share])
         )
 
     def restore(
-        self, lines: Iterator[LogLine], checkpoints: Checkpoints, progress: Progress
+        self, lines: Iterator[LogLine], checkpoints: Checkpoints, progress: Savepoint
     ) -> None:
         """Go on from a checkpoint, past the lines that were read."""
         self.reader.skip(lines, progress.reader)
@@ -190,7 +190,7 @@ class _Run:
 
     def finish(self) -> RunMetrics:
         """Write the coefficients, sorted by key, and sum up."""
-        self.let_go()  # summing up takes memory too
+        self.drop_cached()  # summing up takes memory too
         entities: dict[str, int] = {
             effect.name: self._write_coefficients(effect)
             for effect in sorted(
@@ -242,7 +242,7 @@ class _Run:
         scores, steps = self._jobs.application(scored, watermark_ms)
         if scores is not None:
             self._tallies.applications += 1
-            self._sink.score(app, scores)
+            self._sink.scored(app, scores)
         self._emit(steps)
 
     def _advance(self, watermark_ms: int | None) -> None:
@@ -251,7 +251,7 @@ class _Run:
         self._advanced_ms = watermark_ms
         self._emit(self._jobs.close_due(watermark_ms))
         for entities in (self._jobs.entities, self._members.entities):
-            for count, _ in enumerate(entities.leave(watermark_ms), 1):
+            for count, _ in enumerate(entities.expire(watermark_ms), 1):
                 if count % self._flush_every == 0:
                     self.flush()
 
