@@ -137,7 +137,9 @@ def market(settings: EffectSettings) -> Iterator[tuple[str, float, int]]:
     """Learn a simulated market; give effect, coverage and number of intervals."""
     simulation = SimulationSettings(members=1500, jobs=300, days=40, global_score=True, seed=2)
     truth = draw_truth(simulation)
-    rehearsed = rehearse(simulated(simulation), Policy(per_member=settings, per_job=settings))
+    rehearsed = rehearse(
+        simulated(simulation), Policy(effects={"per_member": settings, "per_job": settings})
+    )
     for name, true, id_of in (
         ("per_member", truth.per_member, member_id),
         ("per_job", truth.per_job, job_id),

@@ -147,8 +147,8 @@ def contest_quarter(log: Path) -> Market:
 
 def _with(effects: list[str], **changes: Any) -> Policy:
     policy = Policy()
-    moved = {name: msgspec.structs.replace(getattr(policy, name), **changes) for name in effects}
-    return msgspec.structs.replace(policy, **moved)
+    moved = {name: msgspec.structs.replace(policy.effects[name], **changes) for name in effects}
+    return msgspec.structs.replace(policy, effects=policy.effects | moved)
 
 
 if __name__ == "__main__":

@@ -117,7 +117,9 @@ def main() -> None:
                 say(f"{method} per {effect}", ask_whole(kind | chosen), _said(chosen))
     for name, (differs, effects) in VARIANTS.items():
         settings = EffectSettings(**differs)
-        found = rehearse(whole.rehearsal, Policy(per_member=settings, per_job=settings), effects)
+        found = rehearse(
+            whole.rehearsal, Policy(effects={"per_member": settings, "per_job": settings}), effects
+        )
         say(name, whole.rehearsal.scores(found))
     print(msgspec.json.encode(rows).decode())
 

@@ -6,6 +6,7 @@ The map of the package, from the bottom up. A room imports only from rooms above
 =================  =============================================================================
 ``errors``         one error root
 ``units``          times, durations and speeds as people write them
+``effects``        the random effects, each declared once
 ``policy``         the label policy and the effects' settings
 ``features``       feature blocks and their names
 ``events``         what travels: structs, their bytes, records, routing, the partitioner

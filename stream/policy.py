@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from stream.effects import EFFECTS
 from stream.errors import ConfigError
 from stream.units import format_duration
 
@@ -156,14 +157,16 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """All of it."""
 
     labels: LabelPolicy = LabelPolicy()
-    per_member: EffectSettings = EffectSettings()
-    per_job: EffectSettings = EffectSettings()
+    effects: dict[str, EffectSettings] = {}
+    """By name; every effect is there, with its defaults where nothing was given."""
     gate: GateSettings = GateSettings()
 
     def __post_init__(self) -> None:
-        """Refuse to let entities go whose labels are still coming."""
+        """Complete the effects; refuse to let entities go whose labels are still coming."""
+        effects = {spec.name: EffectSettings() for spec in EFFECTS} | self.effects
+        msgspec.structs.force_setattr(self, "effects", effects)
         least_ms = FEWEST_WINDOWS * self.labels.window_ms
-        for name, effect in (("per_member", self.per_member), ("per_job", self.per_job)):
+        for name, effect in self.effects.items():
             if effect.entity_ttl_ms is not None and effect.entity_ttl_ms < least_ms:
                 raise ConfigError(
                     f"[effects.{name}] entity_ttl must be at least {FEWEST_WINDOWS} label windows,"

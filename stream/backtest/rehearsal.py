@@ -136,7 +136,7 @@ def rehearse(
 
     """
     n = len(rehearsal.applications)
-    settings = {"per_member": policy.per_member, "per_job": policy.per_job}
+    settings = policy.effects
     made: dict[EffectName, Effect] = {}
     books: dict[EffectName, _Book] = {name: _Book() for name in effects}
     for name, book in books.items():

@@ -68,15 +68,15 @@ class Setting(NamedTuple):
 
     def value(self, policy: Policy) -> Any:
         """Return the value of the first effect."""
-        return getattr(getattr(policy, self.effects[0]), self.key)
+        return getattr(policy.effects[self.effects[0]], self.key)
 
     def set(self, policy: Policy, value: Any) -> Policy:
         """Return the policy with this value in all of the effects."""
         changed = {
-            effect: msgspec.structs.replace(getattr(policy, effect), **{self.key: value})
+            effect: msgspec.structs.replace(policy.effects[effect], **{self.key: value})
             for effect in self.effects
         }
-        return msgspec.structs.replace(policy, **changed)
+        return msgspec.structs.replace(policy, effects=policy.effects | changed)
 
     def text(self, value: Any) -> str:
         """Write a value as the policy file does."""
@@ -160,14 +160,14 @@ class Tuner:
     def run(self) -> Iterator[Trial]:
         """Try, giving each trial when it is done; the start first."""
         yield self._try("start", "", self._policy)
-        tried = {self._policy}
+        tried = [self._policy]
         for _ in range(SWEEPS):
             before = self.best.policy
             for setting in SETTINGS:
                 for value in setting.grid:
                     policy = setting.set(self.best.policy, value)
                     if policy not in tried:
-                        tried.add(policy)
+                        tried.append(policy)
                         yield self._try(setting.name, setting.text(value), policy)
             if self.best.policy == before:
                 return

@@ -45,8 +45,8 @@ def check(config: ConfigFile = None, policy: PolicyFile = None) -> None:
     tls_context(security_of(found.broker))
     if found.worker.model is not None:
         space = load_model(found.worker.model).space
-        found.policy.per_member.fitted(space.per_member.size)
-        found.policy.per_job.fitted(space.per_job.size)
+        found.policy.effects["per_member"].fitted(space.per_member.size)
+        found.policy.effects["per_job"].fitted(space.per_job.size)
     given = f"{len(found.sources)} settings are not the default"
     where = _where(config, policy)
     OUT.print(f"{where} can be used; {given}", soft_wrap=True, highlight=False, markup=False)

@@ -98,8 +98,10 @@ def policy_of(document: dict[str, Any]) -> Policy:
                 orphan_ttl_ms=_duration("orphan_ttl", labels.orphan_ttl),
             )
         ),
-        per_member=_effect(found.effects.per_member),
-        per_job=_effect(found.effects.per_job),
+        effects={
+            "per_member": _effect(found.effects.per_member),
+            "per_job": _effect(found.effects.per_job),
+        },
         gate=GateSettings(
             **_given(
                 enabled=found.gate.enabled,
@@ -154,7 +156,7 @@ def format_policy(policy: Policy) -> str:
         f"later_response = {_truth(labels.later_response)}",
         f"job_closed = {_truth(labels.job_closed)}",
     ]
-    for name, effect in (("per_member", policy.per_member), ("per_job", policy.per_job)):
+    for name, effect in policy.effects.items():
         parts += [
             f"\n[effects.{name}]",
             f"prior_precision = {effect.prior_precision!r}",

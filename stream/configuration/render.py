@@ -54,8 +54,7 @@ def values(config: Config) -> dict[str, dict[str, Value]]:
             "allowed_lateness": format_duration(labels.allowed_lateness_ms),
             "orphan_ttl": format_duration(labels.orphan_ttl_ms),
         },
-        "effects.per_member": _effect(config.policy.per_member),
-        "effects.per_job": _effect(config.policy.per_job),
+        **{f"effects.{name}": _effect(one) for name, one in config.policy.effects.items()},
         "gate": {
             "enabled": gate.enabled,
             "age": format_duration(gate.age_ms),

@@ -36,7 +36,7 @@ from stream.partitions.progress import (
     save_identity,
     save_progress,
 )
-from stream.policy import DAY_MS, EffectSettings, Policy
+from stream.policy import DAY_MS, Policy
 from stream.quality.judged import JudgedScores
 from stream.stages.entities import Entities
 from stream.state.census import Census
@@ -435,7 +435,7 @@ class Partition(ABC):
                     )
             name = f"per_{self.stage}"
             learned = identity.effects[name].full_up_to
-            now: EffectSettings = getattr(self._policy, name)
+            now = self._policy.effects[name]
             size = len(identity.features[name])
             if (size <= learned) != (size <= now.full_up_to):
                 raise StateError(

@@ -61,7 +61,7 @@ def save_identity(
                 "per_member": list(space.per_member.names),
                 "per_job": list(space.per_job.names),
             },
-            effects={"per_member": policy.per_member, "per_job": policy.per_job},
+            effects=policy.effects,
             partitions=partitions,
             topic_ids=dict(topic_ids or {}),
         )

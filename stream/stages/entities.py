@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stream.events.structs import Label
-from stream.policy import EffectSettings, Policy
+from stream.policy import Policy
 from stream.state.ages import EntityAges
 from stream.state.census import Census
 from stream.state.forgotten import Forgotten
@@ -36,7 +36,7 @@ class Entities:
     """
 
     def __init__(self, effect: Effect, overlay: Overlay, policy: Policy, census: Census) -> None:
-        settings: EffectSettings = getattr(policy, effect.name)
+        settings = policy.effects[effect.name]
         self._effect = effect
         self._census = census
         self._ttl_ms = settings.entity_ttl_ms

@@ -73,7 +73,7 @@ class JobStage:
         self.effect = Effect(
             "per_job",
             size,
-            policy.per_job.fitted(size),
+            policy.effects["per_job"].fitted(size),
             self.model_version,
             StoredPosteriors("per_job", overlay),
             most_held=most_held,

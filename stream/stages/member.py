@@ -35,7 +35,7 @@ class MemberStage:
         self.effect = Effect(
             "per_member",
             size,
-            policy.per_member.fitted(size),
+            policy.effects["per_member"].fitted(size),
             model_version,
             StoredPosteriors("per_member", overlay),
             most_held=most_held,

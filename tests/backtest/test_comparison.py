@@ -20,14 +20,14 @@ def test_the_example_compares_what_it_says() -> None:
     assert {setting.refresh_ms for setting in found.settings} == {0, DAY_MS, 7 * DAY_MS, None}
     assert {setting.learn for setting in found.settings} == {"early", "explicit", "final"}
     assert by_name["member only"].use == ("per_member",)
-    assert by_name["nothing forgotten"].policy.per_job.half_life_ms is None
-    assert by_name["weaker prior"].policy.per_member.prior_precision == 1.0
+    assert by_name["nothing forgotten"].policy.effects["per_job"].half_life_ms is None
+    assert by_name["weaker prior"].policy.effects["per_member"].prior_precision == 1.0
     assert by_name["weaker prior"].policy.labels == Policy().labels
 
 
 def test_changes_go_over_the_base_policy() -> None:
     """A setting changes single keys; the others are the base policy's."""
-    base = Policy(per_job=EffectSettings(prior_precision=7.0, half_life_ms=None))
+    base = Policy(effects={"per_job": EffectSettings(prior_precision=7.0, half_life_ms=None)})
     text = """
     [[setting]]
     name = "as it is"
@@ -40,7 +40,7 @@ def test_changes_go_over_the_base_policy() -> None:
     as_is, shorter = parse_comparison(text, base).settings
     assert as_is.policy == base
     assert shorter.policy.labels.window_ms == 7 * DAY_MS
-    assert shorter.policy.per_job == EffectSettings(
+    assert shorter.policy.effects["per_job"] == EffectSettings(
         prior_precision=7.0, half_life_ms=None, capacity=16
     )
     assert shorter.refresh_ms == 6 * HOUR_MS

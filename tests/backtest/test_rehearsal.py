@@ -34,7 +34,7 @@ def test_the_recorded_settings_give_the_replays_scores(rehearsal: Rehearsal) -> 
 def test_other_settings_are_those_of_their_own_replay(rehearsal: Rehearsal) -> None:
     """Settings tried on a record give what a replay with them would have given."""
     other = EffectSettings(prior_precision=8.0, half_life_ms=None, capacity=5, coupled=False)
-    policy = Policy(per_member=other, per_job=other)
+    policy = Policy(effects={"per_member": other, "per_job": other})
     raw = (LogLine("log", number, line) for number, line in enumerate(simulate(SETTINGS), 1))
     lines, space = first_look(raw, None)
     replayed = record(lines, policy, None, space)

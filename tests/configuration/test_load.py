@@ -66,7 +66,10 @@ def test_the_environment_stands_above_the_file(tmp_path: Path) -> None:
     assert found.policy.labels.min_age_ms == HOUR_MS
     assert found.policy.labels.job_closed is False
     assert found.policy.labels.neutral_actions == {"note", "ping"}
-    assert (found.policy.per_job.capacity, found.policy.per_job.prior_precision) == (5, 0.5)
+    assert (
+        found.policy.effects["per_job"].capacity,
+        found.policy.effects["per_job"].prior_precision,
+    ) == (5, 0.5)
     assert found.sources["labels.window"] == "HEARBACK_LABELS_WINDOW"
     assert found.sources["labels.orphan_ttl"] == str(policy)
     assert found.sources["labels.min_age"] == str(file)
@@ -77,7 +80,7 @@ def test_settings_that_depend_on_each_other_may_stand_apart(tmp_path: Path) -> N
     file = written(tmp_path, '[labels]\nwindow = "7d"')
     policy = written(tmp_path, '[effects.per_job]\nentity_ttl = "30d"', "policy.toml")
     found = load_config(file, {}, policy)
-    assert found.policy.per_job.entity_ttl_ms == 30 * 24 * HOUR_MS
+    assert found.policy.effects["per_job"].entity_ttl_ms == 30 * 24 * HOUR_MS
     assert values(found)["effects.per_job"]["entity_ttl"] == "30d"
     with pytest.raises(ConfigError, match=r"entity_ttl must be at least 4 .*set by .*policy.toml"):
         load_config(None, {}, policy)

@@ -56,10 +56,10 @@ def test_every_key_is_read() -> None:
     assert not labels.later_response
     assert not labels.job_closed
     assert (labels.allowed_lateness_ms, labels.orphan_ttl_ms) == (600_000, 2 * DAY_MS)
-    member = policy.per_member
+    member = policy.effects["per_member"]
     assert (member.prior_precision, member.half_life_ms, member.capacity) == (0.5, None, 16)
     assert (member.open_limit, member.full_up_to, member.coupled) == (64, 8, False)
-    assert policy.per_job.half_life_ms == 7 * DAY_MS
+    assert policy.effects["per_job"].half_life_ms == 7 * DAY_MS
 
 
 def test_limits_are_lowered_for_many_features() -> None:
@@ -115,10 +115,15 @@ def test_a_written_policy_comes_back_equal() -> None:
             window_ms=36 * 3_600_000,
             later_response=False,
         ),
-        per_member=EffectSettings(prior_precision=1e-6, half_life_ms=None, coupled=False),
-        per_job=EffectSettings(
-            prior_precision=0.1 + 0.2, half_life_ms=5_400_000, capacity=7, entity_ttl_ms=99 * DAY_MS
-        ),
+        effects={
+            "per_member": EffectSettings(prior_precision=1e-6, half_life_ms=None, coupled=False),
+            "per_job": EffectSettings(
+                prior_precision=0.1 + 0.2,
+                half_life_ms=5_400_000,
+                capacity=7,
+                entity_ttl_ms=99 * DAY_MS,
+            ),
+        },
         gate=GateSettings(enabled=False, age_ms=2 * DAY_MS, applications=5, margin=0.5),
     )
     assert parse_policy(format_policy(policy)) == policy
@@ -128,8 +133,12 @@ def test_a_written_policy_comes_back_equal() -> None:
 def test_entities_stay_for_four_windows_at_least() -> None:
     """A shorter ``entity_ttl`` is refused: labels of their applications may still come."""
     assert (
-        parse_policy('[effects.per_job]\nentity_ttl = "56d"').per_job.entity_ttl_ms == 56 * DAY_MS
+        parse_policy('[effects.per_job]\nentity_ttl = "56d"').effects["per_job"].entity_ttl_ms
+        == 56 * DAY_MS
     )
-    assert parse_policy('[effects.per_job]\nentity_ttl = "off"').per_job.entity_ttl_ms is None
+    assert (
+        parse_policy('[effects.per_job]\nentity_ttl = "off"').effects["per_job"].entity_ttl_ms
+        is None
+    )
     with pytest.raises(ConfigError, match=r"per_job\] entity_ttl must be at least 4 .* 56d"):
         parse_policy('[effects.per_job]\nentity_ttl = "55d"')

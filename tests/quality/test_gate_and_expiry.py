@@ -18,8 +18,10 @@ LABELS = LabelPolicy(window_ms=W, allowed_lateness_ms=0, orphan_ttl_ms=W)
 KEEPING = Policy(labels=LABELS)
 LEAVING = Policy(
     labels=LABELS,
-    per_member=EffectSettings(entity_ttl_ms=TTL),
-    per_job=EffectSettings(entity_ttl_ms=TTL),
+    effects={
+        "per_member": EffectSettings(entity_ttl_ms=TTL),
+        "per_job": EffectSettings(entity_ttl_ms=TTL),
+    },
 )
 
 

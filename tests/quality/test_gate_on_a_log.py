@@ -36,7 +36,9 @@ SETTINGS = SimulationSettings(
 )
 NOISE_DAYS = range(20, 28)
 EFFECT = EffectSettings(prior_precision=0.5)
-POLICY = Policy(gate=GateSettings(applications=300), per_member=EFFECT, per_job=EFFECT)
+POLICY = Policy(
+    gate=GateSettings(applications=300), effects={"per_member": EFFECT, "per_job": EFFECT}
+)
 
 
 @pytest.fixture(scope="module")

@@ -28,8 +28,10 @@ LABELS = LabelPolicy(window_ms=W, allowed_lateness_ms=0, orphan_ttl_ms=W)
 KEEPING = Policy(labels=LABELS)
 LEAVING = Policy(
     labels=LABELS,
-    per_member=EffectSettings(entity_ttl_ms=TTL),
-    per_job=EffectSettings(entity_ttl_ms=TTL),
+    effects={
+        "per_member": EffectSettings(entity_ttl_ms=TTL),
+        "per_job": EffectSettings(entity_ttl_ms=TTL),
+    },
 )
 NAMES = ("m", "mm", "n")
 
@@ -62,7 +64,9 @@ def label(number: int, member: str, time_ms: int) -> Label:
 
 def of_members(overlay: Overlay, settings: EffectSettings) -> tuple[Effect, Entities, Census]:
     """Members in an overlay."""
-    policy = Policy(labels=LabelPolicy(window_ms=2, allowed_lateness_ms=0), per_member=settings)
+    policy = Policy(
+        labels=LabelPolicy(window_ms=2, allowed_lateness_ms=0), effects={"per_member": settings}
+    )
     effect = Effect("per_member", 2, settings, "v", StoredPosteriors("per_member", overlay))
     census = Census(overlay)
     return effect, Entities(effect, overlay, policy, census), census
