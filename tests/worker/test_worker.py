@@ -15,7 +15,6 @@ from pathlib import Path
 import msgspec
 import pytest
 from confluent_kafka import Consumer, Producer
-from stream.replay.run import replay
 
 from producers.simulate import simulate
 from producers.truth import SimulationSettings, draw_truth
@@ -28,6 +27,7 @@ from stream.model.linear import GlobalModel, load_model
 from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy
 from stream.replay.run_folder import RunFolder
+from stream.replay.single import replay
 from stream.serving.lookup import from_data, from_run, from_topic
 from stream.worker.topics import plans
 
