@@ -125,10 +125,7 @@ def bootstrap(
         if copy is not None:
             copy.flush()
         crash_point("loaded")
-        own = {
-            place: target.own(place, identity, metrics.watermark_ms, metrics.newest_event_ms)
-            for place in target.places
-        }
+        own = {place: target.own(place, identity, metrics.watermark_ms) for place in target.places}
         with _undisturbed():
             ends = target.finish(own)
             crash_point("bootstrapped")

@@ -21,7 +21,7 @@ import msgspec
 from stream.errors import StateError
 from stream.events.partitioner import partition_of
 from stream.labels.facts import Deadline, Facts, Orphan
-from stream.partitions.channels import Channels
+from stream.partitions.clock import Channels
 from stream.partitions.progress import Identity, Progress, load_identity
 from stream.state import codec, keys
 from stream.state.census import StateCounts, census_entry
@@ -105,21 +105,18 @@ def split(stores: Iterable[Store], partitions: int) -> Iterator[Entry]:
             yield Entry(place, *census_entry(place[0], counts))
 
 
-def first_progress(
-    stage: str, partitions: int, watermark_ms: int | None, newest_ms: int
-) -> Progress:
+def first_progress(stage: str, partitions: int, watermark_ms: int | None) -> Progress:
     """Progress of a partition that has read nothing, all its channels where history ended.
 
     Args:
         stage: of the partition. partitions: how many there are.
-        watermark_ms: the replay's. newest_ms: largest event time it has read.
+        watermark_ms: the replay's.
 
     """
     count = 1 if stage == "member" else partitions + 1
     return Progress(
         positions={},
         channels=Channels([watermark_ms] * count, [False] * count, watermark_ms),
-        largest_ms=newest_ms,
     )
 
 

@@ -370,12 +370,12 @@ class Target:
     # -- in the end --------------------------------------------------------------------------
 
     def own(
-        self, place: PartitionId, identity: Identity, watermark_ms: int | None, newest_ms: int
+        self, place: PartitionId, identity: Identity, watermark_ms: int | None
     ) -> list[tuple[bytes, bytes]]:
         """What a partition says of itself: whose it is, and how far it is."""
         stage, number = place
         topics = _TOPICS[stage]
-        progress = first_progress(stage, self.partitions, watermark_ms, newest_ms)
+        progress = first_progress(stage, self.partitions, watermark_ms)
         for topic in topics:
             progress.positions[topic] = self._positions.get((topic, number), 0)
         whose = msgspec.structs.replace(

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 from stream.errors import (
     EventError,
     HearbackError,
-    InvalidTimeError,
     PoisonError,
     StateError,
 )
@@ -27,7 +26,7 @@ from stream.events.wire import (
     encode_coefficients,
 )
 from stream.features.blocks import FeatureSpace
-from stream.partitions.channels import Channels
+from stream.partitions.clock import Channels, EventClock
 from stream.partitions.commands import GateCommand
 from stream.partitions.progress import (
     Progress,
@@ -36,7 +35,7 @@ from stream.partitions.progress import (
     save_identity,
     save_progress,
 )
-from stream.policy import DAY_MS, Policy
+from stream.policy import Policy
 from stream.quality.judged import JudgedScores
 from stream.stages.entities import Entities
 from stream.state.census import Census
@@ -65,7 +64,7 @@ class Partition(ABC):
         space: feature names of the model.
         policy: labels and effects.
         model_version: of the frozen global model.
-        channels: how many watermark channels it merges.
+        channels: how many watermark channels it merges; the last one is its own input.
         idle_timeout_ms: wall time at the end of an input after which it counts as idle.
         topic_ids: what Kafka calls its topics, by name; empty where the broker has no ids.
 
@@ -73,7 +72,7 @@ class Partition(ABC):
     before the first record.
 
     Attributes:
-        events: records applied, by type. dead_letters: by reason.
+        clock: its event time. events: records applied, by type. dead_letters: by reason.
         removed: entities, by why: ``forget`` or ``entity_ttl``.
         judged: what the scores are worth, and the gate.
 
@@ -106,9 +105,7 @@ class Partition(ABC):
         self._overlay = overlay
         self._space = space
         self._policy = policy
-        self._idle_timeout_ms = idle_timeout_ms
         self._routing = Routing(self.input_topic, number, partitions)
-        self._at_end_since_ms: int | None = None
         self._unsaved_since_ms: int | None = None  # a position has moved past markers alone
         self._messages: Unit = []  # of the unit of work that is being done
         self._cause_ms: dict[str, int] = {}  # entity → timestamp of the event that changed it
@@ -117,7 +114,14 @@ class Partition(ABC):
         self._now_ms = 0  # the wall clock, as passed in last
         self.judged = JudgedScores(overlay, policy, self.effect_name)
         self._check_identity(model_version, topic_ids or {})
-        self._restore(channels)
+        self._progress = self._load_progress(channels)
+        self.clock = EventClock(
+            self._progress.channels,
+            own=channels - 1,
+            allowed_lateness_ms=policy.labels.allowed_lateness_ms,
+            idle_timeout_ms=idle_timeout_ms,
+            grows_when_idle=channels > 1,
+        )
 
     # -- what the shell calls ----------------------------------------------------------------
 
@@ -128,7 +132,7 @@ class Partition(ABC):
     @property
     def watermark_ms(self) -> int | None:
         """How far event time has come here."""
-        return self._progress.channels.watermark_ms
+        return self.clock.watermark_ms
 
     def process(
         self, topic: str, records: Sequence[Record], end: int, now_ms: int
@@ -151,7 +155,7 @@ class Partition(ABC):
         fresh = [record for record in records if record.offset >= position]
         after = max(end, position)
         if fresh and topic == self.input_topic:
-            self._at_end_since_ms = None  # what still brings records is not idle
+            self.clock.brought_records()
         if not self._counted:
             self._keep_counts()
         try:
@@ -175,13 +179,6 @@ class Partition(ABC):
                 yield self._poison(topic, record, passed, error)
         if self._progress.positions.get(topic, 0) < after:
             yield self._end_at(topic, after)
-
-    def observe_end(self, at_end: bool, now_ms: int) -> None:
-        """Take note whether the input topic's position equals its end."""
-        if not at_end:
-            self._at_end_since_ms = None
-        elif self._at_end_since_ms is None:
-            self._at_end_since_ms = now_ms
 
     @abstractmethod
     def tick(self, now_ms: int) -> Iterator[Unit]:
@@ -333,15 +330,12 @@ class Partition(ABC):
         self.effect.discard()
         self._cause_ms.clear()
         self._removed_now.clear()
-        self._restore(len(self._progress.channels.marks))
+        self._progress = self._load_progress(len(self._progress.channels.marks))
+        self.clock.restore(self._progress.channels)
 
     def _dead_letter(self, letter: DeadLetter, timestamp_ms: int) -> None:
         self.dead_letters[letter.reason] += 1
         self._messages.append(dead_letter_message(letter, timestamp_ms))
-
-    def _idle(self, now_ms: int) -> bool:
-        since_ms = self._at_end_since_ms
-        return since_ms is not None and now_ms - since_ms >= self._idle_timeout_ms
 
     def _progress_is_due(self, now_ms: int) -> bool:
         """Whether positions that nothing else has saved should be, before the topic forgets them.
@@ -404,12 +398,9 @@ class Partition(ABC):
 
     # -- state -------------------------------------------------------------------------------
 
-    def _restore(self, channels: int) -> None:
-        self._progress = load_progress(self._overlay.store) or Progress(
-            positions={}, channels=Channels.of(channels)
-        )
-        # Whether the own input is idle now is to be seen anew; the last channel is its own.
-        self._progress.channels.wake(-1)
+    def _load_progress(self, channels: int) -> Progress:
+        stored = load_progress(self._overlay.store)
+        return stored or Progress(positions={}, channels=Channels.of(channels))
 
     def _check_identity(self, model_version: str, topic_ids: Mapping[str, str]) -> None:
         """Refuse a state of another model, another partition count or other topics."""
@@ -447,14 +438,3 @@ class Partition(ABC):
         save_identity(
             self._overlay, model_version, self._space, self._policy, self.partitions, topic_ids
         )
-
-    def _check_time(self, time_ms: int, now_ms: int) -> int:
-        """Return the time by which the event moves the watermark; at most now.
-
-        Raises:
-            InvalidTimeError: more than a day ahead.
-
-        """
-        if time_ms > now_ms + DAY_MS:
-            raise InvalidTimeError(f"event_time_ms {time_ms} is more than a day ahead")
-        return min(time_ms, now_ms)

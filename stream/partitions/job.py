@@ -91,24 +91,14 @@ class JobPartition(Partition):
             topic_ids,
         )
         self._stage = JobStage(overlay, model.space.per_job.size, policy, model)
-        self._own_channel = partitions
-        self._ticked_ms: int | None = None
         self._steps = 0  # of the unit of work that is being done
         self.tally = self._stage.tally
         self.timeliness = Timeliness()
 
     def tick(self, now_ms: int) -> Iterator[Unit]:
-        """Judge idleness; when all is idle, let event time pass with the wall clock."""
+        """Let event time pass, and close what is due by it."""
         self._now_ms = now_ms
-        channels = self._progress.channels
-        was_idle = channels.all_idle
-        before_ms = channels.watermark_ms
-        if self._idle(now_ms) and not channels.idle[self._own_channel]:
-            channels.set_idle(self._own_channel)
-        if was_idle and self._ticked_ms is not None:
-            channels.grow(now_ms - self._ticked_ms)
-        self._ticked_ms = now_ms
-        something = channels.watermark_ms != before_ms
+        something = self.clock.tick(now_ms)
         for _ in self._closings(now_ms):
             yield self._finish()
             something = True
@@ -152,10 +142,8 @@ class JobPartition(Partition):
             else:
                 yield from self._emit(steps, record.timestamp_ms)
         # The mark is the member partition's, not the event's: it holds for a refused one too.
-        channels = self._progress.channels
-        channels.advance(message.partition, message.watermark_ms)
-        if isinstance(message, Watermark) and message.idle:
-            channels.set_idle(message.partition)
+        idle = isinstance(message, Watermark) and message.idle
+        self.clock.read_watermark(message.partition, message.watermark_ms, idle=idle)
         if refusal is not None:
             raise refusal
 
@@ -177,10 +165,10 @@ class JobPartition(Partition):
         """Apply a record of the engagements topic; its channel's mark follows from its time."""
         if isinstance(event, Application):
             raise UnknownTypeError(f"Application does not belong into {ENGAGEMENTS}")
-        mark_ms = self._check_time(event.event_time_ms, now_ms)
+        self.clock.check(event.event_time_ms, now_ms)
         if isinstance(event, Clock):
             self.events["clock"] += 1
-            self._progress.channels.advance(self._own_channel, mark_ms)
+            self.clock.read_clock(event.event_time_ms, now_ms)
             return
         job_id = event.job_id
         if job_id is None:
@@ -199,8 +187,7 @@ class JobPartition(Partition):
                 self.events["job"] += 1
                 steps = self._stage.job_event(event, watermark_ms)
         yield from self._emit(steps, record.timestamp_ms)
-        mark_ms -= self._policy.labels.allowed_lateness_ms
-        self._progress.channels.advance(self._own_channel, mark_ms)
+        self.clock.read_event(event.event_time_ms, now_ms)
 
     def _due(self, timestamp_ms: int) -> Cuts:
         yield from self._emit(self._stage.close_due(self.watermark_ms), timestamp_ms)

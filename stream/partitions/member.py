@@ -31,6 +31,7 @@ from stream.events.wire import (
     encode_watermark,
 )
 from stream.features.blocks import FeatureSpace
+from stream.partitions.announcements import Announcements
 from stream.partitions.base import Cuts, Partition, Unit
 from stream.policy import Policy
 from stream.stages.entities import Entities
@@ -38,8 +39,6 @@ from stream.stages.member import MemberStage
 from stream.state.census import Census
 from stream.state.overlay import Overlay
 from stream.updaters.effect import Effect
-
-_BARE_EVERY_MS = 1000  # a job partition that was not written to for so long gets a bare watermark
 
 
 class MemberPartition(Partition):
@@ -80,28 +79,17 @@ class MemberPartition(Partition):
         self._model_version = model_version
         self._labelled_ms: int | None = None  # the largest label time read
         self._stage = MemberStage(overlay, space.per_member.size, policy, model_version)
-        # What each job partition was told last, and when; nothing after a restart.
-        self._told: list[tuple[int | None, bool] | None] = [None] * partitions
-        self._told_ms = [0] * partitions
+        self._announcements = Announcements(partitions)
 
     def tick(self, now_ms: int) -> Iterator[Unit]:
         """Tell the job partitions not written to lately how far this one is, if they don't know."""
         self._now_ms = now_ms
-        channels = self._progress.channels
-        idle = self._idle(now_ms)
-        if idle:
-            channels.set_idle(0)
-        known = (channels.marks[0], idle)
-        for job_partition, told in enumerate(self._told):
-            if told != known and now_ms - self._told_ms[job_partition] >= _BARE_EVERY_MS:
-                mark = Watermark(self.number, known[0], idle)
-                self._messages.append(
-                    Message(
-                        APPLICATIONS_BY_JOB, None, encode_watermark(mark), job_partition, now_ms
-                    )
-                )
-                self._told[job_partition] = known
-                self._told_ms[job_partition] = now_ms
+        self.clock.tick(now_ms)
+        known = (self.clock.own_mark_ms, self.clock.is_idle(now_ms))
+        for job_partition in self._announcements.due(known, now_ms):
+            value = encode_watermark(Watermark(self.number, *known))
+            self._messages.append(Message(APPLICATIONS_BY_JOB, None, value, job_partition, now_ms))
+            self._announcements.sent(job_partition, known, now_ms)
         if self._messages or self._has_to_release or self._progress_is_due(now_ms):
             yield self._finish()
 
@@ -129,7 +117,7 @@ class MemberPartition(Partition):
 
     def _rollback(self) -> None:
         super()._rollback()
-        self._told = [None] * self.partitions
+        self._announcements.reset()
 
     def _record(self, topic: str, record: Record, now_ms: int) -> Cuts:
         value = record.value or b""
@@ -146,31 +134,31 @@ class MemberPartition(Partition):
             self._labelled_ms = max(self._labelled_ms or 0, label.label_time_ms)
             return ()
         event = decode_event(value, self._space)
-        channels = self._progress.channels
         match event:
             case Application():
-                mark_ms = self._check_time(event.event_time_ms, now_ms)
+                self.clock.check(event.event_time_ms, now_ms)
                 self._routing.check(record.key, event.member_id)
                 self.events["application"] += 1
                 member_score = self._stage.score(event)
-                channels.advance(0, mark_ms - self._policy.labels.allowed_lateness_ms)
+                self.clock.read_event(event.event_time_ms, now_ms)
                 self._send(event, member_score, record.timestamp_ms, now_ms)
             case Forget():
                 member_id = event.member_id
                 if member_id is None:
                     raise InvalidIdError(f"to forget a job belongs into {ENGAGEMENTS}")
-                self._check_time(event.event_time_ms, now_ms)
+                self.clock.check(event.event_time_ms, now_ms)
                 self._routing.check(record.key, member_id)
                 self._forget(member_id, event, record.timestamp_ms)
             case Clock():
-                channels.advance(0, self._check_time(event.event_time_ms, now_ms))
+                self.clock.check(event.event_time_ms, now_ms)
+                self.clock.read_clock(event.event_time_ms, now_ms)
                 self.events["clock"] += 1
             case _:
                 raise UnknownTypeError(f"{type(event).__name__} does not belong into {topic}")
         return ()
 
     def _send(self, app: Application, member_score: float, timestamp_ms: int, now_ms: int) -> None:
-        mark_ms = self._progress.channels.marks[0]
+        mark_ms = self.clock.own_mark_ms
         scored = ScoredApplication(app, member_score, self.number, mark_ms)
         key = app.job_id.encode()
         job_partition = partition_of(key, self.partitions)
@@ -180,5 +168,4 @@ class MemberPartition(Partition):
                 f"{len(value)} bytes on its way to the job, Kafka's limit is {MAX_OUTPUT_BYTES}"
             )
         self._messages.append(Message(APPLICATIONS_BY_JOB, key, value, job_partition, timestamp_ms))
-        self._told[job_partition] = (mark_ms, False)
-        self._told_ms[job_partition] = now_ms
+        self._announcements.sent(job_partition, (mark_ms, False), now_ms)

@@ -8,7 +8,7 @@ import msgspec
 
 from stream.errors import StateError
 from stream.features.blocks import FeatureSpace
-from stream.partitions.channels import Channels
+from stream.partitions.clock import Channels
 from stream.policy import EffectSettings, Policy
 from stream.state import keys
 from stream.state.overlay import Overlay
@@ -37,11 +37,10 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress(msgspec.Struct, array_like=True, kw_only=True):
-    """How far a partition has read: next offsets by topic, channels, and the largest time read."""
+    """How far a partition has read: next offsets by topic, and its event time."""
 
     positions: dict[str, int]
     channels: Channels
-    largest_ms: int | None = None
 
 
 def save_identity(

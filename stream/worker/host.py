@@ -504,7 +504,7 @@ class Host:
                     if at is not None and end is not None:
                         lags[topic] = max(end - at, 0)
                 now_ms = self._now_ms()
-                partition.observe_end(lags.get(partition.input_topic) == 0, now_ms)
+                partition.clock.observe_end(lags.get(partition.input_topic) == 0, now_ms)
                 units = chain(partition.obey(self._commands(), now_ms), partition.tick(now_ms))
                 await self._work(owned, session, units)
                 self._metrics.standing(partition, lags, now_ms)

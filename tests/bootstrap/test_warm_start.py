@@ -81,7 +81,7 @@ def taken_over(history: Sink, market: Market) -> None:
         market.stores[entry.place].write({entry.key: entry.value})
     told = history.told
     for (stage, number), store in market.stores.items():
-        progress = first_progress(stage, market.count, told.watermark_ms, told.newest_event_ms)
+        progress = first_progress(stage, market.count, told.watermark_ms)
         store.write(dict([identity_entry(identity), progress_entry(progress)]))
         market.restart(stage, number)
 
