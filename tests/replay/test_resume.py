@@ -20,7 +20,7 @@ from stream.configuration.policy_file import parse_policy
 from stream.errors import ConfigError
 from stream.logs.files import merge, write_lines
 from stream.policy import DAY_MS, Policy
-from stream.replay import run
+from stream.replay import single
 from stream.replay.reader import first_look
 from stream.replay.resumable import Options, replay_into
 from stream.replay.run_folder import CHECKPOINT, FILES
@@ -149,14 +149,14 @@ def test_a_full_memory_flushes_at_the_same_lines(
 ) -> None:
     """Where what is held decides when to flush, a resumed replay flushes where the other did."""
     flushed: list[int] = []
-    flush = run._Run.flush
+    flush = single._Run.flush
 
-    def counted(self: run._Run) -> None:
+    def counted(self: single._Run) -> None:
         flushed.append(self.reader.lines)
         flush(self)
 
-    monkeypatch.setattr(run, "MOST_HELD", 100)
-    monkeypatch.setattr(run._Run, "flush", counted)
+    monkeypatch.setattr(single, "MOST_HELD", 100)
+    monkeypatch.setattr(single._Run, "flush", counted)
     chosen = Options(close=True, flush_every=1 << 20, checkpoint_every=EVERY)
     replayed(log, log.parent / "full", chosen)
     whole = list(flushed)
