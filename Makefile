@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check format docs test test-deep test-integration test-kafka soak stack picture kafka kafka-stop bench clean
+.PHONY: help setup demo check format docs wheel test test-deep test-integration test-kafka soak stack picture kafka kafka-stop bench clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ docs: setup ## the pages and dashboards that are made from the code
 	$(BIN)/python -m stream.metrics.document
 	$(BIN)/python -m stream.configuration.render
 	$(BIN)/python -m deploy.dashboards
+
+wheel: setup ## a wheel in dist/, to install without a checkout
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	@ls dist/*.whl
 
 test: setup ## all tests but those on a real Kafka
 	$(BIN)/python -m pytest --ignore tests/integration
