@@ -1,17 +1,18 @@
-"""Settings that decide what is learned and published: labels, the two effects, the gate.
+"""Settings that decide what is learned and published: labels, the effects, the gate.
 
-Read from a TOML file with ``[labels]``, ``[effects.per_member]``, ``[effects.per_job]`` and
-``[gate]``; every key is optional, an unknown key is an error. Durations are written ``"14d"``,
-``"1h"``.
+The structs declare the sections ``[labels]``, ``[effects.NAME]`` and ``[gate]`` of the policy file
+and of the configuration. A new setting is one more field here (:class:`~stream.units.Setting`).
 """
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import msgspec
 
 from stream.effects import EFFECTS
 from stream.errors import ConfigError
-from stream.units import format_duration
+from stream.units import Setting, format_duration
 
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
@@ -29,17 +30,25 @@ _FEWEST_EXAMPLES = 16
 class LabelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """What counts as an answer and how long one waits. Durations in milliseconds."""
 
-    positive_actions: frozenset[str] = frozenset(
+    positive_actions: Annotated[frozenset[str], Setting("the recruiter answered")] = frozenset(
         {"view_profile", "message", "shortlist", "interview", "offer", "hire"}
     )
-    negative_actions: frozenset[str] = frozenset({"reject", "archive", "skip"})
-    neutral_actions: frozenset[str] = frozenset({"note", "forward"})
-    window_ms: int = 14 * DAY_MS
-    later_response: bool = True
-    min_age_ms: int = 0
-    job_closed: bool = True
-    allowed_lateness_ms: int = HOUR_MS
-    orphan_ttl_ms: int = DAY_MS
+    negative_actions: Annotated[frozenset[str], Setting("the recruiter declined")] = frozenset(
+        {"reject", "archive", "skip"}
+    )
+    neutral_actions: Annotated[
+        frozenset[str], Setting("known, no evidence; any other action is a dead letter")
+    ] = frozenset({"note", "forward"})
+    window_ms: Annotated[int, Setting("after it, no engagement means no")] = 14 * DAY_MS
+    later_response: Annotated[
+        bool, Setting("an answer to a later applicant is a no to the earlier ones")
+    ] = True
+    min_age_ms: Annotated[int, Setting("... who have waited at least so long")] = 0
+    job_closed: Annotated[bool, Setting("the closing of the job is a no to all who wait")] = True
+    allowed_lateness_ms: Annotated[int, Setting("how far out of order events may arrive")] = HOUR_MS
+    orphan_ttl_ms: Annotated[int, Setting("how long an engagement waits for its application")] = (
+        DAY_MS
+    )
 
     def past_everything_ms(self, largest_ms: int) -> int:
         """Return a watermark that closes every window and every wait, given the largest time."""
@@ -81,13 +90,25 @@ class EffectSettings(msgspec.Struct, frozen=True, kw_only=True):
     event time, after its newest application; None: for ever.
     """
 
-    prior_precision: float = 3.0
-    half_life_ms: int | None = 30 * DAY_MS
-    capacity: int = 128
-    open_limit: int = 1024
-    full_up_to: int = 32
-    coupled: bool = True
-    entity_ttl_ms: int | None = None
+    prior_precision: Annotated[float, Setting("λ: the prior of every coefficient is N(0, 1/λ)")] = (
+        3.0
+    )
+    half_life_ms: Annotated[
+        int | None, Setting('an example loses half of its weight in this time; "off": never')
+    ] = 30 * DAY_MS
+    capacity: Annotated[
+        int, Setting("final examples kept of an entity before the oldest are folded")
+    ] = 128
+    open_limit: Annotated[int, Setting("provisional examples kept of an entity")] = 1024
+    full_up_to: Annotated[
+        int,
+        Setting("up to so many features the folded part is a full matrix, above it a diagonal"),
+    ] = 32
+    coupled: Annotated[bool, Setting("the other effect's score is part of the offset")] = True
+    entity_ttl_ms: Annotated[
+        int | None,
+        Setting("an entity expires when it was quiet for so long, 4 label windows at least"),
+    ] = None
 
     def __post_init__(self) -> None:
         """Refuse settings outside the range that the solver was proven on."""
@@ -130,16 +151,21 @@ class EffectSettings(msgspec.Struct, frozen=True, kw_only=True):
 class GateSettings(msgspec.Struct, frozen=True, kw_only=True):
     """When an effect's coefficients are held back (:mod:`stream.quality.gate`)."""
 
-    enabled: bool = True
-    """Off: quality is still judged and told, and everything is published."""
-    age_ms: int = DAY_MS
-    """Labels are judged as known at this age of their application, and when they are final."""
-    applications: int = 1000
-    """The newest so many applications of the partition are judged together."""
-    margin: float = 0.01
-    """Nats by which the mean log loss must be worse."""
-    bucket_ms: int = 6 * HOUR_MS
-    """Applications of so much time are judged at once."""
+    enabled: Annotated[bool, Setting("false: judge and tell, but publish whatever it is")] = True
+    age_ms: Annotated[
+        int,
+        Setting("labels are judged as known at this age of their application, and when final"),
+    ] = DAY_MS
+    applications: Annotated[
+        int, Setting("the newest so many of a partition are judged together")
+    ] = 1000
+    margin: Annotated[
+        float,
+        Setting("nats by which an effect must make the mean log loss worse to be held back"),
+    ] = 0.01
+    bucket_ms: Annotated[int, Setting("applications of so much time are judged at once")] = (
+        6 * HOUR_MS
+    )
 
     def __post_init__(self) -> None:
         """Refuse settings that judge nothing."""

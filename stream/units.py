@@ -1,4 +1,4 @@
-"""Times, durations and speeds as people write them, and back.
+"""Times, durations, speeds and settings as people write them, and back.
 
 Used by the command line, the policy file and messages. Inside the product a time is a whole number
 of milliseconds since 1970 (UTC) and a duration a whole number of milliseconds; only this module
@@ -12,7 +12,7 @@ import math
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Final
+from typing import Final, NamedTuple
 
 from stream.errors import ConfigError
 
@@ -36,6 +36,29 @@ MAX_TIME_MS: Final = 253_402_300_799_999
 _DURATION: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*(ms|s|m|h|d|w)")
 _MILLISECONDS: Final = re.compile(r"[0-9]{1,18}")
 _SPEED: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*[xX]?")
+
+
+class Setting(NamedTuple):
+    """Declares a struct's field as a setting: ``Annotated[type, Setting("what it means")]``.
+
+    The struct is a section of the configuration, the field's type and default are the setting's.
+    A field ``window_ms`` is a duration with the key ``window``; of type ``int | None`` it may be
+    ``"off"``. All else follows (:mod:`stream.configuration.settings`): reading and checking,
+    environment variable, example file, ``hearback config show``, docs.
+
+    Attributes:
+        help: one line. Begins in lower case; help texts of options capitalise it.
+        example: what a file could say, for a setting without a default.
+        key: where it is not the field's name.
+        secret: never in a configuration file. It comes from the environment, or from the file that
+            the setting ``KEY_file`` of the same section names.
+
+    """
+
+    help: str
+    example: str | None = None
+    key: str | None = None
+    secret: bool = False
 
 
 def parse_time_ms(text: str) -> int:

@@ -6,7 +6,7 @@ A setting says how the effects learn (``policy``, over the base policy), which o
 
 from __future__ import annotations
 
-import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,13 @@ import msgspec
 
 from stream.backtest.rehearsal import BOTH
 from stream.backtest.schedule import AT_EVERY_LABEL, NEVER, Learn
-from stream.configuration.policy_file import change_policy
+from stream.configuration.settings import (
+    changed,
+    parse_toml,
+    read_document,
+    read_toml,
+    table,
+)
 from stream.errors import ConfigError
 from stream.policy import DAY_MS, Policy
 from stream.units import format_duration, parse_duration_ms
@@ -142,22 +148,17 @@ def load_comparison(path: Path | None, base: Policy) -> Comparison:
     """Comparison from a file; the example without one."""
     if path is None:
         return parse_comparison(EXAMPLE, base)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"comparison {path}: {error}") from None
-    try:
-        return parse_comparison(text, base)
-    except ConfigError as error:
-        raise ConfigError(f"comparison {path}: {error}") from None
+    return read_toml(path, "comparison", partial(_comparison, base=base))
 
 
 def parse_comparison(text: str, base: Policy) -> Comparison:
     """TOML text → comparison; ConfigError names the setting and the key."""
+    return _comparison(parse_toml(text), base)
+
+
+def _comparison(document: dict[str, Any], base: Policy) -> Comparison:
     try:
-        found = msgspec.convert(tomllib.loads(text), _File)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"not TOML: {error}") from None
+        found = msgspec.convert(document, _File)
     except msgspec.ValidationError as error:
         raise ConfigError(str(error)) from None
     if not found.setting:
@@ -185,13 +186,17 @@ def _setting(found: _SettingFile, base: Policy) -> Setting:
     if not 1 <= len(name) <= MAX_NAME:
         raise ConfigError(f"a setting's name must have 1 to {MAX_NAME} characters: {name[:60]!r}")
     try:
+        values = read_document(found.policy, base)
+        policy = changed(base, values)
         return Setting(
             name=name,
             refresh_ms=_refresh(found.refresh),
             learn=found.learn,
             use=BOTH if found.use is None else tuple(one for one in BOTH if one in found.use),
-            policy=change_policy(base, found.policy) if found.policy else base,
-            changes=tuple(_said(found.policy)),
+            policy=policy,
+            changes=tuple(
+                f"{row.short_name} = {row.text}" for row in table(policy) if row.name in values
+            ),
         )
     except ConfigError as error:
         raise ConfigError(f"setting {name!r}: {error}") from None
@@ -209,15 +214,3 @@ def _refresh(text: str) -> int | None:
             f'refresh {text[:40]!r}: give "label", "daily", "weekly", "never" or a duration'
         )
     return refresh_ms
-
-
-def _said(changes: dict[str, Any], prefix: str = "") -> list[str]:
-    """``per_job.half_life = 7d``, for every key that a setting changes."""
-    said = []
-    for key, value in changes.items():
-        where = f"{prefix}{key}"
-        if isinstance(value, dict):
-            said += _said(value, "" if where in {"effects", "labels"} else f"{where}.")
-        else:
-            said.append(f"{where} = {value}")
-    return said

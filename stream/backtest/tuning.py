@@ -27,11 +27,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.backtest.rehearsal import Rehearsal, rehearse
+from stream.configuration.settings import Row, changed, table
 from stream.errors import ConfigError
 from stream.logs.files import LogLine, read_head
 from stream.model.linear import GlobalModel, load_model
@@ -53,8 +53,8 @@ _PARTS = 5  # of the jobs, for cross-fitting
 _MEMBER, _JOB = ("per_member",), ("per_job",)
 
 
-class Setting(NamedTuple):
-    """One thing to choose: the key in each of these effects, and its grid."""
+class Hyperparameter(NamedTuple):
+    """One thing to choose: the setting's key in each of these effects, and its grid."""
 
     effects: tuple[str, ...]
     key: str
@@ -63,37 +63,27 @@ class Setting(NamedTuple):
     @property
     def name(self) -> str:
         """As in the policy file; keys that go for both effects stand alone."""
-        key = self.key.removesuffix("_ms")
-        return key if len(self.effects) > 1 else f"{self.effects[0]}.{key}"
+        return self.key if len(self.effects) > 1 else f"{self.effects[0]}.{self.key}"
 
-    def value(self, policy: Policy) -> Any:
-        """Return the value of the first effect."""
-        return getattr(policy.effects[self.effects[0]], self.key)
+    def row(self, policy: Policy) -> Row:
+        """Return the setting of the first effect, with its value."""
+        name = f"effects.{self.effects[0]}.{self.key}"
+        return next(row for row in table(policy) if row.name == name)
 
     def set(self, policy: Policy, value: Any) -> Policy:
         """Return the policy with this value in all of the effects."""
-        changed = {
-            effect: msgspec.structs.replace(policy.effects[effect], **{self.key: value})
-            for effect in self.effects
-        }
-        return msgspec.structs.replace(policy, effects=policy.effects | changed)
-
-    def text(self, value: Any) -> str:
-        """Write a value as the policy file does."""
-        if self.key == "half_life_ms":
-            return "off" if value is None else format_duration(value)
-        return str(value).lower() if isinstance(value, bool) else f"{value:g}"
+        return changed(policy, {f"effects.{effect}.{self.key}": value for effect in self.effects})
 
 
 _PRECISIONS = (0.3, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0)
 _HALF_LIVES = (7 * DAY_MS, 14 * DAY_MS, 30 * DAY_MS, 60 * DAY_MS, 120 * DAY_MS, None)
-SETTINGS = (
-    Setting(_JOB, "prior_precision", _PRECISIONS),
-    Setting(_MEMBER, "prior_precision", _PRECISIONS),
-    Setting(_JOB, "half_life_ms", _HALF_LIVES),
-    Setting(_MEMBER, "half_life_ms", _HALF_LIVES),
-    Setting(_MEMBER + _JOB, "capacity", (32, 128, 512)),
-    Setting(_MEMBER + _JOB, "coupled", (True, False)),
+HYPERPARAMETERS = (
+    Hyperparameter(_JOB, "prior_precision", _PRECISIONS),
+    Hyperparameter(_MEMBER, "prior_precision", _PRECISIONS),
+    Hyperparameter(_JOB, "half_life", _HALF_LIVES),
+    Hyperparameter(_MEMBER, "half_life", _HALF_LIVES),
+    Hyperparameter(_MEMBER + _JOB, "capacity", (32, 128, 512)),
+    Hyperparameter(_MEMBER + _JOB, "coupled", (True, False)),
 )
 """In the order in which they are chosen: what matters most comes first."""
 
@@ -153,8 +143,8 @@ class Tuner:
     def most(self) -> int:
         """How many policies one sweep tries at most."""
         return 1 + sum(
-            len(setting.grid) - (setting.value(self._policy) in setting.grid)
-            for setting in SETTINGS
+            len(chosen.grid) - (chosen.row(self._policy).value in chosen.grid)
+            for chosen in HYPERPARAMETERS
         )
 
     def run(self) -> Iterator[Trial]:
@@ -163,12 +153,12 @@ class Tuner:
         tried = [self._policy]
         for _ in range(SWEEPS):
             before = self.best.policy
-            for setting in SETTINGS:
-                for value in setting.grid:
-                    policy = setting.set(self.best.policy, value)
+            for chosen in HYPERPARAMETERS:
+                for value in chosen.grid:
+                    policy = chosen.set(self.best.policy, value)
                     if policy not in tried:
                         tried.append(policy)
-                        yield self._try(setting.name, setting.text(value), policy)
+                        yield self._try(chosen.name, chosen.row(policy).text, policy)
             if self.best.policy == before:
                 return
 

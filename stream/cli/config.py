@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import typer
 
-from stream.cli.options import OUT, ConfigFile, PolicyFile
+from stream.cli.options import OUT, ConfigFile, PolicyFile, configured
+from stream.configuration.settings import to_toml
 
 config = typer.Typer(
     name="config",
@@ -23,11 +23,8 @@ def show(config: ConfigFile = None, policy: PolicyFile = None) -> None:
     What it prints is a configuration file: defaults, then the file, then the environment
     (HEARBACK_KAFKA_BROKER is [kafka] broker).
     """
-    from stream.configuration.load import load_config
-    from stream.configuration.render import shown
-
-    found = load_config(config, os.environ, policy)
-    OUT.print(shown(found), soft_wrap=True, highlight=False, markup=False, end="")
+    found = configured(config, policy=policy)
+    OUT.print(to_toml(found, found.sources), soft_wrap=True, highlight=False, markup=False, end="")
 
 
 @config.command()
@@ -37,11 +34,10 @@ def check(config: ConfigFile = None, policy: PolicyFile = None) -> None:
     Checked are keys, types, ranges, durations, that settings agree with each other, and that the
     files of certificates, secrets and the model can be read.
     """
-    from stream.configuration.load import load_config
     from stream.kafka.connection import security_of, tls_context
     from stream.model.linear import load_model
 
-    found = load_config(config, os.environ, policy)
+    found = configured(config, policy=policy)
     tls_context(security_of(found.broker))
     if found.worker.model is not None:
         space = load_model(found.worker.model).space

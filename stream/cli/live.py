@@ -17,15 +17,17 @@ from stream.cli.options import (
     ApplicationId,
     BrokerAddress,
     ConfigFile,
+    DataFolder,
     Logs,
     PolicyFile,
     configured,
     connected,
     parsed,
+    setting,
 )
 from stream.configuration.sections import LogFormat, LogLevel
 from stream.kafka.connection import client_security
-from stream.units import format_time, parse_duration_ms, parse_speed, parse_time_ms
+from stream.units import format_time, parse_speed, parse_time_ms
 
 _TOPIC_PARTITIONS = 4
 
@@ -64,57 +66,21 @@ def broker(
 
 def worker(
     broker: BrokerAddress = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(help="Model folder (hearback train makes one). Default: [worker] model."),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for the state; of this worker alone. Default: [worker] data,"
-            " hearback-data."
-        ),
-    ] = None,
+    model: Annotated[Path | None, setting("worker.model", "--model")] = None,
+    data: DataFolder = None,
     config: ConfigFile = None,
     policy: PolicyFile = None,
     app_id: ApplicationId = None,
-    metrics_host: Annotated[
-        str | None,
-        typer.Option(
-            help="Where the page, the probes and /metrics listen. Default: [console] host,"
-            " 127.0.0.1."
-        ),
-    ] = None,
+    metrics_host: Annotated[str | None, setting("console.host", "--metrics-host")] = None,
     metrics_port: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=65535,
-            help="Their port; 0 takes any free one. Default: [console] port, 9464.",
-        ),
+        int | None, setting("console.port", "--metrics-port", min=0, max=65_535)
     ] = None,
-    idle_timeout: Annotated[
-        str | None,
-        typer.Option(
-            help="After how long at its end an input no longer holds event time back. Default:"
-            " [worker] idle_timeout, 1m."
-        ),
-    ] = None,
+    idle_timeout: Annotated[str | None, setting("worker.idle_timeout", "--idle-timeout")] = None,
     session_timeout: Annotated[
-        str | None,
-        typer.Option(
-            help="After how long a silent worker loses its partitions. Default: [worker]"
-            " session_timeout, 10s."
-        ),
+        str | None, setting("worker.session_timeout", "--session-timeout")
     ] = None,
-    log_level: Annotated[
-        LogLevel | None,
-        typer.Option(help="What goes to stderr. Default: [log] level, WARNING."),
-    ] = None,
-    log_format: Annotated[
-        LogFormat | None,
-        typer.Option(help="How: text, or json, an object a line. Default: [log] format, text."),
-    ] = None,
+    log_level: Annotated[LogLevel | None, setting("log.level", "--log-level")] = None,
+    log_format: Annotated[LogFormat | None, setting("log.format", "--log-format")] = None,
 ) -> None:
     """Run the learner on Kafka: labels, both effects, coefficients.
 
@@ -123,31 +89,27 @@ def worker(
     application id share the partitions, each with a data folder of its own. Serves Prometheus
     metrics on localhost. SIGTERM and Ctrl-C stop it gracefully: batches in flight are finished.
     """
-    from stream.worker.main import WorkerOptions, run_worker
+    from stream.worker.main import run_worker
 
-    found = configured(config, policy=policy, broker=broker, app_id=app_id)
-    model = model or found.worker.model
-    if model is None:
+    options = {
+        "worker.model": model,
+        "worker.data": data,
+        "worker.idle_timeout": idle_timeout,
+        "worker.session_timeout": session_timeout,
+        "console.host": metrics_host,
+        "console.port": metrics_port,
+        "log.level": log_level,
+        "log.format": log_format,
+    }
+    found = configured(config, policy=policy, broker=broker, app_id=app_id, options=options)
+    if found.worker.model is None:
         raise typer.BadParameter(
             "no model is named: give --model, or [worker] model in --config (hearback train makes"
             " one)"
         )
-    idle_ms = parsed(parse_duration_ms, idle_timeout)
-    session_ms = parsed(parse_duration_ms, session_timeout)
-    options = WorkerOptions(
-        broker=connected(found),
-        model=model,
-        data_dir=data or found.worker.data,
-        policy=found.policy,
-        application_id=found.worker.application_id,
-        metrics_host=metrics_host or found.console.host,
-        metrics_port=found.console.port if metrics_port is None else metrics_port,
-        idle_timeout_ms=found.worker.idle_timeout_ms if idle_ms is None else idle_ms,
-        session_timeout_ms=found.worker.session_timeout_ms if session_ms is None else session_ms,
-        log_level=log_level or found.log.level,
-        log_format=log_format or found.log.format,
-    )
-    raise typer.Exit(run_worker(options, lambda note: ERR.print(note, soft_wrap=True)))
+    connected(found)
+    code = run_worker(found, found.worker.model, lambda note: ERR.print(note, soft_wrap=True))
+    raise typer.Exit(code)
 
 
 def produce(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
-import msgspec
 import typer
 from rich.console import Console
 from rich.progress import (
@@ -28,6 +28,7 @@ from rich.text import Text
 
 from stream.configuration.load import load_config
 from stream.configuration.sections import Config
+from stream.configuration.settings import table
 from stream.errors import ConfigError
 from stream.kafka.connection import Broker
 from stream.logs.files import ReadProgress
@@ -41,6 +42,17 @@ OUT = Console()
 
 ERR = Console(stderr=True)
 """Progress and notes: never in the way of a pipe."""
+
+_SETTINGS = {row.name: row for row in table(Config())}
+
+
+def setting(name: str, *flags: str, **more: Any) -> Any:
+    """Option that stands above a setting, which explains it; goes to :func:`configured`."""
+    row = _SETTINGS[name]
+    default = f"[{row.section}] {row.key}" + (f", {row.text}" if row.written else "")
+    text = f"{row.help[0].upper()}{row.help[1:]}. Default: {default}."
+    return typer.Option(*flags, help=text, **more)
+
 
 Logs = Annotated[
     list[Path],
@@ -66,22 +78,9 @@ ConfigFile = Annotated[
         help="TOML file with all settings (hearback.example.toml lists them).",
     ),
 ]
-BrokerAddress = Annotated[
-    str | None,
-    typer.Option(
-        "--broker",
-        envvar="HEARBACK_BROKER",
-        help="Kafka, as host:port (several with commas). Default: [kafka] broker.",
-    ),
-]
-ApplicationId = Annotated[
-    str | None,
-    typer.Option(
-        "--app-id",
-        help="The worker's application id: its consumer group. Default: [worker] application_id,"
-        " hearback.",
-    ),
-]
+BrokerAddress = Annotated[str | None, setting("kafka.broker", "--broker", envvar="HEARBACK_BROKER")]
+ApplicationId = Annotated[str | None, setting("worker.application_id", "--app-id")]
+DataFolder = Annotated[Path | None, setting("worker.data", "--data")]
 
 
 class _Rate(ProgressColumn):
@@ -114,16 +113,21 @@ def configured(
     policy: Path | None = None,
     broker: str | None = None,
     app_id: str | None = None,
+    options: Mapping[str, object] | None = None,
 ) -> Config:
-    """Read the configuration; options stand above it."""
-    found = load_config(config, os.environ, policy)
-    return msgspec.structs.replace(
-        found,
-        broker=found.broker if broker is None else Broker(broker, found.broker.security),
-        worker=msgspec.structs.replace(
-            found.worker, application_id=app_id or found.worker.application_id
-        ),
-    )
+    """Read the configuration; options stand above it: those given, by the setting's name.
+
+    Raises:
+        BadParameter: an option cannot be.
+
+    """
+    given = {"kafka.broker": broker, "worker.application_id": app_id, **(options or {})}
+    values = {
+        name: parsed(partial(_SETTINGS[name].read, text=True), str(value))
+        for name, value in given.items()
+        if value is not None
+    }
+    return load_config(config, os.environ, policy, values)
 
 
 def connected(config: Config) -> Broker:

@@ -11,6 +11,7 @@ from stream.cli.options import (
     OUT,
     BrokerAddress,
     ConfigFile,
+    DataFolder,
     configured,
     connected,
     doing,
@@ -29,12 +30,7 @@ def _group() -> None:
 
 def checkpoint(
     out: Annotated[Path, typer.Option(help="Folder of the copy; the worker makes it.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="The running worker's data folder. Default: [worker] data, hearback-data."
-        ),
-    ] = None,
+    data: DataFolder = None,
     config: ConfigFile = None,
 ) -> None:
     """Copy the state of a running worker, which goes on meanwhile.
@@ -47,7 +43,8 @@ def checkpoint(
     from stream.worker.requests import ask_checkpoint
 
     with doing("copying the state"):
-        done = ask_checkpoint(data or configured(config).worker.data, out)
+        folder = configured(config, options={"worker.data": data}).worker.data
+        done = ask_checkpoint(folder, out)
     OUT.print(
         f"{done.stores} stores, {done.size_bytes / 1e6:,.1f} MB in {out}",
         highlight=False,

@@ -1,7 +1,8 @@
 """One TOML file, overridden by the environment: every setting of every command.
 
-``sections`` lists the settings, ``load`` reads and checks them, ``render`` writes them as TOML:
-what is in force (``hearback config show``) and the example file. Options of the command line stand
-above both and belong to the commands. Secrets come from the environment or from files of their own,
+Each setting is declared once, as a field of its section's struct (``sections``, ``stream.policy``,
+``stream.kafka.connection``). ``settings`` makes the table of them, ``load`` reads and checks them,
+``policy_file`` those of the policy alone, ``render`` writes the example file and the docs. Options
+of the command line stand above all. Secrets come from the environment or from files of their own,
 and are never shown.
 """

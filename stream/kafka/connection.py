@@ -10,27 +10,60 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import msgspec
 
 from stream.errors import ConfigError
+from stream.units import Setting
 
 Protocol = Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 
 class Security(msgspec.Struct, frozen=True, kw_only=True):
-    """How to talk to a broker. Files are PEM; without ``ca_file`` the system's CAs are trusted."""
+    """How to talk to a broker: the settings of ``[kafka]`` but for the address."""
 
-    protocol: Protocol = "plaintext"
-    mechanism: Mechanism | None = None
-    username: str | None = None
-    password: str | None = None
-    ca_file: Path | None = None
-    certificate_file: Path | None = None
-    key_file: Path | None = None
-    key_password: str | None = None
+    protocol: Annotated[
+        Protocol, Setting("how to talk to the brokers", example="sasl_ssl", key="security")
+    ] = "plaintext"
+    mechanism: Annotated[
+        Mechanism | None, Setting("of SASL", example="SCRAM-SHA-512", key="sasl_mechanism")
+    ] = None
+    username: Annotated[str | None, Setting("of SASL", example="hearback")] = None
+    password: Annotated[str | None, Setting("of SASL", secret=True)] = None
+    password_file: Annotated[
+        Path | None,
+        Setting(
+            "a file whose first line is the password; or HEARBACK_KAFKA_PASSWORD",
+            example="/run/secrets/kafka-password",
+        ),
+    ] = None
+    ca_file: Annotated[
+        Path | None,
+        Setting(
+            "PEM of the CAs that are trusted; without it those of the system",
+            example="/etc/hearback/ca.pem",
+        ),
+    ] = None
+    certificate_file: Annotated[
+        Path | None,
+        Setting(
+            "PEM of the client's own certificate, where brokers ask for one",
+            example="/etc/hearback/client.pem",
+        ),
+    ] = None
+    key_file: Annotated[
+        Path | None, Setting("PEM of its key", example="/etc/hearback/client.key")
+    ] = None
+    key_password: Annotated[str | None, Setting("of the key", secret=True)] = None
+    key_password_file: Annotated[
+        Path | None,
+        Setting(
+            "a file whose first line is the key's password; or HEARBACK_KAFKA_KEY_PASSWORD",
+            example="/run/secrets/kafka-key-password",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, in words."""

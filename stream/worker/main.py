@@ -9,8 +9,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-import msgspec
-
+from stream.configuration.sections import Config
 from stream.console.probes import Probes
 from stream.console.server import Console
 from stream.console.status import About
@@ -18,7 +17,6 @@ from stream.events.records import CONSUMED
 from stream.metrics.process import process_registry
 from stream.metrics.worker import WorkerMetrics
 from stream.model.linear import load_model
-from stream.policy import Policy
 from stream.updaters.newton import warm_up
 from stream.worker.app import GroupMembership, WorkerSettings, run
 from stream.worker.control import CommandReader
@@ -37,35 +35,20 @@ _COMPILING = "compiling the kernel: only the first start takes so long"
 _LONG_S = 3.0
 
 
-class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``hearback worker`` was told."""
-
-    broker: str
-    model: Path
-    data_dir: Path
-    policy: Policy
-    application_id: str
-    metrics_host: str
-    metrics_port: int
-    idle_timeout_ms: int
-    session_timeout_ms: int
-    log_level: str
-    log_format: str = "text"
-
-
-def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
+def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -> int:
     """Run a worker until it is told to stop; return the exit code.
 
     Raises:
         HearbackError: it cannot start.
 
     """
-    model = load_model(options.model)
+    broker, application_id = config.broker, config.worker.application_id
+    model = load_model(model_folder)
     partitions, embedded, names = check_topics(
-        options.broker, options.application_id, options.policy.labels.window_ms
+        broker, application_id, config.policy.labels.window_ms
     )
-    data = DataFolder(options.data_dir, options.application_id)
-    own_folder = options.data_dir / "faust"
+    data = DataFolder(config.worker.data, application_id)
+    own_folder = config.worker.data / "faust"
     own_folder.mkdir(exist_ok=True)
     arm(os.environ)
     told = threading.Timer(_LONG_S, say, [_COMPILING])
@@ -79,28 +62,28 @@ def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
     console = Console(
         registry,
         probes,
-        About(options.application_id, version("hearback"), model.version),
-        options.metrics_host,
-        options.metrics_port,
+        About(application_id, version("hearback"), model.version),
+        config.console.host,
+        config.console.port,
     )
     console.start()
-    reader = CommandReader(options.broker, options.application_id)
+    reader = CommandReader(broker, application_id)
     reader.start()
     try:
         if embedded:
             say(_EMBEDDED)
         say(
-            f"worker {options.application_id} on {options.broker}: {partitions} partitions, model"
-            f" {model.version}, state in {options.data_dir}, metrics on"
-            f" http://{options.metrics_host}:{console.port}/metrics, a page for people on"
-            f" http://{options.metrics_host}:{console.port}/"
+            f"worker {application_id} on {broker}: {partitions} partitions, model"
+            f" {model.version}, state in {config.worker.data}, metrics on"
+            f" http://{config.console.host}:{console.port}/metrics, a page for people on"
+            f" http://{config.console.host}:{console.port}/"
         )
         settings = SessionSettings(
-            broker=options.broker,
-            application_id=options.application_id,
+            broker=broker,
+            application_id=application_id,
             partitions=partitions,
             names=names,
-            idle_timeout_ms=options.idle_timeout_ms,
+            idle_timeout_ms=config.worker.idle_timeout_ms,
             embedded=embedded,
         )
 
@@ -113,7 +96,7 @@ def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
                 control,
                 settings,
                 model,
-                options.policy,
+                config.policy,
                 metrics,
                 data,
                 commands=reader.commands,
@@ -124,16 +107,16 @@ def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
 
         return run(
             WorkerSettings(
-                broker=options.broker,
-                application_id=options.application_id,
+                broker=broker,
+                application_id=application_id,
                 data_dir=own_folder,
                 topics=CONSUMED,
                 names=names,
                 partitions=partitions,
                 embedded=embedded,
-                session_timeout_s=options.session_timeout_ms / 1000.0,
-                log_level=options.log_level,
-                log_format=options.log_format,
+                session_timeout_s=config.worker.session_timeout_ms / 1000.0,
+                log_level=config.log.level,
+                log_format=config.log.format,
             ),
             make_host,
         )

@@ -6,13 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from stream.configuration.load import VARIABLES, load_config, variable_of
-from stream.configuration.render import EXAMPLE, example, shown, values
-from stream.configuration.sections import SECRETS, TEXTS, Config
+from stream.configuration.load import load_config
+from stream.configuration.render import EXAMPLE, example
+from stream.configuration.sections import Config
+from stream.configuration.settings import table, to_toml, variable_of
 from stream.errors import ConfigError
 from stream.policy import HOUR_MS, Policy
 
 ROOT = Path(__file__).parents[2]
+
+
+def values(config: Config) -> dict[str, str | None]:
+    """Every setting that is in force, as it is written."""
+    return {row.name: row.written for row in table(config)}
+
+
+def shown(config: Config) -> str:
+    """What ``hearback config show`` prints."""
+    return to_toml(config, config.sources)
 
 
 def written(folder: Path, text: str, name: str = "hearback.toml") -> Path:
@@ -35,11 +46,22 @@ def test_the_example_file_has_every_setting_and_its_default(tmp_path: Path) -> N
     assert (ROOT / EXAMPLE).read_text(encoding="utf-8") == example()
     found = load_config(ROOT / EXAMPLE, {})
     assert values(found) == values(Config())
-    assert {section: set(keys) for section, keys in values(found).items()} == {
-        section: set(keys) for section, keys in TEXTS.items()
-    }
+    assert set(found.sources) | {
+        row.name for row in table(found) if row.declared.example or row.declared.secret
+    } == set(values(found))
+    assert all(row.help for row in table(found))
     uncommented = example().replace("\n# broker", "\nbroker").replace("\n# model", "\nmodel")
-    assert load_config(written(tmp_path, uncommented), {}).broker == "kafka:9092"
+    read = load_config(written(tmp_path, uncommented), {})
+    assert read.broker == "kafka:9092"
+    assert read.worker.model == Path("/var/lib/hearback/model")
+
+
+def test_every_example_is_one() -> None:
+    """What the example file shows, switched off, of a setting without a default can be read."""
+    rows = [row for row in table(Config()) if row.written is None and not row.declared.secret]
+    assert rows
+    for row in rows:
+        assert str(row.read(row.declared.example)) == row.declared.example
 
 
 def test_the_environment_stands_above_the_file(tmp_path: Path) -> None:
@@ -81,32 +103,69 @@ def test_settings_that_depend_on_each_other_may_stand_apart(tmp_path: Path) -> N
     policy = written(tmp_path, '[effects.per_job]\nentity_ttl = "30d"', "policy.toml")
     found = load_config(file, {}, policy)
     assert found.policy.effects["per_job"].entity_ttl_ms == 30 * 24 * HOUR_MS
-    assert values(found)["effects.per_job"]["entity_ttl"] == "30d"
+    assert values(found)["effects.per_job.entity_ttl"] == '"30d"'
     with pytest.raises(ConfigError, match=r"entity_ttl must be at least 4 .*set by .*policy.toml"):
         load_config(None, {}, policy)
 
 
 def test_every_setting_has_a_variable_of_its_own() -> None:
     """No two settings share one."""
-    settings = [f"{section}.{key}" for section, keys in TEXTS.items() for key in keys]
-    assert len(VARIABLES) == len(settings) + len(SECRETS)
+    rows = table(Config())
+    assert len({row.variable for row in rows}) == len({row.name for row in rows}) == len(rows) > 40
     assert variable_of("effects.per_job.capacity") == "HEARBACK_EFFECTS_PER_JOB_CAPACITY"
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[labels]\nwindows = 1", "windows"),
-        ("[label]\nwindow = 1", r"no section \[label\]; there are \[kafka\]"),
+        ("[labels]\nwindows = 1", r"\[labels\] unknown setting windows: did you mean window\?$"),
+        (
+            "[labels]\npositive_action = ['x']",
+            r"\[labels\] unknown setting positive_action: did you mean positive_actions\?$",
+        ),
+        ("[log]\nfile = 'x'", r"\[log\] unknown setting file; there are level, format$"),
+        ("[label]\nwindow = 1", r"no section \[label\]: did you mean \[labels\]\?$"),
+        ("[x]\nwindow = 1", r"no section \[x\]; there are \[kafka\], \[worker\]"),
         ("labels = 1", r"must be a section, \[labels\]"),
-        ("[effects.per_team]\ncapacity = 1", "per_team"),
-        ("[console]\nport = 'x'", r"\[console\]"),
+        ("effects.per_job = 1", r"must be a section, \[effects.per_job\]"),
+        (
+            "[effects.per_team]\ncapacity = 1",
+            r"no section \[effects.per_team\]: did you mean \[effects.per_\w+\]\?$",
+        ),
+        ("[labels]\nwindow = 14", r'\[labels\] window must be a duration such as "14d", not 14$'),
+        (
+            "[effects.per_job]\nhalf_life = 14",
+            r'\[effects.per_job\] half_life must be a duration such as "14d", or "off", not 14$',
+        ),
+        ("[labels]\nwindow = 'off'", r'window must be a duration such as "14d", not "off"$'),
+        ("[labels]\nneutral_actions = 'note'", "neutral_actions must be a list of names such as"),
+        ("[labels]\nneutral_actions = [1]", "neutral_actions must be a list of names such as"),
+        ("[labels]\njob_closed = 1", "job_closed must be true or false, not 1$"),
+        (
+            "[effects.per_job]\ncapacity = 'many'",
+            r'\[effects.per_job\] capacity must be a whole number, not "many"$',
+        ),
+        ("[effects.per_job]\ncapacity = 1.5", "capacity must be a whole number, not 1.5$"),
+        ("[effects.per_job]\ncapacity = '5'", "capacity must be a whole number"),
+        ("[effects.per_job]\ncapacity = 0", r"\[effects.per_job\] capacity and open_limit must"),
+        ("[gate]\nmargin = 2024-01-01", r"margin must be a number, not \"2024-01-01\"$"),
+        ("[gate]\nmargin = nan", "margin must lie between"),
+        ("[worker]\ndata = 5", r"\[worker\] data must be a path, not 5$"),
+        ("[console]\nhost = 5", r"\[console\] host must be a string, not 5$"),
+        ("[console]\nport = 'x'", r"\[console\] port must be a whole number"),
         ("[console]\nport = 70000", "between 0 and 65535"),
-        ("[worker]\nidle_timeout = '5'", "idle_timeout: duration '5'"),
+        (
+            "[worker]\nidle_timeout = '5'",
+            r'\[worker\] idle_timeout must be a duration such as "14d", not "5"$',
+        ),
         ("[worker]\napplication_id = ''", "application_id is empty"),
-        ("[kafka]\nsecurity = 'tls'", "tls"),
+        (
+            "[kafka]\nsecurity = 'tls'",
+            'must be one of plaintext, ssl, sasl_plaintext, sasl_ssl, not "tls"$',
+        ),
         ("[kafka]\nsecurity = 'sasl_ssl'", "needs sasl_mechanism, username and a password"),
         ("[kafka]\nusername = 'x'", "set it to sasl_ssl"),
+        ("[kafka]\npasword = 'hunter2'", "unknown setting pasword: did you mean password_file"),
         ("[kafka]\npassword = 'hunter2'", "a secret does not belong here: give HEARBACK_KAFKA"),
         ("[kafka]\nca_file = '/nowhere'", "certificates are given, but security is plaintext"),
         ("[kafka]\nsecurity = 'ssl'\nca_file = '/nowhere'", "there is no file /nowhere"),
@@ -126,9 +185,15 @@ def test_what_cannot_be_is_refused(tmp_path: Path, text: str, words: str) -> Non
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("HEARBACK_KAFKA_BROKERS", "x", "no setting of"),
-        ("HEARBACK_CONSOLE_PORT", "x", "is no number"),
-        ("HEARBACK_GATE_ENABLED", "maybe", "neither true nor false"),
+        ("HEARBACK_KAFKA_BROKERS", "x", r"no setting of .*: did you mean HEARBACK_KAFKA_BROKER\?$"),
+        ("HEARBACK_LOG_LEVELS", "x", r"of \[log\]: did you mean HEARBACK_LOG_LEVEL\?$"),
+        ("HEARBACK_EFFECTS_PER_TEAM_CAPACITY", "1", r"no setting of \[effects\]: did you mean"),
+        ("HEARBACK_LABELS_WINDOW", "14", r'\[labels\] window must be a duration such as "14d"'),
+        ("HEARBACK_CONSOLE_PORT", "x", "port must be a whole number"),
+        ("HEARBACK_CONSOLE_PORT", "70000", "between 0 and 65535 .set by HEARBACK_CONSOLE_PORT"),
+        ("HEARBACK_GATE_MARGIN", "x", "margin must be a number"),
+        ("HEARBACK_GATE_ENABLED", "maybe", "enabled must be true or false"),
+        ("HEARBACK_LOG_LEVEL", "LOUD", "level must be one of DEBUG, INFO, WARNING, ERROR"),
     ],
 )
 def test_a_variable_that_cannot_be_is_refused(name: str, text: str, words: str) -> None:
