@@ -12,24 +12,16 @@ import typer
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
 
-from stream.cli.options import (
-    ERR,
-    OUT,
-    Logs,
-    PolicyFile,
-    configured,
-    load_kernel,
-    parsed,
-    reading,
-)
-from stream.errors import ConfigError, ModelError
+from stream.cli.options import Logs, PolicyFile, configured, parsed
+from stream.cli.terminal import OUT, bar, load_kernel, reading, tell
+from stream.cli.tune import fitted_model
+from stream.errors import ConfigError
 from stream.logs.files import LogLine, ReadProgress, check_logs, merge
 from stream.model.linear import load_model
 from stream.policy import DAY_MS, Policy
@@ -137,29 +129,20 @@ def backtest(
     if found.freshness is not None and found.freshness.points:
         (out / CURVE).write_text(picture(freshness(found.freshness)), encoding="utf-8")
     OUT.print(_table(found))
-    OUT.print("")
+    tell("")
     for sentence in sentences(found):
-        OUT.print(f"- {sentence}", soft_wrap=True, highlight=False, markup=False)
-    OUT.print(f"\nto look at: {out / REPORT}; every figure: {out / RESULT}", soft_wrap=True)
+        tell(f"- {sentence}")
+    tell(f"\nto look at: {out / REPORT}; every figure: {out / RESULT}")
 
 
 def _model(
     logs: list[Path], policy: Policy, loaded: GlobalModel | None, span: Span
 ) -> tuple[GlobalModel | None, int]:
     """Return the global model, fitted on the log where there is none, and from when to judge."""
-    from stream.backtest.tuning import train_until
-    from stream.replay.reader import first_look
-
     if loaded is not None:
         return loaded, loaded.manifest.trained_until_ms
     quarter_ms = span.quarter_ms()
-    try:
-        first_look(merge(logs), None)
-    except ModelError:  # no global scores
-        read = ReadProgress()
-        with reading("fitting a global model", read) as progress:
-            return train_until(merge(logs, read), policy, quarter_ms, progress), quarter_ms
-    return None, quarter_ms
+    return fitted_model(logs, policy, quarter_ms), quarter_ms
 
 
 def _counted(lines: Iterable[LogLine], progress: Callable[[int], None]) -> Iterator[LogLine]:
@@ -179,12 +162,12 @@ def _run(runner: Runner, settings: int) -> Backtest:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal) as bar:
-        task = bar.add_task("learning", total=settings)
+    with bar(*columns) as shown:
+        task = shown.add_task("learning", total=settings)
         done = count()
 
         def show(name: str) -> None:
-            bar.update(task, completed=next(done), description=f"learning: {name}")
+            shown.update(task, completed=next(done), description=f"learning: {name}")
 
         return runner.run(show)
 

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
-
-from stream.cli.options import OUT, ConfigFile, PolicyFile, configured
+from stream.cli.options import ConfigFile, PolicyFile, configured, group
+from stream.cli.terminal import tell
 from stream.configuration.settings import to_toml
 
-config = typer.Typer(
-    name="config",
-    help="The configuration: one TOML file, overridden by the environment.",
-    no_args_is_help=True,
-)
+config = group("config", "The configuration: one TOML file, overridden by the environment.")
 
 
 @config.command()
@@ -24,7 +19,7 @@ def show(config: ConfigFile = None, policy: PolicyFile = None) -> None:
     (HEARBACK_KAFKA_BROKER is [kafka] broker).
     """
     found = configured(config, policy=policy)
-    OUT.print(to_toml(found, found.sources), soft_wrap=True, highlight=False, markup=False, end="")
+    tell(to_toml(found, found.sources).rstrip("\n"))
 
 
 @config.command()
@@ -45,7 +40,7 @@ def check(config: ConfigFile = None, policy: PolicyFile = None) -> None:
         found.policy.effects["per_job"].fitted(space.per_job.size)
     given = f"{len(found.sources)} settings are not the default"
     where = _where(config, policy)
-    OUT.print(f"{where} can be used; {given}", soft_wrap=True, highlight=False, markup=False)
+    tell(f"{where} can be used; {given}")
 
 
 def _where(*files: Path | None) -> str:

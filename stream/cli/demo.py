@@ -16,7 +16,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from stream.cli.options import OUT, doing
+from stream.cli.terminal import OUT, doing
 from stream.errors import ConfigError, HearbackError
 from stream.units import MS_PER_UNIT, format_time, parse_time_ms
 

@@ -7,21 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from stream.cli.options import OUT, ApplicationId, BrokerAddress, ConfigFile, configured, connected
+from stream.cli.options import (
+    ApplicationId,
+    BrokerAddress,
+    ConfigFile,
+    configured,
+    connected,
+    group,
+)
+from stream.cli.terminal import tell
 
 if TYPE_CHECKING:
     from stream.updaters.effect import EffectName
 
-gate = typer.Typer(
-    name="gate",
-    help="The gate: it holds back the coefficients of an effect that makes the score worse.",
-    no_args_is_help=True,
+gate = group(
+    "gate", "The gate: it holds back the coefficients of an effect that makes the score worse."
 )
-
-
-@gate.callback()
-def _group() -> None:
-    """Make Typer keep the group although it has one command."""
 
 
 @gate.command("open")
@@ -52,6 +53,4 @@ def open_(
         command = GateCommand(each, partition, time.time_ns() // 1_000_000)
         send_command(address, application_id, command)
         where = "all partitions" if partition is None else f"partition {partition}"
-        OUT.print(
-            f"told the workers of {application_id} to publish {each} in {where}", highlight=False
-        )
+        tell(f"told the workers of {application_id} to publish {each} in {where}")

@@ -11,18 +11,8 @@ import typer
 
 from producers.drift import truth_over_time
 from producers.truth import SimulationSettings, lively
-from stream.cli.options import (
-    ERR,
-    OUT,
-    ConfigFile,
-    Logs,
-    PolicyFile,
-    configured,
-    doing,
-    load_kernel,
-    parsed,
-    reading,
-)
+from stream.cli.options import ConfigFile, Logs, PolicyFile, configured, parsed
+from stream.cli.terminal import ERR, OUT, doing, load_kernel, reading, tell
 from stream.errors import ConfigError, StoppedError
 from stream.logs.files import ReadProgress, merge, write_lines
 from stream.model.held_out import Judgement, in_words
@@ -93,7 +83,7 @@ def simulate(
     with doing("simulating a marketplace"):
         count = write_lines(out, simulate_lines(settings))
         truth_path.write_bytes(truth_over_time(settings))
-    OUT.print(f"{count:,} events in {out}, the true coefficients in {truth_path}", soft_wrap=True)
+    tell(f"{count:,} events in {out}, the true coefficients in {truth_path}")
 
 
 def train(
@@ -155,15 +145,14 @@ def train(
             check_not_worse(judged, not_worse_than, margin)
         manifest = trainer.fit(out, None if judged is None else judged.held_out)
     for reason, count in sorted(trainer.refused.items()):
-        ERR.print(f"{count:,} lines left out: {reason}")
-    OUT.print(
+        tell(f"{count:,} lines left out: {reason}", ERR)
+    tell(
         f"model {manifest.model_version} in {out}: {manifest.applications:,} applications"
         f" ({manifest.positives / manifest.applications:.1%} positive) from"
         f" {format_time(manifest.trained_from_ms)} to {format_time(manifest.trained_until_ms)},"
-        f" {len(manifest.features['global'])} global features",
-        soft_wrap=True,
+        f" {len(manifest.features['global'])} global features"
     )
-    OUT.print(_held_out(judged), soft_wrap=True, highlight=False)
+    tell(_held_out(judged))
 
 
 def _held_out(judged: Judgement | None) -> str:
@@ -251,7 +240,7 @@ def replay(
             f"interrupted: the same command with --resume goes on with {out}"
         ) from None
     OUT.print(run_summary(metrics))
-    OUT.print(f"files in {out}", soft_wrap=True)
+    tell(f"files in {out}")
 
 
 def _names(path: Path) -> dict[str, list[str]]:

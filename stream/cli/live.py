@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import BarColumn, SpinnerColumn, TextColumn
 
 from stream.cli.options import (
-    ERR,
-    OUT,
     ApplicationId,
     BrokerAddress,
     ConfigFile,
@@ -25,6 +24,7 @@ from stream.cli.options import (
     parsed,
     setting,
 )
+from stream.cli.terminal import ERR, bar, tell
 from stream.configuration.sections import LogFormat, LogLevel
 from stream.kafka.connection import client_security
 from stream.units import format_time, parse_speed, parse_time_ms
@@ -55,12 +55,12 @@ def broker(
         application_id = configured(config, app_id=app_id).worker.application_id
         names = [plan.name for plan in plans(application_id, DAY_MS)]
         running.create_topics(dict.fromkeys(names, partitions))
-        ERR.print(
+        tell(
             "this broker keeps nothing: all is gone when it stops, and of each partition what is"
             " older than its newest 5 MB. For trying things out only. Ctrl-C stops it.",
-            soft_wrap=True,
+            ERR,
         )
-        OUT.print(running.bootstrap_servers, highlight=False)
+        tell(running.bootstrap_servers)
         stop.wait()
 
 
@@ -108,8 +108,7 @@ def worker(
             " one)"
         )
     connected(found)
-    code = run_worker(found, found.worker.model, lambda note: ERR.print(note, soft_wrap=True))
-    raise typer.Exit(code)
+    raise typer.Exit(run_worker(found, found.worker.model, partial(tell, console=ERR)))
 
 
 def produce(
@@ -147,12 +146,12 @@ def produce(
     found = configured(config, policy=policy, broker=broker, app_id=app_id)
     labels, address = found.policy.labels, connected(found)
     columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal) as bar:
-        task = bar.add_task("producing", total=None)
+    with bar(*columns) as shown:
+        task = shown.add_task("producing", total=None)
 
         def show(progress: ProduceProgress) -> None:
             reached = format_time(progress.event_time_ms) if progress.event_time_ms else "start"
-            bar.update(
+            shown.update(
                 task,
                 total=progress.read.total_bytes or None,
                 completed=progress.read.done_bytes,
@@ -174,6 +173,6 @@ def produce(
             on_progress=show,
         )
     for problem in done.problems:
-        ERR.print(f"not sent: {problem}", soft_wrap=True)
+        tell(f"not sent: {problem}", ERR)
     closed = f", closed at {format_time(done.closed_at_ms)}" if done.closed_at_ms else ""
-    OUT.print(f"{done.sent:,} events sent, {done.skipped:,} lines skipped{closed}")
+    tell(f"{done.sent:,} events sent, {done.skipped:,} lines skipped{closed}")

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.table import Table
 
-from stream.cli.options import OUT, ApplicationId, ConfigFile, configured, connected
+from stream.cli.options import ApplicationId, ConfigFile, configured, connected
+from stream.cli.terminal import OUT, numbers, tell
 from stream.errors import ConfigError
 from stream.model.linear import load_model
 
@@ -56,18 +56,10 @@ def inspect(
         )
     if entity is None:
         raise ConfigError(f"nothing was learned of {kind} {entity_id}")
-    OUT.print(entity.in_words(), soft_wrap=True, highlight=False)
-    OUT.print(entity_table(entity))
-
-
-def entity_table(entity: Entity) -> Table:
-    """Coefficients by feature name with standard errors."""
-    table = Table(box=None)
-    table.add_column("feature", style="dim")
-    for name in ("coefficient", "standard error"):
-        table.add_column(name, justify="right")
+    tell(entity.in_words())
+    table = numbers(None, "feature", "coefficient", "standard error")
     for name, mean, error in zip(
         entity.names, entity.coefficients.mean, entity.standard_errors, strict=True
     ):
         table.add_row(name, f"{mean:+.4f}", f"{error:.4f}")
-    return table
+    OUT.print(table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Group
 from rich.table import Table
 
+from stream.cli.terminal import numbers
 from stream.quality.prequential import Summary
 from stream.quality.tally import Quality
 from stream.replay.run_folder import RunMetrics
@@ -33,15 +34,11 @@ def key_values(title: str, values: dict[str, int]) -> Table:
 
 def quality_table(summary: Summary) -> Table:
     """AUC, log loss and calibration of the global and the full score."""
-    table = Table(
-        title=f"scored before learned: {summary.applications:,} applications whose window has"
-        f" closed, {summary.positives:,} positive",
-        title_justify="left",
-        box=None,
+    title = (
+        f"scored before learned: {summary.applications:,} applications whose window has"
+        f" closed, {summary.positives:,} positive"
     )
-    table.add_column("score", style="dim")
-    for name in ("AUC", "log loss", "observed/expected"):
-        table.add_column(name, justify="right")
+    table = numbers(title, "score", "AUC", "log loss", "observed/expected")
     for name, quality in (("global only", summary.global_), ("full", summary.full)):
         table.add_row(name, *_cells(quality))
     return table

@@ -7,21 +7,17 @@ from typing import Annotated
 import typer
 
 from stream.cli.options import (
-    OUT,
     ApplicationId,
     BrokerAddress,
     ConfigFile,
     PolicyFile,
     configured,
     connected,
+    group,
 )
+from stream.cli.terminal import tell
 
-topics = typer.Typer(name="topics", help="The topics that a worker needs.", no_args_is_help=True)
-
-
-@topics.callback()
-def _group() -> None:
-    """Make Typer keep the group although it has one command."""
+topics = group("topics", "The topics that a worker needs.")
 
 
 @topics.command()
@@ -60,4 +56,4 @@ def create(
         replication,
     )
     for name, new in made.items():
-        OUT.print(f"{'created' if new else 'is there'}  {name}", highlight=False)
+        tell(f"{'created' if new else 'is there'}  {name}")

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from stream.cli.options import ERR, OUT, ConfigFile, Logs, PolicyFile, configured, parsed, reading
+from stream.cli.options import ConfigFile, Logs, PolicyFile, configured, parsed
+from stream.cli.terminal import OUT, bar, numbers, reading, tell
 from stream.configuration.policy_file import format_policy
 from stream.errors import ConfigError, ModelError, StoppedError
 from stream.logs.files import ReadProgress, check_logs, merge
+from stream.policy import Policy
 from stream.units import format_time, parse_time_ms
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def tune(
     choice is worth, replay twice with `--score-from TIME`, with it and without.
     """
     from stream.backtest.rehearsal import record
-    from stream.backtest.tuning import Tuner, before, cross_fit, train_until
+    from stream.backtest.tuning import Tuner, before, cross_fit
     from stream.replay.reader import first_look
 
     start = configured(config, policy=policy).policy
@@ -56,13 +58,7 @@ def tune(
     check_logs(logs)
     if out.exists():
         raise ConfigError(f"{out} is there already: name another file or remove it")
-    model: GlobalModel | None = None
-    try:
-        first_look(before(merge(logs), until_ms), None)
-    except ModelError:  # no global scores
-        read = ReadProgress()
-        with reading("fitting a global model", read) as progress:
-            model = train_until(merge(logs, read), start, until_ms, progress)
+    model = fitted_model(logs, start, until_ms)
     read = ReadProgress()
     lines, space = first_look(before(merge(logs, read), until_ms), model)
     with reading("labelling", read) as progress:
@@ -84,13 +80,25 @@ def tune(
     _write(out, tuner, until_ms)
     OUT.print(_table(tuner))
     best, first = tuner.best.quality, tuner.trials[0].quality
-    OUT.print(
+    tell(
         f"log loss {best.log_loss:.4f}, {first.log_loss:.4f} at the start, over"
         f" {int(tuner.judged.sum()):,} applications ({tuner.positives:,} positive) up to"
-        f" {format_time(until_ms)}; the policy is in {out}",
-        soft_wrap=True,
-        highlight=False,
+        f" {format_time(until_ms)}; the policy is in {out}"
     )
+
+
+def fitted_model(logs: list[Path], policy: Policy, until_ms: int) -> GlobalModel | None:
+    """Fit a global model on the log up to a time; None: applications bring their global score."""
+    from stream.backtest.tuning import before, train_until
+    from stream.replay.reader import first_look
+
+    try:
+        first_look(before(merge(logs), until_ms), None)
+    except ModelError:  # no global scores
+        read = ReadProgress()
+        with reading("fitting a global model", read) as progress:
+            return train_until(merge(logs, read), policy, until_ms, progress)
+    return None
 
 
 def _run(tuner: Tuner) -> None:
@@ -101,10 +109,10 @@ def _run(tuner: Tuner) -> None:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal) as bar:
-        task = bar.add_task("trying", total=tuner.most)
+    with bar(*columns) as shown:
+        task = shown.add_task("trying", total=tuner.most)
         for count, trial in enumerate(tuner.run(), 1):
-            bar.update(
+            shown.update(
                 task,
                 completed=count,
                 total=max(tuner.most, count),
@@ -130,10 +138,8 @@ def _write(out: Path, tuner: Tuner, until_ms: int) -> None:
 
 def _table(tuner: Tuner) -> Table:
     """What was tried, in order; what was taken, marked."""
-    table = Table(title="what was tried, one after the other", title_justify="left", box=None)
-    table.add_column("setting", style="dim")
-    for name in ("value", "log loss", "AUC", ""):
-        table.add_column(name, justify="right")
+    title = "what was tried, one after the other"
+    table = numbers(title, "setting", "value", "log loss", "AUC", "")
     for trial in tuner.trials:
         auc = trial.quality.auc
         table.add_row(

@@ -8,24 +8,19 @@ from typing import Annotated, Literal
 import typer
 
 from stream.cli.options import (
-    OUT,
     BrokerAddress,
     ConfigFile,
     DataFolder,
     configured,
     connected,
-    doing,
+    group,
     parsed,
 )
+from stream.cli.terminal import OUT, doing, numbers, tell
 from stream.errors import StateError
 from stream.units import parse_time_ms
 
-state = typer.Typer(name="state", help="What workers keep.", no_args_is_help=True)
-
-
-@state.callback()
-def _group() -> None:
-    """Make Typer keep the group although it has one command."""
+state = group("state", "What workers keep.")
 
 
 def checkpoint(
@@ -45,11 +40,7 @@ def checkpoint(
     with doing("copying the state"):
         folder = configured(config, options={"worker.data": data}).worker.data
         done = ask_checkpoint(folder, out)
-    OUT.print(
-        f"{done.stores} stores, {done.size_bytes / 1e6:,.1f} MB in {out}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    tell(f"{done.stores} stores, {done.size_bytes / 1e6:,.1f} MB in {out}")
 
 
 def forget(
@@ -87,11 +78,9 @@ def forget(
         now_ms() if until_ms is None else until_ms,
     )
     topic, partition, offset = send_forget(connected(configured(config, broker=broker)), event)
-    OUT.print(
+    tell(
         f"{kind} {entity_id} is forgotten as soon as a worker comes to offset {offset} of"
-        f" {topic}-{partition}",
-        highlight=False,
-        soft_wrap=True,
+        f" {topic}-{partition}"
     )
 
 
@@ -109,16 +98,11 @@ def verify(
     deleted one be absent; keys that have changed since are counted. Changes nothing; workers may
     go on. Exit code 1 when something differs.
     """
-    from rich.table import Table
-
     from stream.worker.data_folder import name_of
     from stream.worker.verification import verify_checkpoint
 
     address = connected(configured(config, broker=broker))
-    table = Table(box=None)
-    table.add_column("store")
-    for name in ("up to offset", "equal", "changed since", "different"):
-        table.add_column(name, justify="right")
+    table = numbers(None, "store", "up to offset", "equal", "changed since", "different")
     different = []
     with doing("reading") as say:
         for done in verify_checkpoint(

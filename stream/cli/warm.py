@@ -9,15 +9,14 @@ from typing import Annotated
 import typer
 
 from stream.cli.options import (
-    OUT,
     ApplicationId,
     BrokerAddress,
     ConfigFile,
     PolicyFile,
     configured,
     connected,
-    reading,
 )
+from stream.cli.terminal import reading, tell
 from stream.errors import ConfigError, StoppedError
 from stream.events.records import COEFFICIENTS, LABELS
 from stream.logs.files import ReadProgress
@@ -93,12 +92,10 @@ def bootstrap(
                 " it; begin the bootstrap again"
             ) from None
     reached = "" if done.watermark_ms is None else format_time(done.watermark_ms)
-    OUT.print(
+    tell(
         f"{done.entities:,} members and jobs in {done.partitions} partitions, event time {reached}."
         f" Workers: hearback worker --app-id {application_id}; consumers:"
-        f" {done.names.of(COEFFICIENTS)}, {done.names.of(LABELS)}",
-        highlight=False,
-        soft_wrap=True,
+        f" {done.names.of(COEFFICIENTS)}, {done.names.of(LABELS)}"
     )
 
 

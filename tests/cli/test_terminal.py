@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from stream.cli import options
+from stream.cli import terminal
 from stream.logs.files import ReadProgress
 
 
@@ -17,10 +17,10 @@ def test_progress_is_said_in_lines(
 ) -> None:
     """Without a terminal a line says events, rate, share and time left, every half minute."""
     now = [1000.0]
-    monkeypatch.setattr("stream.cli.options.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("stream.cli.terminal.time.monotonic", lambda: now[0])
     read = ReadProgress()
     read.total_bytes = 1000
-    with options.reading("replaying", read) as advance:
+    with terminal.reading("replaying", read) as advance:
         for step in range(1, 8):
             now[0] += 10.0
             read.done_bytes = 100 * step
@@ -34,7 +34,7 @@ def test_progress_is_said_in_lines(
 
 def test_short_work_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     """What takes less than half a minute says nothing."""
-    with options.reading("replaying", ReadProgress()) as advance:
+    with terminal.reading("replaying", ReadProgress()) as advance:
         advance(2048)
     assert not re.search("replaying", capsys.readouterr().err)
 
@@ -50,6 +50,6 @@ def test_ctrl_c_while_the_kernel_loads_is_not_lost(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("stream.updaters.newton.warm_up", interrupted)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        options.load_kernel()
+        terminal.load_kernel()
     assert loaded == [True]
     assert signal.getsignal(signal.SIGINT) is before

@@ -1,0 +1,147 @@
+"""How commands talk to a person: text, tables, progress."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from stream.logs.files import ReadProgress
+
+_SAID_EVERY_S = 30.0
+
+OUT = Console()
+"""Results."""
+
+ERR = Console(stderr=True)
+"""Progress and notes: never in the way of a pipe."""
+
+
+def tell(text: str, console: Console = OUT) -> None:
+    """Print text as it is, a line at a time however wide the terminal is."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def numbers(title: str | None, first: str, *others: str) -> Table:
+    """Table of a name and numbers in each row."""
+    table = Table(title=title, title_justify="left", box=None)
+    table.add_column(first, style="dim")
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
+
+
+def bar(*columns: ProgressColumn) -> Progress:
+    """Progress bar, shown while somebody sees it."""
+    return Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal)
+
+
+class _Rate(ProgressColumn):
+    """Events, or what else there is, per second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        """Render a task's rate."""
+        events = task.fields.get("events", 0)
+        rate = events / task.elapsed if task.elapsed else 0.0
+        return Text(f"{events:,} {self._unit}, {rate:,.0f}/s")
+
+
+@contextmanager
+def doing(what: str) -> Iterator[Callable[[str], None]]:
+    """Say what is being done while it takes; give the callback that changes it."""
+    if not ERR.is_terminal:
+        yield lambda _: None
+        return
+    with ERR.status(what) as status:
+        yield status.update
+
+
+def load_kernel() -> None:
+    """Load the compiled kernel before anything is read; Ctrl-C takes effect after it.
+
+    LLVM calls back into Python while it loads code, and drops what is raised there: a Ctrl-C in
+    that moment, in the midst of a run, would be lost.
+    """
+    from stream.updaters.newton import warm_up
+
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    try:
+        with doing("loading the kernel"):
+            warm_up()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def reading(what: str, read: ReadProgress, unit: str = "events") -> Iterator[Callable[[int], None]]:
+    """Show how far the logs were read, how fast, and the time left; give the callback for events.
+
+    In a terminal a bar; elsewhere (a log file, a pipe) a line every :data:`_SAID_EVERY_S`.
+    """
+    if not ERR.is_terminal:
+        yield _Said(what, read, unit).advance
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        _Rate(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with bar(*columns) as shown:
+        task = shown.add_task(what, total=None, events=0)
+
+        def advance(events: int) -> None:
+            shown.update(
+                task, total=read.total_bytes or None, completed=read.done_bytes, events=events
+            )
+
+        yield advance
+
+
+class _Said:
+    """Progress as plain lines, now and then."""
+
+    def __init__(self, what: str, read: ReadProgress, unit: str) -> None:
+        self._what, self._read, self._unit = what, read, unit
+        self._began_s = self._said_s = time.monotonic()
+
+    def advance(self, events: int) -> None:
+        """Say how far it is, if nothing was said for a while."""
+        now_s = time.monotonic()
+        if now_s - self._said_s < _SAID_EVERY_S:
+            return
+        self._said_s = now_s
+        share = self._read.done_bytes / max(self._read.total_bytes, 1)
+        passed_s = now_s - self._began_s
+        left = ""
+        if share > 0:
+            left = f", {timedelta(seconds=round(passed_s * (1 - share) / share))} left"
+        tell(
+            f"{self._what}: {events:,} {self._unit}, {events / passed_s:,.0f}/s, {share:.0%}{left}",
+            ERR,
+        )
