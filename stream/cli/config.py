@@ -29,11 +29,11 @@ def check(config: ConfigFile = None, policy: PolicyFile = None) -> None:
     Checked are keys, types, ranges, durations, that settings agree with each other, and that the
     files of certificates, secrets and the model can be read.
     """
-    from stream.kafka.connection import security_of, tls_context
+    from stream.kafka.connection import tls_context
     from stream.model.linear import load_model
 
     found = configured(config, policy=policy)
-    tls_context(security_of(found.broker))
+    tls_context(found.kafka)
     if found.worker.model is not None:
         space = load_model(found.worker.model).space
         found.policy.effects["per_member"].fitted(space.per_member.size)

@@ -123,8 +123,9 @@ class Row(NamedTuple):
             given = _SWITCH.get(given.lower(), given)
         elif self.type == frozenset[str] and text:
             given = [part.strip() for part in given.split(",") if part.strip()]
-        number = self.type in {int, float}
-        return msgspec.convert(given, self.type, strict=not (number and text))
+        elif self.type in {int, float} and text:
+            return msgspec.convert(given.strip(), self.type, strict=False)
+        return msgspec.convert(given, self.type)
 
 
 def variable_of(name: str) -> str:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from stream.configuration.sections import Config
+from stream.configuration.settings import table
+
 
 def run(*arguments: object, **environment: str) -> tuple[int, str, str]:
     """Run the command as a user would; return exit code, stdout and stderr."""
@@ -54,6 +57,36 @@ def test_a_worker_without_broker_or_model_is_bad_usage(tmp_path: Path) -> None:
     code, _, said = run("worker", "--broker", "k:1", "--data", tmp_path)
     assert code == 2
     assert "[worker] model" in " ".join(said.split())
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (
+            ("--idle-timeout", "5"),
+            '[worker] idle_timeout must be a duration such as "14d", not "5"',
+        ),
+        (("--metrics-port", "70000"), "less than or equal to 65535"),
+        (("--log-level", "LOUD"), "'DEBUG', 'INFO'"),
+    ],
+)
+def test_an_option_that_cannot_be_is_bad_usage(option: tuple[str, str], words: str) -> None:
+    """Exit code 2, and what it must be."""
+    code, _, said = run("worker", *option)
+    assert code == 2
+    assert words in " ".join(said.replace("│", " ").split())
+
+
+def test_the_help_of_an_option_is_that_of_its_setting() -> None:
+    """What it means and the default, as the configuration has them."""
+    code, told, _ = run("worker", "--help", COLUMNS="200")
+    assert code == 0
+    words = " ".join(told.replace("│", " ").split())
+    for name in ("worker.session_timeout", "console.host", "log.level", "worker.model"):
+        row = next(row for row in table(Config()) if row.name == name)
+        assert row.help[1:] in words
+        assert f"Default: [{row.section}] {row.key}" in words
+    assert "Default: [worker] session_timeout, 10s." in words
 
 
 @pytest.mark.parametrize(
