@@ -90,9 +90,7 @@ class EffectSettings(msgspec.Struct, frozen=True, kw_only=True):
     event time, after its newest application; None: for ever.
     """
 
-    prior_precision: Annotated[float, Setting("λ: the prior of every coefficient is N(0, 1/λ)")] = (
-        3.0
-    )
+    prior_precision: Annotated[float, Setting("λ: a coefficient's prior is N(0, 1/λ)")] = 3.0
     half_life_ms: Annotated[
         int | None, Setting('an example loses half of its weight in this time; "off": never')
     ] = 30 * DAY_MS
@@ -101,13 +99,11 @@ class EffectSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 128
     open_limit: Annotated[int, Setting("provisional examples kept of an entity")] = 1024
     full_up_to: Annotated[
-        int,
-        Setting("up to so many features the folded part is a full matrix, above it a diagonal"),
+        int, Setting("up to so many features the folded part is a full matrix, else a diagonal")
     ] = 32
     coupled: Annotated[bool, Setting("the other effect's score is part of the offset")] = True
     entity_ttl_ms: Annotated[
-        int | None,
-        Setting("an entity expires when it was quiet for so long, 4 label windows at least"),
+        int | None, Setting("a quiet entity expires after so long, 4 label windows at least")
     ] = None
 
     def __post_init__(self) -> None:
@@ -151,17 +147,15 @@ class EffectSettings(msgspec.Struct, frozen=True, kw_only=True):
 class GateSettings(msgspec.Struct, frozen=True, kw_only=True):
     """When an effect's coefficients are held back (:mod:`stream.quality.gate`)."""
 
-    enabled: Annotated[bool, Setting("false: judge and tell, but publish whatever it is")] = True
+    enabled: Annotated[bool, Setting("false: judge and tell, but publish everything")] = True
     age_ms: Annotated[
-        int,
-        Setting("labels are judged as known at this age of their application, and when final"),
+        int, Setting("labels are judged as known at this age of the application, and when final")
     ] = DAY_MS
     applications: Annotated[
         int, Setting("the newest so many of a partition are judged together")
     ] = 1000
     margin: Annotated[
-        float,
-        Setting("nats by which an effect must make the mean log loss worse to be held back"),
+        float, Setting("nats by which an effect must worsen the mean log loss to be held back")
     ] = 0.01
     bucket_ms: Annotated[int, Setting("applications of so much time are judged at once")] = (
         6 * HOUR_MS

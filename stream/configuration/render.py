@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-from itertools import groupby
 from pathlib import Path
 
 from stream.configuration.sections import Config
@@ -30,8 +29,8 @@ def example(config: Config = Config()) -> str:  # noqa: B008 - frozen
     """Return the example file: every setting with its default, what has none switched off."""
     rows = table(config)
     head = _HEAD.format(", ".join(row.variable for row in rows if row.declared.secret))
-    sections = groupby(rows, key=lambda row: row.section)
-    return "\n".join([head, *(_explained(name, [*found]) for name, found in sections)])
+    sections = dict.fromkeys(row.section for row in rows)
+    return "\n".join([head, *(_explained(section, rows) for section in sections)])
 
 
 def page(text: str, config: Config = Config()) -> str:  # noqa: B008 - frozen
@@ -39,18 +38,16 @@ def page(text: str, config: Config = Config()) -> str:  # noqa: B008 - frozen
     rows = table(config)
 
     def made(part: re.Match[str]) -> str:
-        shown = (
-            _explained(name, [row for row in rows if row.section == name])
-            for name in part[2].split()
-        )
-        return f"{part[1]}```toml\n" + "\n".join(shown) + f"```\n{part[3]}"
+        shown = "\n".join(_explained(section, rows) for section in part[2].split())
+        return f"{part[1]}```toml\n{shown}```\n{part[3]}"
 
     return _PART.sub(made, text)
 
 
 def _explained(section: str, rows: list[Row]) -> str:
     """Write a section with a comment behind each setting."""
-    lines = [(_line(row), row.help) for row in rows if not row.declared.secret]
+    public = (row for row in rows if row.section == section and not row.declared.secret)
+    lines = [(_line(row), row.help) for row in public]
     width = min(max(len(line) for line, _ in lines), _WIDEST)
     return "\n".join([f"[{section}]", *(f"{line:{width}}  # {said}" for line, said in lines), ""])
 

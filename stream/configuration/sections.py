@@ -35,11 +35,7 @@ class WorkerSection(msgspec.Struct, frozen=True, kw_only=True):
         str, Setting("the consumer group, and the beginning of the names of the worker's topics")
     ] = "hearback"
     model: Annotated[
-        Path | None,
-        Setting(
-            "folder of the frozen global model (hearback train makes one)",
-            example="/var/lib/hearback/model",
-        ),
+        Path | None, Setting("folder of the frozen global model", "/var/lib/hearback/model")
     ] = None
     data: Annotated[Path, Setting("folder for the state, of this worker alone")] = Path(
         "hearback-data"

@@ -179,22 +179,20 @@ def read_document(document: Mapping[str, Any], holder: msgspec.Struct) -> dict[s
         ConfigError: a section or key is unknown, a value is none for its key, or a secret.
 
     """
-    sections: dict[str, dict[str, Row]] = {}
-    for row in table(holder):
-        sections.setdefault(row.section, {})[row.key] = row
+    rows = {row.name: row for row in table(holder)}
     values: dict[str, Any] = {}
-    for section, given in _tables(document, sections):
-        rows = sections[section]
+    for section, given in _tables(document, [*dict.fromkeys(row.section for row in rows.values())]):
         for key, value in given.items():
-            if key not in rows:
-                public = [row.key for row in rows.values() if not row.declared.secret]
-                raise ConfigError(f"[{section}] unknown setting {key}{meant(key, public)}")
-            if rows[key].declared.secret:
+            row = rows.get(f"{section}.{key}")
+            if row is None:
+                of_section = [row for row in rows.values() if row.section == section]
+                known = [row.key for row in of_section if not row.declared.secret]
+                raise ConfigError(f"[{section}] unknown setting {key}{meant(key, known)}")
+            if row.declared.secret:
                 raise ConfigError(
-                    f"a secret does not belong here: give {rows[key].variable} or {key}_file"
-                    f" instead of {key}"
+                    f"a secret does not belong here: give {row.variable} or {key}_file, not {key}"
                 )
-            values[rows[key].name] = rows[key].read(value)
+            values[row.name] = row.read(value)
     return values
 
 

@@ -24,45 +24,27 @@ Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 class Security(msgspec.Struct, frozen=True, kw_only=True):
     """How to talk to a broker: the settings of ``[kafka]`` but for the address."""
 
-    protocol: Annotated[
-        Protocol, Setting("how to talk to the brokers", example="sasl_ssl", key="security")
-    ] = "plaintext"
+    protocol: Annotated[Protocol, Setting("how to talk to the brokers", key="security")] = (
+        "plaintext"
+    )
     mechanism: Annotated[
         Mechanism | None, Setting("of SASL", example="SCRAM-SHA-512", key="sasl_mechanism")
     ] = None
     username: Annotated[str | None, Setting("of SASL", example="hearback")] = None
     password: Annotated[str | None, Setting("of SASL", secret=True)] = None
     password_file: Annotated[
-        Path | None,
-        Setting(
-            "a file whose first line is the password; or HEARBACK_KAFKA_PASSWORD",
-            example="/run/secrets/kafka-password",
-        ),
+        Path | None, Setting("its first line is the password", "/run/secrets/kafka-password")
     ] = None
     ca_file: Annotated[
-        Path | None,
-        Setting(
-            "PEM of the CAs that are trusted; without it those of the system",
-            example="/etc/hearback/ca.pem",
-        ),
+        Path | None, Setting("PEM of the trusted CAs; else the system's", "/etc/hearback/ca.pem")
     ] = None
     certificate_file: Annotated[
-        Path | None,
-        Setting(
-            "PEM of the client's own certificate, where brokers ask for one",
-            example="/etc/hearback/client.pem",
-        ),
+        Path | None, Setting("PEM of the client's own certificate", "/etc/hearback/client.pem")
     ] = None
-    key_file: Annotated[
-        Path | None, Setting("PEM of its key", example="/etc/hearback/client.key")
-    ] = None
+    key_file: Annotated[Path | None, Setting("PEM of its key", "/etc/hearback/client.key")] = None
     key_password: Annotated[str | None, Setting("of the key", secret=True)] = None
     key_password_file: Annotated[
-        Path | None,
-        Setting(
-            "a file whose first line is the key's password; or HEARBACK_KAFKA_KEY_PASSWORD",
-            example="/run/secrets/kafka-key-password",
-        ),
+        Path | None, Setting("its first line is the key's password", "/run/secrets/key-password")
     ] = None
 
     def __post_init__(self) -> None:
