@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,6 +15,11 @@ from stream.events.structs import (
     Application,
     Clock,
     Coefficients,
+    Engagement,
+    Event,
+    Features,
+    Forget,
+    JobEvent,
     Label,
     ScoredApplication,
     Watermark,
@@ -72,6 +76,34 @@ REFUSED: list[tuple[str, bytes, str]] = [
         GOOD.replace('"features"', '"global_score":"x","features"').encode(),
         "invalid_features",
     ),
+    (
+        "a forget of nobody",
+        b'{"type":"forget","event_time_ms":5}',
+        "invalid_id",
+    ),
+    (
+        "a forget of two",
+        b'{"type":"forget","member_id":"m","job_id":"j","event_time_ms":5}',
+        "invalid_id",
+    ),
+    ("a forget of an empty id", b'{"type":"forget","job_id":"","event_time_ms":5}', "invalid_id"),
+    ("a clock without a time", b'{"type":"clock"}', "invalid_time"),
+    ("a clock before 1970", b'{"type":"clock","event_time_ms":-1}', "invalid_time"),
+    (
+        "a job event without an id",
+        b'{"type":"job","job_id":"j","event_time_ms":5,"action":"closed"}',
+        "invalid_id",
+    ),
+    (
+        "a job event with a long action",
+        f'{{"type":"job","job_event_id":"x","job_id":"j","event_time_ms":5,"action":"{"x" * 257}"}}'.encode(),
+        "unknown_action",
+    ),
+    (
+        "a channel that is no text",
+        ENGAGED.replace('"action"', '"channel":3,"action"').encode(),
+        "malformed",
+    ),
     ("too large", GOOD.replace("m1", "m" * 300_000).encode(), "too_large"),
 ]
 
@@ -87,6 +119,140 @@ def test_what_cannot_be_used_has_a_reason(raw: bytes, reason: str) -> None:
     assert reason in DEAD_LETTER_REASONS
     assert len(str(caught.value)) <= 300
     assert "\n" not in str(caught.value)
+
+
+_LABEL = Label(
+    application_id="a",
+    member_id="m",
+    job_id="j",
+    label=1,
+    kind="positive",
+    previous=None,
+    rule=None,
+    final=True,
+    weight=1.0,
+    application_time_ms=1,
+    evidence_time_ms=None,
+    label_time_ms=2,
+    model_version="v",
+    per_member=kit.TWO,
+    per_job=kit.ONE,
+    global_score=-1.5,
+    member_score=math.pi,
+    job_score=1e-300,
+    channel=None,
+    terms={"title": ["x"]},
+)
+_COEFFICIENTS = Coefficients(
+    effect="per_member",
+    entity_id="m",
+    model_version="v",
+    mean=[0.1],
+    variance=[0.2],
+    examples=3,
+    event_time_ms=4,
+)
+_SENT: list[tuple[bytes, bytes]] = [
+    (
+        wire.encode_by_job(
+            ScoredApplication(
+                Application(
+                    "a",
+                    "m",
+                    "j",
+                    5,
+                    Features(kit.ONE, kit.TWO, kit.ONE),
+                    None,
+                    "search",
+                    {"skill": ["sql"]},
+                ),
+                0.25,
+                3,
+                None,
+            )
+        ),
+        b'{"type":"application","application_id":"a","member_id":"m","job_id":"j",'
+        b'"event_time_ms":5,"features":{"global":[1.0],"per_member":[1.0,0.5],"per_job":[1.0]},'
+        b'"global_score":null,"channel":"search","terms":{"skill":["sql"]},"member_score":0.25,'
+        b'"partition":3,"watermark_ms":null}',
+    ),
+    (
+        wire.encode_by_job(
+            ScoredApplication(
+                Application("a", "m", "j", 5, Features(None, kit.TWO, kit.ONE), -1.5), 0.25, 3, 99
+            )
+        ),
+        b'{"type":"application","application_id":"a","member_id":"m","job_id":"j",'
+        b'"event_time_ms":5,"features":{"global":null,"per_member":[1.0,0.5],"per_job":[1.0]},'
+        b'"global_score":-1.5,"channel":null,"terms":null,"member_score":0.25,"partition":3,'
+        b'"watermark_ms":99}',
+    ),
+    (
+        wire.encode_watermark(Watermark(3, None, False)),
+        b'{"type":"watermark","partition":3,"watermark_ms":null,"idle":false}',
+    ),
+    (
+        wire.encode_watermark(Watermark(0, 7, True)),
+        b'{"type":"watermark","partition":0,"watermark_ms":7,"idle":true}',
+    ),
+    (wire.encode_clock(5), b'{"type":"clock","event_time_ms":5}'),
+    (
+        wire.encode_forget(Forget(member_id="m", job_id=None, event_time_ms=5)),
+        b'{"type":"forget","member_id":"m","event_time_ms":5}',
+    ),
+    (
+        wire.encode_forget(Forget(member_id=None, job_id="j", event_time_ms=5)),
+        b'{"type":"forget","job_id":"j","event_time_ms":5}',
+    ),
+    (
+        wire.encode_label(_LABEL),
+        b'{"type":"label","application_id":"a","member_id":"m","job_id":"j","label":1,'
+        b'"kind":"positive","previous":null,"rule":null,"final":true,"weight":1.0,'
+        b'"application_time_ms":1,"evidence_time_ms":null,"label_time_ms":2,"model_version":"v",'
+        b'"features":{"per_member":[1.0,0.5],"per_job":[1.0]},"global_score":-1.5,'
+        b'"member_score":3.141592653589793,"job_score":1e-300,"channel":null,'
+        b'"terms":{"title":["x"]}}',
+    ),
+    (
+        wire.encode_coefficients(_COEFFICIENTS),
+        b'{"type":"coefficients","effect":"per_member","entity_id":"m","model_version":"v",'
+        b'"mean":[0.1],"variance":[0.2],"examples":3,"event_time_ms":4}',
+    ),
+]
+
+
+@pytest.mark.parametrize(("sent", "line"), _SENT)
+def test_each_message_has_its_bytes(sent: bytes, line: bytes) -> None:
+    """Field names, their order and what is null are the same in every release."""
+    assert sent == line
+
+
+READ: list[tuple[str, Event]] = [
+    (ENGAGED, Engagement("e1", "a1", "m1", "j1", 1491121494000, "message")),
+    (
+        ENGAGED.replace('"action"', '"channel":"mail","action"'),
+        Engagement("e1", "a1", "m1", "j1", 1491121494000, "message", "mail"),
+    ),
+    (
+        '{"type":"job","job_event_id":"x","job_id":"j","event_time_ms":5,"action":"closed"}',
+        JobEvent("x", "j", 5, "closed"),
+    ),
+    ('{"event_time_ms":5,"type":"clock"}', Clock(5)),
+    (
+        '{"type":"forget","member_id":"m","event_time_ms":5}',
+        Forget(member_id="m", job_id=None, event_time_ms=5),
+    ),
+    (
+        '{"type":"forget","member_id":null,"job_id":"j","event_time_ms":5}',
+        Forget(member_id=None, job_id="j", event_time_ms=5),
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "event"), READ)
+def test_events_are_read_from_their_lines(line: str, event: Event) -> None:
+    """A line as a producer sends it is the event that it says; fields may come in any order."""
+    assert wire.decode_event(line.encode(), SPACE) == event
 
 
 def test_lists_and_names_are_the_same_vector() -> None:
@@ -149,41 +315,8 @@ def test_clock_watermark_label_and_coefficients_survive_the_wire() -> None:
     assert wire.decode_event(wire.encode_clock(5), SPACE) == Clock(5)
     for mark in (Watermark(3, None, False), Watermark(0, 7, True)):
         assert wire.decode_by_job(wire.encode_watermark(mark), SPACE) == mark
-    label = Label(
-        application_id="a",
-        member_id="m",
-        job_id="j",
-        label=1,
-        kind="positive",
-        previous=None,
-        rule=None,
-        final=True,
-        weight=1.0,
-        application_time_ms=1,
-        evidence_time_ms=None,
-        label_time_ms=2,
-        model_version="v",
-        per_member=kit.TWO,
-        per_job=kit.ONE,
-        global_score=-1.5,
-        member_score=math.pi,
-        job_score=1e-300,
-        channel=None,
-        terms={"title": ["x"]},
-    )
-    assert wire.decode_label(wire.encode_label(label), SPACE) == label
-    message = msgspec.json.decode(wire.encode_label(label))
-    assert (message["type"], message["features"]["per_member"]) == ("label", [1.0, 0.5])
-    coefficients = Coefficients(
-        effect="per_member",
-        entity_id="m",
-        model_version="v",
-        mean=[0.1],
-        variance=[0.2],
-        examples=3,
-        event_time_ms=4,
-    )
-    assert wire.decode_coefficients(wire.encode_coefficients(coefficients)) == coefficients
+    assert wire.decode_label(wire.encode_label(_LABEL), SPACE) == _LABEL
+    assert wire.decode_coefficients(wire.encode_coefficients(_COEFFICIENTS)) == _COEFFICIENTS
     assert wire.coefficients_key("per_member", "m") == b"per_member:m"
 
 
@@ -192,3 +325,19 @@ def test_no_bytes_raise_anything_but_event_errors(raw: bytes) -> None:
     """Random bytes are refused as events, never with another exception."""
     with pytest.raises(EventError):
         wire.decode_event(raw, SPACE)
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (b'{"type":"watermark","partition":-1,"watermark_ms":1,"idle":false}', "malformed"),
+        (b'{"type":"watermark","partition":1,"idle":false}', "malformed"),
+        (b'{"type":"clock","event_time_ms":5}', "unknown_type"),
+        (GOOD.encode(), "malformed"),
+    ],
+)
+def test_what_cannot_come_by_job_has_a_reason(raw: bytes, reason: str) -> None:
+    """Of our own messages too, what cannot be read raises an event error."""
+    with pytest.raises(EventError) as caught:
+        wire.decode_by_job(raw, SPACE)
+    assert caught.value.reason == reason
