@@ -38,6 +38,7 @@ from stream.errors import EventError
 from stream.events.records import APPLICATIONS_BY_JOB, ENGAGEMENTS, LABELS, Record
 from stream.events.structs import (
     Application,
+    Clock,
     Engagement,
     Event,
     Features,
@@ -45,7 +46,7 @@ from stream.events.structs import (
     Source,
     Watermark,
 )
-from stream.events.wire import decode_event, encode_clock, encode_label, encode_watermark
+from stream.events.wire import decode_event, encode, encode_label
 from stream.features.blocks import FeatureSpace
 from stream.labels.changes import Change, Scores, label_of
 from stream.labels.machine import LabelMachine
@@ -237,8 +238,8 @@ def learning(folder: Path) -> dict[str, float]:
     overlay = Overlay(store)
     partition = JobPartition(0, 1, overlay, Policy(), model(), 60_000)
     inputs = [
-        (APPLICATIONS_BY_JOB, encode_watermark(Watermark(0, PAST_ALL_MS, idle=False))),
-        (ENGAGEMENTS, encode_clock(PAST_ALL_MS)),
+        (APPLICATIONS_BY_JOB, encode(Watermark(0, PAST_ALL_MS, idle=False))),
+        (ENGAGEMENTS, encode(Clock(PAST_ALL_MS))),
     ]
     settle_collector()
     labels = 0

@@ -8,7 +8,7 @@ from stream.errors import BrokerError, ConfigError
 from stream.events.partitioner import partition_of
 from stream.events.records import APPLICATIONS, ENGAGEMENTS
 from stream.events.structs import Forget
-from stream.events.wire import encode_forget
+from stream.events.wire import encode
 from stream.kafka.connection import client_security
 
 _ANSWER_S = 10.0
@@ -48,7 +48,7 @@ def send_forget(broker: str, forget: Forget) -> tuple[str, int, int]:
             raise ConfigError(f"there is no topic {topic} at {broker}")
         producer.produce(
             topic,
-            encode_forget(forget),
+            encode(forget),
             key,
             partition_of(key, len(found.partitions)),
             on_delivery=lambda error, message: sent.append((error, message)),

@@ -24,7 +24,7 @@ from stream.events.records import (
     Message,
     Record,
 )
-from stream.events.structs import Application, Engagement, Features, JobEvent, Label, Source
+from stream.events.structs import Application, Clock, Engagement, Features, JobEvent, Label, Source
 from stream.features.blocks import FeatureSpace
 from stream.labels.ladder import BY_NAME, rung
 from stream.model.linear import GlobalModel, Manifest
@@ -119,10 +119,6 @@ def to_json(event: TestEvent) -> bytes:
             "per_member": wire.numbers(event.features.per_member),
             "per_job": wire.numbers(event.features.per_job),
         }
-    elif isinstance(event, Engagement):
-        fields["type"] = "engagement"
-    else:
-        fields["type"] = "job"
     return msgspec.json.encode(fields)
 
 
@@ -205,7 +201,7 @@ class Market:
         """Write a clock to every partition of both inputs."""
         for topic in (APPLICATIONS, ENGAGEMENTS):
             for number in range(self.count):
-                self.append(topic, number, None, wire.encode_clock(time_ms))
+                self.append(topic, number, None, wire.encode(Clock(time_ms)))
 
     def append(self, topic: str, number: int, key: bytes | None, value: bytes | None) -> None:
         """Write a record."""

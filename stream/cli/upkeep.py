@@ -66,16 +66,15 @@ def forget(
     """
     from producers.forget import send_forget
     from producers.outbox import now_ms
-    from stream.events.structs import Forget
-    from stream.events.wire import MAX_ID_CHARS
+    from stream.events.structs import MAX_ID_CHARS, Forget
 
     if not 0 < len(entity_id) <= MAX_ID_CHARS:
         raise typer.BadParameter(f"an id has 1 to {MAX_ID_CHARS} characters")
     until_ms = parsed(parse_time_ms, until)
     event = Forget(
-        entity_id if kind == "member" else None,
-        entity_id if kind == "job" else None,
-        now_ms() if until_ms is None else until_ms,
+        member_id=entity_id if kind == "member" else None,
+        job_id=entity_id if kind == "job" else None,
+        event_time_ms=now_ms() if until_ms is None else until_ms,
     )
     topic, partition, offset = send_forget(connected(configured(config, broker=broker)), event)
     tell(

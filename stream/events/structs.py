@@ -4,7 +4,8 @@ Times are milliseconds since 1970 (``*_ms``). Scores are log-odds. A feature blo
 little-endian float32 bytes of its vector: the rounding to float32 happens once, on entry
 (:mod:`stream.features.blocks`), so that learning and scoring see the same numbers, and bytes
 compare, hash and store at no cost. :mod:`stream.events.wire` turns these structs into messages and
-back.
+back: a struct with a ``type`` tag is its message, field by field, and its constraints are checked
+when it is decoded (not when it is made).
 
 Small structs that come by the million are made with ``gc=False``: they hold no cycles, and the
 collector's walks over them were a sixth of the label stage's time.
@@ -12,8 +13,18 @@ collector's walks over them were a sixth of the label stage's time.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
+from stream.units import MAX_TIME_MS
+
+MAX_ID_CHARS = 256
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_CHARS)]
+Name = Annotated[str, msgspec.Meta(max_length=MAX_ID_CHARS)]
+TimeMs = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_MS)]
+PartitionNumber = Annotated[int, msgspec.Meta(ge=0)]
 Terms = dict[str, list[str]]
 
 
@@ -55,48 +66,56 @@ class ScoredApplication(msgspec.Struct, frozen=True, gc=False):
     watermark_ms: int | None
 
 
-class Engagement(msgspec.Struct, frozen=True, gc=False):
+class Engagement(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="engagement"):
     """A recruiter acted on an application."""
 
-    engagement_id: str
-    application_id: str
-    member_id: str
-    job_id: str
-    event_time_ms: int
-    action: str
-    channel: str | None = None
+    engagement_id: Id
+    application_id: Id
+    member_id: Id
+    job_id: Id
+    event_time_ms: TimeMs
+    action: Id
+    channel: Name | None = None
 
 
-class JobEvent(msgspec.Struct, frozen=True, gc=False):
+class JobEvent(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="job"):
     """Something happened to a job as a whole (so far: it was closed)."""
 
-    job_event_id: str
-    job_id: str
-    event_time_ms: int
-    action: str
+    job_event_id: Id
+    job_id: Id
+    event_time_ms: TimeMs
+    action: Id
 
 
-class Clock(msgspec.Struct, frozen=True, gc=False):
+class Clock(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="clock"):
     """Nothing earlier than ``event_time_ms`` will follow in this topic and partition."""
 
-    event_time_ms: int
+    event_time_ms: TimeMs
 
 
-class Forget(msgspec.Struct, frozen=True, gc=False):
+class Forget(
+    msgspec.Struct,
+    frozen=True,
+    gc=False,
+    kw_only=True,
+    omit_defaults=True,
+    tag_field="type",
+    tag="forget",
+):
     """What was learned of a member, or of a job, is to be forgotten; one of both is None.
 
     Of its applications up to ``event_time_ms`` nothing is to be learned again.
     """
 
-    member_id: str | None
-    job_id: str | None
-    event_time_ms: int
+    member_id: Id | None = None
+    job_id: Id | None = None
+    event_time_ms: TimeMs
 
 
-class Watermark(msgspec.Struct, frozen=True, gc=False):
+class Watermark(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="watermark"):
     """The bare watermark of one ``applications`` partition, sent to a job partition."""
 
-    partition: int
+    partition: PartitionNumber
     watermark_ms: int | None
     idle: bool
 
@@ -155,7 +174,9 @@ class Label(msgspec.Struct, frozen=True, gc=False):
     terms: Terms | None
 
 
-class Coefficients(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Coefficients(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="coefficients"
+):
     """One entity's random effect: posterior mode and marginal variances, each of length d."""
 
     effect: str

@@ -1,4 +1,4 @@
-"""Bytes ↔ events: the only owner of field names.
+"""Bytes ↔ events. What a struct of :mod:`stream.events.structs` does not say of them stands here.
 
 Decoding checks everything that can be told from one message alone; what it refuses raises an
 :class:`~stream.errors.EventError` whose class is the dead letter's reason. Encoding writes
@@ -33,25 +33,21 @@ from stream.events.structs import (
     Event,
     Features,
     Forget,
+    Id,
     JobEvent,
     Label,
+    Name,
+    PartitionNumber,
     ScoredApplication,
     Terms,
+    TimeMs,
     Watermark,
 )
 from stream.features.blocks import FeatureSpace, RawBlock
-from stream.units import MAX_TIME_MS
 
 _T = TypeVar("_T")
 
 MAX_MESSAGE_BYTES = 256 * 1024
-MAX_ID_CHARS = 256
-
-_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_CHARS)]
-_Time = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_MS)]
-_Action = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_CHARS)]
-_Name = Annotated[str, msgspec.Meta(max_length=MAX_ID_CHARS)]
-_Partition = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class RawFeatures(
@@ -69,75 +65,30 @@ class RawApplication(
 ):
     """An application as sent; ``member_score`` and the rest are there after the member stage."""
 
-    application_id: _Id
-    member_id: _Id
-    job_id: _Id
-    event_time_ms: _Time
+    application_id: Id
+    member_id: Id
+    job_id: Id
+    event_time_ms: TimeMs
     features: RawFeatures
     global_score: float | None = None
-    channel: _Name | None = None
+    channel: Name | None = None
     terms: Terms | None = None
     member_score: float | None = None
-    partition: _Partition | None = None
+    partition: PartitionNumber | None = None
     watermark_ms: int | None = None
 
 
-class _RawEngagement(
-    msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="engagement"
-):
-    engagement_id: _Id
-    application_id: _Id
-    member_id: _Id
-    job_id: _Id
-    event_time_ms: _Time
-    action: _Action
-    channel: _Name | None = None
-
-
-class _RawJobEvent(
-    msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="job"
-):
-    job_event_id: _Id
-    job_id: _Id
-    event_time_ms: _Time
-    action: _Action
-
-
-class _RawClock(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="clock"):
-    event_time_ms: _Time
-
-
-class _RawForget(
-    msgspec.Struct,
-    frozen=True,
-    gc=False,
-    kw_only=True,
-    omit_defaults=True,
-    tag_field="type",
-    tag="forget",
-):
-    member_id: _Id | None = None
-    job_id: _Id | None = None
-    event_time_ms: _Time
-
-
-class _RawWatermark(
-    msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="watermark"
-):
-    partition: _Partition
-    watermark_ms: int | None
-    idle: bool
-
-
 class _LabelFeatures(msgspec.Struct, frozen=True, gc=False):
+    """The blocks of a label, sent as lists and kept as bytes: hence this twin of Label."""
+
     per_member: list[float]
     per_job: list[float]
 
 
 class _LabelMessage(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="label"):
-    application_id: _Id
-    member_id: _Id
-    job_id: _Id
+    application_id: Id
+    member_id: Id
+    job_id: Id
     label: Annotated[int, msgspec.Meta(ge=0, le=1)]
     kind: str
     previous: str | None
@@ -156,24 +107,12 @@ class _LabelMessage(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag
     terms: Terms | None
 
 
-class _CoefficientsMessage(
-    msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="coefficients"
-):
-    effect: str
-    entity_id: str
-    model_version: str
-    mean: list[float]
-    variance: list[float]
-    examples: int
-    event_time_ms: int
-
-
-RawEvent = RawApplication | _RawEngagement | _RawJobEvent | _RawClock | _RawForget
+RawEvent = RawApplication | Engagement | JobEvent | Clock | Forget
 
 _EVENT = msgspec.json.Decoder(RawEvent)
-_BY_JOB = msgspec.json.Decoder(RawApplication | _RawWatermark)
+_BY_JOB = msgspec.json.Decoder(RawApplication | Watermark)
 _LABEL = msgspec.json.Decoder(_LabelMessage)
-_COEFFICIENTS = msgspec.json.Decoder(_CoefficientsMessage)
+_COEFFICIENTS = msgspec.json.Decoder(Coefficients)
 _ENCODE = msgspec.json.Encoder().encode
 _PATH = re.compile(r"`\$?\.?([a-z_]*)[^`]*`$")
 
@@ -198,34 +137,18 @@ def decode_event(raw: bytes, space: FeatureSpace) -> Event:
 
 def to_event(event: RawEvent, space: FeatureSpace) -> Event:
     """Raw event → event, features packed against the model's names."""
-    match event:
-        case RawApplication():
-            return _application(event, space)
-        case _RawEngagement():
-            return Engagement(
-                event.engagement_id,
-                event.application_id,
-                event.member_id,
-                event.job_id,
-                event.event_time_ms,
-                event.action,
-                event.channel,
-            )
-        case _RawJobEvent():
-            return JobEvent(event.job_event_id, event.job_id, event.event_time_ms, event.action)
-        case _RawClock():
-            return Clock(event.event_time_ms)
-        case _RawForget():
-            if (event.member_id is None) == (event.job_id is None):
-                raise InvalidIdError("forget takes either a member_id or a job_id")
-            return Forget(event.member_id, event.job_id, event.event_time_ms)
+    if isinstance(event, RawApplication):
+        return _application(event, space)
+    if isinstance(event, Forget) and (event.member_id is None) == (event.job_id is None):
+        raise InvalidIdError("forget takes either a member_id or a job_id")
+    return event
 
 
 def decode_by_job(raw: bytes, space: FeatureSpace) -> ScoredApplication | Watermark:
     """Parse one message of ``applications-by-job``."""
     message = _decode(_BY_JOB, raw)
-    if isinstance(message, _RawWatermark):
-        return Watermark(message.partition, message.watermark_ms, message.idle)
+    if isinstance(message, Watermark):
+        return message
     if message.member_score is None or message.partition is None:
         raise EventError("an application without member_score or partition")
     return ScoredApplication(
@@ -234,6 +157,11 @@ def decode_by_job(raw: bytes, space: FeatureSpace) -> ScoredApplication | Waterm
         message.partition,
         message.watermark_ms,
     )
+
+
+def encode(message: Clock | Forget | Watermark | Coefficients) -> bytes:
+    """Message → bytes, for what travels as it is; the others have functions of their own."""
+    return _ENCODE(message)
 
 
 def encode_by_job(scored: ScoredApplication) -> bytes:
@@ -258,13 +186,6 @@ def encode_by_job(scored: ScoredApplication) -> bytes:
             partition=scored.partition,
             watermark_ms=scored.watermark_ms,
         )
-    )
-
-
-def encode_watermark(mark: Watermark) -> bytes:
-    """Bare watermark → ``applications-by-job``."""
-    return _ENCODE(
-        _RawWatermark(partition=mark.partition, watermark_ms=mark.watermark_ms, idle=mark.idle)
     )
 
 
@@ -322,52 +243,14 @@ def decode_label(raw: bytes, space: FeatureSpace) -> Label:
     )
 
 
-def encode_coefficients(coefficients: Coefficients) -> bytes:
-    """Coefficients → ``coefficients`` and ``coefficients.jsonl``."""
-    return _ENCODE(
-        _CoefficientsMessage(
-            effect=coefficients.effect,
-            entity_id=coefficients.entity_id,
-            model_version=coefficients.model_version,
-            mean=coefficients.mean,
-            variance=coefficients.variance,
-            examples=coefficients.examples,
-            event_time_ms=coefficients.event_time_ms,
-        )
-    )
-
-
 def decode_coefficients(raw: bytes) -> Coefficients:
     """Parse one message of ``coefficients``."""
-    message = _decode(_COEFFICIENTS, raw)
-    return Coefficients(
-        effect=message.effect,
-        entity_id=message.entity_id,
-        model_version=message.model_version,
-        mean=message.mean,
-        variance=message.variance,
-        examples=message.examples,
-        event_time_ms=message.event_time_ms,
-    )
+    return _decode(_COEFFICIENTS, raw)
 
 
 def coefficients_key(effect: str, entity_id: str) -> bytes:
     """Key of the ``coefficients`` topic: ``effect:entity_id``."""
     return f"{effect}:{entity_id}".encode()
-
-
-def encode_clock(event_time_ms: int) -> bytes:
-    """Clock event → ``applications`` and ``engagements``, explicit partitions, no key."""
-    return _ENCODE(_RawClock(event_time_ms=event_time_ms))
-
-
-def encode_forget(forget: Forget) -> bytes:
-    """Forget event → ``applications`` (of a member) or ``engagements`` (of a job)."""
-    return _ENCODE(
-        _RawForget(
-            member_id=forget.member_id, job_id=forget.job_id, event_time_ms=forget.event_time_ms
-        )
-    )
 
 
 def numbers(packed: bytes) -> list[float]:

@@ -23,7 +23,7 @@ from stream.events.structs import (
 )
 from stream.events.wire import (
     coefficients_key,
-    encode_coefficients,
+    encode,
 )
 from stream.features.blocks import FeatureSpace
 from stream.partitions.clock import Channels, EventClock
@@ -299,7 +299,7 @@ class Partition(ABC):
             Message(
                 COEFFICIENTS,
                 coefficients_key(self.effect.name, entity_id),
-                None if coefficients is None else encode_coefficients(coefficients),
+                None if coefficients is None else encode(coefficients),
                 None,
                 timestamp_ms,
             )

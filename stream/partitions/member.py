@@ -27,8 +27,8 @@ from stream.events.structs import (
 from stream.events.wire import (
     decode_event,
     decode_label,
+    encode,
     encode_by_job,
-    encode_watermark,
 )
 from stream.features.blocks import FeatureSpace
 from stream.partitions.announcements import Announcements
@@ -87,7 +87,7 @@ class MemberPartition(Partition):
         self.clock.tick(now_ms)
         known = (self.clock.own_mark_ms, self.clock.is_idle(now_ms))
         for job_partition in self._announcements.due(known, now_ms):
-            value = encode_watermark(Watermark(self.number, *known))
+            value = encode(Watermark(self.number, *known))
             self._messages.append(Message(APPLICATIONS_BY_JOB, None, value, job_partition, now_ms))
             self._announcements.sent(job_partition, known, now_ms)
         if self._messages or self._has_to_release or self._progress_is_due(now_ms):

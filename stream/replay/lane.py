@@ -25,7 +25,7 @@ import numpy as np
 
 from stream.errors import EventError
 from stream.events.structs import Application, DeadLetter, Label, ScoredApplication
-from stream.events.wire import encode_coefficients, encode_label
+from stream.events.wire import encode, encode_label
 from stream.features.blocks import FeatureSpace
 from stream.model.linear import GlobalModel
 from stream.partitions.progress import save_identity
@@ -169,7 +169,7 @@ class Lane:
             lines: list[bytes] = []
             for entity_id, posterior in all_posteriors(self._store, effect.name):
                 keys.append(entity_id.encode())
-                lines.append(encode_coefficients(effect.describe(entity_id, posterior)))
+                lines.append(encode(effect.describe(entity_id, posterior)))
                 if len(lines) == _LINES:
                     yield Lines(keys, lines)
                     keys, lines = [], []

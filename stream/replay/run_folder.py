@@ -27,7 +27,7 @@ import msgspec
 from stream.errors import ConfigError, StateError
 from stream.events.partitioner import partition_of
 from stream.events.structs import Application, Coefficients, DeadLetter, Label
-from stream.events.wire import encode_coefficients, encode_label
+from stream.events.wire import encode, encode_label
 from stream.labels.changes import Scores
 from stream.quality.prequential import Summary
 from stream.state.store import RocksStore, Store
@@ -236,7 +236,7 @@ class RunFolder:
 
     def coefficients(self, coefficients: Coefficients) -> None:
         """Write an entity's coefficients."""
-        self._files[COEFFICIENTS].write(encode_coefficients(coefficients) + b"\n")
+        self._files[COEFFICIENTS].write(encode(coefficients) + b"\n")
 
     def dead_letter(self, letter: DeadLetter) -> None:
         """Write a dead letter."""

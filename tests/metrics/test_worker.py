@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from stream.events.structs import Forget
-from stream.events.wire import encode_forget
+from stream.events.wire import encode
 from stream.metrics.worker import WorkerMetrics
 from stream.partitions.job import JobPartition
 from stream.policy import DAY_MS, HOUR_MS, GateSettings, Policy
@@ -74,7 +74,7 @@ def test_who_left_is_counted_by_reason() -> None:
     market = Market(Policy(), 1)
     market.produce([application("a", 0), engagement("e", "a", HOUR_MS)])
     market.run()
-    market.append("engagements", 0, b"j", encode_forget(Forget(None, "j", 2 * HOUR_MS)))
+    market.append("engagements", 0, b"j", encode(Forget(job_id="j", event_time_ms=2 * HOUR_MS)))
     market.run()
     registry = CollectorRegistry()
     metrics = WorkerMetrics(registry, "test")

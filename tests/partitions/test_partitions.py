@@ -19,7 +19,7 @@ from stream.events.records import (
     ENGAGEMENTS,
     LABELS,
 )
-from stream.events.structs import ScoredApplication, Watermark
+from stream.events.structs import Clock, ScoredApplication, Watermark
 from stream.partitions.job import JobPartition
 from stream.partitions.progress import load_identity
 from stream.policy import LabelPolicy, Policy
@@ -128,7 +128,7 @@ def test_what_does_not_belong_is_a_dead_letter() -> None:
     market.append(APPLICATIONS, 0, b"j", kit.to_json(engagement("e", "a", 10)))
     market.append(ENGAGEMENTS, 0, b"m-a", kit.to_json(application("a", 10)))
     market.append(APPLICATIONS, 0, b"m-b", kit.to_json(application("b", ahead)))
-    market.append(APPLICATIONS, 0, None, wire.encode_clock(ahead))
+    market.append(APPLICATIONS, 0, None, wire.encode(Clock(ahead)))
     market.append(APPLICATIONS, 0, b"m-c", None)
     market.run()
     assert sorted(reasons(market)) == [
@@ -216,7 +216,7 @@ def test_a_refused_application_brings_its_partitions_watermark() -> None:
     market = Market(POLICY, 1)
     market.produce([application("a", 100)])
     market.produce([application("a", 5000)])
-    market.append(ENGAGEMENTS, 0, None, wire.encode_clock(20_000))
+    market.append(ENGAGEMENTS, 0, None, wire.encode(Clock(20_000)))
     for topic, stage in (
         (APPLICATIONS, "member"),
         (APPLICATIONS_BY_JOB, "job"),
@@ -329,6 +329,6 @@ def test_a_state_of_another_model_or_partition_count_is_refused(what: str) -> No
 def test_unknown_member_partition_is_a_dead_letter() -> None:
     """An application that claims a member partition that does not exist is set aside."""
     market = Market(POLICY, 1)
-    market.append(APPLICATIONS_BY_JOB, 0, None, wire.encode_watermark(Watermark(7, 1, False)))
+    market.append(APPLICATIONS_BY_JOB, 0, None, wire.encode(Watermark(7, 1, False)))
     market.run()
     assert reasons(market) == ["malformed"]

@@ -44,7 +44,7 @@ def answered(number: int, time_ms: int, member: str) -> list[TestEvent]:
 
 def ask_to_forget(market: Market, member: str, until_ms: int) -> None:
     """Let the worker read the record that ``hearback forget`` writes."""
-    record = wire.encode_forget(Forget(member, None, until_ms))
+    record = wire.encode(Forget(member_id=member, event_time_ms=until_ms))
     market.append(APPLICATIONS, 0, member.encode(), record)
 
 
@@ -99,7 +99,7 @@ def test_who_comes_back_at_once_is_gone_for_readers_until_the_gate_opens() -> No
     shut(market, "job")
     market.produce([application("a2", 10_100, member="n")])
     market.run()
-    forget = wire.encode_forget(Forget(None, "j", 10_050))
+    forget = wire.encode(Forget(job_id="j", event_time_ms=10_050))
     market.append(ENGAGEMENTS, 0, b"j", forget)
     market.produce([engagement("e2", "a2", 10_101, member="n")])
     assert market.step("job", 0, ENGAGEMENTS, 10) == 2

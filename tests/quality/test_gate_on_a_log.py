@@ -170,7 +170,7 @@ def assert_published(market: Market, stage: str) -> None:
         entity_id = key.split(":", 1)[1]
         coefficients = partition.effect.coefficients(entity_id)
         assert coefficients is not None
-        assert wire.encode_coefficients(coefficients) == value
+        assert wire.encode(coefficients) == value
 
 
 @pytest.mark.parametrize("enabled", [True, False])

@@ -17,7 +17,7 @@ from scipy.special import expit
 from stream.configuration.policy_file import parse_policy
 from stream.errors import ConfigError, ModelError
 from stream.events.structs import Forget
-from stream.events.wire import encode_forget
+from stream.events.wire import encode
 from stream.logs.files import LogLine, merge
 from stream.model.linear import load_model
 from stream.model.training import Trainer
@@ -307,8 +307,8 @@ def test_a_log_may_ask_to_forget(tmp_path: Path) -> None:
     events: list[TestEvent | bytes] = [
         application("a", 0, job="j", member="m"),
         engagement("e", "a", 1, job="j", member="m"),
-        encode_forget(Forget("m", None, 1_000 * DAY_MS)),
-        encode_forget(Forget(None, "j", 5)),
+        encode(Forget(member_id="m", event_time_ms=1_000 * DAY_MS)),
+        encode(Forget(job_id="j", event_time_ms=5)),
         application("b", DAY_MS, job="j", member="m"),
         engagement("f", "b", DAY_MS + 1, job="j", member="m"),
     ]

@@ -215,7 +215,7 @@ def forget(
     """Ask for a member or a job to be forgotten, as the command does."""
     key = (member or job or "").encode()
     topic = APPLICATIONS if member else ENGAGEMENTS
-    value = wire.encode_forget(Forget(member, job, until_ms))
+    value = wire.encode(Forget(member_id=member, job_id=job, event_time_ms=until_ms))
     market.append(topic, partition_of(key, market.count), key, value)
 
 
@@ -283,9 +283,9 @@ def test_who_is_unknown_can_be_forgotten() -> None:
     """And what asks for it in the wrong place, or for nobody, is a dead letter."""
     market = Market(KEEPING, 1)
     forget(market, 10_500, member="nobody")
-    market.append(APPLICATIONS, 0, b"j", wire.encode_forget(Forget(None, "j", 5)))
-    market.append(ENGAGEMENTS, 0, b"m", wire.encode_forget(Forget("m", None, 5)))
-    market.append(ENGAGEMENTS, 0, b"m", wire.encode_forget(Forget(None, None, 5)))
+    market.append(APPLICATIONS, 0, b"j", wire.encode(Forget(job_id="j", event_time_ms=5)))
+    market.append(ENGAGEMENTS, 0, b"m", wire.encode(Forget(member_id="m", event_time_ms=5)))
+    market.append(ENGAGEMENTS, 0, b"m", wire.encode(Forget(event_time_ms=5)))
     market.run()
     assert [partition.dead_letters for partition in market.partitions.values()] == [
         {"invalid_id": 1},
