@@ -37,3 +37,5 @@ The core is ``errors`` to ``partitions`` without ``logs`` and without fitting th
 (``model.training``, ``model.held_out``), plus ``serving.belief``. But for reading model folders and
 RocksDB it is a function of state, event and now: no clock, no randomness, no network, no logging.
 """
+
+DISTRIBUTION = "hearback"

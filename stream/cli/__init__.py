@@ -6,19 +6,19 @@ Exit codes: 0 done, 1 failed with one line on stderr, 2 bad usage, 130 interrupt
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
-from stream.cli import backtest, demo, history, live, look, tune, upkeep, warm
-from stream.cli.config import config
-from stream.cli.gate import gate
-from stream.cli.topics import topics
+from stream import DISTRIBUTION
+from stream.cli.lazy import LazyGroup
 from stream.errors import HearbackError, StoppedError
 
 _INTERRUPTED = 130  # Typer's exit code after Ctrl-C
 
 app = typer.Typer(
-    name="hearback",
+    name=DISTRIBUTION,
+    cls=LazyGroup,
     help="How likely is an application to be answered? Learns it from the event stream, member by"
     " member and job by job, within a second.",
     no_args_is_help=True,
@@ -27,26 +27,25 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-for _command in (
-    demo.demo,
-    history.simulate,
-    history.train,
-    history.replay,
-    backtest.backtest,
-    tune.tune,
-    look.inspect,
-    live.broker,
-    live.worker,
-    live.produce,
-    warm.bootstrap,
-    upkeep.checkpoint,
-    upkeep.forget,
-):
-    app.command()(_command)
-app.add_typer(topics)
-app.add_typer(upkeep.state)
-app.add_typer(gate)
-app.add_typer(config)
+
+def _print_version(wanted: bool) -> None:
+    from importlib.metadata import version
+
+    if wanted:
+        typer.echo(f"{DISTRIBUTION} {version(DISTRIBUTION)}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options that stand before any command."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The config commands."""
+"""The configuration: one TOML file, overridden by the environment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stream.cli.options import ConfigFile, PolicyFile, configured, group
 from stream.cli.terminal import tell
 from stream.configuration.settings import to_toml
 
-config = group("config", "The configuration: one TOML file, overridden by the environment.")
+config = group(__doc__)
 
 
 @config.command()

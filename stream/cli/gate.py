@@ -1,4 +1,4 @@
-"""The gate commands."""
+"""The gate: it holds back the coefficients of an effect that makes the score worse."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ from stream.cli.terminal import tell
 if TYPE_CHECKING:
     from stream.updaters.effect import EffectName
 
-gate = group(
-    "gate", "The gate: it holds back the coefficients of an effect that makes the score worse."
-)
+gate = group(__doc__)
 
 
 @gate.command("open")

@@ -19,9 +19,9 @@ from stream.kafka.connection import Broker
 _T = TypeVar("_T")
 
 
-def group(name: str, text: str) -> typer.Typer:
-    """Commands below a name, which stays when there is but one."""
-    commands = typer.Typer(name=name, help=text, no_args_is_help=True)
+def group(about: str | None) -> typer.Typer:
+    """Commands below a name, which stays when there is but one; ``about``: their module's text."""
+    commands = typer.Typer(help=about, no_args_is_help=True)
     commands.callback()(lambda: None)
     return commands
 

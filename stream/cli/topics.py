@@ -1,4 +1,4 @@
-"""The topics commands."""
+"""The topics that a worker needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stream.cli.options import (
 )
 from stream.cli.terminal import tell
 
-topics = group("topics", "The topics that a worker needs.")
+topics = group(__doc__)
 
 
 @topics.command()

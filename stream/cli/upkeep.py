@@ -1,4 +1,4 @@
-"""Commands around the state of workers: checkpoint, state verify, forget."""
+"""Commands around the state of workers: checkpoint, forget."""
 
 from __future__ import annotations
 
@@ -13,14 +13,10 @@ from stream.cli.options import (
     DataFolder,
     configured,
     connected,
-    group,
     parsed,
 )
-from stream.cli.terminal import OUT, doing, numbers, tell
-from stream.errors import StateError
+from stream.cli.terminal import doing, tell
 from stream.units import parse_time_ms
-
-state = group("state", "What workers keep.")
 
 
 def checkpoint(
@@ -81,38 +77,3 @@ def forget(
         f"{kind} {entity_id} is forgotten as soon as a worker comes to offset {offset} of"
         f" {topic}-{partition}"
     )
-
-
-@state.command()
-def verify(
-    checkpoint: Annotated[
-        Path, typer.Option(help="A checkpoint, or a stopped worker's data folder.")
-    ],
-    broker: BrokerAddress = None,
-    config: ConfigFile = None,
-) -> None:
-    """Compare a checkpoint with the changelogs that it follows.
-
-    Every key that has not changed since the checkpoint must have the changelog's value, every
-    deleted one be absent; keys that have changed since are counted. Changes nothing; workers may
-    go on. Exit code 1 when something differs.
-    """
-    from stream.worker.data_folder import name_of
-    from stream.worker.verification import verify_checkpoint
-
-    address = connected(configured(config, broker=broker))
-    table = numbers(None, "store", "up to offset", "equal", "changed since", "different")
-    different = []
-    with doing("reading") as say:
-        for done in verify_checkpoint(
-            checkpoint, address, lambda at: say(f"reading {name_of(at)}")
-        ):
-            counts = (done.offset, done.equal, done.later, done.different)
-            table.add_row(name_of(done.place), *(f"{count:,}" for count in counts))
-            different += [f"{name_of(done.place)}: {example}" for example in done.examples]
-    OUT.print(table)
-    if different:
-        raise StateError(
-            f"{checkpoint} is not what its changelogs say: {'; '.join(different[:5])}. Do not use"
-            " it: take another checkpoint, or start with an empty --data"
-        )

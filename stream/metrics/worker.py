@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from stream import DISTRIBUTION
 from stream.events.records import COEFFICIENTS
 from stream.labels.timeliness import AGES_MS
 from stream.metrics.catalogue import BY_NAME
@@ -68,7 +69,7 @@ class WorkerMetrics:
         self._cache_misses = self._counter("hearback_state_cache_misses")
         self._cache_bytes = self._gauge("hearback_state_cache_bytes")
         self._ready = self._gauge("hearback_ready")
-        self._gauge("hearback_build_info").labels(version("hearback"), model_version).set(1)
+        self._gauge("hearback_build_info").labels(version(DISTRIBUTION), model_version).set(1)
         self._seen: dict[tuple[Partition, str], Tally[Hashable]] = {}
         # A store may stay open from one session to the next.
         self._sizes: WeakKeyDictionary[RocksStore, StoreSize] = WeakKeyDictionary()

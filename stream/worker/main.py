@@ -9,6 +9,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+from stream import DISTRIBUTION
 from stream.configuration.sections import Config
 from stream.console.probes import Probes
 from stream.console.server import Console
@@ -62,7 +63,7 @@ def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -
     console = Console(
         registry,
         probes,
-        About(application_id, version("hearback"), model.version),
+        About(application_id, version(DISTRIBUTION), model.version),
         config.console.host,
         config.console.port,
     )

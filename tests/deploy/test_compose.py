@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from deploy.compose import Service, in_order, services
 from deploy.dashboards.board import SOURCE, file_name
 from deploy.kafka import PROPERTIES
-from stream.cli import app
+from stream.cli.lazy import COMMANDS, load
 from stream.configuration.load import load_config
 from stream.console.probes import Probes
 from stream.console.server import Console
@@ -38,9 +38,8 @@ WORKERS = ("worker-1", "worker-2")
 DOCKERFILE = Path("Dockerfile").read_text(encoding="utf-8")
 
 
-def recorded(given: Typer, path: str, calls: list[tuple[str, dict[str, Any]]]) -> Typer:
-    """Return a copy of the command line whose commands note what they are called with."""
-    copy = Typer(name=given.info.name, add_completion=False)
+def record(given: Typer, copy: Typer, path: str, calls: list[tuple[str, dict[str, Any]]]) -> None:
+    """Copy commands to another command line; the copies note what they are called with."""
     for command in given.registered_commands:
         function = command.callback
         assert function is not None
@@ -53,15 +52,18 @@ def recorded(given: Typer, path: str, calls: list[tuple[str, dict[str, Any]]]) -
     copy.callback()(lambda: None)
     for group in given.registered_groups:
         assert group.typer_instance is not None
-        inner = group.typer_instance
-        copy.add_typer(recorded(inner, f"{path} {inner.info.name}", calls))
-    return copy
+        inner = Typer()
+        record(group.typer_instance, inner, f"{path} {group.name}", calls)
+        copy.add_typer(inner, name=group.name)
 
 
 def parsed(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """Parse a command as ``hearback`` does, without running it; return its name and options."""
     calls: list[tuple[str, dict[str, Any]]] = []
-    done = CliRunner().invoke(recorded(app, "hearback", calls), list(arguments))
+    copy = Typer(add_completion=False)
+    for name in COMMANDS:
+        record(load(name), copy, "hearback", calls)
+    done = CliRunner().invoke(copy, list(arguments))
     if done.exit_code != 0:
         raise ValueError(f"{' '.join(arguments)}: {done.output}")
     (call,) = calls

@@ -56,6 +56,16 @@ def test_quality_is_that_of_scikit_learn(n: int) -> None:
     assert found.observed_over_expected == pytest.approx(y.sum() / p.sum())
 
 
+def test_the_log_loss_of_certain_scores_is_finite() -> None:
+    """Scores that are certain, and wrong, are clipped as scikit-learn clips them: to the bit."""
+    scores = np.array([-800.0, -40.0, -36.0, -0.1, 0.0, 0.1, 36.0, 40.0, 800.0] * 2)
+    y = np.repeat(np.array([0, 1], np.int8), len(scores) // 2)
+    found = quality(array("b", y.tobytes()), scores)
+    assert found is not None
+    p = 1.0 / (1.0 + np.exp(-np.clip(scores, -500.0, 500.0)))
+    assert found.log_loss == log_loss(y, p, normalize=False) / len(y)
+
+
 def test_quality_of_many_takes_little_memory() -> None:
     """Some multiples of the scores themselves: a replay of years ends with millions of them."""
     n = 1_000_000

@@ -1,0 +1,91 @@
+"""What the command line imports: a command's libraries when it runs, and no others."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from stream import DISTRIBUTION
+from stream.cli import app
+from stream.cli.lazy import COMMANDS
+
+LEARNING = ("sklearn", "pandas", "pyarrow", "scipy.linalg", "scipy.special", "scipy.sparse")
+"""Of SciPy itself only what Numba imports to ask for its version is there."""
+
+HEAVY = (
+    *("numpy", "scipy", "numba", "faust", "aiokafka", "rocksdict", "confluent_kafka"),
+    *("prometheus_client", "asyncio", "msgspec", "stream.policy", "stream.cli.options"),
+)
+SETTINGS_ONLY = ("numpy", "numba", "faust", "aiokafka", "rocksdict", "confluent_kafka")
+
+
+def imported(program: str, names: tuple[str, ...]) -> list[str]:
+    """Return those of the modules that another Python has imported when a program ends."""
+    told = f"print('imported', [name for name in {names!r} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\ntry:\n {program}\nfinally:\n {told}"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("imported ")
+    return [name for name in names if repr(name) in last]
+
+
+def command(arguments: str) -> str:
+    """Return the program of a command."""
+    return f"sys.argv[1:] = {arguments.split()!r}; from stream.cli import main; main()"
+
+
+@pytest.mark.parametrize("arguments", ["--help", "--version", "nonsense"])
+def test_the_list_of_commands_imports_none(arguments: str) -> None:
+    """To list the commands takes Typer alone."""
+    assert imported(command(arguments), HEAVY + LEARNING) == []
+
+
+@pytest.mark.parametrize("arguments", ["worker --help", "config show", "topics create --help"])
+def test_help_and_settings_take_no_heavy_library(arguments: str) -> None:
+    """A command's help, and its settings, are there before Kafka, the store and the kernel."""
+    assert imported(command(arguments), SETTINGS_ONLY + LEARNING) == []
+
+
+def test_a_worker_imports_nothing_that_trains() -> None:
+    """A worker has Faust and the kernel, and neither scikit-learn nor SciPy.
+
+    Numba takes BLAS from SciPy, where that is installed, as soon as it loads a kernel.
+    """
+    modules = "stream.cli.live, stream.worker.main, stream.serving.belief"
+    assert imported(f"import {modules}", (*LEARNING, "faust", "numba")) == ["faust", "numba"]
+
+
+def test_the_list_says_what_each_command_says_itself() -> None:
+    """The list has the first line of each command's docstring, or of its group's module."""
+    wide = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"})
+    assert wide.exit_code == 0
+    rows = [line.strip("│ ").split(None, 1) for line in wide.stdout.splitlines()]
+    listed = {row[0]: row[1] for row in rows if row and row[0] in COMMANDS}
+    said = {}
+    for name, module in COMMANDS.items():
+        found = getattr(import_module(f"stream.cli.{module}"), name)
+        docstring = found.info.help if isinstance(found, typer.Typer) else inspect.getdoc(found)
+        assert isinstance(docstring, str)
+        said[name] = docstring.split("\n\n")[0].replace("\n", " ").strip()
+    assert listed == said
+    assert list(listed) == list(COMMANDS)
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    """``hearback --version`` prints the name and the version, and nothing else."""
+    done = CliRunner().invoke(app, ["--version"])
+    assert done.exit_code == 0
+    name, version = done.stdout.removesuffix("\n").split(" ")
+    assert name == DISTRIBUTION == "hearback"
+    assert version.count(".") == 2
