@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -78,19 +78,10 @@ class Freshness(msgspec.Struct, frozen=True, kw_only=True):
     half_life_days: dict[str, Interval | None]
 
 
-class Rows(NamedTuple):
-    """Applications as scored with coefficients of a certain age."""
+_ROW: Final = np.dtype([("number", "<i8"), ("age_ms", "<i8"), ("member", "<f8"), ("job", "<f8")])
+"""An application as scored with coefficients of a certain age."""
 
-    numbers: _Ints
-    age_ms: _Ints
-    member: _Floats
-    job: _Floats
-
-    def where(self, chosen: NDArray[np.bool_]) -> Rows:
-        """Take some of the rows."""
-        return Rows(
-            self.numbers[chosen], self.age_ms[chosen], self.member[chosen], self.job[chosen]
-        )
+_Rows = NDArray[np.void]
 
 
 class Freezer:
@@ -103,6 +94,7 @@ class Freezer:
 
     Attributes:
         pauses: application number → the freeze's time; to be given to ``rehearse``.
+        rows: all that was scored so far, freeze after freeze, each a :data:`_ROW`.
 
     """
 
@@ -123,7 +115,7 @@ class Freezer:
             [one.per_job for one in applications],
             sizes["per_job"],
         )
-        self._rows: list[Rows] = []
+        self.rows = np.empty(0, _ROW)
         self.pauses: dict[int, int] = {}
         for freeze_ms in _freezes(from_ms, until_ms):
             after = np.flatnonzero(self._times_ms >= freeze_ms)
@@ -135,19 +127,12 @@ class Freezer:
         freeze_ms = self.pauses[number]
         age_ms = self._times_ms - freeze_ms
         chosen = self._judged & (age_ms >= 0) & (age_ms < EDGES_DAYS[-1] * DAY_MS)
-        numbers = np.flatnonzero(chosen)
-        self._rows.append(
-            Rows(
-                numbers,
-                age_ms[numbers],
-                self._members.scores(numbers, modes.get("per_member", {})),
-                self._jobs.scores(numbers, modes.get("per_job", {})),
-            )
-        )
-
-    def rows(self) -> Rows:
-        """All that was scored so far, freeze after freeze."""
-        return _joined(self._rows)
+        rows = np.empty(np.count_nonzero(chosen), _ROW)
+        rows["number"] = np.flatnonzero(chosen)
+        rows["age_ms"] = age_ms[chosen]
+        rows["member"] = self._members.scores(rows["number"], modes.get("per_member", {}))
+        rows["job"] = self._jobs.scores(rows["number"], modes.get("per_job", {}))
+        self.rows = np.concatenate([self.rows, rows])
 
     def curve(
         self, targets: _Floats, fixed: _Floats, member: _Floats, job: _Floats, blocks: _Ints
@@ -162,19 +147,18 @@ class Freezer:
         count = int(blocks.max(initial=-1)) + 1
         points: list[AgePoint] = []
         drawn: list[dict[str, _Floats]] = []
-        if self._rows:
-            rows = self.rows()
-            for low, high in itertools.pairwise(EDGES_DAYS):
-                within = (rows.age_ms >= low * DAY_MS) & (rows.age_ms < high * DAY_MS)
-                some = rows.where(within)
-                y = targets[some.numbers]
-                if len(y) < FEWEST or not FEWEST_OF_EACH <= y.sum() <= len(y) - FEWEST_OF_EACH:
-                    continue
-                judge = Judge(y, blocks[some.numbers], count)
-                g, m, j = (column[some.numbers] for column in (fixed, member, job))
-                point, of_draws = _point(judge, (low, high), some, g, m, j)
-                points.append(point)
-                drawn.append(of_draws)
+        for low, high in itertools.pairwise(EDGES_DAYS):
+            age_ms = self.rows["age_ms"]
+            rows = self.rows[(age_ms >= low * DAY_MS) & (age_ms < high * DAY_MS)]
+            numbers = rows["number"]
+            y = targets[numbers]
+            if len(y) < FEWEST or not FEWEST_OF_EACH <= y.sum() <= len(y) - FEWEST_OF_EACH:
+                continue
+            judge = Judge(y, blocks[numbers], count)
+            live = (column[numbers] for column in (fixed, member, job))
+            point, of_draws = _point(judge, (low, high), rows, *live)
+            points.append(point)
+            drawn.append(of_draws)
         ages = [point.mean_days for point in points]
         return Freshness(
             frozen_at_ms=list(self.pauses.values()),
@@ -206,15 +190,6 @@ class _Entities:
         return scores
 
 
-def _joined(rows: list[Rows]) -> Rows:
-    return Rows(
-        np.concatenate([one.numbers for one in rows]),
-        np.concatenate([one.age_ms for one in rows]),
-        np.concatenate([one.member for one in rows]),
-        np.concatenate([one.job for one in rows]),
-    )
-
-
 def _freezes(from_ms: int, until_ms: int) -> list[int]:
     """Every week, or less often: while two weeks are left to be lost."""
     every_ms = _EVERY_MS
@@ -224,19 +199,19 @@ def _freezes(from_ms: int, until_ms: int) -> list[int]:
 
 
 def _point(
-    judge: Judge, edges: tuple[int, int], rows: Rows, fixed: _Floats, member: _Floats, job: _Floats
+    judge: Judge, edges: tuple[int, int], rows: _Rows, fixed: _Floats, member: _Floats, job: _Floats
 ) -> tuple[AgePoint, dict[str, _Floats]]:
     """Judge one range of ages; also the shares of AUC in every draw, by effect."""
     live, frozen, alone = (
         judge.sums(fixed + member + job),
-        judge.sums(fixed + rows.member + rows.job),
+        judge.sums(fixed + rows["member"] + rows["job"]),
         judge.sums(fixed),
     )
     job_live, member_live = judge.sums(fixed + job), judge.sums(fixed + member)
     triples = {
         "both": (live, frozen, alone),
-        "member": (live, judge.sums(fixed + rows.member + job), job_live),
-        "job": (live, judge.sums(fixed + member + rows.job), member_live),
+        "member": (live, judge.sums(fixed + rows["member"] + job), job_live),
+        "job": (live, judge.sums(fixed + member + rows["job"]), member_live),
     }
     shares = {}
     of_draws = {}
@@ -254,8 +229,8 @@ def _point(
     point = AgePoint(
         from_days=float(edges[0]),
         to_days=float(edges[1]),
-        mean_days=float(rows.age_ms.mean()) / DAY_MS,
-        applications=len(rows.numbers),
+        mean_days=float(rows["age_ms"].mean()) / DAY_MS,
+        applications=len(rows),
         auc_live=auc_live,
         auc_frozen=auc_frozen,
         auc_global=auc_global,

@@ -43,6 +43,12 @@ class Interval(msgspec.Struct, frozen=True):
     low: float | None = None
     high: float | None = None
 
+    def text(self, form: str) -> str:
+        """Write the figure and, where there is one, its interval."""
+        if self.low is None or self.high is None:
+            return form.format(self.value)
+        return f"{form.format(self.value)} ({form.format(self.low)} to {form.format(self.high)})"
+
 
 class CalibrationBin(msgspec.Struct, frozen=True, kw_only=True):
     """A tenth of the applications, by score: what was expected and what came."""

@@ -7,6 +7,7 @@ import msgspec
 from stream.backtest.freshness import Freshness
 from stream.backtest.judgement import CalibrationBin, Interval
 from stream.backtest.timeliness import AtAge
+from stream.policy import DAY_MS
 
 GLOBAL_ALONE = "global model alone"
 """Name of the row that every comparison has: no effects at all."""
@@ -42,6 +43,10 @@ class LabelTiming(msgspec.Struct, frozen=True, kw_only=True):
     learn: str
     settings: list[str]
     ages: list[AtAge]
+
+    def at(self, age: str) -> AtAge | None:
+        """What was known at an age; None where it was not asked."""
+        return next((one for one in self.ages if one.age == age), None)
 
 
 class Gain(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +89,11 @@ class Backtest(msgspec.Struct, frozen=True, kw_only=True):
     freshness: Freshness | None
     by_member_examples: list[Gain]
     by_job_examples: list[Gain]
+
+    @property
+    def block(self) -> str:
+        """What a block of time is: ``week`` or ``day``."""
+        return "week" if self.block_ms > DAY_MS else "day"
 
     def named(self, name: str) -> SettingResult:
         """Return a setting's result."""

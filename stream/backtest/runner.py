@@ -30,7 +30,6 @@ from stream.backtest.result import (
 from stream.backtest.schedule import schedule
 from stream.backtest.timeliness import timeliness
 from stream.errors import ConfigError
-from stream.features.blocks import FeatureSpace
 from stream.logs.files import LogLine, read_head
 from stream.model.linear import NO_MODEL, GlobalModel
 from stream.policy import LabelPolicy, Policy
@@ -124,10 +123,9 @@ class Runner:
         self._score_from_ms = score_from_ms
         self._truth = self._record(policy.labels)
         self._keys = _keys(self._truth)
-        rehearsal = self._truth
-        self._judged = self._to_judge(rehearsal)
-        self._targets = rehearsal.targets[self._judged]
-        self._blocks = Blocks.cut(rehearsal.times_ms[self._judged], score_from_ms)
+        self._judged = self._to_judge(self._truth)
+        self._targets = self._truth.targets[self._judged]
+        self._blocks = Blocks.cut(self._truth.times_ms[self._judged], score_from_ms)
         self._judge = Judge(self._targets, self._blocks.of, len(self._blocks.from_ms))
 
     def run(self, on_setting: Callable[[str], None] = lambda _: None) -> Backtest:
@@ -197,11 +195,8 @@ class Runner:
         )
 
     def _record(self, labels: LabelPolicy) -> Rehearsal:
-        lines, space = self._open()
+        lines, space = first_look(self._read(), self._model)
         return record(lines, Policy(labels=labels), self._model, space)
-
-    def _open(self) -> tuple[Iterable[LogLine], FeatureSpace]:
-        return first_look(self._read(), self._model)
 
     def _to_judge(self, rehearsal: Rehearsal) -> _Bools:
         times_ms, window_ms = rehearsal.times_ms, self._policy.labels.window_ms

@@ -85,8 +85,7 @@ def over_time(found: Backtest) -> str:
             for block in one.over_time
             if (value := _figure(block, figure)) is not None
         ]
-        block = "week" if found.block_ms > DAY_MS else "day"
-        plot = Plot(x, numbers(values, "{:.2f}"), title=f"{title}, {block} by {block}")
+        plot = Plot(x, numbers(values, "{:.2f}"), title=f"{title}, {found.block} by {found.block}")
         for one in _reference_last(found):
             kind = f"setting {kinds(found)[one.name]}"
             if one.name == found.reference:

@@ -8,7 +8,6 @@ from importlib.resources import files
 
 from stream.backtest.judgement import Interval
 from stream.backtest.result import GLOBAL_ALONE, Backtest, SettingResult
-from stream.policy import DAY_MS
 from stream.report import charts, words
 from stream.units import format_duration, format_time
 
@@ -54,8 +53,8 @@ def _sections(found: Backtest) -> Iterator[str]:
     yield _section(
         "Setting by setting",
         f"Each row is one way to run the model over the same log, compared with"
-        f" “{found.reference}”. Whiskers are 95 % intervals over {_blocks(found)}; where they"
-        " cross zero, the difference may be chance.",
+        f" “{found.reference}”. Whiskers are 95 % intervals over {found.blocks} {found.block}s;"
+        " where they cross zero, the difference may be chance.",
         f'<div class="row">{charts.differences(found)}</div>' + _settings_table(found),
     )
     yield _section(
@@ -97,10 +96,7 @@ def _head(found: Backtest) -> str:
     ]
     if half is not None:
         tiles.append(("half the gain lost after", f"{half.value:.0f} days", "without updates"))
-    at = next(
-        (one for timing in found.labels for one in timing.ages if one.age == "1d"),
-        None,
-    )
+    at = next((one for timing in found.labels if (one := timing.at("1d"))), None)
     if at is not None and at.right is not None:
         tiles.append(
             ("labelled within a day", f"{at.labelled:.0%}", f"{at.right:.0%} of them right")
@@ -176,9 +172,9 @@ def _labels(found: Backtest) -> str:
             charts.WAYS[timing.learn],
             at.age,
             f"{at.labelled:.1%}",
-            _percent(at.right),
-            _percent(at.positives_known),
-            _percent(at.negatives_right),
+            _known(at.right, "{:.1%}"),
+            _known(at.positives_known, "{:.1%}"),
+            _known(at.negatives_right, "{:.1%}"),
         )
         for timing in found.labels
         for at in timing.ages
@@ -203,10 +199,10 @@ def _settings_table(found: Backtest) -> str:
         return (
             one.name,
             one.in_words,
-            _value(one.auc),
-            "" if reference else _signed(one.auc_difference),
-            _value(one.log_loss),
-            "" if reference else _signed(one.log_loss_difference),
+            one.auc.text("{:.4f}"),
+            "" if reference else one.auc_difference.text("{:+.4f}"),
+            one.log_loss.text("{:.4f}"),
+            "" if reference else one.log_loss_difference.text("{:+.4f}"),
             f"{one.observed_over_expected.value:.3f}",
         )
 
@@ -219,11 +215,11 @@ def _gains_table(found: Backtest) -> str:
             whose,
             gain.examples,
             f"{gain.applications:,}",
-            _plain(gain.auc_global),
-            _plain(gain.auc),
+            _known(gain.auc_global, "{:.4f}"),
+            _known(gain.auc, "{:.4f}"),
             f"{gain.log_loss_global:.4f}",
             f"{gain.log_loss:.4f}",
-            _signed(gain.log_loss_gained),
+            gain.log_loss_gained.text("{:+.4f}"),
         )
         for whose, group in (("member", found.by_member_examples), ("job", found.by_job_examples))
         for gain in group
@@ -247,8 +243,8 @@ def _foot(found: Backtest) -> str:
         " are left out. AUC: the share of pairs of an answered and an unanswered application in"
         " which the answered one scores higher. Log loss: nats per application. Observed/expected:"
         " answers over the sum of probabilities; 1 is right. Intervals: 95 %, by drawing"
-        f" {_blocks(found)} with replacement 1,000 times, the same draws for every setting.</p>"
-        "</footer>"
+        f" {found.blocks} {found.block}s with replacement 1,000 times, the same draws for every"
+        " setting.</p></footer>"
     )
 
 
@@ -267,37 +263,13 @@ def _table(heads: Sequence[str], rows: _Rows) -> str:
     )
 
 
-def _blocks(found: Backtest) -> str:
-    return f"{found.blocks} {'weeks' if found.block_ms > DAY_MS else 'days'}"
-
-
 def _resource(name: str) -> str:
     return files("stream.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _value(found: Interval) -> str:
-    if found.low is None or found.high is None:
-        return f"{found.value:.4f}"
-    return f"{found.value:.4f} ({found.low:.4f} to {found.high:.4f})"
-
-
-def _signed(found: Interval) -> str:
-    if found.low is None or found.high is None:
-        return f"{found.value:+.4f}"
-    return f"{found.value:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
-
-
 def _share(found: Interval | None) -> str:
-    if found is None:
-        return "-"
-    if found.low is None or found.high is None:
-        return f"{found.value:.0%}"
-    return f"{found.value:.0%} ({found.low:.0%} to {found.high:.0%})"
+    return "-" if found is None else found.text("{:.0%}")
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
-
-
-def _plain(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _known(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)

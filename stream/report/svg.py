@@ -127,12 +127,6 @@ class Plot:
         (x0, y0), (x1, y1) = self._at((low, low)), self._at((high, high))
         self._add("line", "rule", "", x1=x0, y1=y0, x2=x1, y2=y1)
 
-    def note(self, point: Point, text: str, kind: str = "", anchor: str = "start") -> None:
-        """Write a few words at a place."""
-        x, y = self._at(point)
-        shift = 6.0 if anchor == "start" else -6.0
-        self._text(x + shift, y - 6.0, text, f"note {kind}", anchor)
-
     def labels(self, ends: Sequence[tuple[Point, str, str]]) -> None:
         """Write what lines are called beside their right ends, moved apart: (end, words, kind)."""
         placed: list[tuple[float, float, str, str]] = []

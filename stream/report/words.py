@@ -115,7 +115,7 @@ def _settings(found: Backtest) -> Iterator[str]:
 
 def _labels(found: Backtest) -> Iterator[str]:
     for timing in found.labels:
-        at = next((one for one in timing.ages if one.age == "1d"), None)
+        at = timing.at("1d")
         if timing.learn == "early" and at is not None and at.right is not None:
             yield (
                 f"A day after applying, {at.labelled:.0%} of the applications have a label, and"

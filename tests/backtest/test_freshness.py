@@ -47,15 +47,13 @@ def test_frozen_scores_are_those_of_a_model_that_stops(rehearsal: Rehearsal) -> 
     freezer = Freezer(rehearsal, np.ones(n, dtype=bool), time_ms, time_ms + 21 * DAY_MS)
     freezer.pauses = {half: time_ms}
     rehearse(rehearsal, Policy(), pauses=freezer.pauses, on_pause=freezer.freeze)
-    rows = freezer.rows()
-    assert len(rows.numbers) > n / 4
-    assert np.allclose(rows.member, stopped.member[rows.numbers], atol=1e-6)
-    assert np.allclose(rows.job, stopped.job[rows.numbers], atol=1e-6)
+    rows = freezer.rows
+    assert len(rows) > n / 4
+    assert np.allclose(rows["member"], stopped.member[rows["number"]], atol=1e-6)
+    assert np.allclose(rows["job"], stopped.job[rows["number"]], atol=1e-6)
 
 
-def curve(
-    monkeypatch: pytest.MonkeyPatch, rehearsal: Rehearsal, half_life_days: float
-) -> Freshness:
+def curve(rehearsal: Rehearsal, half_life_days: float) -> Freshness:
     """A curve of made-up scores: live ones are the truth, frozen ones lose a known part of it."""
     n = len(rehearsal.applications)
     rng = np.random.default_rng(3)
@@ -65,14 +63,12 @@ def curve(
     targets = (rng.random(n) < 1 / (1 + np.exp(-member - job))).astype(np.float64)
     for number in freezer.pauses:
         freezer.freeze(number, {})
-    old = freezer.rows()
-    age = old.age_ms / DAY_MS
+    rows = freezer.rows
+    age = rows["age_ms"] / DAY_MS
     share = 0.5 ** (age / half_life_days)
     known = rng.random(len(age)) < share  # of the entities, so many are as they were
-    made = old._replace(
-        member=np.where(known, member[old.numbers], 0.0), job=np.where(known, job[old.numbers], 0.0)
-    )
-    monkeypatch.setattr(freezer, "rows", lambda: made)
+    rows["member"] = np.where(known, member[rows["number"]], 0.0)
+    rows["job"] = np.where(known, job[rows["number"]], 0.0)
     blocks = (rehearsal.times_ms - first_ms) // (7 * DAY_MS)
     return freezer.curve(targets, np.zeros(n), member, job, blocks)
 
@@ -81,7 +77,7 @@ def test_a_model_that_does_not_age_keeps_its_advantage(
     monkeypatch: pytest.MonkeyPatch, rehearsal: Rehearsal
 ) -> None:
     """Where frozen scores equal the live ones, all of the advantage is left, for ever."""
-    found = curve(monkeypatch, rehearsal, np.inf)
+    found = curve(rehearsal, np.inf)
     assert len(found.points) > 4
     for point in found.points:
         assert point.both.auc is not None
@@ -96,7 +92,7 @@ def test_a_known_decay_is_found(monkeypatch: pytest.MonkeyPatch, rehearsal: Rehe
 
     (AUC loses less than its share of coefficients: who is known is still told from who is not.)
     """
-    found = [curve(monkeypatch, rehearsal, days).half_life_days["both"] for days in (20.0, 10.0)]
+    found = [curve(rehearsal, days).half_life_days["both"] for days in (20.0, 10.0)]
     slow, fast = found
     assert slow is not None
     assert fast is not None
