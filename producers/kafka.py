@@ -25,7 +25,7 @@ from producers.outbox import (
     now_ms,
 )
 from stream.errors import ConfigError
-from stream.logs.files import LineHead, LogLine, check_logs, merge, read_head, read_lines
+from stream.logs.files import LineHead, LogLine, check_logs, merge, read_head
 from stream.units import MS_PER_UNIT, format_time
 
 __all__ = [
@@ -187,7 +187,7 @@ def _find_closing_ms(
     latest: int | None = None
     latest_clock: int | None = None
     for path in paths:
-        for _, head, time_ms in _timed(read_lines(path)):
+        for _, head, time_ms in _timed(merge([path])):
             if head is None or time_ms not in chosen or is_absurd(time_ms):
                 continue
             if head.type == "clock":

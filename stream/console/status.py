@@ -110,10 +110,8 @@ class _Samples:
 
     def by(self, name: str, label: str) -> dict[str, int]:
         """Sums of a name's samples by the values of a label, sorted."""
-        sums: dict[str, int] = defaultdict(int)
-        for sample in self.of(name):
-            sums[sample.labels[label]] += int(sample.value)
-        return {key: value for key, value in sorted(sums.items()) if value}
+        sums = self.sums(name, label)
+        return {key: int(value) for (key,), value in sorted(sums.items()) if value}
 
     def sums(self, name: str, *labels: str) -> dict[tuple[str, ...], float]:
         """Sums of a name's samples by the values of several labels."""

@@ -8,7 +8,6 @@ confluent-kafka wheel but has no Python interface; ctypes reaches its few C func
 from __future__ import annotations
 
 import ctypes
-from types import TracebackType
 from typing import Self
 
 import confluent_kafka.cimpl as _wheel
@@ -104,12 +103,7 @@ class EmbeddedBroker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 import gzip
 import heapq
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Final, Protocol
+from typing import IO, Any, Final
 
 import msgspec
 import zstandard
@@ -108,30 +108,12 @@ def check_logs(paths: Sequence[Path]) -> None:
             raise _unreadable(path, error) from error
 
 
-def read_lines(path: Path, progress: ReadProgress | None = None) -> Iterator[LogLine]:
-    """Read one log in its own order, leaving out empty lines.
-
-    Called by :func:`merge`. A line beyond :data:`MAX_LINE_BYTES` is cut there. A compressed file
-    that is truncated or corrupt gives every line that can be read, then a last one with
-    ``damaged`` set.
-
-    Args:
-        path: the file.
-        progress: counts along; its total grows by this file's size at once.
-
-    Raises:
-        LogError: at once where the file cannot be opened; later where the disk fails.
-
-    """
-    check_logs([path])
-    if progress is None:
-        progress = ReadProgress()
-    progress.total_bytes += path.stat().st_size
-    return _opened(path, progress)
-
-
 def merge(paths: Sequence[Path], progress: ReadProgress | None = None) -> Iterator[LogLine]:
-    """Read several logs as one, by ``event_time_ms``, each file in its own order.
+    """Read one log, or several as one by ``event_time_ms``, each file in its own order.
+
+    Empty lines are left out, and a line beyond :data:`MAX_LINE_BYTES` is cut there. A compressed
+    file that is truncated or corrupt gives every line that can be read, then a last one with
+    ``damaged`` set.
 
     One file is read in its line order, which is arrival order. Of several files' next lines the
     earliest comes first; ties: applications, then engagements, then anything else, then by the
@@ -139,19 +121,23 @@ def merge(paths: Sequence[Path], progress: ReadProgress | None = None) -> Iterat
     its file. A file is open only from its first line's turn to its last's, so that a year of daily
     files takes no more memory than two days.
 
+    Args:
+        paths: the files.
+        progress: counts along; its total grows by the files' sizes at once.
+
     Raises:
         LogError: at once where any file cannot be opened; later where the disk fails.
 
     """
     check_logs(paths)
-    if len(paths) == 1:
-        return read_lines(paths[0], progress)
-    for path in paths:
-        if path.suffix in parquet.SUFFIXES:
-            parquet.check(path)  # what is known before the first line is an error now
     if progress is None:
         progress = ReadProgress()
     progress.total_bytes += sum(path.stat().st_size for path in paths)
+    if len(paths) == 1:
+        return _opened(paths[0], progress)
+    for path in paths:
+        if path.suffix in parquet.SUFFIXES:
+            parquet.check(path)  # what is known before the first line is an error now
     return _merged(paths, progress)
 
 
@@ -175,10 +161,10 @@ def write_lines(path: Path, lines: Iterable[bytes]) -> int:
     count = 0
     try:
         with ExitStack() as stack:
-            sink = _open_sink(path.suffix, stack.enter_context(partial.open("wb")), stack)
+            write = _writer(path.suffix, stack.enter_context(partial.open("wb")), stack)
             rest = iter(lines)
             while block := list(islice(rest, _LINES_PER_WRITE)):
-                sink.write(b"\n".join(block) + b"\n")
+                write(b"\n".join(block) + b"\n")
                 count += len(block)
         partial.replace(path)
     except OSError as error:
@@ -186,10 +172,6 @@ def write_lines(path: Path, lines: Iterable[bytes]) -> int:
     finally:
         partial.unlink(missing_ok=True)
     return count
-
-
-class _Sink(Protocol):
-    def write(self, data: bytes, /) -> int: ...
 
 
 class _DamagedError(Exception):
@@ -366,13 +348,14 @@ def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
         raise _DamagedError("the zstd stream is truncated")
 
 
-def _open_sink(suffix: str, file: IO[bytes], stack: ExitStack) -> _Sink:
+def _writer(suffix: str, file: IO[bytes], stack: ExitStack) -> Callable[[bytes], object]:
     if suffix == ".gz":
         # No name and no time in the header: equal lines give equal files.
-        return stack.enter_context(gzip.GzipFile("", "wb", 6, file, mtime=0))
+        return stack.enter_context(gzip.GzipFile("", "wb", 6, file, mtime=0)).write
     if suffix == ".zst":
-        return stack.enter_context(zstandard.ZstdCompressor().stream_writer(file, closefd=False))
-    return file
+        compressor = zstandard.ZstdCompressor()
+        return stack.enter_context(compressor.stream_writer(file, closefd=False)).write
+    return file.write
 
 
 def _unreadable(path: Path, error: OSError) -> LogError:

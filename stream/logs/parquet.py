@@ -45,7 +45,7 @@ def check(path: Path) -> None:
 
 
 def rows(path: Path, on_bytes: Callable[[int], None] = lambda _: None) -> Iterator[bytes]:
-    """Read a file's rows as JSON; called by :func:`stream.logs.files.read_lines`.
+    """Read a file's rows as JSON; called by :func:`stream.logs.files.merge`.
 
     Args:
         path: the file.

@@ -38,9 +38,9 @@ class CountedHistogram(Collector):
             total: the sum of all that was counted.
 
         """
-        nothing = ([0] * len(self._ends), 0.0)
-        before, before_total = self._seen.get((source, label), nothing)
-        counts, _ = self._counts.setdefault(label, list(nothing[0])), None
+        nothing = [0] * len(self._ends)
+        before, before_total = self._seen.get((source, label), (nothing, 0.0))
+        counts = self._counts.setdefault(label, list(nothing))
         for at, (now, then) in enumerate(zip(cumulative, before, strict=True)):
             counts[at] += now - then
         self._sums[label] = self._sums.get(label, 0.0) + total - before_total

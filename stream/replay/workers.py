@@ -8,7 +8,6 @@ from contextlib import suppress
 from itertools import combinations
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from types import TracebackType
 from typing import Self, TypeVar
 
 from stream.errors import WorkerDiedError
@@ -67,12 +66,7 @@ class Workers:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """End them, whatever they are doing: what counts is in the files and checkpoints."""
         self._end()
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from stream.backtest.freshness import Freshness
 from stream.backtest.judgement import CalibrationBin, Interval
-from stream.backtest.result import GLOBAL_ALONE, Backtest, BlockFigures, Gain, SettingResult
+from stream.backtest.result import GLOBAL_ALONE, Backtest, Gain, SettingResult
 from stream.backtest.timeliness import AtAge
 from stream.policy import DAY_MS
 from stream.report.svg import Plot, Point, Scale, numbers, places
@@ -80,10 +80,7 @@ def over_time(found: Backtest) -> str:
     plots = []
     for title, figure in (("AUC", "auc"), ("Log loss", "log_loss")):
         values = [
-            value
-            for one in found.settings
-            for block in one.over_time
-            if (value := _figure(block, figure)) is not None
+            _number(getattr(block, figure)) for one in found.settings for block in one.over_time
         ]
         plot = Plot(x, numbers(values, "{:.2f}"), title=f"{title}, {found.block} by {found.block}")
         for one in _reference_last(found):
@@ -91,7 +88,7 @@ def over_time(found: Backtest) -> str:
             if one.name == found.reference:
                 kind += " reference"
             points = [
-                (block.from_ms + found.block_ms / 2, _number(_figure(block, figure)))
+                (block.from_ms + found.block_ms / 2, _number(getattr(block, figure)))
                 for block in one.over_time
             ]
             plot.line(points, kind, one.name, dots=False)
@@ -249,10 +246,6 @@ def _dates(from_ms: int, until_ms: int) -> Scale:
 def _reference_last(found: Backtest) -> list[SettingResult]:
     """Put the reference on top of the others."""
     return sorted(found.settings, key=lambda one: one.name == found.reference)
-
-
-def _figure(block: BlockFigures, name: str) -> float | None:
-    return block.auc if name == "auc" else block.log_loss
 
 
 def _pair(bin_: CalibrationBin) -> Point:

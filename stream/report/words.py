@@ -36,7 +36,7 @@ def subject(found: Backtest) -> str:
 
 def _worth(found: Backtest) -> Iterator[str]:
     reference, alone = found.named(found.reference), found.named(GLOBAL_ALONE)
-    verdict = _verdict(alone.auc_difference, lower=True)
+    verdict = _verdict(alone.auc_difference)
     gained = -alone.auc_difference.value
     if verdict == "no clear difference":
         yield (
@@ -96,7 +96,7 @@ def _settings(found: Backtest) -> Iterator[str]:
         one
         for one in found.settings
         if one.name not in {found.reference, GLOBAL_ALONE}
-        and _verdict(one.log_loss_difference, lower=True) == "better"
+        and _verdict(one.log_loss_difference) == "better"
     ]
     if better:
         best = min(better, key=lambda one: one.log_loss.value)
@@ -153,13 +153,13 @@ def _calibrated(found: Backtest) -> Iterator[str]:
         )
 
 
-def _verdict(difference: Interval, *, lower: bool) -> str:
-    """Say which is better; ``lower``: a negative difference is the better one."""
+def _verdict(difference: Interval) -> str:
+    """Say which is better, where less is better."""
     if difference.low is None or difference.high is None:
         return "no clear difference" if difference.value == 0 else "better"
     if difference.low <= 0 <= difference.high:
         return "no clear difference"
-    return "better" if (difference.value < 0) == lower else "worse"
+    return "better" if difference.value < 0 else "worse"
 
 
 def _in_hundred(one: SettingResult) -> str:

@@ -22,7 +22,6 @@ from stream.logs.files import (
     check_logs,
     merge,
     read_head,
-    read_lines,
     write_lines,
 )
 
@@ -58,7 +57,7 @@ def raws(lines: list[LogLine]) -> list[bytes]:
 def test_lines_come_as_they_are_and_counted(tmp_path: Path, suffix: str) -> None:
     """Every line comes unchanged under its number; empty ones are counted and left out."""
     path = store(tmp_path / f"log.jsonl{suffix}", b'{"a":1}\n\n  \nx\xff\r\n{"b": 2}')
-    assert list(read_lines(path)) == [
+    assert list(merge([path])) == [
         LogLine(path.name, 1, b'{"a":1}'),
         LogLine(path.name, 4, b"x\xff"),
         LogLine(path.name, 5, b'{"b": 2}'),
@@ -69,7 +68,7 @@ def test_lines_come_as_they_are_and_counted(tmp_path: Path, suffix: str) -> None
 @pytest.mark.parametrize("content", [b"", b"\n", b"\n\r\n \n"])
 def test_a_log_without_lines_is_no_error(tmp_path: Path, suffix: str, content: bytes) -> None:
     """A file with nothing in it has no lines and no damage."""
-    assert list(read_lines(store(tmp_path / f"log{suffix}", content))) == []
+    assert list(merge([store(tmp_path / f"log{suffix}", content)])) == []
 
 
 @settings(max_examples=60, deadline=None)
@@ -87,7 +86,7 @@ def test_what_is_written_is_read(
     expected = [
         line.removesuffix(b"\r") for line in content.split(b"\n") if line and not line.isspace()
     ]
-    assert raws(list(read_lines(path))) == expected
+    assert raws(list(merge([path]))) == expected
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -95,7 +94,7 @@ def test_long_logs_cross_the_chunks_unharmed(tmp_path: Path, suffix: str) -> Non
     """Lines that lie across the chunks in which a file is read are whole; numbers are right."""
     lines = [b"x" * (i * 97 % 70_000) + b"y" for i in range(300)]
     path = store(tmp_path / f"log{suffix}", b"\n".join(lines))
-    read = list(read_lines(path))
+    read = list(merge([path]))
     assert raws(read) == lines
     assert [line.number for line in read] == list(range(1, 301))
 
@@ -104,7 +103,7 @@ def test_long_logs_cross_the_chunks_unharmed(tmp_path: Path, suffix: str) -> Non
 def test_an_endless_line_is_cut(tmp_path: Path, suffix: str) -> None:
     """A line far beyond the limit is cut, in bounded memory, and what follows it is read."""
     path = store(tmp_path / f"log{suffix}", b"a\n" + b"x" * (3 * MAX_LINE_BYTES) + b"\nb\n")
-    first, long, last = read_lines(path)
+    first, long, last = merge([path])
     assert (first.raw, last.raw, last.number) == (b"a", b"b", 3)
     assert long.raw == b"x" * MAX_LINE_BYTES
 
@@ -112,7 +111,7 @@ def test_an_endless_line_is_cut(tmp_path: Path, suffix: str) -> None:
 def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
     """A file that an editor began with a byte order mark reads like any other."""
     path = store(tmp_path / "log", b"\xef\xbb\xbf" + event(1) + b"\n")
-    assert raws(list(read_lines(path))) == [event(1)]
+    assert raws(list(merge([path]))) == [event(1)]
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
@@ -122,7 +121,7 @@ def test_concatenated_streams_are_one_log(tmp_path: Path, suffix: str) -> None:
     two = store(tmp_path / f"two{suffix}", b"c\nd\n").read_bytes()
     path = tmp_path / f"both{suffix}"
     path.write_bytes(one + two + (b"\0" * 512 if suffix == ".gz" else b""))
-    assert raws(list(read_lines(path))) == [b"a", b"bc", b"d"]
+    assert raws(list(merge([path]))) == [b"a", b"bc", b"d"]
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
@@ -133,7 +132,7 @@ def test_a_truncated_stream_gives_what_it_holds(tmp_path: Path, suffix: str) -> 
     path = tmp_path / f"cut{suffix}"
     for cut in [0, 1, 9, 30, len(whole) // 3, len(whole) * 2 // 3, len(whole) - 1]:
         path.write_bytes(whole[:cut])
-        *read, last = read_lines(path)
+        *read, last = merge([path])
         assert raws(read) == lines[: len(read)]
         assert all(line.damaged is None for line in read)
         assert last.damaged is not None
@@ -153,7 +152,7 @@ def test_a_corrupt_gzip_gives_all_that_comes_before(tmp_path: Path) -> None:
     whole[middle : middle + 64] = b"\xff" * 64
     path = tmp_path / "bad.gz"
     path.write_bytes(whole)
-    *read, last = read_lines(path)
+    *read, last = merge([path])
     assert last.damaged is not None
     assert "corrupt" in last.damaged
     good = sum(1 for line, expected in zip(read, lines, strict=False) if line.raw == expected)
@@ -169,7 +168,7 @@ def test_a_corrupt_zstd_gives_all_blocks_before(tmp_path: Path) -> None:
     whole[middle : middle + 64] = b"\xff" * 64
     path = tmp_path / "bad.zst"
     path.write_bytes(whole)
-    *read, last = read_lines(path)
+    *read, last = merge([path])
     assert last.damaged is not None
     assert "corrupt" in last.damaged
     assert raws(read) == lines[: len(read)]
@@ -182,7 +181,7 @@ def test_a_file_that_is_not_what_its_suffix_says_is_damaged(tmp_path: Path, suff
     """Plain text under a compressed suffix gives no lines but the one that says so."""
     path = tmp_path / f"log{suffix}"
     path.write_bytes(event(1) + b"\n")
-    (only,) = read_lines(path)
+    (only,) = merge([path])
     assert only.damaged is not None
     assert only.raw == b""
 
@@ -197,7 +196,7 @@ def test_missing_logs_are_told_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(LogError, match="no log file"):
         merge([])
     with pytest.raises(LogError, match="does not exist"):
-        read_lines(tmp_path / "none")
+        merge([tmp_path / "none"])
     check_logs([good])
 
 

@@ -16,7 +16,7 @@ from producers.simulate import SimulationSettings, simulate
 from stream.errors import LogError
 from stream.events.wire import decode_event
 from stream.features.blocks import FeatureSpace
-from stream.logs.files import LogLine, ReadProgress, merge, read_lines, write_lines
+from stream.logs.files import LogLine, ReadProgress, merge, write_lines
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed: Parquet logs are not tested")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -34,14 +34,14 @@ def written(path: Path, rows: list[dict[str, Any]], **options: Any) -> Path:
 
 def decoded(path: Path) -> list[dict[str, Any]]:
     """Lines of a log as JSON objects."""
-    return [json.loads(line.raw) for line in read_lines(path)]
+    return [json.loads(line.raw) for line in merge([path])]
 
 
 def test_a_log_in_parquet_is_the_log(tmp_path: Path) -> None:
     """Every event of a simulated log comes back as the same event, in the same order."""
     lines = list(simulate(SETTINGS))
     path = written(tmp_path / "log.parquet", [json.loads(line) for line in lines])
-    found = list(read_lines(path))
+    found = list(merge([path]))
     assert [line.number for line in found] == list(range(1, len(lines) + 1))
     assert [decode_event(line.raw, SPACE) for line in found] == [
         decode_event(line, SPACE) for line in lines
@@ -112,7 +112,7 @@ def test_progress_counts_to_the_files_size(tmp_path: Path) -> None:
     rows = [{"type": "clock", "event_time_ms": at} for at in range(5000)]
     path = written(tmp_path / "log.parquet", rows)
     progress = ReadProgress()
-    seen = [progress.done_bytes for _ in read_lines(path, progress)]
+    seen = [progress.done_bytes for _ in merge([path], progress)]
     assert 0 < seen[0] < seen[-1]
     assert progress.done_bytes == progress.total_bytes == path.stat().st_size
 
@@ -125,7 +125,7 @@ def test_damage_within_is_a_damaged_line(tmp_path: Path) -> None:
     middle = len(content) // 2
     content[middle - 200 : middle + 200] = bytes(400)
     path.write_bytes(content)
-    found: list[LogLine] = list(read_lines(path))
+    found: list[LogLine] = list(merge([path]))
     assert found[-1].damaged is not None
     assert "log.parquet: the Parquet file is corrupt" in found[-1].damaged
     assert "\n" not in found[-1].damaged
@@ -149,7 +149,7 @@ def test_other_tables_are_refused_by_their_columns(tmp_path: Path) -> None:
     """A table that holds no events is refused, and its columns are named."""
     path = written(tmp_path / "log.parquet", [{"user": 1, "job": 2}])
     with pytest.raises(LogError, match="columns user, job: columns must be the fields"):
-        read_lines(path)
+        merge([path])
 
 
 def test_without_pyarrow_the_way_out_is_said(
@@ -159,7 +159,7 @@ def test_without_pyarrow_the_way_out_is_said(
     path = written(tmp_path / "log.parquet", [{"type": "clock", "event_time_ms": 1}])
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(LogError, match=r"pip install 'hearback\[parquet\]'"):
-        read_lines(path)
+        merge([path])
 
 
 def test_parquet_is_not_written(tmp_path: Path) -> None:
