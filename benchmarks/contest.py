@@ -136,10 +136,7 @@ def live(
             produce([log], address, until_ms=from_ms, throttle="on")
             wait_until_quiet(audience)
             produce([log], address, speed=LIVE_SPEED, from_ms=from_ms, until_ms=last_ms + 1)
-            produce(
-                [log], address, from_ms=last_ms + 1, close=True, window_ms=labels.window_ms,
-                orphan_ttl_ms=labels.orphan_ttl_ms,
-            )  # fmt: skip
+            produce([log], address, from_ms=last_ms + 1, close=True, labels=labels)
             while not audience.all_final(1):
                 time.sleep(0.2)
             wait_until_quiet(audience)

@@ -12,7 +12,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from producers.truth import DAY_MS, SimulationSettings, Truth, draw_truth, generator
+from producers.truth import SimulationSettings, Truth, draw_truth, generator
+from stream.policy import DAY_MS
 
 _Floats = NDArray[np.float64]
 

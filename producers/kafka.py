@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 from producers.outbox import (
     REPORT_S,
@@ -26,31 +25,14 @@ from producers.outbox import (
 )
 from stream.errors import ConfigError
 from stream.logs.files import LineHead, LogLine, check_logs, merge, read_head
-from stream.units import MS_PER_UNIT, format_time
+from stream.policy import LabelPolicy
+from stream.units import format_time
 
 __all__ = [
     "ProduceProgress",
     "ThrottleMode",
-    "closing_time_ms",
     "produce",
 ]
-
-_DAY_MS: Final = MS_PER_UNIT["d"]
-
-
-def closing_time_ms(
-    latest_ms: int, latest_clock_ms: int | None, window_ms: int, orphan_ttl_ms: int
-) -> int:
-    """Tell the earliest time that is strictly past every window and every orphan's wait.
-
-    Args:
-        latest_ms: the largest time of an event.
-        latest_clock_ms: that of a clock in the log, if there is any; never gone back behind.
-        window_ms: the label policy's.
-        orphan_ttl_ms: the label policy's.
-
-    """
-    return max(latest_ms + max(window_ms, orphan_ttl_ms) + 1, latest_clock_ms or 0)
 
 
 def produce(
@@ -61,8 +43,7 @@ def produce(
     from_ms: int | None = None,
     until_ms: int | None = None,
     close: bool = False,
-    window_ms: int = 14 * _DAY_MS,
-    orphan_ttl_ms: int = _DAY_MS,
+    labels: LabelPolicy | None = None,
     throttle: ThrottleMode = "auto",
     throttle_group: str = "hearback",
     client: Mapping[str, str | int | float | bool] | None = None,
@@ -86,8 +67,7 @@ def produce(
         from_ms: events before it are left out.
         until_ms: events from it on are left out.
         close: end with a clock past every window, in every partition of both inputs.
-        window_ms: the label policy's window, for ``close``.
-        orphan_ttl_ms: the label policy's, for ``close``.
+        labels: say when every window and every wait is over, for ``close``; None: the defaults.
         throttle: ``auto`` is on for the embedded broker only.
         throttle_group: the worker's consumer group, its application id.
         client: more settings for librdkafka, such as those of SASL and TLS.
@@ -102,14 +82,15 @@ def produce(
 
     """
     check_logs(paths)
+    labels = labels or LabelPolicy()
     progress = ProduceProgress()
-    report = on_progress or _silent
+    report = on_progress or (lambda _: None)
     chosen = _Range(from_ms, until_ms)
     closing = None
     if close:
         progress.waiting_for = "reading the logs for their last event"
         report(progress)
-        closing = _find_closing_ms(paths, chosen, window_ms, orphan_ttl_ms)
+        closing = _find_closing_ms(paths, chosen, labels)
         progress.waiting_for = None
     outbox = Outbox(broker, client or {}, throttle, throttle_group, progress, report)
     try:
@@ -121,7 +102,7 @@ def produce(
             pace.wait(time_ms, outbox)
             outbox.send_line(line, head, time_ms)
         if closing is not None:
-            outbox.close_windows(closing, window_ms)
+            outbox.close_windows(closing, labels.window_ms)
         outbox.flush()
     except KeyboardInterrupt:
         outbox.flush()
@@ -174,9 +155,7 @@ def _timed(lines: Iterator[LogLine]) -> Iterator[tuple[LogLine, LineHead | None,
         yield line, head, time_ms
 
 
-def _find_closing_ms(
-    paths: Sequence[Path], chosen: _Range, window_ms: int, orphan_ttl_ms: int
-) -> int | None:
+def _find_closing_ms(paths: Sequence[Path], chosen: _Range, labels: LabelPolicy) -> int | None:
     """Read the logs for the time of the closing clock; None where nothing would be sent.
 
     Raises:
@@ -196,7 +175,7 @@ def _find_closing_ms(
                 latest = max(time_ms, latest or 0)
     if latest is None:
         return None
-    closing = closing_time_ms(latest, latest_clock, window_ms, orphan_ttl_ms)
+    closing = max(labels.past_everything_ms(latest), latest_clock or 0)
     if closing > present_ms:
         raise ConfigError(
             f"--close would set event time to {format_time(closing)}, which lies after now: the "
@@ -204,7 +183,3 @@ def _find_closing_ms(
             "--close, or with an earlier --until"
         )
     return closing
-
-
-def _silent(_progress: ProduceProgress) -> None:
-    pass

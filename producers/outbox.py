@@ -19,12 +19,11 @@ from stream.errors import BrokerError, ConfigError
 from stream.events.records import APPLICATIONS, CONSUMED, ENGAGEMENTS, TopicNames
 from stream.kafka.embedded import CLUSTER_ID_PREFIX
 from stream.logs.files import LineHead, LogLine, ReadProgress
-from stream.units import MS_PER_UNIT
+from stream.policy import DAY_MS
 
 MAX_PROBLEMS: Final = 5
 """How many of the lines that could not be sent are told one by one."""
 
-_DAY_MS: Final = MS_PER_UNIT["d"]
 _DELIVERY_S: Final = 60.0  # how long a record may be on its way before that is an error
 _PAUSE_S: Final = 0.02  # between two looks at the worker's progress
 REPORT_S: Final = 0.2  # between two progress reports
@@ -146,7 +145,7 @@ class Outbox:
                 self._progress.sent += 1
                 if topic == APPLICATIONS and self._throttle is not None:
                     self._throttle.saw_application(len(line.raw))
-                    self._application_bytes[time_ms // _DAY_MS] += len(line.raw)
+                    self._application_bytes[time_ms // DAY_MS] += len(line.raw)
         if problem is not None:
             self._progress.skipped += 1
             if len(self._progress.problems) < MAX_PROBLEMS:
@@ -170,7 +169,7 @@ class Outbox:
             pending = sum(
                 size
                 for day, size in self._application_bytes.items()
-                if (day + 1) * _DAY_MS > start_ms - window_ms
+                if (day + 1) * DAY_MS > start_ms - window_ms
             )
             steps += pending * GROWTH // (self.partitions * MAX_UNREAD_BYTES)
         for step in range(1, steps + 1):
@@ -265,7 +264,7 @@ class Outbox:
 
 def is_absurd(time_ms: int) -> bool:
     """Tell whether a time is over a day ahead of now: the worker sets such an event aside."""
-    return time_ms > now_ms() + _DAY_MS
+    return time_ms > now_ms() + DAY_MS
 
 
 def now_ms() -> int:

@@ -17,15 +17,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from producers.truth import SimulationSettings, generator
-from stream.units import MS_PER_UNIT
+from producers.truth import MINUTE_MS, SimulationSettings, generator
+from stream.policy import DAY_MS, HOUR_MS
 
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.int64]
 
-MINUTE_MS: Final = MS_PER_UNIT["m"]
-HOUR_MS: Final = MS_PER_UNIT["h"]
-DAY_MS: Final = MS_PER_UNIT["d"]
 
 # The latest first answer, after its application: inside the default window of 14 days.
 LATEST_ANSWER_MS: Final = 14 * DAY_MS - 2 * HOUR_MS

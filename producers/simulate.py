@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from producers.drift import Preferences
 from producers.recruiters import ANSWERS, LATEST_ANSWER_MS, Recruiters
 from producers.truth import (
+    MINUTE_MS,
     START_MS,
     SimulationSettings,
     Truth,
@@ -40,7 +41,7 @@ from producers.truth import (
     lively,
     member_id,
 )
-from stream.units import MS_PER_UNIT
+from stream.policy import DAY_MS, HOUR_MS
 
 __all__ = [
     "ACTIONS",
@@ -57,9 +58,6 @@ __all__ = [
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.int64]
 
-MINUTE_MS: Final = MS_PER_UNIT["m"]
-HOUR_MS: Final = MS_PER_UNIT["h"]
-DAY_MS: Final = MS_PER_UNIT["d"]
 
 ACTIONS: Final = (
     "view_profile", "message", "shortlist", "interview", "offer", "hire",  # answered

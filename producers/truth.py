@@ -20,17 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import ConfigError
-from stream.units import MS_PER_UNIT
+from stream.policy import DAY_MS, HOUR_MS
 
 _Floats = NDArray[np.float64]
 
 START_MS: Final = 1_704_067_200_000
 """2024-01-01T00:00:00Z: fixed and past, so that a log can be closed two weeks after its end."""
 
-MINUTE_MS: Final = MS_PER_UNIT["m"]
-HOUR_MS: Final = MS_PER_UNIT["h"]
-DAY_MS: Final = MS_PER_UNIT["d"]
-WEEK_MS: Final = MS_PER_UNIT["w"]
+MINUTE_MS: Final = HOUR_MS // 60
+WEEK_MS: Final = 7 * DAY_MS
 
 
 class SimulationSettings(msgspec.Struct, frozen=True, kw_only=True):

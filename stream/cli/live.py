@@ -144,7 +144,7 @@ def produce(
     from producers.kafka import produce as play
 
     found = configured(config, policy=policy, broker=broker, app_id=app_id)
-    labels, address = found.policy.labels, connected(found)
+    address = connected(found)
     columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"))
     with bar(*columns) as shown:
         task = shown.add_task("producing", total=None)
@@ -166,8 +166,7 @@ def produce(
             from_ms=parsed(parse_time_ms, from_),
             until_ms=parsed(parse_time_ms, until),
             close=close,
-            window_ms=labels.window_ms,
-            orphan_ttl_ms=labels.orphan_ttl_ms,
+            labels=found.policy.labels,
             throttle=throttle,
             throttle_group=found.worker.application_id,
             on_progress=show,

@@ -15,7 +15,6 @@ import pytest
 from producers import outbox
 from producers.kafka import (
     ProduceProgress,
-    closing_time_ms,
     produce,
 )
 from producers.simulate import SimulationSettings, simulate
@@ -24,6 +23,7 @@ from stream.errors import BrokerError, ConfigError, LogError
 from stream.events.partitioner import partition_of
 from stream.events.records import APPLICATIONS, CONSUMED, ENGAGEMENTS
 from stream.logs.files import write_lines
+from stream.policy import LabelPolicy
 
 DAY_MS = 86_400_000
 START_MS = 1_704_067_200_000
@@ -265,18 +265,36 @@ def test_speed_is_that_of_event_time(broker: str, tmp_path: Path) -> None:
     assert progress.event_time_ms == START_MS + hour // 2
 
 
-def test_closing_is_past_every_window_and_wait() -> None:
+@pytest.mark.parametrize(
+    ("window_days", "orphan_days", "clock_days", "expected_ms"),
+    [
+        (14, 3, None, 14 * DAY_MS + 1),
+        (3, 14, None, 14 * DAY_MS + 1),
+        (14, 3, 10, 14 * DAY_MS + 1),
+        (14, 3, 20, 20 * DAY_MS),
+    ],
+)
+def test_closing_is_past_every_window_and_wait(
+    broker: str,
+    tmp_path: Path,
+    window_days: int,
+    orphan_days: int,
+    clock_days: int | None,
+    expected_ms: int,
+) -> None:
     """The closing time is strictly past window and orphan wait, and not before a log's clock."""
-    assert closing_time_ms(100, None, 14, 3) == 115
-    assert closing_time_ms(100, None, 3, 14) == 115
-    assert closing_time_ms(100, 110, 14, 3) == 115
-    assert closing_time_ms(100, 200, 14, 3) == 200
+    lines = [application(1, START_MS)]
+    if clock_days is not None:
+        lines.append(clock(START_MS + clock_days * DAY_MS))
+    labels = LabelPolicy(window_ms=window_days * DAY_MS, orphan_ttl_ms=orphan_days * DAY_MS)
+    progress = produce([log(tmp_path, *lines)], broker, close=True, labels=labels)
+    assert progress.closed_at_ms == START_MS + expected_ms
 
 
 def test_close_ends_with_a_clock_everywhere(broker: str, tmp_path: Path) -> None:
     """--close ends every partition of both inputs with the same clock, past the window."""
     path = log(tmp_path, application(1, START_MS + 7), application(2, START_MS))
-    progress = produce([path], broker, close=True, window_ms=2 * DAY_MS, orphan_ttl_ms=DAY_MS)
+    progress = produce([path], broker, close=True, labels=LabelPolicy(window_ms=2 * DAY_MS))
     expected = START_MS + 7 + 2 * DAY_MS + 1
     assert progress.closed_at_ms == expected
     for topic in (APPLICATIONS, ENGAGEMENTS):
