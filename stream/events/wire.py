@@ -79,13 +79,15 @@ class RawApplication(
 
 
 class _LabelFeatures(msgspec.Struct, frozen=True, gc=False):
-    """The blocks of a label, sent as lists and kept as bytes: hence this twin of Label."""
+    """The blocks of a label, which are kept as bytes and sent as lists."""
 
     per_member: list[float]
     per_job: list[float]
 
 
 class _LabelMessage(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="label"):
+    """A label in its own order, but for the blocks: ``features`` stands for both."""
+
     application_id: Id
     member_id: Id
     job_id: Id
@@ -106,6 +108,8 @@ class _LabelMessage(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag
     channel: str | None
     terms: Terms | None
 
+
+_FEATURES = _LabelMessage.__struct_fields__.index("features")
 
 RawEvent = RawApplication | Engagement | JobEvent | Clock | Forget
 
@@ -218,29 +222,13 @@ def encode_label(label: Label) -> bytes:
 
 def decode_label(raw: bytes, space: FeatureSpace) -> Label:
     """Parse one message of ``labels``."""
-    message = _decode(_LABEL, raw)
-    return Label(
-        application_id=message.application_id,
-        member_id=message.member_id,
-        job_id=message.job_id,
-        label=message.label,
-        kind=message.kind,
-        previous=message.previous,
-        rule=message.rule,
-        final=message.final,
-        weight=message.weight,
-        application_time_ms=message.application_time_ms,
-        evidence_time_ms=message.evidence_time_ms,
-        label_time_ms=message.label_time_ms,
-        model_version=message.model_version,
-        per_member=space.per_member.pack(message.features.per_member),
-        per_job=space.per_job.pack(message.features.per_job),
-        global_score=message.global_score,
-        member_score=message.member_score,
-        job_score=message.job_score,
-        channel=message.channel,
-        terms=message.terms,
+    values = list(msgspec.structs.astuple(_decode(_LABEL, raw)))  # in order, as above
+    features: _LabelFeatures = values[_FEATURES]
+    values[_FEATURES : _FEATURES + 1] = (
+        space.per_member.pack(features.per_member),
+        space.per_job.pack(features.per_job),
     )
+    return Label(*values)
 
 
 def decode_coefficients(raw: bytes) -> Coefficients:

@@ -128,10 +128,10 @@ _LABEL = Label(
     job_id="j",
     label=1,
     kind="positive",
-    previous=None,
-    rule=None,
+    previous="negative_inferred",
+    rule="job_closed",
     final=True,
-    weight=1.0,
+    weight=0.5,
     application_time_ms=1,
     evidence_time_ms=None,
     label_time_ms=2,
@@ -141,7 +141,7 @@ _LABEL = Label(
     global_score=-1.5,
     member_score=math.pi,
     job_score=1e-300,
-    channel=None,
+    channel="mail",
     terms={"title": ["x"]},
 )
 _COEFFICIENTS = Coefficients(
@@ -208,10 +208,11 @@ _SENT: list[tuple[bytes, bytes]] = [
     (
         wire.encode_label(_LABEL),
         b'{"type":"label","application_id":"a","member_id":"m","job_id":"j","label":1,'
-        b'"kind":"positive","previous":null,"rule":null,"final":true,"weight":1.0,'
+        b'"kind":"positive","previous":"negative_inferred","rule":"job_closed","final":true,'
+        b'"weight":0.5,'
         b'"application_time_ms":1,"evidence_time_ms":null,"label_time_ms":2,"model_version":"v",'
         b'"features":{"per_member":[1.0,0.5],"per_job":[1.0]},"global_score":-1.5,'
-        b'"member_score":3.141592653589793,"job_score":1e-300,"channel":null,'
+        b'"member_score":3.141592653589793,"job_score":1e-300,"channel":"mail",'
         b'"terms":{"title":["x"]}}',
     ),
     (
