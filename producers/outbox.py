@@ -40,7 +40,7 @@ class ProduceProgress:
     ``sent`` counts events, ``clocks`` lines of that type, ``skipped`` lines that belong to no
     topic or are too large for any (the first of them in ``problems``, as ``file:line: reason``),
     ``left_out`` those outside ``from_ms`` … ``until_ms``. ``event_time_ms`` is the largest time
-    sent, ``closed_at_ms`` that of the closing clock. ``waiting_for`` is None, or says in words
+    sent, ``closed_at_ms`` that of the closing clock. ``waiting_for`` is None, or says
     what holds the producer up.
     """
 

@@ -91,7 +91,7 @@ class Throttle:
         self._sent_bytes[topic, partition] += size
 
     def most_unread(self) -> tuple[int, str]:
-        """Tell the bytes unread where most are, and where that is, in words.
+        """Tell the bytes unread where most are, and where that is, as text.
 
         Everything sent must have been delivered.
         """

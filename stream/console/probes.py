@@ -10,7 +10,7 @@ _BEAT_S = 1.0
 _SILENT_S = 30.0  # a recovery's or a batch's compute may hold the loop for some seconds
 
 Answer = tuple[bool, str]
-"""Yes or no, and why in words."""
+"""Yes or no, and the reason."""
 
 
 class Probes:

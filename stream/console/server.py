@@ -24,7 +24,7 @@ from stream.errors import ConfigError
 
 _log = logging.getLogger(__name__)
 
-_IDLE_S = 10.0  # a client that sends nothing for so long is let go
+_IDLE_S = 10.0  # a client that sends nothing for so long is disconnected
 _TEXT = "text/plain; charset=utf-8"
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self';"

@@ -1,4 +1,4 @@
-"""What the metrics say, as a person asks: is it healthy, is it learning, does it help?"""
+"""The metrics summed up: is the worker healthy, is it learning, does it help?"""
 
 from __future__ import annotations
 

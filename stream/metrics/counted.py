@@ -32,7 +32,7 @@ class CountedHistogram(Collector):
         """Take over what a source has counted by now.
 
         Args:
-            source: whoever counts; begun anew it is another one.
+            source: who counts; one that starts from zero again is another source.
             label: the one label's value.
             cumulative: how many lie within each bucket's end; the last one counts all.
             total: the sum of all that was counted.

@@ -26,7 +26,7 @@ WAYS: Final = {
     "explicit": "nothing inferred",
     "final": "when the window has passed",
 }
-"""Ways of taking labels, in words."""
+"""What the report calls the ways of taking labels."""
 
 _EFFECTS: Final = (("both", "both effects"), ("member", "per member"), ("job", "per job"))
 _ROW_HEIGHT: Final = 27.0
