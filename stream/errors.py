@@ -172,26 +172,3 @@ class PoisonError(EventError):
     """Processing this record raised an unexpected error; the record was set aside."""
 
     reason = "poison"
-
-
-DEAD_LETTER_REASONS: frozenset[str] = frozenset(
-    cls.reason
-    for cls in (
-        EventError,
-        TooLargeError,
-        UnknownTypeError,
-        UnknownActionError,
-        InvalidIdError,
-        InvalidTimeError,
-        InvalidFeaturesError,
-        NoScoreError,
-        MisroutedError,
-        ConflictError,
-        MismatchError,
-        UnmatchedError,
-        TimeJumpError,
-        OtherModelError,
-        PoisonError,
-    )
-)
-"""The closed set of ``reason`` values in dead letters and in the metric's label."""
