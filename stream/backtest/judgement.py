@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.policy import DAY_MS
+from stream.quality.prequential import probability
 
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.int64]
@@ -173,10 +174,4 @@ def divided(over: _Floats, under: _Floats, least: float = 0.0) -> _Floats:
     """Divide, NaN where the divisor is not above ``least``."""
     enough = under > least
     found: _Floats = np.where(enough, over / np.where(enough, under, 1.0), np.nan)
-    return found
-
-
-def probability(scores: _Floats) -> _Floats:
-    """Log-odds → probability."""
-    found: _Floats = 1.0 / (1.0 + np.exp(-np.clip(scores, -500.0, 500.0)))
     return found

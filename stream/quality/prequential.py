@@ -93,11 +93,7 @@ def quality(targets: Numbers, scores: Numbers) -> Quality | None:
     if not len(targets):
         return None
     y = np.asarray(targets, dtype=np.int8)
-    p = np.clip(np.asarray(scores, dtype=np.float64), -500.0, 500.0)
-    np.negative(p, out=p)
-    np.exp(p, out=p)
-    p += 1.0
-    np.reciprocal(p, out=p)
+    p = probability(np.asarray(scores, dtype=np.float64))
     positives = int(np.count_nonzero(y))
     loss = sum(_log_loss(y[at : at + _PART], p[at : at + _PART]) for at in range(0, len(y), _PART))
     return Quality(
@@ -105,6 +101,15 @@ def quality(targets: Numbers, scores: Numbers) -> Quality | None:
         log_loss=loss / len(y),
         observed_over_expected=positives / float(p.sum()),
     )
+
+
+def probability(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log-odds (n,) → probabilities (n,), in one array: there may be millions."""
+    p = np.clip(scores, -500.0, 500.0)
+    np.negative(p, out=p)
+    np.exp(p, out=p)
+    p += 1.0
+    return np.reciprocal(p, out=p)
 
 
 def _log_loss(y: NDArray[np.int8], p: NDArray[np.float64]) -> float:

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
-from stream.backtest.judgement import DRAWS, Blocks, Judge, Sums, draws_of, interval, probability
+from stream.backtest.judgement import DRAWS, Blocks, Judge, Sums, draws_of, interval
 from stream.policy import DAY_MS
+from stream.quality.prequential import probability
 
 
 @given(seed=st.integers(0, 10_000), n=st.integers(20, 200), blocks=st.integers(1, 8))

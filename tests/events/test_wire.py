@@ -259,7 +259,8 @@ def test_events_are_read_from_their_lines(line: str, event: Event) -> None:
 
 def test_every_reason_is_in_the_docs() -> None:
     """The docs list every reason that a dead letter can have, and each class has its own."""
-    reasons = [cls.reason for cls in (EventError, *EventError.__subclasses__())]
+    classes: list[type[EventError]] = [EventError, *EventError.__subclasses__()]
+    reasons = [cls.reason for cls in classes]
     page = Path("docs/events.md").read_text(encoding="utf-8")
     assert [reason for reason in reasons if f"`{reason}`" not in page] == []
     assert len(reasons) == len(set(reasons)) > 10
