@@ -33,6 +33,7 @@ format: setup ## put the code into shape
 	$(BIN)/ruff format .
 
 docs: setup ## the pages and dashboards that are made from the code
+	$(BIN)/python -m stream.labels.document
 	$(BIN)/python -m stream.metrics.document
 	$(BIN)/python -m stream.configuration.render
 	$(BIN)/python -m deploy.dashboards

@@ -25,7 +25,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -42,13 +41,12 @@ from stream.events.structs import (
     Engagement,
     Event,
     Features,
-    JobEvent,
     Source,
     Watermark,
 )
 from stream.events.wire import decode_event, encode, encode_label
 from stream.features.blocks import FeatureSpace
-from stream.labels.changes import Change, Scores, label_of
+from stream.labels.changes import Change, Scores, Step, label_of
 from stream.labels.machine import LabelMachine
 from stream.model.linear import GlobalModel, Manifest
 from stream.partitions.job import MOST_STEPS, JobPartition
@@ -64,8 +62,12 @@ PAST_ALL_MS = 500 * 1_000_000 + 15 * DAY_MS
 """Past the windows of all applications that :func:`fill` makes."""
 
 FEATURES = 16  # of each effect
-SCORES = Scores(-1.2, 0.1, -0.3)
 NOWHERE = Source("engagements", 0, 0, 0, b"")
+
+
+def scores(_: Application) -> Scores:
+    """Scores of every application."""
+    return Scores(-1.2, 0.1, -0.3)
 
 
 class LabelStage:
@@ -75,7 +77,7 @@ class LabelStage:
         self._encode = encode
         self.store = RocksStore(folder)
         self.overlay = Overlay(self.store)
-        self.machine = LabelMachine(policy, StoredFacts(self.overlay), Counter(), lambda _: None)
+        self.machine = LabelMachine(policy, StoredFacts(self.overlay))
         self.lateness_ms = policy.allowed_lateness_ms
         self.watermark_ms = 0
         self.labels = 0
@@ -83,15 +85,7 @@ class LabelStage:
 
     def apply(self, event: Event) -> None:
         """Apply one event, then move the watermark; flush now and then."""
-        match event:
-            case Application():
-                admission = self.machine.admit(event, self.watermark_ms)
-                if admission is not None:
-                    self.emit(self.machine.add(admission, SCORES, 0, self.watermark_ms))
-            case Engagement():
-                self.emit(self.machine.engagement(event, NOWHERE, self.watermark_ms))
-            case JobEvent():
-                self.emit(self.machine.job_event(event, self.watermark_ms))
+        self.emit(self.machine.apply(event, NOWHERE, self.watermark_ms, scores))
         mark_ms = event.event_time_ms - self.lateness_ms
         if mark_ms > self.watermark_ms:
             self.watermark_ms = mark_ms
@@ -100,11 +94,11 @@ class LabelStage:
         if self._events % FLUSH_EVERY == 0:
             self.overlay.flush()
 
-    def emit(self, changes: Iterable[Change | None]) -> None:
+    def emit(self, steps: Iterable[Step]) -> None:
         """Make the labels and, if told to, encode them."""
-        for change in changes:
-            if change is not None and change.label:
-                label = label_of(change, "bench")
+        for step in steps:
+            if isinstance(step, Change) and step.label:
+                label = label_of(step, "bench")
                 if self._encode:
                     encode_label(label)
                 self.labels += 1
@@ -215,8 +209,8 @@ def million(folder: Path) -> dict[str, float]:
     resident = [resident_mb()]
     longest = 0.0
     start = turn = time.perf_counter()
-    for steps, change in enumerate(stage.machine.close_due(PAST_ALL_MS), 1):
-        stage.emit([change])
+    for steps, step in enumerate(stage.machine.close_due(PAST_ALL_MS), 1):
+        stage.emit([step])
         if steps % MOST_STEPS == 0:
             stage.overlay.flush()
             now = time.perf_counter()

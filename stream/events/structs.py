@@ -17,6 +17,7 @@ from typing import Annotated
 
 import msgspec
 
+from stream.errors import EventError
 from stream.units import MAX_TIME_MS
 
 MAX_ID_CHARS = 256
@@ -140,6 +141,11 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     reason: str
     message: str
     source: Source
+
+    @classmethod
+    def of(cls, error: EventError, source: Source) -> DeadLetter:
+        """Return the dead letter of a refused record."""
+        return cls(error.reason, str(error), source)
 
 
 Event = Application | Engagement | JobEvent | Clock | Forget

@@ -1,1 +1,1 @@
-"""When is an application answered? Rules, the machine that applies them, and event time."""
+"""When is an application answered? Rules, the machine that applies them, and how early it knows."""

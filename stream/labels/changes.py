@@ -1,4 +1,4 @@
-"""What the machine gives out: changes of labels; and how it tells a repeat from a conflict."""
+"""What the machine gives (:data:`Step`), labels made of it, and fingerprints that tell a repeat."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 
 import msgspec
 
-from stream.events.structs import Application, Engagement, JobEvent, Label
+from stream.events.structs import Application, DeadLetter, Engagement, JobEvent, Label
 from stream.labels.facts import Facts
 from stream.labels.ladder import KINDS, NAMES, Kind, target
 
@@ -44,6 +44,27 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     def kind(self) -> Kind:
         """The kind after the change."""
         return KINDS[self.facts.kind]
+
+
+class Entered(msgspec.Struct, frozen=True, gc=False):
+    """An application is new and in time: these are its scores."""
+
+    application: Application
+    scores: Scores
+
+
+class Ended(msgspec.Struct, frozen=True, gc=False):
+    """The watermark has ended something that has no label and is no dead letter."""
+
+
+class Ignored(msgspec.Struct, frozen=True, gc=False):
+    """Something that changes no label was read; it is counted under ``reason``."""
+
+    reason: str
+
+
+Step = Change | DeadLetter | Ended | Ignored | Entered
+"""What the machine gives, in the order in which it happens."""
 
 
 def label_of(change: Change, model_version: str) -> Label:

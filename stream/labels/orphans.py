@@ -7,7 +7,7 @@ to be a ``mismatch`` when that is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Generator
 
 from stream.errors import EventError, MismatchError, UnmatchedError
 from stream.events.structs import Application, DeadLetter, Engagement, Source
@@ -28,16 +28,12 @@ class Orphans:
     Args:
         ttl_ms: how long they wait.
         book: where they are kept.
-        dead_letter: called with those that expire or turn out mismatched.
 
     """
 
-    def __init__(
-        self, ttl_ms: int, book: FactBook, dead_letter: Callable[[DeadLetter], None]
-    ) -> None:
+    def __init__(self, ttl_ms: int, book: FactBook) -> None:
         self._ttl_ms = ttl_ms
         self._book = book
-        self._dead_letter = dead_letter
 
     def wait(
         self,
@@ -80,68 +76,65 @@ class Orphans:
             Deadline(expires_ms, DeadlineKind.ORPHAN, job_id, application_id, event.engagement_id)
         )
 
-    def of(self, app: Application) -> list[Orphan]:
-        """Return the engagements that wait for an application, by id, changing nothing."""
+    def claim(self, app: Application) -> Generator[DeadLetter, None, list[Orphan]]:
+        """Give the dead letters of those that name another member; return the others, by id.
+
+        The others are left as they are, so that the caller may begin again.
+        """
         job_id = app.job_id
-        waiting = self._waiting(app)
+        waiting = self._book.application(job_id, app.application_id)
+        if not isinstance(waiting, Waiting):
+            return []
         ids = list(waiting.listed)
         if waiting.orphans > len(ids):
             ids += self._book.indexed_engagements(job_id, app.application_id)
-        found = []
+        own = []
         for engagement_id in sorted(ids):
-            record = self._book.engagement(job_id, engagement_id)
-            if isinstance(record, Orphan):
-                found.append(record)
-        return found
-
-    def adopt(self, app: Application, orphans: Iterable[Orphan]) -> list[str]:
-        """End the waiting: return the ids of those that are applied; mismatched ones go."""
-        applied = []
-        listed = self._waiting(app).listed
-        for orphan in orphans:
-            if orphan.engagement_id not in listed:
-                self._book.unindex_engagement(app.job_id, app.application_id, orphan.engagement_id)
-            if orphan.member_id != app.member_id:
-                self._set_aside(app.job_id, orphan, mismatch(app.job_id, orphan, app.member_id))
+            orphan = self._book.engagement(job_id, engagement_id)
+            if not isinstance(orphan, Orphan):
                 continue
+            if orphan.member_id == app.member_id:
+                own.append(orphan)
+                continue
+            self._unindex(app, orphan)
+            yield self._set_aside(job_id, orphan, mismatch(job_id, orphan, app.member_id))
+        return own
+
+    def adopt(self, app: Application, orphans: list[Orphan]) -> None:
+        """Apply engagements to their application: they wait no longer."""
+        for orphan in orphans:
+            self._unindex(app, orphan)
             self._book.put_engagement(app.job_id, orphan.engagement_id, Applied(orphan.digest))
             self._book.count_orphans(-1)
-            applied.append(orphan.engagement_id)
-        return applied
 
-    def too_late(self, app: Application) -> int:
-        """End the waiting for an application that came too late; return how many were its own."""
-        own = self.adopt(app, self.of(app))
-        for engagement_id in own:
-            self._book.forget_engagement(app.job_id, engagement_id)
-        return len(own)
-
-    def expire(self, deadline: Deadline) -> None:
+    def expire(self, deadline: Deadline) -> DeadLetter | None:
         """No application came: a dead letter. A deadline of an adopted orphan is void."""
         job_id, application_id = deadline.job_id, deadline.subject
         orphan = self._book.engagement(job_id, deadline.engagement_id)
         record = self._book.application(job_id, application_id)
         if not isinstance(orphan, Orphan) or not isinstance(record, Waiting):
-            return
+            return None
         if orphan.application_id != application_id:
-            return  # it was a mismatch there, and came again for another application
+            return None  # it was a mismatch there, and came again for another application
         listed = tuple(one for one in record.listed if one != orphan.engagement_id)
         if len(listed) == len(record.listed):
             self._book.unindex_engagement(job_id, application_id, orphan.engagement_id)
-        self._set_aside(job_id, orphan, _unmatched(job_id, orphan))
+        letter = self._set_aside(job_id, orphan, _unmatched(job_id, orphan))
         if record.orphans > 1:
             self._book.put_application(job_id, application_id, Waiting(record.orphans - 1, listed))
         else:
             self._book.forget_application(job_id, application_id)
+        return letter
 
-    def _waiting(self, app: Application) -> Waiting:
-        record = self._book.application(app.job_id, app.application_id)
-        return record if isinstance(record, Waiting) else Waiting(0)
+    def _unindex(self, app: Application, orphan: Orphan) -> None:
+        waiting = self._book.application(app.job_id, app.application_id)
+        if not isinstance(waiting, Waiting) or orphan.engagement_id not in waiting.listed:
+            self._book.unindex_engagement(app.job_id, app.application_id, orphan.engagement_id)
 
-    def _set_aside(self, job_id: str, orphan: Orphan, error: EventError) -> None:
+    def _set_aside(self, job_id: str, orphan: Orphan, error: EventError) -> DeadLetter:
         self._book.forget_engagement(job_id, orphan.engagement_id)
         self._book.count_orphans(-1)
-        self._dead_letter(DeadLetter(error.reason, str(error), orphan.source))
+        return DeadLetter.of(error, orphan.source)
 
 
 def mismatch(job_id: str, fact: Engagement | Orphan, member_id: str) -> MismatchError:

@@ -1,41 +1,27 @@
-"""The rules that turn evidence into labels, one small class each (docs/labels.md, 1 to 3).
+"""The rules that turn evidence into labels (docs/labels.md, 1 to 3).
 
-A rule of *own evidence* looks at an engagement with the application itself. A rule of *settling*
-infers a negative for applications that were passed over: ``reach`` says which ones, by the time of
-their submission, a piece of evidence settles, whether they were read before it or are read after.
+An action says something of its own application. A rule that *infers* says which applications, by
+the time of their submission, a piece of evidence settles, whether they were read before it or are
+read after.
 """
 
 from __future__ import annotations
 
-from stream.labels.ladder import Kind
+from stream.labels.settled import Stretch
+from stream.labels.transitions import Stimulus
 from stream.policy import LabelPolicy
 
-
-class Positive:
-    """The recruiter answered: positive, whatever else happened."""
-
-    kind = Kind.POSITIVE
-
-    def __init__(self, policy: LabelPolicy) -> None:
-        self.actions = policy.positive_actions
+EVIDENCE = (Stimulus.DECLINED, Stimulus.ANSWERED)
+"""What says something of earlier applications too."""
 
 
-class Explicit:
-    """The recruiter declined: negative, unless an answer follows within the window."""
-
-    kind = Kind.NEGATIVE_EXPLICIT
-
-    def __init__(self, policy: LabelPolicy) -> None:
-        self.actions = policy.negative_actions
-
-
-class Neutral:
-    """Known actions that say nothing."""
-
-    kind = Kind.PENDING
-
-    def __init__(self, policy: LabelPolicy) -> None:
-        self.actions = policy.neutral_actions
+def stimuli(policy: LabelPolicy) -> dict[str, Stimulus]:
+    """What each known action is to its own application."""
+    return {
+        **dict.fromkeys(policy.neutral_actions, Stimulus.NOTED),
+        **dict.fromkeys(policy.negative_actions, Stimulus.DECLINED),
+        **dict.fromkeys(policy.positive_actions, Stimulus.ANSWERED),
+    }
 
 
 class LaterResponse:
@@ -44,15 +30,13 @@ class LaterResponse:
     name = "later_response"
 
     def __init__(self, policy: LabelPolicy) -> None:
-        self.window_ms = policy.window_ms
-        self.min_age_ms = policy.min_age_ms
+        self._window_ms = policy.window_ms
+        self._min_age_ms = policy.min_age_ms
 
-    def reach(self, time_ms: int, answered_ms: int) -> tuple[int, int]:
-        """Submission times (closed range) settled by a response at ``time_ms``.
-
-        ``answered_ms`` is the submission time of the application that was responded to.
-        """
-        return time_ms - self.window_ms, min(answered_ms - 1, time_ms - self.min_age_ms)
+    def settles(self, time_ms: int, submitted_ms: int) -> Stretch:
+        """What a response at ``time_ms`` to an application of ``submitted_ms`` settles."""
+        last_ms = min(submitted_ms - 1, time_ms - self._min_age_ms)
+        return Stretch(time_ms - self._window_ms, last_ms, time_ms, self.name)
 
 
 class JobClosed:
@@ -61,8 +45,8 @@ class JobClosed:
     name = "job_closed"
 
     def __init__(self, policy: LabelPolicy) -> None:
-        self.window_ms = policy.window_ms
+        self._window_ms = policy.window_ms
 
-    def reach(self, time_ms: int) -> tuple[int, int]:
-        """Submission times (closed range) settled by a closing at ``time_ms``."""
-        return time_ms - self.window_ms, time_ms
+    def settles(self, time_ms: int) -> Stretch:
+        """What a closing at ``time_ms`` settles."""
+        return Stretch(time_ms - self._window_ms, time_ms, time_ms, self.name)

@@ -150,7 +150,7 @@ class WorkerMetrics:
         if isinstance(partition, JobPartition):
             self._grow(partition, "labels", partition.timeliness.decided, self._labels)
             self._grow(partition, "flips", partition.timeliness.flips, self._flips)
-            self._grow(partition, "ignored", partition.tally, self._ignored)
+            self._grow(partition, "ignored", partition.ignored, self._ignored)
             self._take_ages(partition)
 
     def standing(self, partition: Partition, lags: Mapping[str, int], now_ms: int) -> None:

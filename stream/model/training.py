@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from stream.errors import ConfigError, EventError, InvalidFeaturesError, ModelError
-from stream.events.structs import Application, Clock, Engagement, Features, Forget, JobEvent, Source
+from stream.events.structs import Application, DeadLetter, Event, Features, Source
 from stream.events.wire import RawApplication, decode_raw, to_event
 from stream.features.blocks import FeatureSpace, RawBlock
-from stream.labels.changes import Change, Scores
+from stream.labels import driver
+from stream.labels.changes import Change, Entered, Step
 from stream.labels.machine import LabelMachine
 from stream.logs.files import LogLine
 from stream.model.held_out import Judgement, hold_out
@@ -35,7 +36,6 @@ from stream.state.stored_facts import StoredFacts
 REGULARISATION = 1.0
 """Inverse strength C of the L2 penalty on standardised coefficients (scikit-learn's default)."""
 
-_NO_SCORES = Scores(0.0, 0.0, 0.0)
 _NOWHERE = Source("", 0, 0, 0, b"")
 _MAX_ITERATIONS = 1000
 
@@ -114,7 +114,7 @@ class Trainer:
         names: feature names per block where events carry lists; None: from the events.
 
     Attributes:
-        refused: lines left out, by reason.
+        refused: lines left out, by reason, as a replay counts its dead letters.
 
     """
 
@@ -131,16 +131,13 @@ class Trainer:
             block: BlockNames(block, None if names is None else names[block]) for block in blocks
         }
         self._overlay = Overlay(MemoryStore())
-        self._machine = LabelMachine(
-            policy.labels, StoredFacts(self._overlay), Counter(), lambda _: None
-        )
+        self._machine = LabelMachine(policy.labels, StoredFacts(self._overlay))
+        self._time = driver.LogTime(policy.labels)
         self._open: dict[tuple[str, str], _Open] = {}
         self._rows: list[_Open] = []
         self._targets = array("b")
         self._windows = array("q")
         self._from_ms: int | None = None
-        self._largest_ms = 0
-        self._watermark_ms: int | None = None
         self._space = FeatureSpace((), (), ())
 
     def read(self, lines: Iterable[LogLine], progress: Callable[[int], None]) -> None:
@@ -148,15 +145,17 @@ class Trainer:
         count = 0
         for count, line in enumerate(lines, 1):
             try:
-                self._line(line)
+                event, row = self._event(line)
             except EventError as error:
                 self.refused[error.reason] += 1
+            else:
+                if event is not None:
+                    self._apply(event, row)
             if count % 2048 == 0:
                 self._overlay.flush()
                 progress(count)
         progress(count)
-        far_ms = self._largest_ms + 4 * self._policy.labels.window_ms
-        self._finish(self._machine.close_due(far_ms))
+        self._take(self._machine.close_due(self._time.close()))
 
     def hold_out(self, than: GlobalModel | None = None) -> Judgement | None:
         """Judge a model fitted without the newest applications on these; None: there are too few.
@@ -210,40 +209,21 @@ class Trainer:
 
     def _used(self) -> tuple[list[int], int]:
         """Rows whose whole window has passed by the end of training, and that end."""
-        until_ms = self._largest_ms if self._until_ms is None else self._until_ms
+        until_ms = self._time.largest_ms if self._until_ms is None else self._until_ms
         return [at for at, end_ms in enumerate(self._windows) if end_ms <= until_ms], until_ms
 
     def _y(self, used: list[int]) -> NDArray[np.int64]:
         return np.array([self._targets[at] for at in used], dtype=np.int64)
 
-    def _line(self, line: LogLine) -> None:
+    def _event(self, line: LogLine) -> tuple[Event | None, _Open | None]:
+        """Read a line: its event, with the global block of an application; None: not used."""
         if line.damaged is not None:
             raise EventError(line.damaged)
         raw = decode_raw(line.raw)
         if self._until_ms is not None and raw.event_time_ms > self._until_ms:
-            return
-        if isinstance(raw, RawApplication):
-            changes: Iterable[Change] = self._application(raw)
-        else:
-            event = to_event(raw, self._space)
-            if isinstance(event, Forget):
-                return  # it is of the random effects, and says nothing of time
-            match event:
-                case Engagement():
-                    changes = self._machine.engagement(event, _NOWHERE, self._watermark_ms)
-                case JobEvent():
-                    changes = self._machine.job_event(event, self._watermark_ms)
-                case _:
-                    changes = ()
-            if isinstance(event, Clock):
-                self._advance(event.event_time_ms)
-                self._finish(changes)
-                return
-        self._finish(changes)
-        self._largest_ms = max(self._largest_ms, raw.event_time_ms)
-        self._advance(raw.event_time_ms - self._policy.labels.allowed_lateness_ms)
-
-    def _application(self, raw: RawApplication) -> Iterable[Change]:
+            return None, None
+        if not isinstance(raw, RawApplication):
+            return to_event(raw, self._space), None
         block = raw.features.global_
         if block is None:
             raise InvalidFeaturesError("no features.global to train on")
@@ -263,31 +243,32 @@ class Trainer:
             event_time_ms=raw.event_time_ms,
             features=Features(None, b"", b""),
         )
-        admission = self._machine.admit(app, self._watermark_ms)
-        if admission is None:
-            return ()
-        if self._from_ms is None or raw.event_time_ms < self._from_ms:
-            self._from_ms = raw.event_time_ms
+        if not isinstance(block, dict):
+            return app, _Open(None, block)
         index = self._names["global"].index
-        row = (
-            _Open([index[name] for name in block], list(block.values()))
-            if isinstance(block, dict)
-            else _Open(None, block)
-        )
-        self._open[app.job_id, app.application_id] = row
-        return self._machine.add(admission, _NO_SCORES, 0, self._watermark_ms)
+        return app, _Open([index[name] for name in block], list(block.values()))
 
-    def _advance(self, mark_ms: int) -> None:
-        if self._watermark_ms is None or mark_ms > self._watermark_ms:
-            self._watermark_ms = mark_ms
-            self._finish(self._machine.close_due(mark_ms))
+    def _apply(self, event: Event, row: _Open | None) -> None:
+        before_ms = self._time.watermark_ms
+        self._time.move(event)
+        after_ms = self._time.watermark_ms
+        self._take(driver.read(self._machine, event, _NOWHERE, before_ms, after_ms), row)
 
-    def _finish(self, changes: Iterable[Change | None]) -> None:
-        for change in changes:
-            if change is not None and change.closed:
-                self._rows.append(self._open.pop((change.job_id, change.application_id)))
-                self._targets.append(change.kind.label)
-                self._windows.append(change.facts.event_time_ms + self._policy.labels.window_ms)
+    def _take(self, steps: Iterable[Step], row: _Open | None = None) -> None:
+        """Keep the rows of applications, and their labels once their windows have closed."""
+        for step in steps:
+            match step:
+                case Change(job_id, application_id) if step.closed:
+                    self._rows.append(self._open.pop((job_id, application_id)))
+                    self._targets.append(step.kind.label)
+                    end_ms = step.facts.event_time_ms + self._policy.labels.window_ms
+                    self._windows.append(end_ms)
+                case Entered(app) if row is not None:
+                    self._open[app.job_id, app.application_id] = row
+                    if self._from_ms is None or app.event_time_ms < self._from_ms:
+                        self._from_ms = app.event_time_ms
+                case DeadLetter(reason):
+                    self.refused[reason] += 1
 
     def _matrix(self, rows: list[_Open]) -> NDArray[np.float64]:
         """Rows → float64 (n, d), each number rounded to float32 as scoring will see it."""

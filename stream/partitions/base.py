@@ -227,8 +227,7 @@ class Partition(ABC):
                     yield self._end_at(topic, record.offset)
             except EventError as error:
                 source = source_of(topic, self.number, record)
-                letter = DeadLetter(error.reason, str(error), source)
-                self._dead_letter(letter, record.timestamp_ms)
+                self._dead_letter(DeadLetter.of(error, source), record.timestamp_ms)
             if self.watermark_ms != closed_ms or self.entities.some_may_expire:
                 closed_ms = self.watermark_ms
                 for _ in self._closings(record.timestamp_ms):
@@ -312,8 +311,8 @@ class Partition(ABC):
 
     def _poison(self, topic: str, record: Record, after: int, error: Exception) -> Unit:
         poison = PoisonError(f"{type(error).__name__}: {str(error)[:200]}")
-        letter = DeadLetter(poison.reason, str(poison), source_of(topic, self.number, record))
-        self._dead_letter(letter, record.timestamp_ms)
+        source = source_of(topic, self.number, record)
+        self._dead_letter(DeadLetter.of(poison, source), record.timestamp_ms)
         return self._end_at(topic, after)
 
     def _keep_counts(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from stream.errors import (
@@ -23,10 +24,10 @@ from stream.events.records import (
 from stream.events.structs import (
     Application,
     Clock,
+    DeadLetter,
     Engagement,
     Event,
     Forget,
-    JobEvent,
     ScoredApplication,
     Watermark,
 )
@@ -35,6 +36,7 @@ from stream.events.wire import (
     decode_event,
     encode_label,
 )
+from stream.labels.changes import Ended, Ignored
 from stream.labels.timeliness import Timeliness
 from stream.model.linear import GlobalModel
 from stream.partitions.base import Cuts, Partition, Unit
@@ -58,7 +60,7 @@ class JobPartition(Partition):
     It has one channel for each member partition and, last, one for its own engagements.
 
     Attributes:
-        tally: what was ignored or late, by name. timeliness: labels by kind, flips, ages.
+        ignored: what changed no label, by reason. timeliness: labels by kind, flips, ages.
 
     """
 
@@ -67,7 +69,7 @@ class JobPartition(Partition):
     outputs = (LABELS, COEFFICIENTS, DEAD_LETTERS)
     input_topic = ENGAGEMENTS
     effect_name = "per_job"
-    counts = (*Partition.counts, "tally", "timeliness")
+    counts = (*Partition.counts, "ignored", "timeliness")
 
     def __init__(
         self,
@@ -92,7 +94,7 @@ class JobPartition(Partition):
         )
         self._stage = JobStage(overlay, model.space.per_job.size, policy, model)
         self._steps = 0  # of the unit of work that is being done
-        self.tally = self._stage.tally
+        self.ignored: Counter[str] = Counter()
         self.timeliness = Timeliness()
 
     def tick(self, now_ms: int) -> Iterator[Unit]:
@@ -135,12 +137,12 @@ class JobPartition(Partition):
         refusal: EventError | None = None
         if isinstance(message, ScoredApplication):
             self.events["application"] += 1
+            source = source_of(topic, self.number, record)
             try:
-                _, steps = self._stage.application(message, self.watermark_ms)
+                steps = self._stage.apply(message, source, self.watermark_ms)
+                yield from self._emit(steps, record.timestamp_ms)
             except EventError as error:
                 refusal = error
-            else:
-                yield from self._emit(steps, record.timestamp_ms)
         # The mark is the member partition's, not the event's: it holds for a refused one too.
         idle = isinstance(message, Watermark) and message.idle
         self.clock.read_watermark(message.partition, message.watermark_ms, idle=idle)
@@ -158,8 +160,7 @@ class JobPartition(Partition):
     def _rollback(self) -> None:
         super()._rollback()
         self._steps = 0
-        self._stage.tally = self.tally
-        self._stage.dead_letters.clear()
+        self._stage.begin_again()
 
     def _engagements(self, event: Event, record: Record, now_ms: int) -> Cuts:
         """Apply a record of the engagements topic; its channel's mark follows from its time."""
@@ -177,15 +178,9 @@ class JobPartition(Partition):
         if isinstance(event, Forget):
             self._forget(job_id, event, record.timestamp_ms)
             return
-        watermark_ms = self.watermark_ms
-        match event:
-            case Engagement():
-                self.events["engagement"] += 1
-                source = source_of(ENGAGEMENTS, self.number, record)
-                steps = self._stage.engagement(event, source, watermark_ms)
-            case JobEvent():
-                self.events["job"] += 1
-                steps = self._stage.job_event(event, watermark_ms)
+        self.events["engagement" if isinstance(event, Engagement) else "job"] += 1
+        source = source_of(ENGAGEMENTS, self.number, record)
+        steps = self._stage.apply(event, source, self.watermark_ms)
         yield from self._emit(steps, record.timestamp_ms)
         self.clock.read_event(event.event_time_ms, now_ms)
 
@@ -196,13 +191,21 @@ class JobPartition(Partition):
     def _emit(self, steps: Steps, timestamp_ms: int) -> Cuts:
         """Send what happens; a cut whenever the unit of work has got its share."""
         for step in steps:
-            if step is not None:
-                self._send(step, timestamp_ms)
+            match step:
+                case Labelled():
+                    self._send(step, timestamp_ms)
+                case DeadLetter():
+                    self._dead_letter(step, timestamp_ms)
+                case Ignored(reason):
+                    self.ignored[reason] += 1
+                    continue
+                case Ended():
+                    pass
+                case _:
+                    continue
             self._steps += 1
             if self._steps >= MOST_STEPS:
-                self._send_dead_letters(timestamp_ms)
                 yield
-        self._send_dead_letters(timestamp_ms)
 
     def _send(self, step: Labelled, timestamp_ms: int) -> None:
         change, label = step.change, step.label
@@ -219,8 +222,3 @@ class JobPartition(Partition):
                     timestamp_ms,
                 )
             )
-
-    def _send_dead_letters(self, timestamp_ms: int) -> None:
-        for letter in self._stage.dead_letters:
-            self._dead_letter(letter, timestamp_ms)
-        self._stage.dead_letters.clear()

@@ -23,10 +23,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stream.errors import EventError
-from stream.events.structs import Application, DeadLetter, Label, ScoredApplication
+from stream.events.structs import DeadLetter, Engagement, JobEvent, Label, ScoredApplication
 from stream.events.wire import encode, encode_label
 from stream.features.blocks import FeatureSpace
+from stream.labels import driver
+from stream.labels.changes import Entered, Ignored
 from stream.model.linear import GlobalModel
 from stream.partitions.progress import save_identity
 from stream.policy import Policy
@@ -34,7 +35,7 @@ from stream.replay.messages import Asked, Batch, Item, Lines, Output
 from stream.replay.run_folder import dead_letter_line, score_line
 from stream.replay.single import MOST_HELD
 from stream.replay.tallies import RunCounts, Tallies
-from stream.stages.job import JobStage, Steps
+from stream.stages.job import JobStage, Labelled, Steps
 from stream.stages.member import MemberStage
 from stream.state.overlay import Overlay
 from stream.state.posteriors import all_posteriors
@@ -115,10 +116,7 @@ class Lane:
         for item in batch.items:
             self._sequence = item.sequence
             yield from self._emit(self._jobs.close_due(item.watermark_ms))
-            try:
-                yield from self._item(item, scores[item.owner])
-            except EventError as error:
-                self._dead_letter(DeadLetter(error.reason, str(error), item.source))
+            yield from self._item(item, scores[item.owner])
         self._sequence = batch.sequence
         yield from self._emit(self._jobs.close_due(batch.watermark_ms))
         yield self._end_round(more=False)
@@ -182,43 +180,39 @@ class Lane:
         return np.array([score(one.member_id, one.z) for one in asked], dtype=np.float64).tobytes()
 
     def _item(self, item: Item, scores: Iterator[float]) -> Iterator[Round]:
-        watermark_ms = item.watermark_ms
-        if item.application is not None:
-            yield from self._application(item.application, item, scores)
-        elif item.engagement is not None:
-            steps = self._jobs.engagement(item.engagement, item.source, watermark_ms)
-            yield from self._emit(steps)
-        elif item.job_event is not None:
-            yield from self._emit(self._jobs.job_event(item.job_event, watermark_ms))
-        elif item.forget is not None and item.forget.job_id is not None:
+        if item.forget is not None and item.forget.job_id is not None:
             self._jobs.entities.forget(item.forget.job_id, item.forget.event_time_ms)
-
-    def _application(
-        self, app: Application, item: Item, scores: Iterator[float]
-    ) -> Iterator[Round]:
-        score = self._members.score(app) if item.owner == self._share else next(scores)
-        # Where a worker has the partition of the application, a lane has its member's share.
-        scored = ScoredApplication(app, score, item.owner, None)
-        found, steps = self._jobs.application(scored, item.watermark_ms)
-        if found is not None:
-            self._tallies.applications += 1
-            self._scored[0].append(item.sequence)
-            self._scored[1].append(score_line(app, found))
-        yield from self._emit(steps)
+        event: ScoredApplication | Engagement | JobEvent | None
+        event = item.engagement or item.job_event
+        if item.application is not None:
+            app = item.application
+            score = self._members.score(app) if item.owner == self._share else next(scores)
+            # Where a worker has the partition of the application, a lane has its member's share.
+            event = ScoredApplication(app, score, item.owner, None)
+        if event is not None:
+            now_ms = item.watermark_ms
+            yield from self._emit(driver.read(self._jobs, event, item.source, now_ms, now_ms))
 
     def _emit(self, steps: Steps) -> Iterator[Round]:
         for step in steps:
+            self._tallies.observe(step)
+            match step:
+                case Labelled(change, label):
+                    if label is not None:
+                        self._label(label, change.facts.partition)
+                case Entered(app, scores):
+                    self._scored[0].append(self._sequence)
+                    self._scored[1].append(score_line(app, scores))
+                    continue
+                case DeadLetter():
+                    self._letters[0].append(self._sequence)
+                    self._letters[1].append(dead_letter_line(step))
+                case Ignored():
+                    continue
             self._steps += 1
-            if step is not None:
-                self._tallies.observe(step.change)
-                if step.label is not None:
-                    self._label(step.label, step.change.facts.partition)
             if self._steps >= MOST_STEPS:
                 yield self._end_round(more=True)
                 self.flush()
-        for letter in self._jobs.dead_letters:
-            self._dead_letter(letter)
-        self._jobs.dead_letters.clear()
 
     def _label(self, label: Label, owner: int) -> None:
         self._labelled[0].append(self._sequence)
@@ -229,11 +223,6 @@ class Lane:
             numbers, labels = self._handed[owner]
             numbers.append(self._sequence)
             labels.append(label)
-
-    def _dead_letter(self, letter: DeadLetter) -> None:
-        self._tallies.dead_letters[letter.reason] += 1
-        self._letters[0].append(self._sequence)
-        self._letters[1].append(dead_letter_line(letter))
 
     def _begin_round(self) -> None:
         self._sequence = 0

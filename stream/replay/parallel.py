@@ -155,7 +155,7 @@ class _Parallel:
     def read(self, lines: Iterator[LogLine], sync_ms: int, progress: Callable[[int], None]) -> None:
         """Read the log to its end; a barrier for each stretch of event time."""
         reader, most = self._reader, MOST_ITEMS * len(self._team)
-        stretch = _stretch(reader.watermark_ms, sync_ms)
+        stretch = _stretch(reader.time.watermark_ms, sync_ms)
         for line in lines:
             for read in reader.line(line):
                 self._sequence += 1
@@ -163,10 +163,10 @@ class _Parallel:
                     self._dead_letter(read)
                 else:
                     self._split(read)
-            now = _stretch(reader.watermark_ms, sync_ms)
+            now = _stretch(reader.time.watermark_ms, sync_ms)
             if now != stretch or self._count >= most:
                 stretch = now
-                self._barrier(reader.watermark_ms)
+                self._barrier(reader.time.watermark_ms)
                 progress(reader.lines)
 
     def end_of_log(self, *, close: bool) -> None:
@@ -174,7 +174,7 @@ class _Parallel:
         for letter in self._reader.end():
             self._sequence += 1
             self._dead_letter(letter)
-        self._barrier(self._reader.close() if close else self._reader.watermark_ms)
+        self._barrier(self._reader.time.close() if close else self._reader.time.watermark_ms)
         while self._sent:
             self._collect()
 
@@ -193,8 +193,8 @@ class _Parallel:
             entities=entities,
             model_version=model_version,
             score_from_ms=score_from_ms,
-            newest_event_ms=self._reader.largest_ms,
-            watermark_ms=self._reader.watermark_ms,
+            newest_event_ms=self._reader.time.largest_ms,
+            watermark_ms=self._reader.time.watermark_ms,
         )
 
     def _begin_batch(self) -> None:

@@ -1,9 +1,7 @@
 """Log lines → events in order, each with the whole log's watermark.
 
-The watermark is made here, before anything is applied, so that it does not depend on how many
-processes the events are split over: the largest time of the usable events so far less the allowed
-lateness, or what a clock says. Usable is what can be told from the event alone; one that turns out
-to conflict with another is a dead letter, but its time has been read.
+The watermark (:class:`~stream.labels.driver.LogTime`) is made here, before anything is applied, so
+that it does not depend on how many processes the events are split over.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ from stream.events.structs import (
 )
 from stream.events.wire import RawApplication, decode_event, decode_raw, to_event
 from stream.features.blocks import FeatureSpace, names_of
-from stream.labels.machine import CLOSED
+from stream.labels.driver import LogTime
 from stream.logs.files import LogLine
 from stream.model.linear import GlobalModel
 from stream.policy import Policy
@@ -91,25 +89,19 @@ class Reader:
         max_jump_ms: hold an event further ahead back until others confirm it; None: never.
 
     Attributes:
-        lines: read so far. largest_ms: largest time of a usable event. watermark_ms: of the log.
-        events: given out, by type.
+        lines: read so far. time: of the log. events: given out, by type.
 
     """
 
     def __init__(
         self, space: FeatureSpace, policy: Policy, *, scored: bool, max_jump_ms: int | None
     ) -> None:
-        labels = policy.labels
         self._space = space
         self._scored = scored and space.global_ is not None
-        self._actions = labels.positive_actions | labels.negative_actions | labels.neutral_actions
-        self._lateness_ms = labels.allowed_lateness_ms
-        self._past_everything_ms = labels.past_everything_ms
         self._jumps: JumpFilter[tuple[Event, Source, int]] = JumpFilter(max_jump_ms)
         self._checksum = 0
         self.lines = 0
-        self.largest_ms = 0
-        self.watermark_ms: int | None = None
+        self.time = LogTime(policy.labels)
         self.events: Counter[str] = Counter()
 
     def line(self, line: LogLine) -> Iterator[Read | DeadLetter]:
@@ -119,7 +111,7 @@ class Reader:
         try:
             event, source = self._decode(line)
         except EventError as error:
-            return iter((DeadLetter(error.reason, str(error), _source(line)),))
+            return iter((DeadLetter.of(error, _source(line)),))
         if isinstance(event, Forget):
             return iter((self._give(event, source),))  # may lie anywhere in time
         ready = self._jumps.take(event.event_time_ms, (event, source, self.lines))
@@ -132,21 +124,15 @@ class Reader:
                 f"event_time_ms {event.event_time_ms} lies more than --max-jump ahead, and fewer"
                 f" than {CONFIRMATIONS} further events followed it there"
             )
-            yield DeadLetter(error.reason, str(error), source)
-
-    def close(self) -> int:
-        """Move the watermark past every window of what was read; return it."""
-        closed_ms = self._past_everything_ms(self.largest_ms)
-        self.watermark_ms = max(closed_ms, self.watermark_ms or 0)
-        return self.watermark_ms
+            yield DeadLetter.of(error, source)
 
     def state(self) -> ReaderState:
         """Return how far this reader is."""
         return ReaderState(
             lines=self.lines,
             checksum=self._checksum,
-            largest_ms=self.largest_ms,
-            watermark_ms=self.watermark_ms,
+            largest_ms=self.time.largest_ms,
+            watermark_ms=self.time.watermark_ms,
             jump_ms=self._jumps.largest_ms,
             held=[number for _, (_, _, number) in self._jumps.held],
             events=dict(self.events),
@@ -173,7 +159,7 @@ class Reader:
                 " differ"
             )
         self.lines, self._checksum = state.lines, state.checksum
-        self.largest_ms, self.watermark_ms = state.largest_ms, state.watermark_ms
+        self.time.largest_ms, self.time.watermark_ms = state.largest_ms, state.watermark_ms
         self._jumps.restore(state.jump_ms, held)
         self.events = Counter(state.events)
 
@@ -185,31 +171,14 @@ class Reader:
     def _give(self, event: Event, source: Source) -> Read:
         """Move the watermark as an event does that is applied now."""
         self.events[_NAMES[type(event)]] += 1
-        before_ms = self.watermark_ms
-        if self._moves(event):
-            mark_ms = event.event_time_ms
-            if not isinstance(event, Clock):
-                self.largest_ms = max(self.largest_ms, mark_ms)
-                mark_ms = self.largest_ms - self._lateness_ms
-            if before_ms is None or mark_ms > before_ms:
-                self.watermark_ms = mark_ms
-        return Read(event, source, before_ms, self.watermark_ms)
+        before_ms = self.time.watermark_ms
+        if not isinstance(event, Application) or self._has_score(event):
+            self.time.move(event)
+        return Read(event, source, before_ms, self.time.watermark_ms)
 
-    def _moves(self, event: Event) -> bool:
-        """Whether an event moves time: not where it cannot but become a dead letter."""
-        match event:
-            case Application():
-                return event.global_score is not None or (
-                    self._scored and event.features.global_ is not None
-                )
-            case Engagement():
-                return event.action in self._actions
-            case JobEvent():
-                return event.action == CLOSED
-            case Clock():
-                return True
-            case Forget():
-                return False
+    def _has_score(self, app: Application) -> bool:
+        """Whether an application brings its global score or what makes it: else it is refused."""
+        return app.global_score is not None or (self._scored and app.features.global_ is not None)
 
 
 def first_look(

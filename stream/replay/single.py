@@ -8,19 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from stream.errors import EventError
-from stream.events.structs import (
-    Application,
-    Clock,
-    DeadLetter,
-    Engagement,
-    Event,
-    Forget,
-    JobEvent,
-    ScoredApplication,
-    Source,
-)
+from stream.events.structs import Application, DeadLetter, Event, Forget, ScoredApplication
 from stream.features.blocks import FeatureSpace
+from stream.labels import driver
+from stream.labels.changes import Entered
 from stream.logs.files import LogLine
 from stream.model.linear import GlobalModel
 from stream.partitions.progress import save_identity
@@ -29,7 +20,7 @@ from stream.replay.reader import Read, Reader
 from stream.replay.run_folder import RunFolder, RunMetrics, RunSink
 from stream.replay.savepoint import Checkpoints, Savepoint, Share, load_rows, save_rows
 from stream.replay.tallies import Tallies, run_metrics
-from stream.stages.job import JobStage, Steps
+from stream.stages.job import JobStage, Labelled, Steps
 from stream.stages.member import MemberStage
 from stream.state.overlay import Overlay
 from stream.state.posteriors import all_posteriors
@@ -127,7 +118,6 @@ class _Run:
             self._overlay, space.per_member.size, policy, self._version, MOST_HELD
         )
         self._tallies = Tallies(score_from_ms)
-        self._advanced_ms: int | None = None  # up to where is closed what is over
         self._judged = 0  # rows that the last checkpoint has
         save_identity(self._overlay, self._version, space, policy)
 
@@ -135,18 +125,19 @@ class _Run:
         """Read one line; apply what may be applied now."""
         for read in self.reader.line(line):
             if isinstance(read, DeadLetter):
-                self._dead_letter(read)
+                self._emit(iter((read,)))
             else:
                 self._read(read)
 
     def end_of_log(self) -> None:
         """Set aside the jumps of time that nothing confirmed."""
-        for letter in self.reader.end():
-            self._dead_letter(letter)
+        self._emit(self.reader.end())
 
     def close(self) -> None:
         """Move event time past every window."""
-        self._advance(self.reader.close())
+        closed_ms = self.reader.time.close()
+        self._emit(self._jobs.close_due(closed_ms))
+        self._expire(closed_ms)
 
     def flush(self) -> None:
         """Refit what is stale and write everything to the store; safe from a checkpoint on."""
@@ -182,7 +173,6 @@ class _Run:
     ) -> None:
         """Go on from a checkpoint, past the lines that were read."""
         self.reader.skip(lines, progress.reader)
-        self._advanced_ms = self.reader.watermark_ms
         (share,) = progress.shares
         rows = load_rows(checkpoints.judged(0), share.judged)
         self._tallies.restore(share.counts, rows, self._jobs, self._members)
@@ -204,8 +194,8 @@ class _Run:
             entities=entities,
             model_version=self._version,
             score_from_ms=self._score_from_ms,
-            newest_event_ms=self.reader.largest_ms,
-            watermark_ms=self.reader.watermark_ms,
+            newest_event_ms=self.reader.time.largest_ms,
+            watermark_ms=self.reader.time.watermark_ms,
         )
 
     def _folder(self) -> RunFolder:
@@ -215,63 +205,41 @@ class _Run:
 
     def _read(self, read: Read) -> None:
         """Apply an event in full, then move the watermark."""
-        try:
-            self._apply(read.event, read.source, read.watermark_ms)
-        except EventError as error:
-            self._dead_letter(DeadLetter(error.reason, str(error), read.source))
-        self._advance(read.after_ms)
-
-    def _apply(self, event: Event, source: Source, watermark_ms: int | None) -> None:
-        match event:
-            case Application():
-                self._application(event, watermark_ms)
-            case Engagement():
-                self._emit(self._jobs.engagement(event, source, watermark_ms))
-            case JobEvent():
-                self._emit(self._jobs.job_event(event, watermark_ms))
-            case Forget():
-                if event.member_id is not None:
-                    self._members.entities.forget(event.member_id, event.event_time_ms)
-                if event.job_id is not None:
-                    self._jobs.entities.forget(event.job_id, event.event_time_ms)
-            case Clock():
-                pass  # it moves time, which is the reader's
-
-    def _application(self, app: Application, watermark_ms: int | None) -> None:
-        scored = ScoredApplication(app, self._members.score(app), 0, None)
-        scores, steps = self._jobs.application(scored, watermark_ms)
-        if scores is not None:
-            self._tallies.applications += 1
-            self._sink.scored(app, scores)
-        self._emit(steps)
-
-    def _advance(self, watermark_ms: int | None) -> None:
-        if watermark_ms is None or watermark_ms == self._advanced_ms:
+        event: ScoredApplication | Event = read.event
+        if isinstance(event, Forget):
+            if event.member_id is not None:
+                self._members.entities.forget(event.member_id, event.event_time_ms)
+            if event.job_id is not None:
+                self._jobs.entities.forget(event.job_id, event.event_time_ms)
             return
-        self._advanced_ms = watermark_ms
-        self._emit(self._jobs.close_due(watermark_ms))
+        if isinstance(event, Application):
+            event = ScoredApplication(event, self._members.score(event), 0, None)
+        steps = driver.read(self._jobs, event, read.source, read.watermark_ms, read.after_ms)
+        self._emit(steps)
+        if read.after_ms is not None and read.after_ms != read.watermark_ms:
+            self._expire(read.after_ms)
+
+    def _expire(self, watermark_ms: int) -> None:
+        """Let entities go whose time is over."""
         for entities in (self._jobs.entities, self._members.entities):
             for count, _ in enumerate(entities.expire(watermark_ms), 1):
                 if count % self._flush_every == 0:
                     self.flush()
 
     def _emit(self, steps: Steps) -> None:
+        """Count and write what comes of something, and let members learn it."""
         for count, step in enumerate(steps, 1):
-            if step is not None:
-                self._tallies.observe(step.change)
-                if step.label is not None:
-                    self._members.learn(step.label)
-                    self._sink.label(step.label)
+            self._tallies.observe(step)
+            match step:
+                case Labelled(_, label) if label is not None:
+                    self._members.learn(label)
+                    self._sink.label(label)
+                case Entered(app, scores):
+                    self._sink.scored(app, scores)
+                case DeadLetter():
+                    self._sink.dead_letter(step)
             if count % self._flush_every == 0:
                 self.flush()  # one line may settle or close a million applications
-        if self._jobs.dead_letters:
-            for letter in self._jobs.dead_letters:
-                self._dead_letter(letter)
-            self._jobs.dead_letters.clear()
-
-    def _dead_letter(self, letter: DeadLetter) -> None:
-        self._tallies.dead_letters[letter.reason] += 1
-        self._sink.dead_letter(letter)
 
     def _write_coefficients(self, effect: Effect) -> int:
         count = 0

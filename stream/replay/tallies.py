@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from stream.labels.changes import Change
+from stream.events.structs import DeadLetter
+from stream.labels.changes import Entered, Ignored, Step
 from stream.labels.timeliness import Timeliness
 from stream.quality.prequential import Prequential
 from stream.replay.run_folder import RunMetrics
-from stream.stages.job import JobStage
+from stream.stages.job import JobStage, Labelled
 from stream.stages.member import MemberStage
 
 Counted = dict[str, int]
@@ -52,27 +53,37 @@ class Tallies:
         score_from_ms: applications before it are left out of the quality.
 
     Attributes:
-        dead_letters: by reason. applications: scored. prequential: scores whose truth is known.
+        dead_letters, ignored: by reason. applications: scored.
+        prequential: scores whose truth is known.
 
     """
 
     def __init__(self, score_from_ms: int) -> None:
         self.dead_letters: Counter[str] = Counter()
+        self.ignored: Counter[str] = Counter()
         self.applications = 0
         self.prequential = Prequential(score_from_ms)
         self._timeliness = Timeliness()
 
-    def observe(self, change: Change) -> None:
-        """Take a change in."""
-        self._timeliness.observe(change)
-        self.prequential.observe(change)
+    def observe(self, step: Labelled | Step) -> None:
+        """Take in what a stage gave."""
+        match step:
+            case Labelled(change):
+                self._timeliness.observe(change)
+                self.prequential.observe(change)
+            case Entered():
+                self.applications += 1
+            case Ignored(reason):
+                self.ignored[reason] += 1
+            case DeadLetter(reason):
+                self.dead_letters[reason] += 1
 
     def counts(self, jobs: JobStage, members: MemberStage) -> RunCounts:
         """Return what was counted here and in the stages."""
         timeliness = self._timeliness
         return RunCounts(
             dead_letters=dict(self.dead_letters),
-            ignored=dict(jobs.tally),
+            ignored=dict(self.ignored),
             labels=dict(timeliness.labels),
             flips=dict(timeliness.flips),
             first_within=dict(timeliness.first_within),
@@ -86,7 +97,7 @@ class Tallies:
         """Go on from what was counted before, with the rows of ``prequential``."""
         timeliness = self._timeliness
         self.dead_letters = Counter(counts.dead_letters)
-        jobs.tally = Counter(counts.ignored)
+        self.ignored = Counter(counts.ignored)
         timeliness.labels = Counter(counts.labels)
         timeliness.flips = Counter(counts.flips)
         timeliness.first_within = Counter(counts.first_within)

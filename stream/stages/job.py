@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import msgspec
 
@@ -11,13 +11,12 @@ from stream.errors import NoScoreError
 from stream.events.structs import (
     Application,
     DeadLetter,
-    Engagement,
-    JobEvent,
+    Event,
     Label,
     ScoredApplication,
     Source,
 )
-from stream.labels.changes import Change, Scores, label_of
+from stream.labels.changes import Change, Ended, Entered, Ignored, Scores, Step, label_of
 from stream.labels.machine import LabelMachine
 from stream.model.linear import NO_MODEL, GlobalModel
 from stream.policy import Policy
@@ -36,15 +35,15 @@ class Labelled(msgspec.Struct, frozen=True, gc=False):
     label: Label | None
 
 
-Steps = Iterator[Labelled | None]
-"""What happens, step by step; None: something ended that has no label."""
+Steps = Iterator[Labelled | DeadLetter | Ended | Ignored | Entered]
+"""What the label machine gives, its changes learned and labelled."""
 
 
 class JobStage:
     """Labels applications and learns them per job, for one partition's jobs.
 
-    What may change many labels gives them as an iterator of steps, each learned when it is given.
-    It must be iterated to its end; the caller may flush after any step.
+    All that happens comes out of an iterator of steps, each learned when it is given. It must be
+    taken to its end (:mod:`stream.labels.machine`); the caller may flush after any step.
 
     Args:
         overlay: where facts and posteriors are kept.
@@ -52,9 +51,6 @@ class JobStage:
         policy: label policy and settings of the effect.
         model: the frozen global model; None when every application brings ``global_score``.
         most_held: examples that the effect keeps in memory.
-
-    Attributes:
-        dead_letters: set aside since the shell last took them (engagements that expired).
 
     """
 
@@ -66,7 +62,6 @@ class JobStage:
         model: GlobalModel | None,
         most_held: int = MOST_HELD,
     ) -> None:
-        self.dead_letters: list[DeadLetter] = []
         self.census = Census(overlay, "job")
         self._model = model
         self.model_version = NO_MODEL if model is None else model.version
@@ -79,65 +74,45 @@ class JobStage:
             most_held=most_held,
         )
         self.entities = Entities(self.effect, overlay, policy, self.census)
-        self._machine = LabelMachine(
-            policy.labels,
-            StoredFacts(overlay, self.census),
-            Counter(),
-            self.dead_letters.append,
-        )
+        self._machine = LabelMachine(policy.labels, StoredFacts(overlay, self.census))
 
-    @property
-    def tally(self) -> Counter[str]:
-        """Counts of what was ignored or late, by name; may be set back to a copy."""
-        return self._machine.tally
+    def apply(
+        self, event: ScoredApplication | Event, source: Source, watermark_ms: int | None
+    ) -> Steps:
+        """Apply an event: score what is entered, and give what comes of it.
 
-    @tally.setter
-    def tally(self, tally: Counter[str]) -> None:
-        self._machine.tally = tally
+        Raises, instead of giving a first step, and leaving the state as it was:
+            EventError: the event becomes a dead letter.
 
-    def application(
-        self, scored: ScoredApplication, watermark_ms: int | None
-    ) -> tuple[Scores | None, Steps]:
-        """Score, enter and label an application.
-
-        Returns its scores as of now (None for a repeat or a late one, which are not scored), and
-        the labels that its reading settles.
         """
-        app = scored.application
-        admission = self._machine.admit(app, watermark_ms)
-        if admission is None:
-            return None, iter(())
-        scores = Scores(
-            self._global_score(app),
-            scored.member_score,
-            self.effect.score(app.job_id, app.features.per_job),
-        )
-        changes = self._machine.add(admission, scores, scored.partition, watermark_ms)
-        return scores, self._learn(changes)
-
-    def engagement(self, event: Engagement, source: Source, watermark_ms: int | None) -> Steps:
-        """Apply a recruiter's action; give the labels that it changes."""
-        return self._learn(self._machine.engagement(event, source, watermark_ms))
-
-    def job_event(self, event: JobEvent, watermark_ms: int | None) -> Steps:
-        """Apply a job event; give the labels that it changes."""
-        return self._learn(self._machine.job_event(event, watermark_ms))
+        if isinstance(event, ScoredApplication):
+            score = partial(self._scores, event.member_score)
+            return self._learn(
+                self._machine.apply(event.application, source, watermark_ms, score, event.partition)
+            )
+        return self._learn(self._machine.apply(event, source, watermark_ms))
 
     def close_due(self, watermark_ms: int | None) -> Steps:
         """End what the watermark is past, windows above all; one step for each thing that ends."""
-        if watermark_ms is None:
-            return iter(())
         return self._learn(self._machine.close_due(watermark_ms))
 
-    def _learn(self, changes: Iterable[Change | None]) -> Steps:
-        for change in changes:
-            if change is None:
-                yield None
+    def begin_again(self) -> None:
+        """Forget an event that was not applied to its end; what it did to the state is undone."""
+        self._machine.begin_again()
+
+    def _learn(self, steps: Iterable[Step]) -> Steps:
+        for step in steps:
+            if not isinstance(step, Change):
+                yield step
                 continue
-            label = label_of(change, self.model_version) if change.label else None
+            label = label_of(step, self.model_version) if step.label else None
             if label is not None:
                 self.entities.learn(label)
-            yield Labelled(change, label)
+            yield Labelled(step, label)
+
+    def _scores(self, member_score: float, app: Application) -> Scores:
+        job_score = self.effect.score(app.job_id, app.features.per_job)
+        return Scores(self._global_score(app), member_score, job_score)
 
     def _global_score(self, app: Application) -> float:
         if app.global_score is not None:

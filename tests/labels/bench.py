@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from hypothesis import strategies as st
 
-from stream.events.structs import Application, DeadLetter, Engagement, JobEvent
-from stream.labels.changes import Change, Scores
+from stream.events.structs import DeadLetter
+from stream.labels.changes import Change, Entered, Ignored, Step
 from stream.labels.ladder import BY_NAME, rung
 from stream.labels.machine import LabelMachine
 from stream.policy import LabelPolicy
@@ -21,7 +21,6 @@ from tests.kit import TestEvent, application, closing, engagement
 W = 1000  # the label window of these tests, ms
 LATENESS = 60
 POLICY = LabelPolicy(window_ms=W, allowed_lateness_ms=LATENESS, orphan_ttl_ms=100)
-SCORES = Scores(0.0, 0.0, 0.0)
 
 
 class Bench:
@@ -29,7 +28,8 @@ class Bench:
 
     def __init__(self, policy: LabelPolicy = POLICY) -> None:
         self.store = MemoryStore()
-        self.tally: Counter[str] = Counter()
+        self.ignored: Counter[str] = Counter()
+        self.entered: list[str] = []
         self.dead: list[DeadLetter] = []
         self.restart(policy)
         self.watermark_ms: int | None = None
@@ -39,23 +39,12 @@ class Bench:
     def restart(self, policy: LabelPolicy = POLICY) -> None:
         """Go on from the store alone, with another policy if need be."""
         self.overlay = Overlay(self.store)
-        self.machine = LabelMachine(policy, StoredFacts(self.overlay), self.tally, self.dead.append)
+        self.book = StoredFacts(self.overlay)
+        self.machine = LabelMachine(policy, self.book)
 
     def apply(self, event: TestEvent) -> list[Change]:
         """Apply one event, without moving the watermark."""
-        match event:
-            case Application():
-                admission = self.machine.admit(event, self.watermark_ms)
-                if admission is None:
-                    return []
-                changes: Iterable[Change] = self.machine.add(
-                    admission, SCORES, 0, self.watermark_ms
-                )
-            case Engagement():
-                changes = self.machine.engagement(event, kit.source(), self.watermark_ms)
-            case JobEvent():
-                changes = self.machine.job_event(event, self.watermark_ms)
-        return self._note(changes)
+        return self._note(self.machine.apply(event, kit.source(), self.watermark_ms))
 
     def move(self, watermark_ms: int) -> list[Change]:
         """Move the watermark."""
@@ -67,8 +56,18 @@ class Bench:
         """Return the last label of an application."""
         return self.last.get((job, name))
 
-    def _note(self, steps: Iterable[Change | None]) -> list[Change]:
-        changes = [change for change in steps if change is not None]
+    def _note(self, steps: Iterable[Step]) -> list[Change]:
+        changes = []
+        for step in steps:
+            match step:
+                case Change():
+                    changes.append(step)
+                case DeadLetter():
+                    self.dead.append(step)
+                case Ignored(reason):
+                    self.ignored[reason] += 1
+                case Entered(app):
+                    self.entered.append(app.application_id)
         for change in changes:
             key = change.job_id, change.application_id
             assert change.evidence_time_ms is None or (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
+from itertools import islice
 from random import Random
 
 import pytest
@@ -11,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.errors import ConflictError, MismatchError, UnknownActionError, UnmatchedError
-from stream.events.structs import JobEvent
+from stream.events.structs import DeadLetter, JobEvent
+from stream.labels.changes import Change
 from stream.labels.facts import DeadlineKind, Waiting
 from stream.policy import LabelPolicy
 from stream.state import codec, keys
-from tests import oracle
+from tests import kit, oracle
 from tests.conftest import thorough
 from tests.kit import TestEvent, application, closing, engagement
 from tests.labels.bench import (
@@ -208,7 +210,7 @@ def test_orphan_waits_until_its_time_and_becomes_a_dead_letter() -> None:
     assert not bench.dead
     bench.move(10_101)
     assert [(letter.reason, letter.source.raw) for letter in bench.dead] == [("unmatched", b"raw")]
-    assert bench.tally["orphans"] == 1
+    assert bench.ignored["orphans"] == 1
     bench.overlay.flush()
     assert not list(bench.store.scan(b"", b"\xff"))
 
@@ -238,13 +240,65 @@ def test_what_expires_is_the_orphan_of_its_own_application() -> None:
     assert not list(bench.store.scan(b"", b"\xff"))
 
 
+def test_a_mismatch_is_a_dead_letter_once_wherever_the_work_is_cut() -> None:
+    """Begun again after a crash past any step that was written, each stranger is set aside once."""
+    for cut in range(1, 6):
+        bench = Bench()
+        for name, member in (("e", "other"), ("f", None), ("g", "another")):
+            bench.apply(engagement(name, "a", 10_010, member=member))
+        bench.overlay.flush()
+        seen = list(islice(bench.machine.apply(A, kit.source(), None), cut))
+        bench.overlay.flush()
+        bench.restart()
+        seen += bench.machine.apply(A, kit.source(), None)
+        letters = [step.message for step in seen if isinstance(step, DeadLetter)]
+        assert [letter.split()[1] for letter in letters] == ["e", "g"]
+        kinds = [step.kind.wire for step in seen if isinstance(step, Change)]
+        assert kinds == ["positive"]
+
+
+def test_an_event_that_was_not_taken_to_its_end_is_noticed() -> None:
+    """The next event is refused while steps of one before were not taken, or not even begun."""
+    bench = Bench()
+    for event in (A, B):
+        bench.apply(event)
+    bench.overlay.flush()
+    answer = engagement("e", "b", 10_200)
+    steps = bench.machine.apply(answer, kit.source(), None)
+    for taken in (0, 1):
+        assert len(list(islice(steps, taken))) == taken
+        with pytest.raises(RuntimeError, match="not taken to its end"):
+            bench.machine.apply(closing("x", 10_300), kit.source(), None)
+        with pytest.raises(RuntimeError, match="not taken to its end"):
+            bench.machine.close_due(20_000)
+    assert len(list(steps)) == 1
+    with pytest.raises(UnknownActionError):  # a refusal gives nothing, and holds up nothing
+        list(bench.machine.apply(engagement("f", "a", 10_200, "dance"), kit.source(), None))
+    closed = [step for step in bench.machine.close_due(20_000) if isinstance(step, Change)]
+    assert len(closed) == 2
+
+
+def test_what_was_undone_may_be_begun_again() -> None:
+    """Once the changes of half an event are undone, the machine takes it again and all of it."""
+    bench = Bench()
+    for event in (A, B):
+        bench.apply(event)
+    bench.overlay.flush()
+    answer = engagement("e", "b", 10_200)
+    next(bench.machine.apply(answer, kit.source(), None))
+    bench.overlay.discard()
+    bench.machine.begin_again()
+    changes = bench.apply(answer)
+    assert [change.application_id for change in changes] == ["a", "b"]
+
+
 def test_late_engagement_is_told_from_an_orphan_until_two_windows() -> None:
     """After closing, engagements count as late until A + 2W, afterwards as unmatched."""
     bench = Bench()
     bench.apply(A)
     bench.move(12_000)
     bench.apply(engagement("e", "a", 10_500))
-    assert bench.tally["late_engagements"] == 1
+    assert bench.ignored["late_engagements"] == 1
     with pytest.raises(MismatchError):
         bench.apply(engagement("g", "a", 10_500, member="other"))
     bench.move(12_001)
@@ -280,7 +334,7 @@ def test_an_application_with_many_engagements_is_forgotten_too() -> None:
     assert bench.label("a") == POSITIVE
     for note in notes:
         bench.apply(note)
-    assert bench.tally["repeats"] == len(notes)
+    assert bench.ignored["repeats"] == len(notes)
     bench.overlay.flush()
     bench.move(11_001)
     bench.overlay.flush()

@@ -19,11 +19,11 @@ from stream.events.records import (
     ENGAGEMENTS,
     LABELS,
 )
-from stream.events.structs import Clock, ScoredApplication, Watermark
+from stream.events.structs import Clock, Event, JobEvent, ScoredApplication, Source, Watermark
 from stream.partitions.job import JobPartition
 from stream.partitions.progress import load_identity
 from stream.policy import LabelPolicy, Policy
-from stream.stages.job import JobStage
+from stream.stages.job import JobStage, Steps
 from stream.state.overlay import Overlay
 from tests import kit, oracle
 from tests.kit import Market, TestEvent, application, closing, engagement, last_labels
@@ -161,14 +161,16 @@ def test_a_dead_letter_keeps_bytes_and_origin() -> None:
 
 def test_a_poisonous_record_is_set_aside_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A record on which a stage raises becomes a dead letter; its neighbours are unharmed."""
-    original = JobStage.application
+    original = JobStage.apply
 
-    def explode(self: JobStage, scored: ScoredApplication, mark: int | None) -> object:
-        if scored.application.application_id == "b":
+    def explode(
+        self: JobStage, event: ScoredApplication | Event, source: Source, mark: int | None
+    ) -> Steps:
+        if isinstance(event, ScoredApplication) and event.application.application_id == "b":
             raise ZeroDivisionError("boom")
-        return original(self, scored, mark)
+        return original(self, event, source, mark)
 
-    monkeypatch.setattr(JobStage, "application", explode)
+    monkeypatch.setattr(JobStage, "apply", explode)
     market = Market(POLICY, 1)
     market.produce([application(name, 10) for name in "abc"])
     market.produce([engagement(f"e{name}", name, 20) for name in "ac"])
@@ -184,7 +186,17 @@ def test_a_poisonous_record_is_set_aside_alone(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_rollback_takes_back_what_was_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Strays and expired orphans of a batch that is redone count once."""
-    monkeypatch.setattr(JobStage, "job_event", lambda *_: 1 / 0)
+    original = JobStage.apply
+
+    def explode(
+        self: JobStage, event: ScoredApplication | Event, source: Source, mark: int | None
+    ) -> Steps:
+        steps = original(self, event, source, mark)
+        if isinstance(event, JobEvent):
+            raise ZeroDivisionError("boom")
+        return steps
+
+    monkeypatch.setattr(JobStage, "apply", explode)
     market = Market(POLICY, 1)
     for number in range(20):
         stray = engagement(f"s{number}", "a", 10)

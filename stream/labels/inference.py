@@ -1,0 +1,117 @@
+"""Negatives inferred from what happens to others: a later applicant's answer, the job's closing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from stream.labels.changes import Change
+from stream.labels.facts import Deadline, DeadlineKind, FactBook, Facts
+from stream.labels.ladder import KINDS, Kind
+from stream.labels.rules import JobClosed, LaterResponse
+from stream.labels.settled import Stretch, added, since, with_stretch
+from stream.labels.transitions import RULES, after
+from stream.policy import LabelPolicy
+
+
+class Inference:
+    """What evidence settles, in all jobs of one partition.
+
+    Args:
+        policy: which rules are on, and how far they reach.
+        book: where facts are kept.
+
+    """
+
+    def __init__(self, policy: LabelPolicy, book: FactBook) -> None:
+        self._window_ms = policy.window_ms
+        self._book = book
+        self._later_response = LaterResponse(policy) if policy.later_response else None
+        self._job_closed = JobClosed(policy) if policy.job_closed else None
+
+    def response(
+        self, job_id: str, time_ms: int, submitted_ms: int, watermark_ms: int | None
+    ) -> Iterator[Change]:
+        """Evidence about an application settles the pending ones submitted before it."""
+        if self._later_response is not None:
+            stretch = self._later_response.settles(time_ms, submitted_ms)
+            yield from self._settle(job_id, stretch, watermark_ms)
+
+    def closing(self, job_id: str, time_ms: int, watermark_ms: int | None) -> Iterator[Change]:
+        """A closing settles all that are pending."""
+        if self._job_closed is not None:
+            yield from self._settle(job_id, self._job_closed.settles(time_ms), watermark_ms)
+
+    def forget(self, job_id: str, watermark_ms: int) -> None:
+        """Forget what can settle nothing any more."""
+        settled = since(self._book.settled(job_id), watermark_ms - self._window_ms)
+        self._book.put_settled(job_id, settled)
+        if settled:
+            self._forget_after(job_id, settled[-1].last_ms)
+
+    def _settle(self, job_id: str, stretch: Stretch, watermark_ms: int | None) -> Iterator[Change]:
+        """Infer a negative for every pending application submitted in the stretch."""
+        book, stimulus = self._book, RULES[stretch.rule]
+        settled = book.settled(job_id)
+        ranges = added(settled, stretch.first_ms, stretch.last_ms)
+        if not ranges:
+            return
+        for first_ms, last_ms in ranges:
+            for application_id in book.pending_between(job_id, first_ms, last_ms):
+                facts = book.application(job_id, application_id)
+                if not isinstance(facts, Facts):
+                    continue
+                given = after(facts.kind, stimulus)
+                yield climb(
+                    book,
+                    job_id,
+                    application_id,
+                    facts,
+                    msgspec.structs.replace(facts, kind=given.label, rule=given.rule),
+                    stretch.evidence_ms,
+                    watermark_ms,
+                )
+        if past(watermark_ms, stretch.last_ms + self._window_ms):
+            return  # nothing that it could settle will be entered
+        book.put_settled(job_id, with_stretch(settled, stretch))
+        if not settled:
+            self._forget_after(job_id, stretch.last_ms)
+
+    def _forget_after(self, job_id: str, last_ms: int) -> None:
+        self._book.add_deadline(Deadline(last_ms + self._window_ms, DeadlineKind.SETTLED, job_id))
+
+
+def climb(
+    book: FactBook,
+    job_id: str,
+    application_id: str,
+    before: Facts,
+    facts: Facts,
+    evidence_ms: int,
+    watermark_ms: int | None,
+) -> Change:
+    """Enter the facts of an application that a piece of evidence has changed."""
+    if before.kind == Kind.PENDING:
+        book.remove_pending(job_id, before.event_time_ms, application_id)
+    book.put_application(job_id, application_id, facts)
+    return Change(
+        job_id,
+        application_id,
+        facts,
+        KINDS[before.kind],
+        before.rule,
+        facts.kind == Kind.POSITIVE,
+        evidence_ms,
+        latest(evidence_ms, watermark_ms),
+    )
+
+
+def past(watermark_ms: int | None, deadline_ms: int) -> bool:
+    """Whether the watermark is strictly past a time."""
+    return watermark_ms is not None and watermark_ms > deadline_ms
+
+
+def latest(time_ms: int, watermark_ms: int | None) -> int:
+    """Time of a label: that of the evidence, or the watermark if that is later."""
+    return time_ms if watermark_ms is None or watermark_ms < time_ms else watermark_ms
