@@ -114,13 +114,8 @@ def application_digest(app: Application) -> bytes:
     )
 
 
-def engagement_digest(event: Engagement) -> bytes:
-    """Fingerprint of an engagement's content, 16 bytes."""
-    return _digest(msgspec.structs.astuple(event))
-
-
-def job_event_digest(event: JobEvent) -> bytes:
-    """Fingerprint of a job event's content, 16 bytes."""
+def event_digest(event: Engagement | JobEvent) -> bytes:
+    """Fingerprint of an event's content, 16 bytes."""
     return _digest(msgspec.structs.astuple(event))
 
 

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 from stream.errors import EventError
 from stream.events.structs import Clock, DeadLetter, Engagement, Event, Forget, JobEvent, Source
 from stream.labels.machine import CLOSED
-from stream.labels.rules import stimuli
+from stream.labels.transitions import stimuli
 from stream.policy import LabelPolicy
 
 _E_contra = TypeVar("_E_contra", contravariant=True)

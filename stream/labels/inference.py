@@ -1,4 +1,8 @@
-"""Negatives inferred from what happens to others: a later applicant's answer, the job's closing."""
+"""Negatives inferred from what happens to others (docs/labels.md, 3).
+
+A rule says which applications, by the time of their submission, a piece of evidence settles,
+whether they were read before it or are read after.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,6 @@ import msgspec
 from stream.labels.changes import Change
 from stream.labels.facts import Deadline, DeadlineKind, FactBook, Facts
 from stream.labels.ladder import KINDS, Kind
-from stream.labels.rules import JobClosed, LaterResponse
 from stream.labels.settled import Stretch, added, since, with_stretch
 from stream.labels.transitions import RULES, after
 from stream.policy import LabelPolicy
@@ -25,23 +28,28 @@ class Inference:
     """
 
     def __init__(self, policy: LabelPolicy, book: FactBook) -> None:
+        self._policy = policy
         self._window_ms = policy.window_ms
         self._book = book
-        self._later_response = LaterResponse(policy) if policy.later_response else None
-        self._job_closed = JobClosed(policy) if policy.job_closed else None
 
     def response(
         self, job_id: str, time_ms: int, submitted_ms: int, watermark_ms: int | None
     ) -> Iterator[Change]:
-        """Evidence about an application settles the pending ones submitted before it."""
-        if self._later_response is not None:
-            stretch = self._later_response.settles(time_ms, submitted_ms)
+        """Evidence at ``time_ms`` about an application settles the pending ones before it.
+
+        They were submitted strictly earlier than it was, at ``submitted_ms``, and passed over.
+        """
+        if self._policy.later_response:
+            first_ms = time_ms - self._window_ms
+            last_ms = min(submitted_ms - 1, time_ms - self._policy.min_age_ms)
+            stretch = Stretch(first_ms, last_ms, time_ms, "later_response")
             yield from self._settle(job_id, stretch, watermark_ms)
 
     def closing(self, job_id: str, time_ms: int, watermark_ms: int | None) -> Iterator[Change]:
-        """A closing settles all that are pending."""
-        if self._job_closed is not None:
-            yield from self._settle(job_id, self._job_closed.settles(time_ms), watermark_ms)
+        """The closing of a job settles the pending ones whose windows are open then."""
+        if self._policy.job_closed:
+            stretch = Stretch(time_ms - self._window_ms, time_ms, time_ms, "job_closed")
+            yield from self._settle(job_id, stretch, watermark_ms)
 
     def forget(self, job_id: str, watermark_ms: int) -> None:
         """Forget what can settle nothing any more."""

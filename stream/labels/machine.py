@@ -30,8 +30,7 @@ from stream.labels.changes import (
     Scores,
     Step,
     application_digest,
-    engagement_digest,
-    job_event_digest,
+    event_digest,
 )
 from stream.labels.endings import Endings
 from stream.labels.facts import (
@@ -50,9 +49,8 @@ from stream.labels.facts import (
 from stream.labels.inference import Inference, climb, latest, past
 from stream.labels.ladder import Kind
 from stream.labels.orphans import Orphans, mismatch
-from stream.labels.rules import EVIDENCE, stimuli
 from stream.labels.settled import found
-from stream.labels.transitions import RULES, State, Stimulus, Transition, after
+from stream.labels.transitions import EVIDENCE, RULES, State, Stimulus, Transition, after, stimuli
 from stream.policy import LabelPolicy
 
 CLOSED = "closed"  # the one job action that is known
@@ -262,7 +260,7 @@ class LabelMachine:
                 f"action {event.action[:64]!r} is in none of the policy's lists"
             )
         book, job_id, application_id = self._book, event.job_id, event.application_id
-        digest = engagement_digest(event)
+        digest = event_digest(event)
         known = book.engagement(job_id, event.engagement_id)
         if known is not None:
             _check_repeat("engagement", event.engagement_id, job_id, known.digest, digest)
@@ -308,7 +306,7 @@ class LabelMachine:
         if event.action != CLOSED:
             raise UnknownActionError(f"job action {event.action[:64]!r} is not known (closed is)")
         book, job_id, time_ms = self._book, event.job_id, event.event_time_ms
-        digest = job_event_digest(event)
+        digest = event_digest(event)
         known = book.job_event(job_id, event.job_event_id)
         if known is not None:
             _check_repeat("job event", event.job_event_id, job_id, known.digest, digest)

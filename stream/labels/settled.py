@@ -1,7 +1,7 @@
 """What a job's evidence has settled: for which submission times there is an inferred negative.
 
 A piece of evidence settles every pending application of its job that was submitted in a closed
-range of times (:mod:`stream.labels.rules`). All that must be remembered of it is that range: an
+range of times (:mod:`stream.labels.inference`). All that must be remembered of it is that range: an
 application that is read later and was submitted in it is settled at its first sight. So a job keeps
 the union of the ranges as disjoint *stretches*, sorted by time, each with a piece of evidence that
 settles all of it. Within it nothing is pending, so that further evidence has to look only at what

@@ -19,6 +19,7 @@ from enum import IntEnum
 import msgspec
 
 from stream.labels.ladder import Kind
+from stream.policy import LabelPolicy
 
 
 class State(IntEnum):
@@ -70,8 +71,20 @@ class Transition(msgspec.Struct, frozen=True, gc=False):
     ignored: str = ""
 
 
+EVIDENCE = (Stimulus.DECLINED, Stimulus.ANSWERED)
+"""What says something of earlier applications to the same job too."""
+
 RULES = {"later_response": Stimulus.PASSED_OVER, "job_closed": Stimulus.JOB_CLOSED}
 """What a rule that infers does to an application, by the name that is stored and sent."""
+
+
+def stimuli(policy: LabelPolicy) -> dict[str, Stimulus]:
+    """What each known action is to its own application."""
+    return {
+        **dict.fromkeys(policy.neutral_actions, Stimulus.NOTED),
+        **dict.fromkeys(policy.negative_actions, Stimulus.DECLINED),
+        **dict.fromkeys(policy.positive_actions, Stimulus.ANSWERED),
+    }
 
 
 def _open(state: State, closing: Kind | None) -> dict[Stimulus, Transition]:
