@@ -2,15 +2,16 @@
 
 =================  ==============================================================================
 ``reader``         log lines → events in order, each with the whole log's watermark
+``jump``           holds back an event that lies implausibly far ahead
+``run_folder``     the files of a run
 ``tallies``        what is counted on the way, and ``metrics.json`` made of it
-``checkpoints``    what an interrupted replay goes on from
-``run``            one process: every record in full (scored, labelled, learned) before the next
+``savepoint``      what an interrupted replay goes on from
+``stages``         both stages over the store of one share
+``single``         one process: every record in full (scored, labelled, learned) before the next
 ``lane``           the stages over one share of the members and jobs, for several processes
 ``messages``       what the processes of one replay say to each other
-``workers``        the worker processes, as their parent sees them
-``process``        one worker process around a lane
+``process``        the worker processes: what runs in each, and how their parent sees them
 ``parallel``       the process that reads, splits, merges and writes
-``collector``      the garbage collector, told what a replay is like
 ``resumable``      a replay into a folder, by one process or several, that can be resumed
 =================  ==============================================================================
 

@@ -29,15 +29,11 @@ from stream.features.blocks import FeatureSpace
 from stream.labels import driver
 from stream.labels.changes import Entered, Ignored
 from stream.model.linear import GlobalModel
-from stream.partitions.progress import save_identity
 from stream.policy import Policy
 from stream.replay.messages import Asked, Batch, Item, Lines, Output
 from stream.replay.run_folder import dead_letter_line, score_line
-from stream.replay.single import MOST_HELD
-from stream.replay.tallies import RunCounts, Tallies
-from stream.stages.job import JobStage, Labelled, Steps
-from stream.stages.member import MemberStage
-from stream.state.overlay import Overlay
+from stream.replay.stages import Stages
+from stream.stages.job import Labelled, Steps
 from stream.state.posteriors import all_posteriors
 from stream.state.store import Store
 
@@ -68,6 +64,9 @@ class Lane:
         space: the feature blocks.
         score_from_ms: applications before it are left out of the quality.
 
+    Attributes:
+        stages: those of the share.
+
     """
 
     def __init__(
@@ -82,21 +81,11 @@ class Lane:
     ) -> None:
         self._share = share
         self._store = store
-        self._overlay = Overlay(store)
-        self._jobs = JobStage(self._overlay, space.per_job.size, policy, model, MOST_HELD)
-        version = self._jobs.model_version
-        self._members = MemberStage(
-            self._overlay, space.per_member.size, policy, version, MOST_HELD
-        )
-        self._tallies = Tallies(score_from_ms)
+        self.stages = Stages(store, policy, model, space, score_from_ms)
+        self._jobs, self._members = self.stages.jobs, self.stages.members
         self._shares = shares
         self._steps = 0
         self._begin_round()
-        save_identity(self._overlay, version, space, policy)
-
-    def restore(self, counts: RunCounts, rows: bytes) -> None:
-        """Go on from what was counted before; the store is as it was then."""
-        self._tallies.restore(counts, rows, self._jobs, self._members)
 
     def answer(self, batch: Batch) -> list[bytes]:
         """Forget whom the batch says; scores (n,) float64 by the share that asked for them."""
@@ -130,35 +119,11 @@ class Lane:
 
     def end(self, batch: Batch) -> None:
         """Expire entities; write the state if the batch says so, or if it must be."""
-        for entities in (self._jobs.entities, self._members.entities):
-            for count, _ in enumerate(entities.expire(batch.watermark_ms), 1):
-                if count % MOST_STEPS == 0:
-                    self.flush()
-        full = self._jobs.effect.is_full or self._members.effect.is_full
-        if batch.flush or full:
-            self.flush()
+        self.stages.expire(batch.watermark_ms, MOST_STEPS)
+        if batch.flush or self.stages.is_full:
+            self.stages.flush()
         if batch.state is not None:
-            self.drop_cached()
-
-    def flush(self) -> None:
-        """Refit what is stale and write everything to the store; safe from a checkpoint on."""
-        self._jobs.effect.flush()
-        self._members.effect.flush()
-        self._overlay.flush_in_parts()
-
-    def drop_cached(self) -> None:
-        """Keep nothing of the effects in memory; all was flushed."""
-        self._jobs.effect.discard()
-        self._members.effect.discard()
-
-    def counts(self) -> RunCounts:
-        """Return what was counted so far."""
-        return self._tallies.counts(self._jobs, self._members)
-
-    @property
-    def tallies(self) -> Tallies:
-        """What is counted here."""
-        return self._tallies
+            self.stages.drop_cached()
 
     def coefficients(self) -> Iterator[Lines]:
         """Coefficients of both effects, in order of their names; none at the end of each."""
@@ -195,7 +160,7 @@ class Lane:
 
     def _emit(self, steps: Steps) -> Iterator[Round]:
         for step in steps:
-            self._tallies.observe(step)
+            self.stages.observe(step)
             match step:
                 case Labelled(change, label):
                     if label is not None:
@@ -212,7 +177,7 @@ class Lane:
             self._steps += 1
             if self._steps >= MOST_STEPS:
                 yield self._end_round(more=True)
-                self.flush()
+                self.stages.flush()
 
     def _label(self, label: Label, owner: int) -> None:
         self._labelled[0].append(self._sequence)

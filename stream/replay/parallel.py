@@ -32,6 +32,7 @@ from stream.replay.messages import (
     Saved,
     Setup,
 )
+from stream.replay.process import Workers
 from stream.replay.reader import Read, Reader, ReaderState
 from stream.replay.run_folder import (
     COEFFICIENTS,
@@ -51,7 +52,6 @@ from stream.replay.savepoint import (
 )
 from stream.replay.single import FLUSH_EVERY
 from stream.replay.tallies import RunCounts, run_metrics
-from stream.replay.workers import Workers
 from stream.units import MS_PER_UNIT
 
 SYNC_MS = 10 * MS_PER_UNIT["m"]

@@ -1,30 +1,34 @@
-"""One worker process of a replay: a lane, and its talk with the others.
+"""The worker processes of a replay: what runs in each, and how their parent starts and ends them.
 
-It ends when its parent or one of the others does. Two workers exchange what they have for each
-other in an order that is the same for all pairs (lower numbers first, the lower of two sends
-first), so that nobody waits for somebody who waits for him. What the parent sends is received by a
-thread, so that the parent never waits for a worker that waits for another.
+A worker is a lane and its talk with the others; it ends when its parent or one of them does. Two
+workers exchange what they have for each other in an order that is the same for all pairs (lower
+numbers first, the lower of two sends first), so that nobody waits for somebody who waits for him.
+What the parent sends is received by a thread, so that the parent never waits for a worker that
+waits for another.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import combinations
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Self, TypeVar
 
 import numpy as np
 
-from stream.errors import HearbackError
+from stream.errors import HearbackError, WorkerDiedError
 from stream.features.blocks import FeatureSpace
 from stream.model.linear import GlobalModel
-from stream.replay.collector import seldom_collecting
 from stream.replay.lane import Lane
 from stream.replay.messages import (
     Batch,
@@ -35,7 +39,9 @@ from stream.replay.messages import (
     Output,
     Saved,
     Setup,
+    ToWorker,
     encode,
+    from_worker,
     labels_decoder,
     setup_decoder,
     to_worker,
@@ -49,6 +55,30 @@ LEFT_ALONE = 3
 
 Peers = list["Connection | None"]
 """Connections to the other workers by their number; None in its own place."""
+
+_SPAWN = get_context("spawn")  # a fork would copy threads' locks, RocksDB's among them
+_LAST_WORDS_S = 5.0
+_YOUNG = 100_000  # objects made, less those gone, before the collector looks at them
+
+_T = TypeVar("_T")
+
+
+@contextmanager
+def seldom_collecting() -> Iterator[None]:
+    """Let the collector walk what is in memory a hundred times less often.
+
+    A replay holds a million objects that refer to each other without cycles and go by themselves;
+    walking them after every 700 new ones would be a good part of its time.
+    """
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 def main(parent: Connection, peers: Peers) -> None:
@@ -109,18 +139,18 @@ class _Worker:
         )
         self._judged = 0
         if setup.counts is not None:
-            self._lane.restore(setup.counts, setup.rows)
-            self._judged = len(self._lane.tallies.prequential)
+            self._lane.stages.restore(setup.counts, setup.rows)
+            self._judged = len(self._lane.stages.prequential)
 
     def run(self, receive: Callable[[], Batch | Finish]) -> None:
         """Work through batches to the end of the log; then send what was counted and learned."""
         while isinstance(message := receive(), Batch):
             self._batch(message)
-        self._lane.flush()
-        self._lane.drop_cached()
+        self._lane.stages.flush()
+        self._lane.stages.drop_cached()
         self._store.flush()
-        rows = self._lane.tallies.prequential.rows()
-        self._send(Finished(self._lane.counts(), rows))
+        rows = self._lane.stages.prequential.rows()
+        self._send(Finished(self._lane.stages.counts(), rows))
         for lines in self._lane.coefficients():
             self._send(lines)
 
@@ -147,8 +177,8 @@ class _Worker:
         if batch.state is not None and batch.judged is not None:
             self._store.flush()
             self._store.checkpoint(Path(batch.state))
-            self._judged = save_rows(Path(batch.judged), lane.tallies.prequential, self._judged)
-            self._send(Saved(lane.counts(), self._judged))
+            self._judged = save_rows(Path(batch.judged), lane.stages.prequential, self._judged)
+            self._send(Saved(lane.stages.counts(), self._judged))
 
     def _exchange(self, values: list[bytes]) -> list[bytes]:
         """Give each other worker its value, and return theirs; nothing in the own place."""
@@ -168,3 +198,131 @@ class _Worker:
 
     def _send(self, message: Output | Saved | Finished | object) -> None:
         self._parent.send_bytes(encode(message))
+
+
+class Workers:
+    """Worker processes, each with a connection to here and to each other; a context manager.
+
+    Args:
+        setups: what each is told first.
+
+    """
+
+    def __init__(self, setups: Sequence[Setup]) -> None:
+        self._setups = setups
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._setups)
+
+    def __enter__(self) -> Self:
+        """Start them."""
+        count = len(self._setups)
+        peers: list[Peers] = [[None] * count for _ in range(count)]
+        for one, other in combinations(range(count), 2):
+            peers[one][other], peers[other][one] = _SPAWN.Pipe()
+        self._connections: list[Connection] = []
+        self._processes = []
+        theirs: list[Connection] = []
+        for share in range(count):
+            mine, its = _SPAWN.Pipe()
+            self._connections.append(mine)
+            theirs.append(its)
+            self._processes.append(
+                _SPAWN.Process(
+                    target=main, args=(its, peers[share]), name=f"replay {share}",
+                    daemon=True,
+                )
+            )  # fmt: skip
+        try:
+            for each in self._processes:
+                each.start()
+            # An end that stayed open here would hide that the process at the other one is gone.
+            for connection in [*theirs, *(end for ends in peers for end in ends if end)]:
+                connection.close()
+            self.send(self._setups)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End them, whatever they are doing: what counts is in the files and checkpoints."""
+        self._end()
+
+    def send(self, messages: Sequence[ToWorker]) -> None:
+        """Send each worker its message.
+
+        Raises:
+            WorkerDiedError: one is gone.
+
+        """
+        for connection, message in zip(self._connections, messages, strict=True):
+            try:
+                connection.send_bytes(encode(message))
+            except OSError:
+                raise self._why() from None
+
+    def receive(self, kind: type[_T]) -> list[_T]:
+        """Receive a message of a kind from each, in their order.
+
+        Raises:
+            WorkerDiedError: one is gone, or cannot go on.
+
+        """
+        return [self.receive_from(share, kind) for share in range(len(self))]
+
+    def receive_from(self, share: int, kind: type[_T]) -> _T:
+        """Receive a message of a kind from one.
+
+        Raises:
+            WorkerDiedError: it is gone, or cannot go on.
+
+        """
+        try:
+            message = from_worker.decode(self._connections[share].recv_bytes())
+        except (EOFError, OSError):
+            raise self._why() from None
+        if isinstance(message, kind):
+            return message
+        raise WorkerDiedError(
+            message.message
+            if isinstance(message, Failed)
+            else f"replay worker {share} sent {type(message).__name__}, not {kind.__name__}"
+        )
+
+    def _why(self) -> WorkerDiedError:
+        """Find out which one ended first: the others end because of it."""
+        running = list(self._processes)
+        while running and wait([each.sentinel for each in running], _LAST_WORDS_S):
+            ended = [each for each in running if each.exitcode is not None]
+            for each in ended:
+                running.remove(each)
+                share = self._processes.index(each)
+                failed = self._last_words(share)
+                if failed is not None:
+                    return WorkerDiedError(failed.message)
+                code = each.exitcode or 0
+                if code not in {0, LEFT_ALONE}:
+                    how = f"exit code {code}" if code > 0 else signal.Signals(-code).name
+                    return WorkerDiedError(
+                        f"replay worker {share} ended unexpectedly ({how}): go on with --resume"
+                    )
+        return WorkerDiedError("a replay worker ended unexpectedly: go on with --resume")
+
+    def _last_words(self, share: int) -> Failed | None:
+        """Look for what a worker said before it ended."""
+        with suppress(EOFError, OSError):
+            while self._connections[share].poll():
+                message = from_worker.decode(self._connections[share].recv_bytes())
+                if isinstance(message, Failed):
+                    return message
+        return None
+
+    def _end(self) -> None:
+        for connection in self._connections:
+            connection.close()
+        for each in self._processes:
+            if each.pid is not None:
+                each.terminate()
+                each.join()

@@ -12,8 +12,8 @@ from stream.features.blocks import FeatureSpace
 from stream.logs.files import LogLine
 from stream.model.linear import NO_MODEL, GlobalModel
 from stream.policy import Policy
-from stream.replay.collector import seldom_collecting
 from stream.replay.parallel import SYNC_MS, replay_parallel
+from stream.replay.process import seldom_collecting
 from stream.replay.run_folder import RunFolder, RunMetrics
 from stream.replay.savepoint import EVERY_LINES, Checkpoints, RunSettings
 from stream.replay.single import FLUSH_EVERY, LOOK_EVERY, replay

@@ -14,15 +14,13 @@ from stream.labels import driver
 from stream.labels.changes import Entered
 from stream.logs.files import LogLine
 from stream.model.linear import GlobalModel
-from stream.partitions.progress import save_identity
 from stream.policy import Policy
 from stream.replay.reader import Read, Reader
 from stream.replay.run_folder import RunFolder, RunMetrics, RunSink
 from stream.replay.savepoint import Checkpoints, Savepoint, Share, load_rows, save_rows
-from stream.replay.tallies import Tallies, run_metrics
-from stream.stages.job import JobStage, Labelled, Steps
-from stream.stages.member import MemberStage
-from stream.state.overlay import Overlay
+from stream.replay.stages import Stages
+from stream.replay.tallies import run_metrics
+from stream.stages.job import Labelled, Steps
 from stream.state.posteriors import all_posteriors
 from stream.updaters.effect import Effect
 
@@ -32,9 +30,6 @@ FLUSH_EVERY = 1 << 13
 
 LOOK_EVERY = 1 << 10
 """Lines after which ``progress`` is called, and memory looked at; ``flush_every`` is a multiple."""
-
-MOST_HELD = 3 << 16
-"""Examples of an effect in memory after a flush, an entity for three: 90 MB at 16 features."""
 
 
 def replay(
@@ -80,7 +75,7 @@ def replay(
         if reader.lines % LOOK_EVERY:
             continue
         progress(reader.lines)
-        if reader.lines % flush_every == 0 or run.is_full:
+        if reader.lines % flush_every == 0 or run.stages.is_full:
             run.flush()
             if checkpoints is not None and checkpoints.due(reader.lines):
                 run.save(checkpoints)
@@ -111,15 +106,8 @@ class _Run:
         self.reader = Reader(space, policy, scored=model is not None, max_jump_ms=max_jump_ms)
         self._sink = sink
         self._score_from_ms = score_from_ms
-        self._overlay = Overlay(sink.store)
-        self._jobs = JobStage(self._overlay, space.per_job.size, policy, model, MOST_HELD)
-        self._version = self._jobs.model_version
-        self._members = MemberStage(
-            self._overlay, space.per_member.size, policy, self._version, MOST_HELD
-        )
-        self._tallies = Tallies(score_from_ms)
+        self.stages = Stages(sink.store, policy, model, space, score_from_ms)
         self._judged = 0  # rows that the last checkpoint has
-        save_identity(self._overlay, self._version, space, policy)
 
     def line(self, line: LogLine) -> None:
         """Read one line; apply what may be applied now."""
@@ -136,34 +124,22 @@ class _Run:
     def close(self) -> None:
         """Move event time past every window."""
         closed_ms = self.reader.time.close()
-        self._emit(self._jobs.close_due(closed_ms))
-        self._expire(closed_ms)
+        self._emit(self.stages.jobs.close_due(closed_ms))
+        self.stages.expire(closed_ms, self._flush_every)
 
     def flush(self) -> None:
-        """Refit what is stale and write everything to the store; safe from a checkpoint on."""
-        self._jobs.effect.flush()
-        self._members.effect.flush()
-        self._overlay.flush_in_parts()
-
-    @property
-    def is_full(self) -> bool:
-        """Whether what is in memory should be flushed now."""
-        return self._jobs.effect.is_full or self._members.effect.is_full
-
-    def drop_cached(self) -> None:
-        """Keep nothing of the effects in memory; all was flushed."""
-        self._jobs.effect.discard()
-        self._members.effect.discard()
+        """Write everything to the store."""
+        self.stages.flush()
 
     def save(self, checkpoints: Checkpoints) -> None:
         """Make a checkpoint of what was flushed; from here on, memory is as if resumed."""
-        self.drop_cached()
+        self.stages.drop_cached()
         folder = self._folder()
         (state,) = checkpoints.make(self.reader.lines)
         folder.checkpoint_state(state)
-        tallies = self._tallies
-        self._judged = save_rows(checkpoints.judged(0), tallies.prequential, self._judged)
-        share = Share(tallies.counts(self._jobs, self._members), self._judged)
+        rows = self.stages.prequential
+        self._judged = save_rows(checkpoints.judged(0), rows, self._judged)
+        share = Share(self.stages.counts(), self._judged)
         checkpoints.finish(
             Savepoint(reader=self.reader.state(), lengths=folder.lengths(), shares=[share])
         )
@@ -175,24 +151,25 @@ class _Run:
         self.reader.skip(lines, progress.reader)
         (share,) = progress.shares
         rows = load_rows(checkpoints.judged(0), share.judged)
-        self._tallies.restore(share.counts, rows, self._jobs, self._members)
+        self.stages.restore(share.counts, rows)
         self._judged = share.judged
 
     def finish(self) -> RunMetrics:
         """Write the coefficients, sorted by key, and sum up."""
-        self.drop_cached()  # summing up takes memory too
+        self.stages.drop_cached()  # summing up takes memory too
         entities: dict[str, int] = {
             effect.name: self._write_coefficients(effect)
             for effect in sorted(
-                (self._members.effect, self._jobs.effect), key=lambda effect: effect.name
+                (self.stages.members.effect, self.stages.jobs.effect),
+                key=lambda effect: effect.name,
             )
         }
         return run_metrics(
-            [self._tallies.counts(self._jobs, self._members)],
-            self._tallies.prequential,
+            [self.stages.counts()],
+            self.stages.prequential,
             events=self.reader.events,
             entities=entities,
-            model_version=self._version,
+            model_version=self.stages.model_version,
             score_from_ms=self._score_from_ms,
             newest_event_ms=self.reader.time.largest_ms,
             watermark_ms=self.reader.time.watermark_ms,
@@ -208,31 +185,24 @@ class _Run:
         event: ScoredApplication | Event = read.event
         if isinstance(event, Forget):
             if event.member_id is not None:
-                self._members.entities.forget(event.member_id, event.event_time_ms)
+                self.stages.members.entities.forget(event.member_id, event.event_time_ms)
             if event.job_id is not None:
-                self._jobs.entities.forget(event.job_id, event.event_time_ms)
+                self.stages.jobs.entities.forget(event.job_id, event.event_time_ms)
             return
         if isinstance(event, Application):
-            event = ScoredApplication(event, self._members.score(event), 0, None)
-        steps = driver.read(self._jobs, event, read.source, read.watermark_ms, read.after_ms)
+            event = ScoredApplication(event, self.stages.members.score(event), 0, None)
+        steps = driver.read(self.stages.jobs, event, read.source, read.watermark_ms, read.after_ms)
         self._emit(steps)
         if read.after_ms is not None and read.after_ms != read.watermark_ms:
-            self._expire(read.after_ms)
-
-    def _expire(self, watermark_ms: int) -> None:
-        """Let entities go whose time is over."""
-        for entities in (self._jobs.entities, self._members.entities):
-            for count, _ in enumerate(entities.expire(watermark_ms), 1):
-                if count % self._flush_every == 0:
-                    self.flush()
+            self.stages.expire(read.after_ms, self._flush_every)
 
     def _emit(self, steps: Steps) -> None:
         """Count and write what comes of something, and let members learn it."""
         for count, step in enumerate(steps, 1):
-            self._tallies.observe(step)
+            self.stages.observe(step)
             match step:
                 case Labelled(_, label) if label is not None:
-                    self._members.learn(label)
+                    self.stages.members.learn(label)
                     self._sink.label(label)
                 case Entered(app, scores):
                     self._sink.scored(app, scores)

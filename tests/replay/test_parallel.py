@@ -23,7 +23,7 @@ from stream.logs.files import merge, write_lines
 from stream.model.linear import load_model
 from stream.model.training import Trainer
 from stream.policy import Policy
-from stream.replay import parallel, workers
+from stream.replay import parallel, process
 from stream.replay.lane import Lane
 from stream.replay.messages import Asked, Batch, Item
 from stream.replay.parallel import SYNC_MS
@@ -176,16 +176,16 @@ def test_inspect_finds_every_entity(pair: tuple[Path, RunMetrics]) -> None:
 
 def test_a_dead_worker_ends_the_replay(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When a worker is killed the replay ends with one line that says which."""
-    entered = workers.Workers.__enter__
+    entered = process.Workers.__enter__
 
-    def enter(self: workers.Workers) -> workers.Workers:
+    def enter(self: process.Workers) -> process.Workers:
         team = entered(self)
         pid = team._processes[1].pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         return team
 
-    monkeypatch.setattr(workers.Workers, "__enter__", enter)
+    monkeypatch.setattr(process.Workers, "__enter__", enter)
     with pytest.raises(WorkerDiedError, match=r"^replay worker 1 .*SIGKILL.*--resume$"):
         run(log, log.parent / "dead", workers=2)
 
@@ -208,15 +208,15 @@ def test_an_error_of_a_worker_is_told(log: Path) -> None:
 
 def test_no_worker_is_left_behind(log: Path) -> None:
     """After an interruption no worker process is there any more."""
-    team: list[workers.Workers] = []
-    entered = workers.Workers.__enter__
+    team: list[process.Workers] = []
+    entered = process.Workers.__enter__
 
-    def enter(self: workers.Workers) -> workers.Workers:
+    def enter(self: process.Workers) -> process.Workers:
         team.append(self)
         return entered(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workers.Workers, "__enter__", enter)
+        patch.setattr(process.Workers, "__enter__", enter)
         lines, space = first_look(merge([log]), None)
 
         def interrupted(count: int) -> None:

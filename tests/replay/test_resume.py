@@ -20,7 +20,7 @@ from stream.configuration.policy_file import parse_policy
 from stream.errors import ConfigError
 from stream.logs.files import merge, write_lines
 from stream.policy import DAY_MS, Policy
-from stream.replay import single
+from stream.replay import single, stages
 from stream.replay.reader import first_look
 from stream.replay.resumable import Options, replay_into
 from stream.replay.run_folder import CHECKPOINT, FILES
@@ -155,7 +155,7 @@ def test_a_full_memory_flushes_at_the_same_lines(
         flushed.append(self.reader.lines)
         flush(self)
 
-    monkeypatch.setattr(single, "MOST_HELD", 100)
+    monkeypatch.setattr(stages, "MOST_HELD", 100)
     monkeypatch.setattr(single._Run, "flush", counted)
     chosen = Options(close=True, flush_every=1 << 20, checkpoint_every=EVERY)
     replayed(log, log.parent / "full", chosen)

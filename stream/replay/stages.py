@@ -1,0 +1,125 @@
+"""Both stages over one store, as one share of a replay has them, and what is counted on the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from stream.events.structs import DeadLetter
+from stream.features.blocks import FeatureSpace
+from stream.labels.changes import Entered, Ignored, Step
+from stream.labels.timeliness import Timeliness
+from stream.model.linear import GlobalModel
+from stream.partitions.progress import save_identity
+from stream.policy import Policy
+from stream.quality.prequential import Prequential
+from stream.replay.tallies import RunCounts
+from stream.stages.job import JobStage, Labelled
+from stream.stages.member import MemberStage
+from stream.state.overlay import Overlay
+from stream.state.store import Store
+
+MOST_HELD = 3 << 16
+"""Examples of an effect in memory after a flush, an entity for three: 90 MB at 16 features."""
+
+
+class Stages:
+    """One share's stages and counts.
+
+    Args:
+        store: its state.
+        policy: label policy and effects.
+        model: the frozen global model; None when every application brings its ``global_score``.
+        space: the feature blocks.
+        score_from_ms: applications before it are left out of the quality.
+
+    Attributes:
+        jobs, members: the stages. prequential: scores whose truth is known.
+
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        policy: Policy,
+        model: GlobalModel | None,
+        space: FeatureSpace,
+        score_from_ms: int,
+    ) -> None:
+        self._overlay = Overlay(store)
+        self.jobs = JobStage(self._overlay, space.per_job.size, policy, model, MOST_HELD)
+        self.model_version = self.jobs.model_version
+        self.members = MemberStage(
+            self._overlay, space.per_member.size, policy, self.model_version, MOST_HELD
+        )
+        self.prequential = Prequential(score_from_ms)
+        self._timeliness = Timeliness()
+        self._dead_letters: Counter[str] = Counter()
+        self._ignored: Counter[str] = Counter()
+        self._applications = 0
+        save_identity(self._overlay, self.model_version, space, policy)
+
+    def observe(self, step: Labelled | Step) -> None:
+        """Count what the job stage gave."""
+        match step:
+            case Labelled(change):
+                self._timeliness.observe(change)
+                self.prequential.observe(change)
+            case Entered():
+                self._applications += 1
+            case Ignored(reason):
+                self._ignored[reason] += 1
+            case DeadLetter(reason):
+                self._dead_letters[reason] += 1
+
+    def expire(self, watermark_ms: int | None, most: int) -> None:
+        """Let entities go whose time is over; write the state after each ``most`` looked at."""
+        for entities in (self.jobs.entities, self.members.entities):
+            for count, _ in enumerate(entities.expire(watermark_ms), 1):
+                if count % most == 0:
+                    self.flush()
+
+    def flush(self) -> None:
+        """Refit what is stale and write everything to the store; safe from a checkpoint on."""
+        self.jobs.effect.flush()
+        self.members.effect.flush()
+        self._overlay.flush_in_parts()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what is in memory should be flushed now."""
+        return self.jobs.effect.is_full or self.members.effect.is_full
+
+    def drop_cached(self) -> None:
+        """Keep nothing of the effects in memory; all was flushed."""
+        self.jobs.effect.discard()
+        self.members.effect.discard()
+
+    def counts(self) -> RunCounts:
+        """Return what was counted so far."""
+        timeliness = self._timeliness
+        return RunCounts(
+            dead_letters=dict(self._dead_letters),
+            ignored=dict(self._ignored),
+            labels=dict(timeliness.labels),
+            flips=dict(timeliness.flips),
+            first_within=dict(timeliness.first_within),
+            positives_within=dict(timeliness.positives_known_within),
+            refits={"per_job": self.jobs.effect.refits, "per_member": self.members.effect.refits},
+            applications=self._applications,
+            closed=timeliness.closed,
+        )
+
+    def restore(self, counts: RunCounts, rows: bytes) -> None:
+        """Go on from what was counted before, with the rows of ``prequential``."""
+        timeliness = self._timeliness
+        self._dead_letters = Counter(counts.dead_letters)
+        self._ignored = Counter(counts.ignored)
+        timeliness.labels = Counter(counts.labels)
+        timeliness.flips = Counter(counts.flips)
+        timeliness.first_within = Counter(counts.first_within)
+        timeliness.positives_known_within = Counter(counts.positives_within)
+        self.jobs.effect.refits = counts.refits["per_job"]
+        self.members.effect.refits = counts.refits["per_member"]
+        self._applications = counts.applications
+        timeliness.closed = counts.closed
+        self.prequential.extend(rows)
