@@ -25,17 +25,13 @@ import numpy as np
 
 from stream.events.structs import DeadLetter, Engagement, JobEvent, Label, ScoredApplication
 from stream.events.wire import encode, encode_label
-from stream.features.blocks import FeatureSpace
 from stream.labels import driver
 from stream.labels.changes import Entered, Ignored
-from stream.model.linear import GlobalModel
-from stream.policy import Policy
 from stream.replay.messages import Asked, Batch, Item, Lines, Output
 from stream.replay.run_folder import dead_letter_line, score_line
 from stream.replay.stages import Stages
 from stream.stages.job import Labelled, Steps
 from stream.state.posteriors import all_posteriors
-from stream.state.store import Store
 
 MOST_STEPS = 16_384
 """Labels changed and windows closed in one round at the most: some 20 MB on their way."""
@@ -58,32 +54,15 @@ class Lane:
 
     Args:
         share: of ``shares``, its number.
-        store: its state.
-        policy: label policy and effects.
-        model: the frozen global model; None when every application brings its ``global_score``.
-        space: the feature blocks.
-        score_from_ms: applications before it are left out of the quality.
-
-    Attributes:
         stages: those of the share.
 
     """
 
-    def __init__(
-        self,
-        share: int,
-        shares: int,
-        store: Store,
-        policy: Policy,
-        model: GlobalModel | None,
-        space: FeatureSpace,
-        score_from_ms: int,
-    ) -> None:
+    def __init__(self, share: int, shares: int, stages: Stages) -> None:
         self._share = share
-        self._store = store
-        self.stages = Stages(store, policy, model, space, score_from_ms)
-        self._jobs, self._members = self.stages.jobs, self.stages.members
         self._shares = shares
+        self.stages = stages
+        self._jobs, self._members = stages.jobs, stages.members
         self._steps = 0
         self._begin_round()
 
@@ -130,7 +109,7 @@ class Lane:
         for effect in (self._jobs.effect, self._members.effect):
             keys: list[bytes] = []
             lines: list[bytes] = []
-            for entity_id, posterior in all_posteriors(self._store, effect.name):
+            for entity_id, posterior in all_posteriors(self.stages.store, effect.name):
                 keys.append(entity_id.encode())
                 lines.append(encode(effect.describe(entity_id, posterior)))
                 if len(lines) == _LINES:

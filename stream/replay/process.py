@@ -47,6 +47,7 @@ from stream.replay.messages import (
     to_worker,
 )
 from stream.replay.savepoint import save_rows
+from stream.replay.stages import Stages
 from stream.state.store import RocksStore
 from stream.updaters.newton import warm_up
 
@@ -134,13 +135,12 @@ class _Worker:
         if setup.model is not None:
             model = GlobalModel(setup.model, np.frombuffer(setup.coefficients))
             space = model.space
-        self._lane = Lane(
-            setup.share, setup.shares, store, setup.policy, model, space, setup.score_from_ms
-        )
+        stages = Stages(store, setup.policy, model, space, setup.score_from_ms)
+        self._lane = Lane(setup.share, setup.shares, stages)
         self._judged = 0
         if setup.counts is not None:
-            self._lane.stages.restore(setup.counts, setup.rows)
-            self._judged = len(self._lane.stages.prequential)
+            stages.restore(setup.counts, setup.rows)
+            self._judged = len(stages.prequential)
 
     def run(self, receive: Callable[[], Batch | Finish]) -> None:
         """Work through batches to the end of the log; then send what was counted and learned."""

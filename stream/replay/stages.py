@@ -33,7 +33,7 @@ class Stages:
         score_from_ms: applications before it are left out of the quality.
 
     Attributes:
-        jobs, members: the stages. prequential: scores whose truth is known.
+        store, jobs, members: as given, and the stages. prequential: scores whose truth is known.
 
     """
 
@@ -45,6 +45,7 @@ class Stages:
         space: FeatureSpace,
         score_from_ms: int,
     ) -> None:
+        self.store = store
         self._overlay = Overlay(store)
         self.jobs = JobStage(self._overlay, space.per_job.size, policy, model, MOST_HELD)
         self.model_version = self.jobs.model_version

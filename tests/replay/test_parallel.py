@@ -30,6 +30,7 @@ from stream.replay.parallel import SYNC_MS
 from stream.replay.reader import first_look
 from stream.replay.resumable import Options, replay_into
 from stream.replay.run_folder import COEFFICIENTS, FILES, LABELS, SCORES, RunMetrics
+from stream.replay.stages import Stages
 from stream.serving.lookup import from_run
 from stream.state.store import MemoryStore
 from tests import kit
@@ -254,7 +255,8 @@ def _lanes(events: Sequence[Any], count: int, cuts: Sequence[int]) -> dict[Any, 
     """Play events through lanes in this process; return the final labels."""
     model = kit.model()
     lanes = [
-        Lane(share, count, MemoryStore(), Policy(), model, model.space, 0) for share in range(count)
+        Lane(share, count, Stages(MemoryStore(), Policy(), model, model.space, 0))
+        for share in range(count)
     ]
     written: list[dict[str, Any]] = []
     largest = 0
