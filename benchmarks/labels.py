@@ -85,7 +85,7 @@ class LabelStage:
 
     def apply(self, event: Event) -> None:
         """Apply one event, then move the watermark; flush now and then."""
-        self.emit(self.machine.apply(event, NOWHERE, self.watermark_ms, scores))
+        self.emit(self.machine.apply(event, NOWHERE, self.watermark_ms, score=scores))
         mark_ms = event.event_time_ms - self.lateness_ms
         if mark_ms > self.watermark_ms:
             self.watermark_ms = mark_ms

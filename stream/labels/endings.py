@@ -14,6 +14,8 @@ from stream.labels.orphans import Orphans
 from stream.labels.transitions import Stimulus, after
 
 _ENDED = Ended()
+_PENDING, _MARKER = Kind.PENDING, DeadlineKind.MARKER
+_WINDOW_ENDED = Stimulus.WINDOW_ENDED
 
 
 class Endings:
@@ -69,8 +71,8 @@ class Endings:
         if not isinstance(facts, Facts):  # a WINDOW deadline is made with the facts, once
             raise TypeError(f"application {application_id} of job {job_id} has no facts to close")
         previous, previous_rule = KINDS[facts.kind], facts.rule
-        transition = after(previous, Stimulus.WINDOW_ENDED)
-        if previous is Kind.PENDING:
+        transition = after(previous, _WINDOW_ENDED)
+        if previous is _PENDING:
             book.remove_pending(job_id, facts.event_time_ms, application_id)
         for engagement_id in facts.engagements:
             book.forget_engagement(job_id, engagement_id)
@@ -83,16 +85,16 @@ class Endings:
         if transition.label is not None and transition.label is not previous:
             facts = msgspec.structs.replace(facts, kind=transition.label, rule=transition.rule)
         return Change(
-            job_id,
-            application_id,
-            facts,
-            previous,
-            previous_rule,
-            transition.final,
-            None,
-            watermark_ms,
-            transition.label is not None,
-            True,
+            job_id=job_id,
+            application_id=application_id,
+            facts=facts,
+            previous=previous,
+            previous_rule=previous_rule,
+            final=transition.final,
+            evidence_time_ms=None,
+            label_time_ms=watermark_ms,
+            label=transition.label is not None,
+            closed=True,
         )
 
     def _forget_engagements(self, deadline: Deadline) -> None:
@@ -114,4 +116,4 @@ class Endings:
         """
         self._book.put_application(job_id, application_id, marker)
         at_ms = max(marker.event_time_ms + 2 * self._window_ms, now_ms)
-        self._book.add_deadline(Deadline(at_ms, DeadlineKind.MARKER, job_id, application_id))
+        self._book.add_deadline(Deadline(at_ms, _MARKER, job_id, application_id))

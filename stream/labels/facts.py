@@ -19,7 +19,7 @@ MOST_LISTED = 32
 """Engagements that an application's facts list by id; further ones are found by their index."""
 
 
-class Facts(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="f"):
+class Facts(msgspec.Struct, frozen=True, gc=False, kw_only=True, array_like=True, tag="f"):
     """An application whose window is open.
 
     ``digest`` fingerprints the producer's content (a repeat has the same); ``kind`` is the label

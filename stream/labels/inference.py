@@ -6,16 +6,18 @@ whether they were read before it or are read after.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from stream.labels.changes import Change
 from stream.labels.facts import Deadline, DeadlineKind, FactBook, Facts
 from stream.labels.ladder import KINDS, Kind
-from stream.labels.settled import Stretch, added, since, with_stretch
+from stream.labels.settled import Settled, Stretch, added, since, with_stretch
 from stream.labels.transitions import RULES, after
 from stream.policy import LabelPolicy
+
+_PENDING, _POSITIVE = Kind.PENDING, Kind.POSITIVE
 
 
 class Inference:
@@ -33,23 +35,27 @@ class Inference:
         self._book = book
 
     def response(
-        self, job_id: str, time_ms: int, submitted_ms: int, watermark_ms: int | None
-    ) -> Iterator[Change]:
+        self, job_id: str, *, time_ms: int, submitted_ms: int, watermark_ms: int | None
+    ) -> Iterable[Change]:
         """Evidence at ``time_ms`` about an application settles the pending ones before it.
 
         They were submitted strictly earlier than it was, at ``submitted_ms``, and passed over.
+        The result is empty and false where nothing is left to settle.
         """
-        if self._policy.later_response:
-            first_ms = time_ms - self._window_ms
-            last_ms = min(submitted_ms - 1, time_ms - self._policy.min_age_ms)
-            stretch = Stretch(first_ms, last_ms, time_ms, "later_response")
-            yield from self._settle(job_id, stretch, watermark_ms)
+        if not self._policy.later_response:
+            return ()
+        first_ms = time_ms - self._window_ms
+        last_ms = min(submitted_ms - 1, time_ms - self._policy.min_age_ms)
+        return self._settle(
+            job_id, Stretch(first_ms, last_ms, time_ms, "later_response"), watermark_ms
+        )
 
-    def closing(self, job_id: str, time_ms: int, watermark_ms: int | None) -> Iterator[Change]:
+    def closing(self, job_id: str, time_ms: int, watermark_ms: int | None) -> Iterable[Change]:
         """The closing of a job settles the pending ones whose windows are open then."""
-        if self._policy.job_closed:
-            stretch = Stretch(time_ms - self._window_ms, time_ms, time_ms, "job_closed")
-            yield from self._settle(job_id, stretch, watermark_ms)
+        if not self._policy.job_closed:
+            return ()
+        stretch = Stretch(time_ms - self._window_ms, time_ms, time_ms, "job_closed")
+        return self._settle(job_id, stretch, watermark_ms)
 
     def forget(self, job_id: str, watermark_ms: int) -> None:
         """Forget what can settle nothing any more."""
@@ -58,13 +64,21 @@ class Inference:
         if settled:
             self._forget_after(job_id, settled[-1].last_ms)
 
-    def _settle(self, job_id: str, stretch: Stretch, watermark_ms: int | None) -> Iterator[Change]:
-        """Infer a negative for every pending application submitted in the stretch."""
-        book, stimulus = self._book, RULES[stretch.rule]
-        settled = book.settled(job_id)
+    def _settle(self, job_id: str, stretch: Stretch, watermark_ms: int | None) -> Iterable[Change]:
+        settled = self._book.settled(job_id)
         ranges = added(settled, stretch.first_ms, stretch.last_ms)
-        if not ranges:
-            return
+        return self._infer(job_id, stretch, settled, ranges, watermark_ms) if ranges else ()
+
+    def _infer(
+        self,
+        job_id: str,
+        stretch: Stretch,
+        settled: Settled,
+        ranges: list[tuple[int, int]],
+        watermark_ms: int | None,
+    ) -> Iterator[Change]:
+        """Infer a negative for every pending application submitted in the ranges."""
+        book, stimulus = self._book, RULES[stretch.rule]
         for first_ms, last_ms in ranges:
             for application_id in book.pending_between(job_id, first_ms, last_ms):
                 facts = book.application(job_id, application_id)
@@ -75,10 +89,10 @@ class Inference:
                     book,
                     job_id,
                     application_id,
-                    facts,
-                    msgspec.structs.replace(facts, kind=given.label, rule=given.rule),
-                    stretch.evidence_ms,
-                    watermark_ms,
+                    before=facts,
+                    after=msgspec.structs.replace(facts, kind=given.label, rule=given.rule),
+                    evidence_ms=stretch.evidence_ms,
+                    watermark_ms=watermark_ms,
                 )
         if past(watermark_ms, stretch.last_ms + self._window_ms):
             return  # nothing that it could settle will be entered
@@ -94,24 +108,25 @@ def climb(
     book: FactBook,
     job_id: str,
     application_id: str,
+    *,
     before: Facts,
-    facts: Facts,
+    after: Facts,
     evidence_ms: int,
     watermark_ms: int | None,
 ) -> Change:
     """Enter the facts of an application that a piece of evidence has changed."""
-    if before.kind == Kind.PENDING:
+    if before.kind == _PENDING:
         book.remove_pending(job_id, before.event_time_ms, application_id)
-    book.put_application(job_id, application_id, facts)
+    book.put_application(job_id, application_id, after)
     return Change(
-        job_id,
-        application_id,
-        facts,
-        KINDS[before.kind],
-        before.rule,
-        facts.kind == Kind.POSITIVE,
-        evidence_ms,
-        latest(evidence_ms, watermark_ms),
+        job_id=job_id,
+        application_id=application_id,
+        facts=after,
+        previous=KINDS[before.kind],
+        previous_rule=before.rule,
+        final=after.kind == _POSITIVE,
+        evidence_time_ms=evidence_ms,
+        label_time_ms=latest(evidence_ms, watermark_ms),
     )
 
 

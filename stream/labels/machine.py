@@ -3,13 +3,13 @@
 What it decides is the table of :mod:`stream.labels.transitions`. Scoring and learning are the
 stage's: the machine asks for the scores of an application once it knows that it is new and in time.
 
-All that the machine gives comes out of the iterators of :meth:`LabelMachine.apply` and
+All that the machine gives comes out of the results of :meth:`LabelMachine.apply` and
 :meth:`LabelMachine.close_due` (:data:`~stream.labels.changes.Step`), what it ignored too: so the
 counts are the caller's, and a caller that undoes something undoes them with it. Each event is
 applied in full, then the caller moves the watermark and closes what is due.
 
-An iterator must be taken to its end: until then the machine refuses the next event. It may be
-paused after any step, the state written, and gone on with; or begun again with the same event after
+What may be a lot is done as it is taken, and must be taken to its end: until then the machine
+refuses the next event. (The few steps of all other events are made at once.) It may be paused after any step, the state written, and gone on with; or begun again with the same event after
 a crash. For that, an event settles others before its own fact is written: begun again it goes on
 where it stopped. What the watermark ends is struck off the deadlines as it goes, so that closing
 goes on where it stopped too.
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
-from stream.errors import ConflictError, EventError, UnknownActionError
+from stream.errors import ConflictError, UnknownActionError
 from stream.events.structs import Application, Engagement, Event, JobEvent, Source
 from stream.labels.changes import (
     Change,
@@ -50,12 +50,18 @@ from stream.labels.inference import Inference, climb, latest, past
 from stream.labels.ladder import Kind
 from stream.labels.orphans import Orphans, mismatch
 from stream.labels.settled import found
-from stream.labels.transitions import EVIDENCE, RULES, State, Stimulus, Transition, after, stimuli
+from stream.labels.transitions import EVIDENCE, RULES, State, Stimulus, after, stimuli
 from stream.policy import LabelPolicy
 
 CLOSED = "closed"  # the one job action that is known
 
-_REPEAT = Ignored("repeats")
+_REPEAT = (Ignored("repeats"),)
+
+# Looking a member of an enumeration up takes 0.1 µs, and every event would do so several times.
+_UNKNOWN, _CLOSED = State.UNKNOWN, State.CLOSED
+_READ, _READ_LATE, _OUTSIDE = Stimulus.READ, Stimulus.READ_LATE, Stimulus.OUTSIDE
+_PENDING, _WINDOW = Kind.PENDING, DeadlineKind.WINDOW
+_ENTERED = after(_UNKNOWN, _READ)
 
 
 def unscored(_: Application) -> Scores:
@@ -86,9 +92,10 @@ class LabelMachine:
         event: Event,
         source: Source,
         watermark_ms: int | None,
+        *,
         score: Callable[[Application], Scores] = unscored,
         partition: int = 0,
-    ) -> Iterator[Step]:
+    ) -> Iterable[Step]:
         """Apply an event; give what comes of it, others' labels before its own.
 
         Args:
@@ -98,26 +105,25 @@ class LabelMachine:
             score: called with an application that is new and in time, before anything else.
             partition: where the application's labels go back to.
 
-        Raises, instead of giving a first step, and leaving the state as it was:
-            EventError: the event becomes a dead letter.
-
         Raises:
+            EventError: the event becomes a dead letter; the state is as it was.
             RuntimeError: an earlier iterator was not taken to its end.
 
         """
+        self._check_whole()
         match event:
             case Application():
-                steps = self._application(event, score, partition, watermark_ms)
+                return self._application(event, score, partition, watermark_ms)
             case Engagement():
-                steps = self._engagement(event, source, watermark_ms)
+                return self._engagement(event, source, watermark_ms)
             case JobEvent():
-                steps = self._job_event(event, watermark_ms)
+                return self._job_event(event, watermark_ms)
             case _:
-                return iter(())
-        return self._whole(steps)
+                return ()
 
     def close_due(self, watermark_ms: int | None) -> Iterable[Step]:
         """End all that the watermark is strictly past, in order of time; a step for each."""
+        self._check_whole()
         if watermark_ms is None or not (due := self._book.due(watermark_ms)):
             return ()
         return self._whole(self._endings.end(due, watermark_ms))
@@ -126,20 +132,20 @@ class LabelMachine:
         """Forget an event that was not applied to its end: its changes of the state are undone."""
         self._under_way = False
 
-    def _whole(self, steps: Iterator[Step]) -> Iterator[Step]:
-        """Give all steps of an event; the next one has to wait for them, taken or not."""
+    def _check_whole(self) -> None:
         if self._under_way:
             raise RuntimeError("what the label machine gave last was not taken to its end")
+
+    def _whole(self, steps: Iterator[Step]) -> Iterator[Step]:
+        """Give steps that are made as they are taken; the next event waits for the last of them."""
         self._under_way = True
         return self._given(steps)
 
     def _given(self, steps: Iterator[Step]) -> Iterator[Step]:
-        try:
-            yield from steps
-        except EventError:
-            self._under_way = False
-            raise
+        yield from steps
         self._under_way = False
+
+    # -- applications ------------------------------------------------------------------------
 
     def _application(
         self,
@@ -147,38 +153,31 @@ class LabelMachine:
         score: Callable[[Application], Scores],
         partition: int,
         watermark_ms: int | None,
-    ) -> Iterator[Step]:
+    ) -> Iterable[Step]:
         record = self._book.application(app.job_id, app.application_id)
         digest = application_digest(app)
+        state = _state(record)
         if isinstance(record, Facts):
             _check_repeat("application", app.application_id, app.job_id, record.digest, digest)
-        state = _state(record)
         late = past(watermark_ms, app.event_time_ms + self._window_ms)
-        transition = after(state, Stimulus.READ_LATE if late else Stimulus.READ)
+        transition = after(state, _READ_LATE if late else _READ)
+        if state != _UNKNOWN:
+            return (Ignored(transition.ignored),)
         if transition.ignored:
-            yield Ignored(transition.ignored)
-        if state != State.UNKNOWN:
-            return
-        if transition.state is State.CLOSED:
-            yield from self._miss(app, watermark_ms)
-            return
-        scores = score(app)
-        yield Entered(app, scores)
-        orphans = [] if record is None else (yield from self._orphans.claim(app))
-        yield from self._enter(app, digest, scores, partition, orphans, watermark_ms)
+            return self._whole(self._miss(app, transition.ignored, watermark_ms))
+        entered = Entered(app, score(app))
+        if record is not None:
+            return self._whole(self._adopt(entered, digest, partition, watermark_ms))
+        return (entered, *self._enter(entered, digest, partition, [], [], watermark_ms))
 
-    def _enter(
-        self,
-        app: Application,
-        digest: bytes,
-        scores: Scores,
-        partition: int,
-        orphans: list[Orphan],
-        watermark_ms: int | None,
+    def _adopt(
+        self, entered: Entered, digest: bytes, partition: int, watermark_ms: int | None
     ) -> Iterator[Step]:
-        """Enter an application and the engagements that waited for it; give its first label."""
-        book, job_id, application_id = self._book, app.job_id, app.application_id
+        """Enter an application and the engagements that waited for it."""
+        yield entered
+        app = entered.application
         submitted_ms = app.event_time_ms
+        orphans = yield from self._orphans.claim(app)
         known: list[tuple[int, Stimulus]] = []
         for orphan in orphans:
             # It may have been stored under a policy that still knew its action.
@@ -187,59 +186,78 @@ class LabelMachine:
             known.append((orphan.event_time_ms, stimulus))
             if stimulus in EVIDENCE:
                 yield from self._inference.response(
-                    job_id, orphan.event_time_ms, submitted_ms, watermark_ms
+                    app.job_id,
+                    time_ms=orphan.event_time_ms,
+                    submitted_ms=submitted_ms,
+                    watermark_ms=watermark_ms,
                 )
+        yield from self._enter(entered, digest, partition, orphans, known, watermark_ms)
+
+    def _enter(
+        self,
+        entered: Entered,
+        digest: bytes,
+        partition: int,
+        orphans: list[Orphan],
+        known: list[tuple[int, Stimulus]],
+        watermark_ms: int | None,
+    ) -> list[Step]:
+        """Write an application's facts; give the label of all that is known of it."""
+        book, app, scores = self._book, entered.application, entered.scores
+        job_id, application_id, submitted_ms = app.job_id, app.application_id, app.event_time_ms
+        steps: list[Step] = []
         stretch = found(book.settled(job_id), submitted_ms)
         if stretch is not None:
             known.append((stretch.evidence_ms, RULES[stretch.rule]))
-        given, decided_ms = Transition(State.PENDING), 0
-        for time_ms, stimulus in sorted(known):
+        given, decided_ms = _ENTERED, 0
+        for time_ms, stimulus in sorted(known) if known else ():
             transition = after(given.state, stimulus)
             if transition.ignored:
-                yield Ignored(transition.ignored)
+                steps.append(Ignored(transition.ignored))
             if transition.label is not None:
                 given, decided_ms = transition, time_ms
-        self._orphans.adopt(app, orphans)
+        if orphans:
+            self._orphans.adopt(app, orphans)
         engagements = [orphan.engagement_id for orphan in orphans]
         for engagement_id in engagements[MOST_LISTED:]:
             book.index_engagement(job_id, application_id, engagement_id)
         facts = Facts(
-            app.member_id,
-            submitted_ms,
-            digest,
-            partition,
-            app.features.per_member,
-            app.features.per_job,
-            scores.global_,
-            scores.member,
-            scores.job,
-            app.channel,
-            app.terms,
-            given.label or Kind.PENDING,
-            given.rule,
-            tuple(engagements[:MOST_LISTED]),
-            len(engagements) > MOST_LISTED,
+            member_id=app.member_id,
+            event_time_ms=submitted_ms,
+            digest=digest,
+            partition=partition,
+            per_member=app.features.per_member,
+            per_job=app.features.per_job,
+            global_score=scores.global_,
+            member_score=scores.member,
+            job_score=scores.job,
+            channel=app.channel,
+            terms=app.terms,
+            kind=given.label or _PENDING,
+            rule=given.rule,
+            engagements=tuple(engagements[:MOST_LISTED]),
+            more=len(engagements) > MOST_LISTED,
         )
         book.put_application(job_id, application_id, facts)
-        book.add_deadline(
-            Deadline(submitted_ms + self._window_ms, DeadlineKind.WINDOW, job_id, application_id)
-        )
+        book.add_deadline(Deadline(submitted_ms + self._window_ms, _WINDOW, job_id, application_id))
         if given.label is None:
             book.add_pending(job_id, submitted_ms, application_id)
-            return
-        yield Change(
-            job_id,
-            application_id,
-            facts,
-            Kind.PENDING,
-            None,
-            given.final,
-            decided_ms,
-            latest(decided_ms, watermark_ms),
+            return steps
+        change = Change(
+            job_id=job_id,
+            application_id=application_id,
+            facts=facts,
+            previous=_PENDING,
+            previous_rule=None,
+            final=given.final,
+            evidence_time_ms=decided_ms,
+            label_time_ms=latest(decided_ms, watermark_ms),
         )
+        return [*steps, change]
 
-    def _miss(self, app: Application, watermark_ms: int | None) -> Iterator[Step]:
+    def _miss(self, app: Application, ignored: str, watermark_ms: int | None) -> Iterator[Step]:
         """Mark an application that came too late; engagements that waited for it did, too."""
+        yield Ignored(ignored)
         orphans = yield from self._orphans.claim(app)
         for _ in orphans:
             yield Ignored(after(State.CLOSED, Stimulus.NOTED).ignored)
@@ -253,35 +271,62 @@ class LabelMachine:
 
     def _engagement(
         self, event: Engagement, source: Source, watermark_ms: int | None
-    ) -> Iterator[Step]:
+    ) -> Iterable[Step]:
         stimulus = self._stimuli.get(event.action)
         if stimulus is None:
             raise UnknownActionError(
                 f"action {event.action[:64]!r} is in none of the policy's lists"
             )
-        book, job_id, application_id = self._book, event.job_id, event.application_id
+        book, job_id = self._book, event.job_id
         digest = event_digest(event)
         known = book.engagement(job_id, event.engagement_id)
         if known is not None:
             _check_repeat("engagement", event.engagement_id, job_id, known.digest, digest)
-            yield _REPEAT
-            return
-        facts = book.application(job_id, application_id)
+            return _REPEAT
+        facts = book.application(job_id, event.application_id)
         if facts is None or isinstance(facts, Waiting):
             self._orphans.wait(event, digest, source, facts, watermark_ms)
         elif facts.member_id != event.member_id:
             raise mismatch(job_id, event, facts.member_id)
-        elif isinstance(facts, Facts):
-            stimulus = self._within(stimulus, event.event_time_ms, facts.event_time_ms)
-        transition = after(_state(facts), stimulus)
-        if transition.ignored:
-            yield Ignored(transition.ignored)
         if not isinstance(facts, Facts):
-            return
+            return (Ignored(after(_state(facts), stimulus).ignored),)
+        stimulus = self._within(stimulus, event.event_time_ms, facts.event_time_ms)
         if stimulus in EVIDENCE:
-            yield from self._inference.response(
-                job_id, event.event_time_ms, facts.event_time_ms, watermark_ms
+            settled = self._inference.response(
+                job_id,
+                time_ms=event.event_time_ms,
+                submitted_ms=facts.event_time_ms,
+                watermark_ms=watermark_ms,
             )
+            if settled:
+                return self._whole(
+                    self._act_after(settled, event, digest, facts, stimulus, watermark_ms)
+                )
+        return self._act(event, digest, facts, stimulus, watermark_ms)
+
+    def _act_after(
+        self,
+        settled: Iterable[Change],
+        event: Engagement,
+        digest: bytes,
+        facts: Facts,
+        stimulus: Stimulus,
+        watermark_ms: int | None,
+    ) -> Iterator[Step]:
+        yield from settled
+        yield from self._act(event, digest, facts, stimulus, watermark_ms)
+
+    def _act(
+        self,
+        event: Engagement,
+        digest: bytes,
+        facts: Facts,
+        stimulus: Stimulus,
+        watermark_ms: int | None,
+    ) -> tuple[Step, ...]:
+        """Write an engagement's own fact; give what it is to its application."""
+        book, job_id, application_id = self._book, event.job_id, event.application_id
+        transition = after(facts.kind, stimulus)
         book.put_engagement(job_id, event.engagement_id, Applied(digest))
         listed = facts.engagements
         more = len(listed) >= MOST_LISTED
@@ -292,7 +337,7 @@ class LabelMachine:
         if transition.label is None:
             noted = msgspec.structs.replace(facts, engagements=listed, more=more)
             book.put_application(job_id, application_id, noted)
-            return
+            return (Ignored(transition.ignored),) if transition.ignored else ()
         climbed = msgspec.structs.replace(
             facts,
             kind=transition.label,
@@ -300,36 +345,49 @@ class LabelMachine:
             engagements=listed,
             more=more,
         )
-        yield climb(book, job_id, application_id, facts, climbed, event.event_time_ms, watermark_ms)
+        change = climb(
+            book,
+            job_id,
+            application_id,
+            before=facts,
+            after=climbed,
+            evidence_ms=event.event_time_ms,
+            watermark_ms=watermark_ms,
+        )
+        return (change,)
 
-    def _job_event(self, event: JobEvent, watermark_ms: int | None) -> Iterator[Step]:
+    def _job_event(self, event: JobEvent, watermark_ms: int | None) -> Iterable[Step]:
         if event.action != CLOSED:
             raise UnknownActionError(f"job action {event.action[:64]!r} is not known (closed is)")
-        book, job_id, time_ms = self._book, event.job_id, event.event_time_ms
         digest = event_digest(event)
-        known = book.job_event(job_id, event.job_event_id)
+        known = self._book.job_event(event.job_id, event.job_event_id)
         if known is not None:
-            _check_repeat("job event", event.job_event_id, job_id, known.digest, digest)
-            yield _REPEAT
-            return
-        ends_ms = time_ms + self._window_ms
-        if past(watermark_ms, ends_ms):
-            yield Ignored("late_job_events")
-            return
+            _check_repeat("job event", event.job_event_id, event.job_id, known.digest, digest)
+            return _REPEAT
+        if past(watermark_ms, event.event_time_ms + self._window_ms):
+            return (Ignored("late_job_events"),)
+        return self._whole(self._end_job(event, digest, watermark_ms))
+
+    def _end_job(self, event: JobEvent, digest: bytes, watermark_ms: int | None) -> Iterator[Step]:
+        """Apply the closing of a job: what it settles, then its own fact."""
+        job_id, time_ms, event_id = event.job_id, event.event_time_ms, event.job_event_id
         yield from self._inference.closing(job_id, time_ms, watermark_ms)
-        book.put_job_event(job_id, event.job_event_id, JobEventFact(time_ms, digest))
-        book.add_deadline(Deadline(ends_ms, DeadlineKind.CLOSING, job_id, event.job_event_id))
+        self._book.put_job_event(job_id, event_id, JobEventFact(time_ms, digest))
+        ends_ms = time_ms + self._window_ms
+        self._book.add_deadline(Deadline(ends_ms, DeadlineKind.CLOSING, job_id, event_id))
 
     def _within(self, stimulus: Stimulus, time_ms: int, submitted_ms: int) -> Stimulus:
         """What an engagement is to its application, by their times."""
         inside = submitted_ms <= time_ms <= submitted_ms + self._window_ms
-        return stimulus if inside else Stimulus.OUTSIDE
+        return stimulus if inside else _OUTSIDE
 
 
 def _state(record: ApplicationRecord | None) -> int:
+    if record is None:
+        return _UNKNOWN
     if isinstance(record, Facts):
         return record.kind
-    return State.CLOSED if isinstance(record, Marker) else State.UNKNOWN
+    return _CLOSED if isinstance(record, Marker) else _UNKNOWN
 
 
 def _check_repeat(what: str, name: str, job_id: str, known: bytes, digest: bytes) -> None:

@@ -258,8 +258,8 @@ class Trainer:
         """Keep the rows of applications, and their labels once their windows have closed."""
         for step in steps:
             match step:
-                case Change(job_id, application_id) if step.closed:
-                    self._rows.append(self._open.pop((job_id, application_id)))
+                case Change() if step.closed:
+                    self._rows.append(self._open.pop((step.job_id, step.application_id)))
                     self._targets.append(step.kind.label)
                     end_ms = step.facts.event_time_ms + self._policy.labels.window_ms
                     self._windows.append(end_ms)

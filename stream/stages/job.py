@@ -85,12 +85,17 @@ class JobStage:
             EventError: the event becomes a dead letter.
 
         """
-        if isinstance(event, ScoredApplication):
-            score = partial(self._scores, event.member_score)
-            return self._learn(
-                self._machine.apply(event.application, source, watermark_ms, score, event.partition)
+        if not isinstance(event, ScoredApplication):
+            return self._learn(self._machine.apply(event, source, watermark_ms))
+        return self._learn(
+            self._machine.apply(
+                event.application,
+                source,
+                watermark_ms,
+                score=partial(self._scores, event.member_score),
+                partition=event.partition,
             )
-        return self._learn(self._machine.apply(event, source, watermark_ms))
+        )
 
     def close_due(self, watermark_ms: int | None) -> Steps:
         """End what the watermark is past, windows above all; one step for each thing that ends."""

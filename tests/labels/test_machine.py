@@ -285,7 +285,7 @@ def test_what_was_undone_may_be_begun_again() -> None:
         bench.apply(event)
     bench.overlay.flush()
     answer = engagement("e", "b", 10_200)
-    next(bench.machine.apply(answer, kit.source(), None))
+    next(iter(bench.machine.apply(answer, kit.source(), None)))
     bench.overlay.discard()
     bench.machine.begin_again()
     changes = bench.apply(answer)

@@ -16,6 +16,8 @@ from stream.logs.files import LogLine
 from stream.model.linear import ARRAYS, MANIFEST, load_model, save_model
 from stream.model.training import Trainer, fit_logistic
 from stream.policy import DAY_MS, Policy
+from stream.replay.run_folder import RunFolder
+from stream.replay.single import replay
 from tests import kit, oracle
 from tests.kit import TestEvent, application, engagement
 
@@ -135,6 +137,37 @@ def test_training_uses_only_whole_windows(tmp_path: Path) -> None:
     assert manifest.positives == sum(verdict[0] for verdict in truth if verdict)
     assert (manifest.trained_from_ms, manifest.trained_until_ms) == (0, until)
     assert manifest.features["per_member"] == ["per_member[0]", "per_member[1]"]
+
+
+def test_training_takes_the_labels_that_a_replay_gives(tmp_path: Path) -> None:
+    """Of one log, with strays and repeats, both count the same rows, positives and dead letters."""
+    events = _market(60)
+    events += [
+        events[3],
+        engagement("stranger", "a020", 21 * DAY_MS, member="nobody"),
+        engagement("orphan", "a999", 30 * DAY_MS),
+        engagement("odd", "a030", 31 * DAY_MS, "dance"),
+        application("a040", 40 * DAY_MS + 1),
+    ]
+    events.sort(key=lambda event: event.event_time_ms)
+    model = kit.model()
+    with RunFolder(tmp_path / "run") as folder:
+        lines = _lines(events)
+        metrics = replay(lines, folder, Policy(), model, model.space, close=True)
+    trainer = Trainer(Policy(), None, None)
+    trainer.read(_lines(events), lambda _: None)
+    manifest = trainer.fit(tmp_path / "model")
+    assert trainer.refused == metrics.dead_letters
+    assert set(trainer.refused) == {"mismatch", "unmatched", "unknown_action", "conflict"}
+    written = (tmp_path / "run" / "labels.jsonl").read_bytes()
+    labels = [msgspec.json.decode(line) for line in written.splitlines()]
+    until_ms = max(event.event_time_ms for event in events)
+    final = [
+        row["label"]
+        for row in labels
+        if row["final"] and row["application_time_ms"] + 14 * DAY_MS <= until_ms
+    ]
+    assert (manifest.applications, manifest.positives) == (len(final), sum(final))
 
 
 def test_training_learns_names_from_objects(tmp_path: Path) -> None:
