@@ -28,6 +28,7 @@ from stream.errors import BrokerError, InterruptedSessionError, StateError
 from stream.kafka.cluster import client_settings
 from stream.partitions.progress import LAST_OF_UNIT
 from stream.state import keys
+from stream.state.codec import Codec
 from stream.state.store import Store, Writes
 from stream.worker.crashpoints import crash_point
 
@@ -78,6 +79,9 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
         return Mark(self.topic, self.topic_id, offset, now_ms, own)
 
 
+MARKS = Codec[Mark](Mark, unversioned=msgspec.msgpack.Decoder(Mark))
+
+
 def changelog_of(application_id: str, stage: str) -> str:
     """Name the changelog of a stage, as Faust names those of its tables."""
     return f"{application_id}-{stage}-changelog"
@@ -85,7 +89,7 @@ def changelog_of(application_id: str, stage: str) -> str:
 
 def save_mark(mark: Mark) -> bytes:
     """Mark → its value under :data:`MARK`."""
-    return msgspec.msgpack.encode(mark)
+    return MARKS.encode(mark)
 
 
 def load_mark(store: Store) -> Mark | None:
@@ -100,10 +104,7 @@ def load_mark(store: Store) -> Mark | None:
         if next(store.scan(b"\x00", b"\xff"), None) is not None:
             raise StateError("the store does not say which changelog it follows: remove its folder")
         return None
-    try:
-        return _MARK_DECODER.decode(value)
-    except msgspec.DecodeError as error:
-        raise StateError(f"the store's changelog mark is damaged: {error}") from None
+    return MARKS.decode(value)
 
 
 def consumer_settings(broker: str) -> dict[str, Any]:
@@ -404,8 +405,3 @@ def apply(store: Store, writes: Writes, mark: Mark, *, logged: bool = True) -> M
     """Write records of a changelog into a store, in one batch with how far it is now."""
     store.write({**writes, MARK: save_mark(mark)}, logged=logged)
     return mark
-
-
-# Made at import: msgspec describes a type at its first use, in Python, and a second thread that
-# meets the description half made ends the process. Sessions open in threads, all at once.
-_MARK_DECODER = msgspec.msgpack.Decoder(Mark)
