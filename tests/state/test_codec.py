@@ -24,7 +24,7 @@ from stream.labels.facts import (
     Waiting,
 )
 from stream.labels.settled import Stretch
-from stream.partitions.channels import Channels
+from stream.partitions.clock import Channels
 from stream.partitions.progress import IDENTITY, PROGRESS, Identity, Progress
 from stream.policy import EffectSettings
 from stream.quality.gate import Gate
@@ -152,7 +152,6 @@ VALUES: dict[str, tuple[Any, Callable[[Any], bytes], Callable[[bytes], Any]]] = 
         Progress(
             positions={"labels": 7, "applications": 9},
             channels=Channels([1700000000000, None], [False, True], 1700000000000),
-            largest_ms=1700000000001,
         ),
         PROGRESS.encode,
         PROGRESS.decode,
