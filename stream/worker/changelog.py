@@ -11,21 +11,12 @@ half of that and not at the end may have missed some, and is begun anew.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import msgspec
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    TopicPartition,
-)
 
-from stream.errors import BrokerError, InterruptedSessionError, StateError
-from stream.kafka.cluster import client_settings
+from stream.errors import StateError
+from stream.kafka.reader import Reader
 from stream.partitions.progress import LAST_OF_UNIT
 from stream.state import keys
 from stream.state.codec import Codec
@@ -54,10 +45,6 @@ has come to its end (:mod:`stream.bootstrap.load`)."""
 STAGES = ("member", "job")
 """Each has a changelog of its own."""
 
-_ANSWER_S = 10.0
-_SILENCE_S = 30.0  # without a record or an end, before that is an error
-_POLL_S = 0.05
-_RECORDS = 2_000  # asked for at once
 _CHUNK_BYTES = 4 << 20  # written at once
 
 
@@ -107,20 +94,6 @@ def load_mark(store: Store) -> Mark | None:
     return MARKS.decode(value)
 
 
-def consumer_settings(broker: str) -> dict[str, Any]:
-    """Settings of a consumer that reads changelogs."""
-    return client_settings(broker) | {
-        "group.id": "hearback-changelog",  # required, and not used
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        "isolation.level": "read_committed",
-        "enable.partition.eof": True,
-        "auto.offset.reset": "error",
-        "queued.max.messages.kbytes": 32 << 10,
-        "fetch.queue.backoff.ms": 10,
-    }
-
-
 class Changelog:
     """One partition of a changelog, to be read.
 
@@ -139,7 +112,7 @@ class Changelog:
         self.topic_id = topic_id
         self.partition = partition
         self._whole_units = whole_units
-        self._settings = consumer_settings(broker)
+        self._broker = broker
 
     def fresh(self, now_ms: int) -> Mark:
         """Return the mark of an empty store."""
@@ -169,12 +142,12 @@ class Changelog:
     def bring_up(
         self,
         store: Store,
+        *,
         renew: Callable[[], Store],
         go_on: Callable[[], bool],
         now_ms: Callable[[], int],
         end: int | None = None,
         on_remaining: Callable[[int], None] = lambda _: None,
-        *,
         swept: bool = False,
     ) -> tuple[Store, Mark, int]:
         """Apply what the store lacks, up to the changelog's end.
@@ -202,10 +175,8 @@ class Changelog:
             StateError: the store does not belong to this changelog.
 
         """
-        consumer = Consumer(self._settings)
-        at = TopicPartition(self.topic, self.partition)
-        try:
-            start, told = self._span(consumer)
+        with Reader(self._broker) as reader:
+            start, told = reader.span(self.topic, self.partition)
             # A transaction's end; the embedded broker writes none.
             of_no_matter = 0 if self._whole_units else 1
             if end is None:
@@ -221,39 +192,25 @@ class Changelog:
             if more <= of_no_matter and not doubtful:
                 return store, apply(store, {}, mark.at(end, now_ms())), 0
             store, mark = self._renewed(store, mark, start, end, renew, now_ms())
-            if doubtful and not self._shows(consumer, mark.offset - 1, go_on):
+            if doubtful and not self._shows(reader, mark.offset - 1, end, go_on):
                 store, mark = renew(), self.fresh(now_ms())
-            at.offset = mark.offset or OFFSET_BEGINNING
-            consumer.assign([at])
             on_remaining(end - mark.offset)
             try:
-                mark, count = self._read(
-                    *(consumer, store, mark, end, go_on, now_ms),
-                    lambda at: on_remaining(max(end - at, 0)),
-                )
+                mark, count = self._read(reader, store, mark, end, go_on, now_ms, on_remaining)
             finally:
                 store.flush()  # or a log that goes on later would have a gap before it
-        except KafkaException as error:
-            raise self._unreadable(error) from None
-        else:
             return store, mark, count
-        finally:
-            consumer.close()
 
     def begin(
-        self,
-        consumer: Consumer,
-        store: Store,
-        renew: Callable[[], Store],
-        now_ms: Callable[[], int],
+        self, reader: Reader, store: Store, renew: Callable[[], Store], now_ms: Callable[[], int]
     ) -> tuple[Store, Mark]:
         """Return a store, this one or a new one, that may be brought up, and how far it is.
 
         Raises:
-            StateError: it does not belong to this changelog. KafkaException: no answer.
+            StateError: it does not belong to this changelog. BrokerError: no answer.
 
         """
-        start, end = self._span(consumer)
+        start, end = reader.span(self.topic, self.partition)
         mark = load_mark(store) or self.fresh(now_ms())
         self.check(mark, start, end)
         return self._renewed(store, mark, start, end, renew, now_ms())
@@ -270,26 +227,13 @@ class Changelog:
             BrokerError: no answer.
 
         """
-        consumer = Consumer(self._settings)
-        try:
-            _, end = self._span(consumer)
-            consumer.assign([TopicPartition(self.topic, self.partition, OFFSET_BEGINNING)])
-            heard = time.monotonic()
-            while time.monotonic() - heard < _SILENCE_S:
-                for message in consumer.consume(_RECORDS, _POLL_S):
-                    heard = time.monotonic()
-                    error = message.error()
-                    offset = message.offset() or 0
-                    if offset >= end or (error and error.code() == KafkaError._PARTITION_EOF):
+        with Reader(self._broker) as reader:
+            _, end = reader.span(self.topic, self.partition)
+            for chunk in reader.to_end(self.topic, self.partition):
+                for record in chunk.records:
+                    if record[0] >= end:
                         return
-                    if error is not None:
-                        raise KafkaException(error)
-                    yield offset, message.key() or b"", message.value()
-            raise BrokerError(f"{self.topic}-{self.partition}: its broker sends nothing")
-        except KafkaException as error:
-            raise self._unreadable(error) from None
-        finally:
-            consumer.close()
+                    yield record
 
     def span(self) -> tuple[int, int]:
         """Return where it starts and ends.
@@ -298,13 +242,8 @@ class Changelog:
             BrokerError: no answer.
 
         """
-        consumer = Consumer(self._settings)
-        try:
-            return self._span(consumer)
-        except KafkaException as error:
-            raise self._unreadable(error) from None
-        finally:
-            consumer.close()
+        with Reader(self._broker) as reader:
+            return reader.span(self.topic, self.partition)
 
     def _renewed(
         self,
@@ -321,64 +260,29 @@ class Changelog:
             self.check(mark, start, end)
         return store, mark
 
-    def _span(self, consumer: Consumer) -> tuple[int, int]:
-        at = TopicPartition(self.topic, self.partition)
-        start, end = consumer.get_watermark_offsets(at, timeout=_ANSWER_S)
-        return int(start), int(end)
-
-    def _unreadable(self, error: KafkaException) -> BrokerError:
-        return BrokerError(f"{self.topic}-{self.partition} cannot be read: {error.args[0].str()}")
-
-    def _shows(self, consumer: Consumer, offset: int, go_on: Callable[[], bool]) -> bool:
-        """Whether a record is there, committed; one that was compacted away is not.
-
-        There has to be a committed one after it.
-        """
-        consumer.assign([TopicPartition(self.topic, self.partition, offset)])
-        asked = time.monotonic()
-        while time.monotonic() - asked < _SILENCE_S:
-            if not go_on():
-                raise InterruptedSessionError("a rebalance has begun")
-            for message in consumer.consume(1, _POLL_S):
-                error = message.error()
-                if error is None:
-                    return message.offset() == offset
-                if error.code() != KafkaError._PARTITION_EOF:
-                    raise KafkaException(error)
-        raise BrokerError(f"{self.topic}-{self.partition}: its broker sends nothing")
+    def _shows(self, reader: Reader, offset: int, end: int, go_on: Callable[[], bool]) -> bool:
+        """Whether a record is there, committed; one that was compacted away is not."""
+        chunks = reader.to_end(self.topic, self.partition, offset, least=end, go_on=go_on)
+        return next((chunk.records[0][0] == offset for chunk in chunks if chunk.records), False)
 
     def _read(
         self,
-        consumer: Consumer,
+        reader: Reader,
         store: Store,
         mark: Mark,
         least: int,
         go_on: Callable[[], bool],
         now_ms: Callable[[], int],
-        on_offset: Callable[[int], None],
+        on_remaining: Callable[[int], None],
     ) -> tuple[Mark, int]:
         # All without a log: it is in the changelog, and a crash costs reading it again.
         writes: dict[bytes, bytes | None] = {}
         unit: dict[bytes, bytes | None] = {} if self._whole_units else writes
         offset, count, size = mark.offset, 0, 0
-        heard = time.monotonic()
-        while True:
-            found = consumer.consume(_RECORDS, _POLL_S)
-            if found:
-                heard = time.monotonic()
-            elif time.monotonic() - heard > _SILENCE_S:
-                raise BrokerError(f"{self.topic}-{self.partition}: its broker sends nothing")
-            for message in found:
-                error = message.error()
-                if error is not None:
-                    if error.code() != KafkaError._PARTITION_EOF:
-                        raise KafkaException(error)
-                    # The end is past the markers after the last record.
-                    end = message.offset() or 0
-                    if end < least:
-                        continue  # there is more, which the broker does not show yet
-                    return apply(store, writes, mark.at(end, now_ms()), logged=False), count
-                key, value = message.key() or b"", message.value()
+        for chunk in reader.to_end(
+            self.topic, self.partition, mark.offset, least=least, go_on=go_on
+        ):
+            for _, key, value in chunk.records:
                 if key == MARK and self._whole_units:
                     unit.clear()  # of a session that did not come to the end of a unit
                     continue
@@ -386,19 +290,18 @@ class Changelog:
                 count += 1
                 if value is not None:
                     size += len(value)
-                offset = message.offset() or 0
                 if self._whole_units and key in LAST_OF_UNIT:
                     writes |= unit
                     unit.clear()
-            on_offset(offset)
-            if size >= _CHUNK_BYTES and not self._whole_units:
+            offset = chunk.next
+            on_remaining(max(least - offset, 0))
+            if size >= _CHUNK_BYTES and not self._whole_units and not chunk.at_end:
                 # Not at the end: as old as before.
-                mark = apply(store, writes, mark.at(offset + 1, mark.applied_ms), logged=False)
+                mark = apply(store, writes, mark.at(offset, mark.applied_ms), logged=False)
                 writes.clear()
                 size = 0
                 crash_point("recovering")
-            if not go_on():
-                raise InterruptedSessionError("a rebalance has begun")
+        return apply(store, writes, mark.at(offset, now_ms()), logged=False), count
 
 
 def apply(store: Store, writes: Writes, mark: Mark, *, logged: bool = True) -> Mark:

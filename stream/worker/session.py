@@ -159,11 +159,11 @@ class Session:
         store = self._data.store(self.place)
         self._store, self._mark, records = self._changelog.bring_up(
             store,
-            lambda: self._data.renew(self.place),
-            self._go_on,
-            self._now_ms,
-            end,
-            self._on_remaining,
+            renew=lambda: self._data.renew(self.place),
+            go_on=self._go_on,
+            now_ms=self._now_ms,
+            end=end,
+            on_remaining=self._on_remaining,
             swept=swept,
         )
         self._on_remaining(0)

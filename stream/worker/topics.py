@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from typing import NamedTuple, TypeVar
 
 import msgspec
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 
 # Public, but not named in an __all__.
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
@@ -24,6 +24,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from stream.errors import BrokerError, ConfigError
 from stream.events.records import COEFFICIENTS, CONSUMED, DEAD_LETTERS, PLAIN, TOPICS, TopicNames
 from stream.kafka.cluster import Cluster, client_settings, ids_of_topics, look_at_cluster
+from stream.kafka.reader import Reader
 from stream.partitions.commands import control_of
 from stream.worker.changelog import DELETE_RETENTION_MS, MAX_VALUE_BYTES, STAGES, changelog_of
 
@@ -281,18 +282,9 @@ def has_records(broker: str, topic: str, partitions: int) -> bool:
         BrokerError: it cannot be read.
 
     """
-    consumer = Consumer(client_settings(broker) | {"group.id": "hearback-topics"})
-    try:
-        for number in range(partitions):
-            at = TopicPartition(topic, number)
-            low, high = consumer.get_watermark_offsets(at, timeout=_ANSWER_S)
-            if high > low:
-                return True
-    except KafkaException as error:
-        raise BrokerError(f"{topic} cannot be read: {error.args[0].str()}") from None
-    finally:
-        consumer.close()
-    return False
+    with Reader(broker) as reader:
+        spans = (reader.span(topic, number) for number in range(partitions))
+        return any(end > start for start, end in spans)
 
 
 def _make_on_first_use(broker: str, cluster: Cluster, wanted: Sequence[TopicPlan]) -> Cluster:

@@ -35,7 +35,12 @@ class Opened:
             assert owner.sweep([], lambda: True)
         end = owner.send([], END, lambda: True)
         self.store, mark, _ = self.changelog.bring_up(
-            self.store, self.renew, lambda: True, lambda: self.now_ms, end, swept=True
+            self.store,
+            renew=self.renew,
+            go_on=lambda: True,
+            now_ms=lambda: self.now_ms,
+            end=end,
+            swept=True,
         )
         return owner, mark
 
@@ -133,7 +138,14 @@ def test_recovery_waits_for_what_the_broker_does_not_show_yet(small_world: World
 
     store = MemoryStore()
     thread = threading.Thread(
-        target=changelog.bring_up, args=(store, MemoryStore, lambda: True, lambda: 0, end)
+        target=changelog.bring_up,
+        args=(store,),
+        kwargs={
+            "renew": MemoryStore,
+            "go_on": lambda: True,
+            "now_ms": lambda: 0,
+            "end": end,
+        },
     )
     thread.start()
     thread.join(1.0)

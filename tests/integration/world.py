@@ -353,7 +353,7 @@ class World:
         for number in range(self.partitions):
             store = MemoryStore()
             changelog = Changelog(self.broker, topic, topic_id, number)
-            changelog.bring_up(store, MemoryStore, lambda: True, lambda: 0)
+            changelog.bring_up(store, renew=MemoryStore, go_on=lambda: True, now_ms=lambda: 0)
             learned |= self.market.learned_in(store, stage)
         return learned
 
