@@ -435,7 +435,7 @@ def _stands_by(found: Counter[tuple[str, ...]]) -> bool:
 def _fill(broker: str, application_id: str, number: int) -> None:
     """Write a partition's share of the states, 1 kB each, as the worker does."""
     topic = changelog_of(application_id, "member")
-    transactions = Transactions(broker, f"fill-{number}", topic, number)
+    transactions = Transactions(broker, f"fill-{number}")
     transactions.fence()
     values = list(_states(np.random.default_rng(number)))
     for first in range(number, STATES, PARTITIONS * 5000):
@@ -444,7 +444,7 @@ def _fill(broker: str, application_id: str, number: int) -> None:
             keys.posterior("per_member", f"m{entity:07}"): values[entity % len(values)]
             for entity in entities
         }
-        transactions.send([], writes, lambda: True)
+        transactions.send([], {(topic, number): writes}, lambda: True)
     transactions.close()
 
 

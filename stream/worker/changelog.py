@@ -99,16 +99,24 @@ class Changelog:
 
     Args:
         broker: where it is.
-        topic: its name. topic_id: what Kafka calls it. partition: the number.
+        topic: its name. partition: the number.
+        topic_id: what Kafka calls it; empty where that is of no matter, or the broker has none.
         whole_units: apply only what a unit of work wrote to its end; for the embedded broker,
             which shows transactions that were never committed.
 
     """
 
     def __init__(
-        self, broker: str, topic: str, topic_id: str, partition: int, *, whole_units: bool = False
+        self,
+        broker: str,
+        *,
+        topic: str,
+        partition: int,
+        topic_id: str = "",
+        whole_units: bool = False,
     ) -> None:
         self.topic = topic
+        self.at = topic, partition
         self.topic_id = topic_id
         self.partition = partition
         self._whole_units = whole_units

@@ -124,16 +124,14 @@ class Session:
         topic = changelog_of(settings.application_id, stage)
         self._changelog = Changelog(
             settings.broker,
-            topic,
-            topic_ids.get(topic, ""),
-            number,
+            topic=topic,
+            topic_id=topic_ids.get(topic, ""),
+            partition=number,
             whole_units=settings.embedded,
         )
         self._transactions = Transactions(
             settings.broker,
             session_of(settings.application_id, place),
-            topic,
-            number,
             settings.names,
         )
 
@@ -151,10 +149,12 @@ class Session:
         crash_point("fenced")
         self._check_go_on()
         outputs = _STAGES[self.place[0]].outputs
-        swept = not self._settings.embedded and self._transactions.sweep(outputs, self._go_on)
+        swept = not self._settings.embedded and self._transactions.sweep(
+            self._changelog.at, outputs, self._go_on
+        )
         crash_point("swept")
         self._check_go_on()
-        end = self._transactions.send([], END, self._go_on)
+        end = self._transmit([], END)
         self._check_go_on()
         store = self._data.store(self.place)
         self._store, self._mark, records = self._changelog.bring_up(
@@ -191,7 +191,7 @@ class Session:
             FencedError: one has. BrokerError: the broker does not answer.
 
         """
-        self._transactions.send([], END, self._go_on)
+        self._transmit([], END)
 
     async def flush(self, unit: Unit) -> FlushTimes:
         """Make a unit of work safe, in Kafka and in the store; return what that took.
@@ -225,7 +225,7 @@ class Session:
 
     def _send(self, unit: Unit, writes: Writes) -> FlushTimes:
         began = time.monotonic()
-        offset = self._transactions.send(unit, writes, self._go_on)
+        offset = self._transmit(unit, writes)
         committed = time.monotonic()
         crash_point("committed")
         mark = self._mark.at(offset, self._now_ms(), own=True)
@@ -233,6 +233,10 @@ class Session:
         self._mark = mark
         crash_point("written")
         return FlushTimes(committed - began, time.monotonic() - committed)
+
+    def _transmit(self, unit: Unit, writes: Writes) -> int:
+        at = self._changelog.at
+        return self._transactions.send(unit, {at: writes}, self._go_on)[at]
 
     def _check_go_on(self) -> None:
         if not self._go_on():

@@ -130,7 +130,12 @@ class Standbys:
                         if self._ended.is_set():
                             return
                         topic = topics[stage]
-                        changelog = Changelog(settings.broker, topic, ids.get(topic, ""), number)
+                        changelog = Changelog(
+                            settings.broker,
+                            topic=topic,
+                            topic_id=ids.get(topic, ""),
+                            partition=number,
+                        )
                         if self._begin((stage, number), changelog, reader):
                             missing.discard((stage, number))
                 if now_s - refreshed_s > _FRESH_S:

@@ -76,7 +76,7 @@ def verify_checkpoint(
         on_place(place)
         stage, number = place
         topic = topics[stage]
-        changelog = Changelog(broker, topic, ids.get(topic, ""), number)
+        changelog = Changelog(broker, topic=topic, topic_id=ids.get(topic, ""), partition=number)
         store = RocksStore(folder / name_of(place), read_only=True)
         try:
             mark = load_mark(store)

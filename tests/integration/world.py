@@ -229,9 +229,7 @@ class World:
 
     def fence(self, stage: str, number: int) -> None:
         """Take a partition's transactional id away from whoever has it."""
-        topic = changelog_of(self.application_id, stage)
-        name = f"{self.application_id}-{stage}-{number}"
-        Transactions(self.broker, name, topic, number).fence()
+        Transactions(self.broker, f"{self.application_id}-{stage}-{number}").fence()
 
     def end(self) -> None:
         """Kill whatever still runs."""
@@ -352,7 +350,7 @@ class World:
         learned: dict[str, Learned] = {}
         for number in range(self.partitions):
             store = MemoryStore()
-            changelog = Changelog(self.broker, topic, topic_id, number)
+            changelog = Changelog(self.broker, topic=topic, topic_id=topic_id, partition=number)
             changelog.bring_up(store, renew=MemoryStore, go_on=lambda: True, now_ms=lambda: 0)
             learned |= self.market.learned_in(store, stage)
         return learned

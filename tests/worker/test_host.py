@@ -206,13 +206,13 @@ def test_a_unit_whose_commit_was_not_answered_is_not_done_again(
     send = Transactions.send
     lost = False
 
-    def lose_the_answer(self: Transactions, *arguments: Any) -> int:
+    def lose_the_answer(self: Transactions, *arguments: Any) -> dict[tuple[str, int], int]:
         nonlocal lost
-        offset = send(self, *arguments)
+        ends = send(self, *arguments)
         if not lost:
             lost = True
             raise BrokerError("no answer")
-        return offset
+        return ends
 
     async def scenario(host: Host) -> None:
         await host.assigned(ALL)
