@@ -6,6 +6,9 @@ import msgspec
 
 from stream.events.records import Record
 
+InputPartition = tuple[str, int]
+"""A topic and the number of one of its partitions."""
+
 
 class RecordBatch(msgspec.Struct, frozen=True):
     """What one fetch brought of one partition, in order of offsets.

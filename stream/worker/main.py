@@ -19,11 +19,13 @@ from stream.metrics.process import process_registry
 from stream.metrics.worker import WorkerMetrics
 from stream.model.linear import load_model
 from stream.updaters.newton import warm_up
-from stream.worker.app import GroupMembership, WorkerSettings, run
+from stream.worker.app import WorkerSettings
+from stream.worker.contract import Membership
 from stream.worker.control import CommandReader
 from stream.worker.crashpoints import arm
 from stream.worker.data_folder import DataFolder
 from stream.worker.host import Host
+from stream.worker.run import run
 from stream.worker.session import SessionSettings
 from stream.worker.topics import check_topics
 
@@ -92,14 +94,14 @@ def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -
         gc.collect()
         gc.freeze()
 
-        def make_host(control: GroupMembership) -> Host:
+        def make_host(membership: Membership) -> Host:
             host = Host(
-                control,
-                settings,
-                model,
-                config.policy,
-                metrics,
-                data,
+                membership,
+                settings=settings,
+                model=model,
+                policy=options.policy,
+                metrics=metrics,
+                data=data,
                 commands=reader.commands,
             )
             probes.watch(host.why_not_ready)

@@ -9,8 +9,9 @@ Every assignment makes a session of its own, of a partition that stays too. In o
    changelog in one Kafka transaction, then, when it is committed, the store in one batch that also
    says how far in the changelog it is. Only then may the input be acknowledged.
 
-A flush that does not come to its end makes the session *lost*: memory and store may be behind the
-changelog, so nothing more is done with it; the next session recovers from the changelog.
+A session has a :class:`Status`, which decides what may be done with it. A flush that does not come
+to its end makes it *lost*: memory and store may be behind the changelog, so nothing more is done
+with it; the next session recovers from the changelog.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from enum import Enum
 
 import msgspec
 
-from stream.errors import InterruptedSessionError, StateError
+from stream.errors import InterruptedSessionError, NotOpenError, StateError
 from stream.events.records import PLAIN, TopicNames
 from stream.model.linear import GlobalModel
 from stream.partitions.base import Partition, Unit
@@ -36,7 +38,10 @@ from stream.worker.crashpoints import crash_point
 from stream.worker.data_folder import DataFolder, PartitionId
 from stream.worker.transactions import Transactions
 
-_STAGES: dict[str, type[Partition]] = {each.stage: each for each in (MemberPartition, JobPartition)}
+_PARTITIONS: dict[str, type[MemberPartition | JobPartition]] = {
+    "member": MemberPartition,
+    "job": JobPartition,
+}
 
 
 def session_of(application_id: str, place: PartitionId) -> str:
@@ -72,8 +77,20 @@ class FlushTimes(msgspec.Struct, frozen=True):
     write_s: float
 
 
+class Status(Enum):
+    """What may be done with a session: NEW → OPEN ⇄ FLUSHING, LOST from each, ENDED in the end."""
+
+    NEW = "not open yet"
+    OPEN = "open"
+    FLUSHING = "being flushed"
+    LOST = "lost"  # something did not come to its end: what the changelog says is not known here
+    ENDED = "ended"
+
+
 class Session:
     """One assignment of one partition; :meth:`open` comes first, and must be called once.
+
+    Whatever its status does not allow raises NotOpenError, and changes nothing.
 
     Args:
         place: stage and number of the partition.
@@ -88,11 +105,10 @@ class Session:
 
     """
 
-    partition: Partition
-
     def __init__(
         self,
         place: PartitionId,
+        *,
         settings: SessionSettings,
         model: GlobalModel,
         policy: Policy,
@@ -105,10 +121,9 @@ class Session:
     ) -> None:
         stage, number = self.place = place
         self._on_remaining = on_remaining
-        self.lost = False
-        """Whether a unit of work did not come to its end: nothing more may be done."""
+        self.status = Status.NEW
         self.flushing_since: float | None = None
-        """When the flush that is under way began, by the monotonic clock."""
+        """When the flush began that is under way, or was and is lost, by the monotonic clock."""
         self._settings = settings
         self._model = model
         self._policy = policy
@@ -121,6 +136,7 @@ class Session:
         self._store: Store
         self._mark: Mark
         self._overlay: Overlay
+        self._partition: Partition
         topic = changelog_of(settings.application_id, stage)
         self._changelog = Changelog(
             settings.broker,
@@ -143,12 +159,14 @@ class Session:
             StateError: the state does not fit the changelog, the topics or the model.
 
         """
+        self._require(Status.NEW)
+        self.status = Status.LOST  # until all is done
         began = time.monotonic()
         self._check_go_on()
         self._transactions.fence()
         crash_point("fenced")
         self._check_go_on()
-        outputs = _STAGES[self.place[0]].outputs
+        outputs = _PARTITIONS[self.place[0]].outputs
         swept = not self._settings.embedded and self._transactions.sweep(
             self._changelog.at, outputs, self._go_on
         )
@@ -176,13 +194,20 @@ class Session:
                 " end: wait for hearback bootstrap, or begin it again"
             )
         self._overlay = Overlay(self._store)
-        self.partition = self._make_partition()
+        self._partition = self._make_partition()
         writes = self._overlay.drain()
         if writes:
             self._send([], writes)
             self._overlay.settle()
         crash_point("opened")
+        self.status = Status.OPEN
         return Recovery(records, time.monotonic() - began)
+
+    @property
+    def partition(self) -> Partition:
+        """The stage's partition; while it is flushed it may be looked at, not worked with."""
+        self._require(Status.OPEN, Status.FLUSHING)
+        return self._partition
 
     def check_owner(self) -> None:
         """Make sure that no later owner of the partition has begun; blocks.
@@ -191,6 +216,7 @@ class Session:
             FencedError: one has. BrokerError: the broker does not answer.
 
         """
+        self._require(Status.OPEN)
         self._transmit([], END)
 
     async def flush(self, unit: Unit) -> FlushTimes:
@@ -201,23 +227,30 @@ class Session:
             StateError: the store cannot be written; the session is lost.
 
         """
+        self._require(Status.OPEN)
         crash_point("processed")
-        self.lost = True  # until all is done
+        self.status = Status.FLUSHING
         self.flushing_since = time.monotonic()
-        writes = self._overlay.drain()
-        loop = asyncio.get_running_loop()
-        self._in_flight = loop.run_in_executor(self._threads, self._send, unit, writes)
-        # Whoever waits for this may be cancelled; commit and write go on together.
-        times = await asyncio.shield(self._in_flight)
-        self._overlay.settle()
+        try:
+            writes = self._overlay.drain()
+            loop = asyncio.get_running_loop()
+            self._in_flight = loop.run_in_executor(self._threads, self._send, unit, writes)
+            # Whoever waits for this may be cancelled; commit and write go on together.
+            times = await asyncio.shield(self._in_flight)
+            self._overlay.settle()
+        except BaseException:
+            self._leave(Status.FLUSHING, Status.LOST)
+            raise
+        self._leave(Status.FLUSHING, Status.OPEN)
         self.flushing_since = None
-        self.lost = False
         crash_point("flushed")
         return times
 
     async def end(self) -> None:
-        """Wait for a flush in flight, then let go of everything but the store."""
-        self.lost = True
+        """Wait for a flush in flight, then release everything but the store; again: nothing."""
+        if self.status is Status.ENDED:
+            return
+        self.status = Status.ENDED
         if self._in_flight is not None:
             await asyncio.wait({self._in_flight})
             self._in_flight.exception()  # whoever waited has it
@@ -242,29 +275,28 @@ class Session:
         if not self._go_on():
             raise InterruptedSessionError("a rebalance has begun")
 
+    def _require(self, *wanted: Status) -> None:
+        if self.status not in wanted:
+            stage, number = self.place
+            raise NotOpenError(
+                f"the session of {stage}-{number} is {self.status.value}, not {wanted[0].value}"
+            )
+
+    def _leave(self, status: Status, following: Status) -> None:
+        if self.status is status:  # it may have ended meanwhile
+            self.status = following
+
     def _make_partition(self) -> Partition:
         stage, number = self.place
-        settings = self._settings
-        if stage == "member":
-            return MemberPartition(
-                number,
-                settings.partitions,
-                self._overlay,
-                self._model.space,
-                self._policy,
-                self._model.version,
-                settings.idle_timeout_ms,
-                self._ids_of(MemberPartition.topics),
-            )
-        return JobPartition(
+        kind = _PARTITIONS[stage]
+        return kind(
             number,
-            settings.partitions,
-            self._overlay,
-            self._policy,
-            self._model,
-            settings.idle_timeout_ms,
-            self._ids_of(JobPartition.topics),
+            partitions=self._settings.partitions,
+            overlay=self._overlay,
+            model=self._model,
+            policy=self._policy,
+            idle_timeout_ms=self._settings.idle_timeout_ms,
+            topic_ids={
+                topic: self._topic_ids[topic] for topic in kind.topics if topic in self._topic_ids
+            },
         )
-
-    def _ids_of(self, topics: tuple[str, ...]) -> dict[str, str]:
-        return {topic: self._topic_ids[topic] for topic in topics if topic in self._topic_ids}

@@ -25,9 +25,8 @@ from stream.partitions.job import JobPartition
 from stream.partitions.progress import load_progress
 from stream.policy import DAY_MS, Policy
 from stream.state.store import RocksStore
-from stream.worker import host as host_module
-from stream.worker.app import InputPartition
-from stream.worker.batch import RecordBatch
+from stream.worker import owned as owned_module
+from stream.worker.batch import InputPartition, RecordBatch
 from stream.worker.checkpoint_folder import Checkpointed
 from stream.worker.data_folder import DataFolder, partition_ids_in, whose
 from stream.worker.host import Host
@@ -99,13 +98,13 @@ class Bench:
         """Make a host; one at a time, because it locks the folder."""
         return Host(
             self.group,
-            SessionSettings(
+            settings=SessionSettings(
                 broker=self.address, application_id="test", partitions=1, embedded=True
             ),
-            kit.model(),
-            Policy(),
-            WorkerMetrics(CollectorRegistry(), "test"),
-            DataFolder(self.folder, "test"),
+            model=kit.model(),
+            policy=Policy(),
+            metrics=WorkerMetrics(CollectorRegistry(), "test"),
+            data=DataFolder(self.folder, "test"),
             now_ms=lambda: kit.NOW_MS,
             commands=lambda: self.commands,
         )
@@ -135,7 +134,7 @@ def bench(embedded_broker: EmbeddedBroker, tmp_path: Path) -> Bench:
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_module, "_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(owned_module, "_FIRST_PAUSE_S", 0.01)
 
 
 def run(bench: Bench, scenario: Callable[[Host], Coroutine[Any, Any, None]]) -> None:
