@@ -131,7 +131,7 @@ class Market:
     def learned_in(self, store: Store, stage: str) -> dict[str, Learned]:
         """Everything that a store knows of a stage's entities."""
         name = EFFECTS[stage]
-        settings = getattr(self.policy, name)
+        settings = self.policy.effects[name]
         size = getattr(self.model.space, name).size
         book = StoredPosteriors(name, Overlay(store))
         effect = Effect(name, size, settings.fitted(size), self.model.version, book)
