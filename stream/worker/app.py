@@ -1,80 +1,40 @@
-"""SHELL: the Faust application of a worker: its settings, and how it is made from them."""
+"""SHELL: the Faust application, one run of it as a member of the consumer group, start and stop.
+
+The command line calls :func:`run` with settings and a function that makes the handler. An agent for
+each input topic brings batches to it; Faust's rebalances become its ``assigned`` and ``revoked``
+(:mod:`stream.worker.contract` says what a handler may count on).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
 
 import faust
 import msgspec
+from faust.types import TP, StreamT
 
-from stream.errors import ConfigError
-from stream.events.records import PLAIN, TopicNames
+from stream.errors import ConfigError, HearbackError
 from stream.kafka.cluster import look_at_cluster
 from stream.kafka.connection import security_of, tls_context
-from stream.worker.fetching import Hooks
-from stream.worker.transport import install_transport
+from stream.worker.batch import InputPartition, RecordBatch
+from stream.worker.contract import HandlerFactory
+from stream.worker.crashpoints import crash_point
+from stream.worker.fetching import BatchSchema, Hooks
+from stream.worker.logs import Terse, formatter
+from stream.worker.settings import WorkerSettings
+from stream.worker.transport import BatchConsumer, install_transport
+
+_log = logging.getLogger(__name__)
 
 _REQUEST_TIMEOUT_S = 30.0  # Kafka's own default; Faust's is 90
-
-
-class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the worker has to know before it can start."""
-
-    broker: str
-    """Comma-separated ``host:port``, as for every Kafka client."""
-    application_id: str
-    """The consumer group; with it begin the names of all that the worker owns in Kafka."""
-    data_dir: Path
-    """The folder that belongs to this worker alone."""
-    topics: tuple[str, ...]
-    """The input topics, by their plain names."""
-    names: TopicNames = PLAIN
-    """What Kafka calls them."""
-    partitions: int
-    """How many partitions each input topic must have."""
-    embedded: bool = False
-    """The broker is the embedded one, whose checksums are wrong."""
-    max_poll_records: int = 1500
-    """The most records in one batch."""
-    buffered_batches: int = 1
-    """The most batches of one partition that wait for their turn."""
-    fetch_max_wait_ms: int = 100
-    """How long a fetch may wait at the broker; with one idle partition, new records of another
-    wait as long before they can be asked for."""
-    commit_interval_s: float = 1.0
-    tick_s: float = 0.25
-    session_timeout_s: float = 10.0
-    """After how long a silent worker loses its partitions."""
-    rebalance_timeout_s: float = 60.0
-    """How long ``revoked`` may take together with the batches in flight."""
-    stop_timeout_s: float = 20.0
-    """How long a graceful stop may take; after that the process exits with code 1."""
-    broker_timeout_s: float = 10.0
-    """How long to wait for the broker's first answer."""
-    log_level: str = "WARNING"
-    log_format: str = "text"
-
-
-def check_broker(settings: WorkerSettings) -> None:
-    """Ask the broker for the input topics.
-
-    Raises:
-        BrokerError: it does not answer.
-        ConfigError: a topic is missing or has another number of partitions.
-
-    """
-    found = look_at_cluster(settings.broker, settings.broker_timeout_s).partitions
-    for topic in map(settings.names.of, settings.topics):
-        count = found.get(topic, 0)
-        if count != settings.partitions:
-            raise ConfigError(
-                f"topic {topic} has {count} partitions at {settings.broker}, "
-                f"not {settings.partitions}: create all topics with the same number"
-                if count
-                else f"topic {topic} does not exist at {settings.broker}: create the topics first"
-            )
 
 
 def make_app(
@@ -143,3 +103,280 @@ def _security(broker: str) -> dict[str, Any]:
         mechanism=security.mechanism,
     )
     return {"broker_credentials": credentials}
+
+
+class Worker:
+    """One run of a worker, from the first look at the broker to the exit code.
+
+    For its handler it is the :class:`~stream.worker.contract.Membership`.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        handler_factory: HandlerFactory,
+        on_stopping: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._settings = settings
+        self._on_stopping = on_stopping
+        self._handler = handler_factory(self)
+        self.app = make_app(settings, self.fail, self._handler.leaving)
+        """Faust's part of it."""
+        self._owned: frozenset[InputPartition] = frozenset()
+        self._turn = asyncio.Lock()  # assigned, revoked, tick, stop: one at a time
+        self._done = asyncio.Event()
+        self.error: BaseException | None = None
+        """What the worker stops for, if it is not a signal."""
+        self._plain = {settings.names.of(topic): topic for topic in settings.topics}
+        for name in self._plain:
+            channel = self.app.topic(name, schema=BatchSchema())
+            self.app.agent(channel, name=f"on-{name}", isolated_partitions=True)(self._consume)
+        self.app.on_rebalance_complete.connect(self._on_assigned)
+        self.app.on_partitions_revoked.connect(self._on_revoked)
+
+    @property
+    def consumer(self) -> BatchConsumer:
+        """The consumer, which knows the positions."""
+        return cast("BatchConsumer", self.app.consumer)
+
+    # -- what the handler may ask ------------------------------------------------------------
+
+    async def seek(self, positions: Mapping[InputPartition, int]) -> None:
+        """Continue these partitions from these offsets."""
+        await self.consumer.seek_to({self._in_kafka(key): at for key, at in positions.items()})
+
+    def positions(self) -> dict[InputPartition, int]:
+        """Return where each owned partition stands."""
+        return {self._plain_name(tp): at for tp, at in self.consumer.positions().items()}
+
+    def high_watermark(self, partition: InputPartition) -> int | None:
+        """Return the partition's end, or None before the first fetch."""
+        return self.consumer.high_watermark(self._in_kafka(partition))
+
+    def standbys(self) -> frozenset[InputPartition]:
+        """Return the input partitions of which this worker is the standby."""
+        return frozenset(map(self._plain_name, self.app.assignor.assigned_standbys()))
+
+    async def begun(self, partitions: Iterable[InputPartition]) -> dict[InputPartition, int]:
+        """Return the committed offsets of those of which the group has read something."""
+        found = await self.consumer.begun(map(self._in_kafka, partitions))
+        return {self._plain_name(tp): offset for tp, offset in found.items()}
+
+    def settled(self) -> bool:
+        """Whether the newest assignment stands, and the worker is not about to stop."""
+        return self.consumer.assigned and not self._done.is_set()
+
+    async def confirm(self) -> bool:
+        """Commit all positions now; True proves that this worker is still in the group."""
+        return await self.consumer.confirm()
+
+    def _in_kafka(self, partition: InputPartition) -> TP:
+        topic, number = partition
+        return TP(self._settings.names.of(topic), number)
+
+    def _plain_name(self, tp: TP) -> InputPartition:
+        return self._plain.get(tp.topic, tp.topic), tp.partition
+
+    # -- start and stop ----------------------------------------------------------------------
+
+    def fail(self, error: BaseException) -> None:
+        """Stop with this error, if there was none before."""
+        if self.error is None:
+            self.error = error
+            _log.info("stopping after an error", exc_info=error)
+        self.request_stop()
+
+    def request_stop(self) -> None:
+        """Stop gracefully."""
+        if not self._done.is_set():
+            self._done.set()
+            self._on_stopping()
+            self._handler.leaving()
+
+    async def run(self) -> None:
+        """Work until stopped.
+
+        Raises:
+            HearbackError: the worker could not start or had to stop; any other exception left the
+                handler or Faust.
+
+        """
+        try:
+            await asyncio.to_thread(check_broker, self._settings)
+            await self._until_done()
+        finally:
+            await self._release()
+        if self.error is not None:
+            raise self.error
+
+    async def _release(self) -> None:
+        async with self._turn:
+            try:
+                await self._handler.stop()
+            except Exception as error:  # noqa: BLE001 - the error before it is the cause
+                self.fail(error)
+
+    async def _until_done(self) -> None:
+        app = self.app
+        done = asyncio.create_task(self._done.wait(), name="done")
+        tick = asyncio.create_task(self._tick(), name="tick")
+        start = asyncio.create_task(app.start(), name="start")
+        stopped = asyncio.create_task(app.wait_until_stopped(), name="stopped")
+        await asyncio.wait({start, stopped, done}, return_when=asyncio.FIRST_COMPLETED)
+        if start.done() and start.exception() is None:
+            await asyncio.wait({stopped, done}, return_when=asyncio.FIRST_COMPLETED)
+        failure = app.crash_reason or (start.exception() if start.done() else None)
+        if failure is not None:
+            self.fail(failure)
+        self.request_stop()
+        await app.stop()
+        for task in (start, stopped):
+            task.cancel()
+        await asyncio.gather(start, stopped, tick, done, return_exceptions=True)
+
+    async def _consume(self, stream: StreamT[RecordBatch]) -> None:
+        """Handle one topic partition: the body of every agent."""
+        async for batch in stream:
+            # After an error nothing more is handled: the order within a partition counts.
+            if self.error is not None:
+                continue
+            accepted = await self.consumer.accept(batch)
+            if accepted is None:
+                continue
+            try:
+                plain = msgspec.structs.replace(accepted, topic=self._plain[accepted.topic])
+                if await self._handler.process(plain):
+                    self.consumer.acknowledge(accepted)
+                    crash_point("acknowledged")
+                else:
+                    await self.consumer.give_back(accepted)
+            except Exception as error:  # noqa: BLE001  # Faust would acknowledge it and go on
+                error.add_note(f"in {accepted.topic}-{accepted.partition} from {accepted.begin}")
+                self.fail(error)
+
+    async def _on_assigned(self, *_: Any, **__: Any) -> None:
+        if not self.consumer.assigned:
+            return  # the next rebalance has begun already
+        inputs = {tp for tp in self.consumer.assignment() if tp.topic in self._plain}
+        # Faust cancels this when the next rebalance begins; taking over is not to be cut in half.
+        await asyncio.shield(self._take_over(frozenset(map(self._plain_name, inputs))))
+
+    async def _take_over(self, partitions: frozenset[InputPartition]) -> None:
+        async with self._turn:
+            self._owned = partitions
+            try:
+                await self._handler.assigned(partitions)
+            except Exception as error:  # noqa: BLE001
+                self.fail(error)
+
+    async def _on_revoked(self, *_: Any, **__: Any) -> None:
+        async with self._turn:
+            partitions, self._owned = self._owned, frozenset()
+            try:
+                if partitions:
+                    await self._handler.revoked(partitions)
+            except Exception as error:  # noqa: BLE001
+                self.fail(error)
+
+    async def _tick(self) -> None:
+        while not self._done.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._done.wait(), self._settings.tick_s)
+            async with self._turn:
+                if self._owned and not self._done.is_set():
+                    try:
+                        await self._handler.tick()
+                    except Exception as error:  # noqa: BLE001
+                        self.fail(error)
+
+
+def check_broker(settings: WorkerSettings) -> None:
+    """Ask the broker for the input topics.
+
+    Raises:
+        BrokerError: it does not answer.
+        ConfigError: a topic is missing or has another number of partitions.
+
+    """
+    found = look_at_cluster(settings.broker, settings.broker_timeout_s).partitions
+    for topic in map(settings.names.of, settings.topics):
+        count = found.get(topic, 0)
+        if count != settings.partitions:
+            raise ConfigError(
+                f"topic {topic} has {count} partitions at {settings.broker}, "
+                f"not {settings.partitions}: create all topics with the same number"
+                if count
+                else f"topic {topic} does not exist at {settings.broker}: create the topics first"
+            )
+
+
+def run(settings: WorkerSettings, handler_factory: HandlerFactory) -> int:
+    """Run a worker until SIGTERM, SIGINT or an error, and return the exit code.
+
+    Blocks; to be called from the main thread, which gets the signals. The first signal stops
+    gracefully: batches in flight are finished and committed. Errors are one line on stderr.
+    """
+    plain = logging.StreamHandler()
+    if logging.getLevelNamesMapping()[settings.log_level] > logging.INFO:
+        plain.addFilter(Terse())
+    plain.setFormatter(formatter(settings.log_format))
+    logging.basicConfig(level=settings.log_level, handlers=[plain])
+    watch = _Deadline(settings.stop_timeout_s)
+    try:
+        asyncio.run(_until_signalled(settings, handler_factory, watch))
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # one line for any error
+        _say(_line_of(error))
+        return 1
+    finally:
+        watch.cancel()
+    return 0
+
+
+class _Deadline:
+    """Ends the process when a stop takes too long, whatever still runs: state survives crashes."""
+
+    def __init__(self, after_s: float) -> None:
+        self.worker: Worker | None = None
+        self._after_s = after_s
+        self._timer = threading.Timer(after_s, self._give_up)
+        self._timer.daemon = True
+        self.start = self._timer.start
+        self.cancel = self._timer.cancel
+
+    def _give_up(self) -> None:
+        if self.worker is not None and self.worker.error is not None:
+            _say(_line_of(self.worker.error))
+        _say(
+            f"not stopped within {self._after_s:g} s, a batch does not end or the broker does not "
+            "answer: ending without, the next start goes on from the state"
+        )
+        os._exit(1)
+
+
+async def _until_signalled(
+    settings: WorkerSettings, handler_factory: HandlerFactory, watch: _Deadline
+) -> None:
+    worker = watch.worker = Worker(settings, handler_factory, on_stopping=watch.start)
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def on_signal() -> None:
+        worker.request_stop()
+        for number in signals:
+            loop.remove_signal_handler(number)  # the next one has its usual effect
+
+    for number in signals:
+        loop.add_signal_handler(number, on_signal)
+    await worker.run()
+
+
+def _line_of(error: BaseException) -> str:
+    if isinstance(error, HearbackError):
+        return str(error)
+    where = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
+    return f"unexpected {type(error).__name__}{where}: {error} (log level INFO shows more)"
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"hearback worker: {message}\n")
+    sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""SHELL: the thread in which aiokafka runs: fetches record batches, commits offsets.
+"""SHELL: the thread in which aiokafka runs, and record batches as Faust's messages.
 
 :mod:`stream.worker.transport` says why there are batches, and what differs from Faust's driver.
 """
@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import aiokafka
 import msgspec
@@ -23,8 +23,9 @@ from aiokafka.errors import (
     NoOffsetForPartitionError,
 )
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from faust.serializers.schemas import Schema
 from faust.transport.drivers import aiokafka as faust_driver
-from faust.types import TP
+from faust.types import TP, AppT, ConsumerMessage, Message
 
 from stream.events.records import Record
 from stream.worker.batch import RecordBatch
@@ -56,25 +57,35 @@ class Hooks(msgspec.Struct, frozen=True, kw_only=True):
     first, and with them the orderly end."""
 
 
-class HookedTransport(faust_driver.Transport):
-    """Faust's driver, with hooks."""
+class BatchSchema(Schema[Any, Any]):
+    """The schema of topics whose messages are batches already: nothing is decoded."""
 
-    hooks: Hooks
+    def compile(
+        self,
+        app: AppT,
+        *,
+        on_key_decode_error: object = None,
+        on_value_decode_error: object = None,
+        default_propagate: bool = False,
+    ) -> Callable[..., Any]:
+        """Return the function by which Faust turns a message of the topic into an event."""
+        del on_key_decode_error, on_value_decode_error, default_propagate  # nothing can go wrong
+        create_event = app.create_event
 
+        async def decode(message: Message, **_: bool) -> Any:
+            return create_event(message.key, message.value, message.headers, message)
 
-class Fetching(Protocol):
-    """What the thread asks of its consumer."""
-
-    flow_active: bool
-
-    def fetchable(self) -> frozenset[TP]:
-        """Return the partitions to fetch from now; empty means none."""
+        return decode
 
 
 class BatchConsumerThread(faust_driver.AIOKafkaConsumerThread):
     """The thread in which aiokafka runs: fetches batches, commits positions."""
 
     _consumer: Untyped
+
+    fetch_max_wait_ms: int
+    fetchable: Callable[[], frozenset[TP]]
+    """Tells the partitions to fetch from now; empty means none."""
 
     def _create_worker_consumer(
         self, transport: faust_driver.Transport
@@ -83,7 +94,7 @@ class BatchConsumerThread(faust_driver.AIOKafkaConsumerThread):
         # Faust has no settings for these three; aiokafka reads them when it starts.
         consumer._isolation_level = "read_committed"
         consumer._auto_offset_reset = "none"
-        consumer._fetch_max_wait_ms = cast("HookedTransport", transport).hooks.fetch_max_wait_ms
+        consumer._fetch_max_wait_ms = self.fetch_max_wait_ms
         return consumer
 
     async def fetch(self, generation: int) -> list[RecordBatch]:
@@ -98,7 +109,7 @@ class BatchConsumerThread(faust_driver.AIOKafkaConsumerThread):
         return batches
 
     async def _fetch(self, consumer: Untyped, generation: int) -> list[RecordBatch]:
-        owner = cast("Fetching", self.consumer)
+        owner = self.consumer
         fetcher = consumer._fetcher
         subscriptions = fetcher._subscriptions
         deadline = time.monotonic() + FETCH_WAIT_S
@@ -107,7 +118,7 @@ class BatchConsumerThread(faust_driver.AIOKafkaConsumerThread):
                 if consumer._closed or fetcher._closed:
                     raise ConsumerStoppedError
                 # Asked anew in every round: a buffer may have emptied in the meantime.
-                wanted = owner.fetchable()
+                wanted = self.fetchable()
                 if wanted and not subscriptions.reassignment_in_progress:
                     batches = _take(fetcher, wanted, consumer._max_poll_records)
                     if batches:
@@ -260,6 +271,25 @@ def _take(fetcher: Untyped, wanted: frozenset[TP], max_records: int) -> list[Rec
 
 def _record(_: TopicPartition, record: Any) -> Record:
     return Record(record.offset, record.key, record.value, record.timestamp or 0)
+
+
+def message_of(batch: RecordBatch, generation: int) -> ConsumerMessage:
+    """Wrap a batch into the message that Faust delivers."""
+    return ConsumerMessage(
+        batch.topic,
+        batch.partition,
+        batch.end - 1,
+        timestamp=0.0,
+        timestamp_type=0,
+        headers=None,
+        key=None,
+        value=cast("bytes", batch),  # BatchSchema passes it on as it is
+        checksum=None,
+        serialized_key_size=0,
+        serialized_value_size=0,
+        tp=TP(batch.topic, batch.partition),
+        generation_id=generation,
+    )
 
 
 def _for_aiokafka(tp: TP) -> TopicPartition:

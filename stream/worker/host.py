@@ -11,32 +11,28 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
 from stream.errors import BrokerError, ConfigError, StateError
 from stream.events.records import CONSUMED
-from stream.metrics.worker import WorkerMetrics
-from stream.model.linear import GlobalModel
 from stream.partitions.base import Unit
 from stream.partitions.commands import GateCommand
 from stream.partitions.member import MemberPartition
-from stream.policy import Policy
 from stream.worker.batch import InputPartition, RecordBatch
 from stream.worker.changelog import STAGES
 from stream.worker.checkpoint_folder import Checkpointed, CheckpointFolder
 from stream.worker.contract import Membership
 from stream.worker.crashpoints import crash_point
-from stream.worker.data_folder import DataFolder, PartitionId
+from stream.worker.data_folder import PartitionId
 from stream.worker.owned import Owned, Sessions
 from stream.worker.requests import Requests
-from stream.worker.session import Session, SessionSettings, Status
+from stream.worker.session import Session, Status
+from stream.worker.settings import Resources
 from stream.worker.standby import Standbys
 
 _log = logging.getLogger(__name__)
 
-_THREADS = 64  # for what blocks: fences, recoveries, commits
 _SIZES_S = 10.0  # between two looks at the sizes of the stores
 
 
@@ -45,11 +41,7 @@ class Host:
 
     Args:
         membership: the worker's positions and seeks.
-        settings: of the sessions.
-        model: the frozen global model. policy: labels and effects.
-        metrics: what Prometheus is told.
-        data: the worker's folder; released by :meth:`stop`.
-        now_ms: the wall clock.
+        resources: what sessions share; released by :meth:`stop`.
         commands: what workers were told; each partition obeys each once.
 
     """
@@ -57,34 +49,18 @@ class Host:
     def __init__(
         self,
         membership: Membership,
-        *,
-        settings: SessionSettings,
-        model: GlobalModel,
-        policy: Policy,
-        metrics: WorkerMetrics,
-        data: DataFolder,
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        resources: Resources,
         commands: Callable[[], Iterable[GateCommand]] = tuple,
     ) -> None:
         self._commands = commands
         self._membership = membership
-        self._application_id = settings.application_id
-        self._metrics = metrics
-        self._data = data
-        self._now_ms = now_ms
-        self._standbys = Standbys(settings, data, now_ms)
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="session")
-        self._sessions = Sessions(
-            membership=membership,
-            settings=settings,
-            model=model,
-            policy=policy,
-            metrics=metrics,
-            data=data,
-            threads=self._threads,
-            now_ms=now_ms,
-            on_renewed=self._tell_owned,
-        )
+        self._application_id = resources.settings.application_id
+        self._data = data = resources.data
+        self._metrics = metrics = resources.metrics
+        self._now_ms = resources.now_ms
+        self._threads = resources.threads
+        self._standbys = Standbys(resources.settings, data, resources.now_ms)
+        self._sessions = Sessions(membership, resources, self._tell_owned)
         self._owned: dict[PartitionId, Owned] = {}
         self._assigned = False  # this worker belongs to the group, with or without partitions
         self._sized_s = -_SIZES_S

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -14,19 +15,17 @@ from stream.configuration.sections import Config
 from stream.console.probes import Probes
 from stream.console.server import Console
 from stream.console.status import About
-from stream.events.records import CONSUMED
 from stream.metrics.process import process_registry
 from stream.metrics.worker import WorkerMetrics
 from stream.model.linear import load_model
 from stream.updaters.newton import warm_up
-from stream.worker.app import WorkerSettings
+from stream.worker.app import run
 from stream.worker.contract import Membership
 from stream.worker.control import CommandReader
 from stream.worker.crashpoints import arm
 from stream.worker.data_folder import DataFolder
 from stream.worker.host import Host
-from stream.worker.run import run
-from stream.worker.session import SessionSettings
+from stream.worker.settings import Resources, WorkerSettings
 from stream.worker.topics import check_topics
 
 _EMBEDDED = (
@@ -81,13 +80,25 @@ def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -
             f" http://{config.console.host}:{console.port}/metrics, a page for people on"
             f" http://{config.console.host}:{console.port}/"
         )
-        settings = SessionSettings(
-            broker=broker,
-            application_id=application_id,
-            partitions=partitions,
+        settings = WorkerSettings(
+            broker=options.broker,
+            application_id=options.application_id,
+            data_dir=own_folder,
             names=names,
-            idle_timeout_ms=config.worker.idle_timeout_ms,
+            partitions=partitions,
             embedded=embedded,
+            session_timeout_s=options.session_timeout_ms / 1000.0,
+            idle_timeout_ms=options.idle_timeout_ms,
+            log_level=options.log_level,
+            log_format=options.log_format,
+        )
+        resources = Resources(
+            settings=settings,
+            model=model,
+            policy=options.policy,
+            data=data,
+            metrics=metrics,
+            now_ms=lambda: time.time_ns() // 1_000_000,
         )
 
         # What is loaded by now stays: a full collection would walk it for a tenth of a second.
@@ -95,34 +106,12 @@ def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -
         gc.freeze()
 
         def make_host(membership: Membership) -> Host:
-            host = Host(
-                membership,
-                settings=settings,
-                model=model,
-                policy=options.policy,
-                metrics=metrics,
-                data=data,
-                commands=reader.commands,
-            )
+            host = Host(membership, resources, reader.commands)
             probes.watch(host.why_not_ready)
             probes.beat()
             return host
 
-        return run(
-            WorkerSettings(
-                broker=broker,
-                application_id=application_id,
-                data_dir=own_folder,
-                topics=CONSUMED,
-                names=names,
-                partitions=partitions,
-                embedded=embedded,
-                session_timeout_s=config.worker.session_timeout_ms / 1000.0,
-                log_level=config.log.level,
-                log_format=config.log.format,
-            ),
-            make_host,
-        )
+        return run(settings, make_host)
     finally:
         reader.stop()
         console.stop()

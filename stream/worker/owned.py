@@ -11,18 +11,15 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from concurrent.futures import Executor
 from functools import partial
 from typing import Any
 
 from stream.errors import BrokerError, InterruptedSessionError, StateError
-from stream.metrics.worker import WorkerMetrics
-from stream.model.linear import GlobalModel
-from stream.policy import Policy
 from stream.worker.batch import InputPartition
 from stream.worker.contract import Membership
-from stream.worker.data_folder import DataFolder, PartitionId
-from stream.worker.session import Session, SessionSettings
+from stream.worker.data_folder import PartitionId
+from stream.worker.session import Session
+from stream.worker.settings import Resources
 from stream.worker.topics import ids_of_application
 
 _log = logging.getLogger(__name__)
@@ -91,37 +88,18 @@ class Sessions:
 
     Args:
         membership: the worker's positions and seeks.
-        settings: of the sessions.
-        model: the frozen global model. policy: labels and effects.
-        metrics: what Prometheus is told.
-        data: the worker's folder.
-        threads: run what blocks.
-        now_ms: the wall clock.
+        resources: what all of them share.
         on_renewed: called when a lost session has been followed by another.
 
     """
 
     def __init__(
-        self,
-        *,
-        membership: Membership,
-        settings: SessionSettings,
-        model: GlobalModel,
-        policy: Policy,
-        metrics: WorkerMetrics,
-        data: DataFolder,
-        threads: Executor,
-        now_ms: Callable[[], int],
-        on_renewed: Callable[[], None],
+        self, membership: Membership, resources: Resources, on_renewed: Callable[[], None]
     ) -> None:
         self._membership = membership
-        self._settings = settings
-        self._model = model
-        self._policy = policy
-        self._metrics = metrics
-        self._data = data
-        self._threads = threads
-        self._now_ms = now_ms
+        self._resources = resources
+        self._settings = resources.settings
+        self._metrics = resources.metrics
         self._on_renewed = on_renewed
         self._topic_ids: dict[str, str] | None = None  # asked once in each assignment
         self._not_told: tuple[float, str] | None = None  # when it was asked in vain, and why
@@ -153,7 +131,9 @@ class Sessions:
 
     async def in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """Run something that blocks."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._resources.threads, call, *arguments
+        )
 
     async def _begin(self, owned: Owned) -> None:
         try:
@@ -178,14 +158,9 @@ class Sessions:
         make = partial(
             Session,
             owned.place,
-            settings=self._settings,
-            model=self._model,
-            policy=self._policy,
+            self._resources,
             topic_ids=await self._ids(),
-            data=self._data,
-            threads=self._threads,
             go_on=go_on,
-            now_ms=self._now_ms,
             on_remaining=partial(self._metrics.recovering, stage, number),
         )
         session: Session = await self.in_thread(make)
@@ -239,9 +214,9 @@ class Sessions:
         for (topic, number), position in begun.items():
             raise StateError(
                 f"application id {self._settings.application_id} has read {topic}-{number} up to"
-                f" {position}, but neither {self._data.path} nor the changelog has any state of"
-                " it: was the changelog deleted? Start over with an empty data folder under another"
-                " --app-id"
+                f" {position}, but neither {self._resources.data.path} nor the changelog has any"
+                " state of it: was the changelog deleted? Start over with an empty data folder under"
+                " another --app-id"
             )
 
     def _renew_later(self, owned: Owned, error: BrokerError) -> None:

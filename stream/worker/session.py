@@ -19,23 +19,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
 from enum import Enum
 
 import msgspec
 
 from stream.errors import InterruptedSessionError, NotOpenError, StateError
-from stream.events.records import PLAIN, TopicNames
-from stream.model.linear import GlobalModel
 from stream.partitions.base import Partition, Unit
 from stream.partitions.job import JobPartition
 from stream.partitions.member import MemberPartition
-from stream.policy import Policy
 from stream.state.overlay import Overlay
 from stream.state.store import Store, Writes
 from stream.worker.changelog import END, MARK, UNFINISHED, Changelog, Mark, changelog_of, save_mark
 from stream.worker.crashpoints import crash_point
-from stream.worker.data_folder import DataFolder, PartitionId
+from stream.worker.data_folder import PartitionId
+from stream.worker.settings import Resources
 from stream.worker.transactions import Transactions
 
 _PARTITIONS: dict[str, type[MemberPartition | JobPartition]] = {
@@ -48,19 +45,6 @@ def session_of(application_id: str, place: PartitionId) -> str:
     """Name the transactional producer of a partition's sessions."""
     stage, number = place
     return f"{application_id}-{stage}-{number}"
-
-
-class SessionSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What sessions need besides model and policy."""
-
-    broker: str
-    application_id: str
-    partitions: int
-    names: TopicNames = PLAIN
-    """What Kafka calls the topics."""
-    idle_timeout_ms: int = 60_000
-    embedded: bool = False
-    """The broker is the embedded one, which shows transactions that were never committed."""
 
 
 class Recovery(msgspec.Struct, frozen=True):
@@ -94,13 +78,9 @@ class Session:
 
     Args:
         place: stage and number of the partition.
-        settings: broker, application id, partitions.
-        model: the frozen global model. policy: labels and effects.
+        resources: what it shares with others.
         topic_ids: what Kafka calls the topics; empty on the embedded broker.
-        data: where the store is.
-        threads: run what blocks.
         go_on: False once a rebalance or the end has begun; called from any thread.
-        now_ms: the wall clock.
         on_remaining: told, from any thread, how much of the changelog is still to be applied.
 
     """
@@ -108,15 +88,10 @@ class Session:
     def __init__(
         self,
         place: PartitionId,
+        resources: Resources,
         *,
-        settings: SessionSettings,
-        model: GlobalModel,
-        policy: Policy,
         topic_ids: Mapping[str, str],
-        data: DataFolder,
-        threads: Executor,
         go_on: Callable[[], bool],
-        now_ms: Callable[[], int],
         on_remaining: Callable[[int], None] = lambda _: None,
     ) -> None:
         stage, number = self.place = place
@@ -124,14 +99,14 @@ class Session:
         self.status = Status.NEW
         self.flushing_since: float | None = None
         """When the flush began that is under way, or was and is lost, by the monotonic clock."""
-        self._settings = settings
-        self._model = model
-        self._policy = policy
+        settings = self._settings = resources.settings
+        self._model = resources.model
+        self._policy = resources.policy
+        self._data = resources.data
+        self._threads = resources.threads
+        self._now_ms = resources.now_ms
         self._topic_ids = topic_ids
-        self._data = data
-        self._threads = threads
         self._go_on = go_on
-        self._now_ms = now_ms
         self._in_flight: asyncio.Future[FlushTimes] | None = None
         self._store: Store
         self._mark: Mark

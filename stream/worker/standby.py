@@ -19,7 +19,7 @@ from stream.kafka.reader import Chunk, Reader
 from stream.state.store import Store
 from stream.worker.changelog import STAGES, Changelog, Mark, apply, changelog_of
 from stream.worker.data_folder import DataFolder, PartitionId
-from stream.worker.session import SessionSettings
+from stream.worker.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Standbys:
 
     def __init__(
         self,
-        settings: SessionSettings,
+        settings: WorkerSettings,
         data: DataFolder,
         now_ms: Callable[[], int],
     ) -> None:

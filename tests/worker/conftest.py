@@ -15,10 +15,10 @@ from faust.tables.manager import TableManager
 
 from stream.events.records import Record
 from stream.kafka.embedded import EmbeddedBroker
-from stream.worker.app import WorkerSettings
+from stream.worker.app import Worker
 from stream.worker.batch import InputPartition, RecordBatch
 from stream.worker.contract import Membership
-from stream.worker.group import Worker
+from stream.worker.settings import WorkerSettings
 
 TOPICS = ("applications", "engagements")
 PARTITIONS = 4

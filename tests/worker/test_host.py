@@ -31,7 +31,7 @@ from stream.worker.checkpoint_folder import Checkpointed
 from stream.worker.data_folder import DataFolder, partition_ids_in, whose
 from stream.worker.host import Host
 from stream.worker.requests import SOCKET, Requests, ask_checkpoint
-from stream.worker.session import SessionSettings
+from stream.worker.settings import Resources, WorkerSettings
 from stream.worker.topics import plans
 from stream.worker.transactions import Transactions
 from tests import kit
@@ -98,15 +98,21 @@ class Bench:
         """Make a host; one at a time, because it locks the folder."""
         return Host(
             self.group,
-            settings=SessionSettings(
-                broker=self.address, application_id="test", partitions=1, embedded=True
+            Resources(
+                settings=WorkerSettings(
+                    broker=self.address,
+                    application_id="test",
+                    data_dir=self.folder / "faust",
+                    partitions=1,
+                    embedded=True,
+                ),
+                model=kit.model(),
+                policy=Policy(),
+                metrics=WorkerMetrics(CollectorRegistry(), "test"),
+                data=DataFolder(self.folder, "test"),
+                now_ms=lambda: kit.NOW_MS,
             ),
-            model=kit.model(),
-            policy=Policy(),
-            metrics=WorkerMetrics(CollectorRegistry(), "test"),
-            data=DataFolder(self.folder, "test"),
-            now_ms=lambda: kit.NOW_MS,
-            commands=lambda: self.commands,
+            lambda: self.commands,
         )
 
     def count(self, topic: str) -> int:

@@ -8,12 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from stream.errors import BrokerError, NotOpenError
 from stream.kafka.embedded import EmbeddedBroker
+from stream.metrics.worker import WorkerMetrics
 from stream.policy import DAY_MS, Policy
 from stream.worker.data_folder import DataFolder
-from stream.worker.session import Session, SessionSettings, Status
+from stream.worker.session import Session, Status
+from stream.worker.settings import Resources, WorkerSettings
 from stream.worker.topics import plans
 from stream.worker.transactions import Transactions
 from tests import kit
@@ -27,19 +30,23 @@ def session(embedded_broker: EmbeddedBroker, tmp_path: Path) -> Iterator[Session
     with ThreadPoolExecutor(1) as threads:
         yield Session(
             ("job", 0),
-            settings=SessionSettings(
-                broker=embedded_broker.bootstrap_servers,
-                application_id="test",
-                partitions=1,
-                embedded=True,
+            Resources(
+                settings=WorkerSettings(
+                    broker=embedded_broker.bootstrap_servers,
+                    application_id="test",
+                    data_dir=tmp_path,
+                    partitions=1,
+                    embedded=True,
+                ),
+                model=kit.model(),
+                policy=Policy(),
+                data=data,
+                metrics=WorkerMetrics(CollectorRegistry(), "test"),
+                now_ms=lambda: kit.NOW_MS,
+                threads=threads,
             ),
-            model=kit.model(),
-            policy=Policy(),
             topic_ids={},
-            data=data,
-            threads=threads,
             go_on=lambda: True,
-            now_ms=lambda: kit.NOW_MS,
         )
     data.release()
 

@@ -16,11 +16,11 @@ from faust.types import TP
 
 from stream.errors import BrokerError, ConfigError, StateError
 from stream.events.records import Record
-from stream.worker import consumer, fetching
+from stream.worker import fetching, transport
+from stream.worker.app import Worker
 from stream.worker.batch import InputPartition, RecordBatch
-from stream.worker.consumer import BatchConsumer
 from stream.worker.faust_internals import check_faust_internals
-from stream.worker.group import GroupMembership
+from stream.worker.transport import BatchConsumer
 from tests.worker.conftest import PARTITIONS, TOPICS, Kit, Recorder
 
 ALL = {(topic, partition) for topic in TOPICS for partition in range(PARTITIONS)}
@@ -206,8 +206,8 @@ def test_a_rebalance_that_the_next_one_overtakes_loses_nothing(kit: Kit) -> None
             await super().assigned(partitions)
             if len(self.hooks) > 1:
                 return
-            assert isinstance(self.control, GroupMembership)
-            owner = self.control._worker.consumer
+            assert isinstance(self.control, Worker)
+            owner = self.control.consumer
             coordinator: Any = owner._thread._ensure_consumer()._coordinator
             owner._thread.thread_loop.call_soon_threadsafe(coordinator.request_rejoin)
             while owner.assigned:
@@ -234,7 +234,7 @@ def test_a_batch_that_was_lost_comes_again(kit: Kit, monkeypatch: pytest.MonkeyP
         return await accept(self, batch)
 
     monkeypatch.setattr(BatchConsumer, "accept", lose_one)
-    monkeypatch.setattr(consumer, "GAP_CHECK_S", 0.1)
+    monkeypatch.setattr(transport, "GAP_CHECK_S", 0.1)
     kit.produce(800)
     recorder = Recorder()
     kit.work(recorder, lambda: recorder.count >= 800)
@@ -243,7 +243,7 @@ def test_a_batch_that_was_lost_comes_again(kit: Kit, monkeypatch: pytest.MonkeyP
     assert len(lost) == len(ALL)
 
 
-@pytest.mark.parametrize("failures", [2, consumer.MAX_GROUP_ERRORS])
+@pytest.mark.parametrize("failures", [2, transport.MAX_GROUP_ERRORS])
 def test_joining_the_group_is_tried_again(
     kit: Kit, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
@@ -259,10 +259,10 @@ def test_joining_the_group_is_tried_again(
         return await join(self, *arguments)
 
     monkeypatch.setattr(GroupCoordinator, "ensure_active_group", join_at_last)
-    monkeypatch.setattr(consumer, "GROUP_CHECK_S", 0.02)
+    monkeypatch.setattr(transport, "GROUP_CHECK_S", 0.02)
     kit.produce(8)
     recorder = Recorder()
-    if failures < consumer.MAX_GROUP_ERRORS:
+    if failures < transport.MAX_GROUP_ERRORS:
         kit.work(recorder, lambda: recorder.count == 8)
     else:
         with pytest.raises(BrokerError, match="into the consumer group test: InvalidRequestError"):
