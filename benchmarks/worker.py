@@ -205,7 +205,9 @@ def fresh_topics(broker: str, partitions: int = PARTITIONS) -> str:
     """Make all topics anew; return the application id that they are for."""
     application_id = f"bench-{time.monotonic_ns()}"
     remove_topics(broker)
-    create_topics(broker, application_id, Policy().labels.window_ms, partitions, replication=1)
+    create_topics(
+        *(broker, application_id, Policy().labels.window_ms), partitions=partitions, replication=1
+    )
     return application_id
 
 

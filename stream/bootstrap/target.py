@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
@@ -63,30 +64,29 @@ Positions = dict[tuple[str, int], int]
 """Next offset by input topic and partition."""
 
 
-class Target:
-    """The application id that history goes into. All methods block.
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of ``hearback bootstrap``.
 
-    Args:
-        broker: where to. application_id: the new one.
-        labels: the label policy.
-        start: where the inputs are to be read from.
-        replication: copies of new topics; None: as ``hearback topics create`` chooses.
-
+    ``start``: where inputs are read from. ``data``: a data folder to make; None: workers recover
+    from the changelogs. ``replication``: copies of new topics; None: as ``topics create`` does.
     """
 
-    def __init__(
-        self,
-        broker: str,
-        application_id: str,
-        labels: LabelPolicy,
-        start: Start,
-        replication: int | None,
-    ) -> None:
-        self._broker = broker
-        self._id = application_id
-        self._labels = labels
-        self._start = start
-        self._replication = replication
+    run: Path
+    broker: str
+    application_id: str
+    labels: LabelPolicy
+    start: Start = EARLIEST
+    data: Path | None = None
+    replication: int | None = None
+
+
+class Target:
+    """The application id that history goes into. All methods block."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._broker = settings.broker
+        self._id = settings.application_id
         self.names = TopicNames.own(self._id)
         self.partitions = 0
         self._changelogs = {stage: changelog_of(self._id, stage) for stage in STAGES}
@@ -128,8 +128,8 @@ class Target:
         create_topics(
             self._broker,
             self._id,
-            self._labels.window_ms,
-            replication=self._replication,
+            self._settings.labels.window_ms,
+            replication=self._settings.replication,
             names=self.names,
         )
         self.partitions = cluster.partitions[INPUTS[0]]
@@ -190,7 +190,7 @@ class Target:
                         f"application id {self._id} has state already ({stage}-{number}), from a"
                         " worker or a bootstrap that came to its end: name another --app-id"
                     )
-                wanted = plans(self._id, self._labels.window_ms, self.names)
+                wanted = plans(self._id, self._settings.labels.window_ms, self.names)
                 remove_topics(
                     self._broker,
                     [
@@ -209,7 +209,7 @@ class Target:
 
     def _where_to_start(self) -> Positions:
         """Ask where the inputs are to be read from."""
-        start = self._start
+        start = self._settings.start
         places = [(topic, n) for topic in INPUTS for n in range(self.partitions)]
         with Reader(self._broker) as reader:
             if isinstance(start, int):

@@ -435,5 +435,7 @@ class Partition(ABC):
                 )
         # Anew, because the policy may have changed.
         save_identity(
-            self._overlay, model_version, self._space, self._policy, self.partitions, topic_ids
+            *(self._overlay, model_version, self._space, self._policy),
+            partitions=self.partitions,
+            topic_ids=topic_ids,
         )

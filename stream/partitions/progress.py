@@ -53,6 +53,7 @@ def save_identity(
     model_version: str,
     space: FeatureSpace,
     policy: Policy,
+    *,
     partitions: int | None = None,
     topic_ids: Mapping[str, str] | None = None,
 ) -> None:

@@ -15,7 +15,7 @@ from stream.events.wire import coefficients_key, decode_coefficients
 from stream.kafka.cluster import look_at_cluster
 from stream.kafka.reader import Reader
 from stream.model.linear import GlobalModel
-from stream.partitions.progress import Identity, load_identity
+from stream.partitions.progress import load_identity
 from stream.replay.run_folder import state_of
 from stream.serving.belief import Belief
 from stream.state.overlay import Overlay
@@ -176,20 +176,14 @@ def _from_store(folder: Path, effect: EffectName, entity_id: str) -> Entity | No
         identity = load_identity(store)
         if identity is None:
             return None
-        return _described(store, identity, effect, entity_id)
+        names = identity.features[effect]
+        coefficients = Effect(
+            effect,
+            len(names),
+            identity.effects[effect],
+            identity.model_version,
+            StoredPosteriors(effect, Overlay(store)),
+        ).coefficients(entity_id)
     finally:
         store.close()
-
-
-def _described(
-    store: RocksStore, identity: Identity, effect: EffectName, entity_id: str
-) -> Entity | None:
-    names = identity.features[effect]
-    coefficients = Effect(
-        effect,
-        len(names),
-        identity.effects[effect],
-        identity.model_version,
-        StoredPosteriors(effect, Overlay(store)),
-    ).coefficients(entity_id)
     return None if coefficients is None else Entity(coefficients=coefficients, names=names)

@@ -106,7 +106,7 @@ class MemoryStore:
         self.write({})
 
     def close(self) -> None:
-        """Let the entries go."""
+        """Forget the entries."""
         self._open = None
 
 

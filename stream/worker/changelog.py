@@ -6,7 +6,7 @@ says up to where it holds the changelog (:class:`Mark`) in the same batch as the
 be brought up to the end from wherever it stands, also in the middle of doing so.
 
 Tombstones vanish from a compacted topic after ``delete.retention.ms``. A store that is older than
-half of that and not at the end may have missed some, and is begun anew.
+half of that and not at the end may have missed some, and is rebuilt from the start.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ MARKS = Codec[Mark](Mark, unversioned=msgspec.msgpack.Decoder(Mark))
 
 
 def changelog_of(application_id: str, stage: str) -> str:
-    """Name the changelog of a stage, as Faust names those of its tables."""
+    """Name the changelog of a stage."""
     return f"{application_id}-{stage}-changelog"
 
 
@@ -137,7 +137,7 @@ class Changelog:
         if mark.topic != self.topic or mark.topic_id != self.topic_id:
             raise StateError(
                 f"the store follows another changelog than {where} ({mark.topic} {mark.topic_id},"
-                f" not {self.topic_id}): the topic was made anew, or the data folder is from"
+                f" not {self.topic_id}): the topic was recreated, or the data folder is from"
                 " elsewhere; use the folder that belongs to it, or start over with an empty one"
                 " under another --app-id"
             )
@@ -170,7 +170,7 @@ class Changelog:
             end: what was returned to the last one who wrote to it (:data:`END`). A broker that was
                 killed hard names, for a moment after its start, an earlier end than what it has
                 confirmed; None: believe it.
-            on_remaining: told how many records are still to come, markers included.
+            on_remaining: called with how many records are still to come, markers included.
             swept: the session has aborted a record here, and with it what was left open
                 (:meth:`stream.worker.transactions.Transactions.sweep`). What this store takes for
                 committed may be gone by that; then the changelog is right.
@@ -184,11 +184,11 @@ class Changelog:
 
         """
         with Reader(self._broker) as reader:
-            start, told = reader.span(self.topic, self.partition)
+            start, shown = reader.span(self.topic, self.partition)
             # A transaction's end; the embedded broker writes none.
             of_no_matter = 0 if self._whole_units else 1
             if end is None:
-                end = told
+                end = shown
             else:
                 of_no_matter += 1  # END
             if swept:
@@ -262,7 +262,7 @@ class Changelog:
         renew: Callable[[], Store],
         now_ms: int,
     ) -> tuple[Store, Mark]:
-        """Begin anew where a store is too old to be brought up."""
+        """Begin with an empty store where one is too old to be brought up."""
         if self.is_too_old(mark, end, now_ms):
             store, mark = renew(), self.fresh(now_ms)
             self.check(mark, start, end)

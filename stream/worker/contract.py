@@ -61,7 +61,7 @@ class Membership(Protocol):
         """Return where each owned partition stands: the end of its newest acknowledged batch."""
 
     def high_watermark(self, partition: InputPartition) -> int | None:
-        """Return the partition's end as the newest fetch told it, or None before the first."""
+        """Return the partition's end as of the newest fetch, or None before the first."""
 
     def standbys(self) -> frozenset[InputPartition]:
         """Return the input partitions that this worker is to take over when their owner is gone."""

@@ -180,7 +180,7 @@ class BatchConsumerThread(faust_driver.AIOKafkaConsumerThread):
         return dict(zip(partitions, offsets, strict=True))
 
     def high_watermark(self, tp: TP) -> int | None:
-        """Return the partition's end as the newest answer of the broker told it."""
+        """Return the partition's end as of the newest answer of the broker."""
         state = self._state(tp)
         return cast("int | None", state.highwater) if state else None
 

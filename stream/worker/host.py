@@ -42,7 +42,7 @@ class Host:
     Args:
         membership: the worker's positions and seeks.
         resources: what sessions share; released by :meth:`stop`.
-        commands: what workers were told; each partition obeys each once.
+        commands: those that there are; each partition obeys each once.
 
     """
 

@@ -37,8 +37,24 @@ _COMPILING = "compiling the kernel: only the first start takes so long"
 _LONG_S = 3.0
 
 
-def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -> int:
-    """Run a worker until it is told to stop; return the exit code.
+class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of ``hearback worker``."""
+
+    broker: str
+    model: Path
+    data_dir: Path
+    policy: Policy
+    application_id: str
+    metrics_host: str
+    metrics_port: int
+    idle_timeout_ms: int
+    session_timeout_ms: int
+    log_level: str
+    log_format: str = "text"
+
+
+def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
+    """Run a worker until a signal stops it; return the exit code.
 
     Raises:
         HearbackError: it cannot start.
@@ -53,10 +69,10 @@ def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -
     own_folder = config.worker.data / "faust"
     own_folder.mkdir(exist_ok=True)
     arm(os.environ)
-    told = threading.Timer(_LONG_S, say, [_COMPILING])
-    told.start()
+    notice = threading.Timer(_LONG_S, say, [_COMPILING])
+    notice.start()
     warm_up()
-    told.cancel()
+    notice.cancel()
     registry = process_registry()
     metrics = WorkerMetrics(registry, model.version)
     probes = Probes()
@@ -75,10 +91,10 @@ def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -
         if embedded:
             say(_EMBEDDED)
         say(
-            f"worker {application_id} on {broker}: {partitions} partitions, model"
-            f" {model.version}, state in {config.worker.data}, metrics on"
-            f" http://{config.console.host}:{console.port}/metrics, a page for people on"
-            f" http://{config.console.host}:{console.port}/"
+            f"worker {options.application_id} on {options.broker}: {partitions} partitions, model"
+            f" {model.version}, state in {options.data_dir}, metrics on"
+            f" http://{options.metrics_host}:{console.port}/metrics, a status page on"
+            f" http://{options.metrics_host}:{console.port}/"
         )
         settings = WorkerSettings(
             broker=options.broker,

@@ -215,8 +215,8 @@ class Sessions:
             raise StateError(
                 f"application id {self._settings.application_id} has read {topic}-{number} up to"
                 f" {position}, but neither {self._resources.data.path} nor the changelog has any"
-                " state of it: was the changelog deleted? Start over with an empty data folder under"
-                " another --app-id"
+                " state of it: was the changelog deleted? Start over with an empty data folder"
+                " under another --app-id"
             )
 
     def _renew_later(self, owned: Owned, error: BrokerError) -> None:

@@ -81,7 +81,7 @@ class Session:
         resources: what it shares with others.
         topic_ids: what Kafka calls the topics; empty on the embedded broker.
         go_on: False once a rebalance or the end has begun; called from any thread.
-        on_remaining: told, from any thread, how much of the changelog is still to be applied.
+        on_remaining: called, from any thread, with how much of the changelog is left to apply.
 
     """
 

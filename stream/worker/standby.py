@@ -3,7 +3,7 @@
 Faust's assignor gives every partition a second worker, and to that one first when the owner is
 gone. It follows the changelogs of both stages in a thread, so that taking over means to read what
 the owner wrote last, not everything. A copy is never in the way: whatever is wrong with one is
-said and tried again later, and the session that takes over judges for itself.
+logged and tried again later, and the session that takes over judges for itself.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Standbys:
     def follow(self, places: Iterable[PartitionId], fail: Callable[[Exception], object]) -> None:
         """Follow these until :meth:`stop`, which has to come first where some are followed.
 
-        ``fail`` is told, from the thread, when a store cannot be written.
+        ``fail`` is called, from the thread, when a store cannot be written.
         """
         if self._settings.embedded:
             return
@@ -93,7 +93,7 @@ class Standbys:
         self._ended.set()
 
     def stop(self) -> None:
-        """Let go of all stores; they stay open. Blocks for a moment, or for a broker's answer."""
+        """Stop following; the stores stay open. Blocks for a moment, or for a broker's answer."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join()

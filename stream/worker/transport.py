@@ -160,7 +160,7 @@ class BatchConsumer(faust_driver.Consumer):
         return dict(self._position)
 
     def high_watermark(self, tp: TP) -> int | None:
-        """Return the partition's end as last told by the broker, None if not owned or not yet."""
+        """Return the partition's end as of the newest fetch, None if not owned or not yet."""
         return self._thread.high_watermark(tp)
 
     async def confirm(self) -> bool:
@@ -329,7 +329,7 @@ class BatchConsumer(faust_driver.Consumer):
         end = (await self.highwaters(tp))[tp]
         return StateError(
             f"{tp.topic}-{tp.partition}: position {position} is not in the topic, which keeps "
-            f"{first} to {end}: records are missing, or the topic was made anew; "
+            f"{first} to {end}: records are missing, or the topic was recreated; "
             "start over with an empty data folder and another application id"
         )
 

@@ -43,7 +43,7 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
     different: int
     """Keys that are not what the changelog says."""
     examples: list[str]
-    """Some of these, in words."""
+    """Some of these, described."""
 
 
 def verify_checkpoint(
@@ -57,7 +57,7 @@ def verify_checkpoint(
     Args:
         folder: a checkpoint, or the data folder of a worker that is at rest.
         broker: where the changelogs are.
-        on_place: told which partition is compared next.
+        on_place: called with the partition is compared next.
         now_ms: the wall clock.
 
     Raises:

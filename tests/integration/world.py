@@ -166,7 +166,11 @@ class World:
         self._producers: list[subprocess.Popen[bytes]] = []
         remove_topics(broker)
         create_topics(
-            broker, self.application_id, market.policy.labels.window_ms, partitions, replication=1
+            broker,
+            self.application_id,
+            market.policy.labels.window_ms,
+            partitions=partitions,
+            replication=1,
         )
 
     def start(self, name: str = "a", crash_at: str | None = None, **more: Any) -> Worker:

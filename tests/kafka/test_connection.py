@@ -15,8 +15,8 @@ from stream.errors import ConfigError
 from stream.kafka.cluster import client_settings
 from stream.kafka.connection import Broker, Security, client_security, security_of, tls_context
 from stream.worker.app import make_app
-from stream.worker.settings import WorkerSettings
 from stream.worker.logs import formatter
+from stream.worker.settings import WorkerSettings
 
 SASL = Security(
     protocol="sasl_plaintext",

@@ -42,7 +42,7 @@ BY_JOB = wire.encode_by_job(ScoredApplication(application("a", DAY_MS), 0.0, 0, 
 
 
 class Group:
-    """GroupMembership without a worker: keeps what was sought, and is told what the group says."""
+    """A membership without a worker: keeps what was sought, and is told what the group says."""
 
     def __init__(self) -> None:
         self.sought: dict[InputPartition, int] = {}
