@@ -165,7 +165,7 @@ def _at_home(family: int, value: bytes, partitions: int) -> bytes:
 
 
 def _own(key: bytes, value: bytes, partitions: int) -> Iterator[Entry]:
-    """What holds for all partitions of a stage; the rest of what a store says of itself is written by the caller."""
+    """What holds for all partitions of a stage; the caller writes the rest of a store's own."""
     for effect, stage in _STAGES.items():
         if key == keys.own(f"ages {effect}"):
             for number in range(partitions):

@@ -44,7 +44,7 @@ def make_app(
 ) -> faust.App:
     """Make the Faust app, without agents; it has to be made inside the running event loop.
 
-    ``on_failure`` is called when the transport cannot go on, ``on_leaving`` when a rebalance begins.
+    ``on_failure`` is called when the transport cannot go on, ``on_leaving`` as a rebalance begins.
 
     Raises:
         ConfigError: the installed Faust or aiokafka is not one that the transport knows.

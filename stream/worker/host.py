@@ -280,6 +280,6 @@ class Host:
         )
         for path in self._data.damaged:
             _log.warning(
-                "a damaged store was set aside and is rebuilt from the changelog: %s", path
+                "a damaged store was put aside and is rebuilt from the changelog: %s", path
             )
         self._data.damaged.clear()
