@@ -25,6 +25,7 @@ from stream.partitions.member import MemberPartition
 from stream.partitions.progress import Identity, identity_entry, progress_entry
 from stream.policy import LabelPolicy
 from stream.state.store import Writes
+from stream.worker.batch import PartitionId
 from stream.worker.changelog import (
     MARK,
     STAGES,
@@ -34,7 +35,6 @@ from stream.worker.changelog import (
     changelog_of,
 )
 from stream.worker.crashpoints import crash_point
-from stream.worker.data_folder import PartitionId
 from stream.worker.session import session_of
 from stream.worker.topics import (
     create_topics,
@@ -89,7 +89,6 @@ class Target:
         self._id = settings.application_id
         self.names = TopicNames.own(self._id)
         self.partitions = 0
-        self._changelogs = {stage: changelog_of(self._id, stage) for stage in STAGES}
         self._ids: dict[str, str] = {}
         self._positions: Positions = {}
         self._writes: defaultdict[PartitionId, dict[bytes, bytes | None]] = defaultdict(dict)
@@ -179,8 +178,8 @@ class Target:
 
     def _check_topics(self, cluster: Cluster) -> None:
         """Refuse an application id that has anything; remove what an unfinished bootstrap left."""
-        for stage, topic in self._changelogs.items():
-            for number in range(cluster.partitions.get(topic, 0)):
+        for stage in STAGES:
+            for number in range(cluster.partitions.get(changelog_of(self._id, stage), 0)):
                 changelog = self._changelog((stage, number))
                 unfinished = _is_unfinished(changelog)
                 if not unfinished and not _is_used(changelog):
@@ -278,8 +277,7 @@ class Target:
         return {place: ends[at] for place, at in of_place.items()}
 
     def _changelog(self, place: PartitionId) -> Changelog:
-        stage, number = place
-        return Changelog(self._broker, topic=self._changelogs[stage], partition=number)
+        return Changelog(self._broker, self._id, place, topic_ids=self._ids)
 
     # -- in the end --------------------------------------------------------------------------
 
@@ -305,8 +303,7 @@ class Target:
 
     def mark(self, place: PartitionId, offset: int, now_ms: int) -> Mark:
         """Return the mark of a store that holds all that was written."""
-        topic = self._changelogs[place[0]]
-        return Mark(topic, self._ids[topic], offset, now_ms)
+        return self._changelog(place).fresh(now_ms).at(offset, now_ms)
 
     def close(self) -> None:
         """Give up what is on its way."""

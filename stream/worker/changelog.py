@@ -11,7 +11,8 @@ half of that and not at the end may have missed some, and is rebuilt from the st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -21,6 +22,7 @@ from stream.partitions.progress import LAST_OF_UNIT
 from stream.state import keys
 from stream.state.codec import Codec
 from stream.state.store import Store, Writes
+from stream.worker.batch import PartitionId
 from stream.worker.crashpoints import crash_point
 
 DELETE_RETENTION_MS = 7 * 24 * 3_600_000
@@ -46,6 +48,7 @@ STAGES = ("member", "job")
 """Each has a changelog of its own."""
 
 _CHUNK_BYTES = 4 << 20  # written at once
+_NO_IDS: Mapping[str, str] = MappingProxyType({})
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True):
@@ -74,11 +77,6 @@ def changelog_of(application_id: str, stage: str) -> str:
     return f"{application_id}-{stage}-changelog"
 
 
-def save_mark(mark: Mark) -> bytes:
-    """Mark → its value under :data:`MARK`."""
-    return MARKS.encode(mark)
-
-
 def load_mark(store: Store) -> Mark | None:
     """Read how far a store is; None for an empty one.
 
@@ -99,8 +97,9 @@ class Changelog:
 
     Args:
         broker: where it is.
-        topic: its name. partition: the number.
-        topic_id: what Kafka calls it; empty where that is of no matter, or the broker has none.
+        application_id: whose. place: of which partition.
+        topic_ids: what Kafka calls topics; empty where that is of no matter, or the broker has no
+            ids.
         whole_units: apply only what a unit of work wrote to its end; for the embedded broker,
             which shows transactions that were never committed.
 
@@ -109,16 +108,16 @@ class Changelog:
     def __init__(
         self,
         broker: str,
+        application_id: str,
+        place: PartitionId,
         *,
-        topic: str,
-        partition: int,
-        topic_id: str = "",
+        topic_ids: Mapping[str, str] = _NO_IDS,
         whole_units: bool = False,
     ) -> None:
-        self.topic = topic
-        self.at = topic, partition
-        self.topic_id = topic_id
-        self.partition = partition
+        stage, self.partition = place
+        self.topic = changelog_of(application_id, stage)
+        self.at = self.topic, self.partition
+        self.topic_id = topic_ids.get(self.topic, "")
         self._whole_units = whole_units
         self._broker = broker
 
@@ -184,7 +183,7 @@ class Changelog:
 
         """
         with Reader(self._broker) as reader:
-            start, shown = reader.span(self.topic, self.partition)
+            start, shown = reader.span(*self.at)
             # A transaction's end; the embedded broker writes none.
             of_no_matter = 0 if self._whole_units else 1
             if end is None:
@@ -218,7 +217,7 @@ class Changelog:
             StateError: it does not belong to this changelog. BrokerError: no answer.
 
         """
-        start, end = reader.span(self.topic, self.partition)
+        start, end = reader.span(*self.at)
         mark = load_mark(store) or self.fresh(now_ms())
         self.check(mark, start, end)
         return self._renewed(store, mark, start, end, renew, now_ms())
@@ -236,8 +235,8 @@ class Changelog:
 
         """
         with Reader(self._broker) as reader:
-            _, end = reader.span(self.topic, self.partition)
-            for chunk in reader.to_end(self.topic, self.partition):
+            _, end = reader.span(*self.at)
+            for chunk in reader.to_end(*self.at):
                 for record in chunk.records:
                     if record[0] >= end:
                         return
@@ -251,7 +250,7 @@ class Changelog:
 
         """
         with Reader(self._broker) as reader:
-            return reader.span(self.topic, self.partition)
+            return reader.span(*self.at)
 
     def _renewed(
         self,
@@ -270,7 +269,7 @@ class Changelog:
 
     def _shows(self, reader: Reader, offset: int, end: int, go_on: Callable[[], bool]) -> bool:
         """Whether a record is there, committed; one that was compacted away is not."""
-        chunks = reader.to_end(self.topic, self.partition, offset, least=end, go_on=go_on)
+        chunks = reader.to_end(*self.at, offset, least=end, go_on=go_on)
         return next((chunk.records[0][0] == offset for chunk in chunks if chunk.records), False)
 
     def _read(
@@ -287,9 +286,7 @@ class Changelog:
         writes: dict[bytes, bytes | None] = {}
         unit: dict[bytes, bytes | None] = {} if self._whole_units else writes
         offset, count, size = mark.offset, 0, 0
-        for chunk in reader.to_end(
-            self.topic, self.partition, mark.offset, least=least, go_on=go_on
-        ):
+        for chunk in reader.to_end(*self.at, mark.offset, least=least, go_on=go_on):
             for _, key, value in chunk.records:
                 if key == MARK and self._whole_units:
                     unit.clear()  # of a session that did not come to the end of a unit
@@ -314,5 +311,5 @@ class Changelog:
 
 def apply(store: Store, writes: Writes, mark: Mark, *, logged: bool = True) -> Mark:
     """Write records of a changelog into a store, in one batch with how far it is now."""
-    store.write({**writes, MARK: save_mark(mark)}, logged=logged)
+    store.write({**writes, MARK: MARKS.encode(mark)}, logged=logged)
     return mark

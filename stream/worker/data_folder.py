@@ -24,6 +24,7 @@ import msgspec
 
 from stream.errors import ConfigError, DamagedStateError, StateError
 from stream.state.store import RocksMemory, RocksStore
+from stream.worker.batch import PartitionId
 from stream.worker.changelog import STAGES, TOO_OLD_MS
 
 FORMAT = 1
@@ -33,9 +34,6 @@ _ABOUT = "hearback.json"
 _LOCK = "lock"
 _CACHE_BYTES = 256 << 20
 _WRITE_BYTES = 128 << 20
-
-PartitionId = tuple[str, int]
-"""A stage and the number of one of its partitions."""
 
 
 class _About(msgspec.Struct, frozen=True, kw_only=True):

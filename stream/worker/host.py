@@ -19,12 +19,11 @@ from stream.events.records import CONSUMED
 from stream.partitions.base import Unit
 from stream.partitions.commands import GateCommand
 from stream.partitions.member import MemberPartition
-from stream.worker.batch import InputPartition, RecordBatch
+from stream.worker.batch import InputPartition, PartitionId, RecordBatch
 from stream.worker.changelog import STAGES
 from stream.worker.checkpoint_folder import Checkpointed, CheckpointFolder
 from stream.worker.contract import Membership
 from stream.worker.crashpoints import crash_point
-from stream.worker.data_folder import PartitionId
 from stream.worker.owned import Owned, Sessions
 from stream.worker.requests import Requests
 from stream.worker.session import Session, Status

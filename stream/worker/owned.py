@@ -15,9 +15,8 @@ from functools import partial
 from typing import Any
 
 from stream.errors import BrokerError, InterruptedSessionError, StateError
-from stream.worker.batch import InputPartition
+from stream.worker.batch import InputPartition, PartitionId
 from stream.worker.contract import Membership
-from stream.worker.data_folder import PartitionId
 from stream.worker.session import Session
 from stream.worker.settings import Resources
 from stream.worker.topics import ids_of_application

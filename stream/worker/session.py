@@ -29,9 +29,9 @@ from stream.partitions.job import JobPartition
 from stream.partitions.member import MemberPartition
 from stream.state.overlay import Overlay
 from stream.state.store import Store, Writes
-from stream.worker.changelog import END, MARK, UNFINISHED, Changelog, Mark, changelog_of, save_mark
+from stream.worker.batch import PartitionId
+from stream.worker.changelog import END, UNFINISHED, Changelog, Mark, apply
 from stream.worker.crashpoints import crash_point
-from stream.worker.data_folder import PartitionId
 from stream.worker.settings import Resources
 from stream.worker.transactions import Transactions
 
@@ -94,7 +94,7 @@ class Session:
         go_on: Callable[[], bool],
         on_remaining: Callable[[int], None] = lambda _: None,
     ) -> None:
-        stage, number = self.place = place
+        self.place = place
         self._on_remaining = on_remaining
         self.status = Status.NEW
         self.flushing_since: float | None = None
@@ -112,12 +112,9 @@ class Session:
         self._mark: Mark
         self._overlay: Overlay
         self._partition: Partition
-        topic = changelog_of(settings.application_id, stage)
         self._changelog = Changelog(
-            settings.broker,
-            topic=topic,
-            topic_id=topic_ids.get(topic, ""),
-            partition=number,
+            *(settings.broker, settings.application_id, place),
+            topic_ids=topic_ids,
             whole_units=settings.embedded,
         )
         self._transactions = Transactions(
@@ -237,8 +234,7 @@ class Session:
         committed = time.monotonic()
         crash_point("committed")
         mark = self._mark.at(offset, self._now_ms(), own=True)
-        self._store.write({**writes, MARK: save_mark(mark)})
-        self._mark = mark
+        self._mark = apply(self._store, writes, mark)
         crash_point("written")
         return FlushTimes(committed - began, time.monotonic() - committed)
 

@@ -17,8 +17,9 @@ from stream.errors import BrokerError, DamagedStateError, StateError
 from stream.kafka.cluster import ids_of_topics
 from stream.kafka.reader import Chunk, Reader
 from stream.state.store import Store
+from stream.worker.batch import PartitionId
 from stream.worker.changelog import STAGES, Changelog, Mark, apply, changelog_of
-from stream.worker.data_folder import DataFolder, PartitionId
+from stream.worker.data_folder import DataFolder
 from stream.worker.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
@@ -32,7 +33,8 @@ _FRESH_S = 600.0  # a copy at the end says so, or it would pass for old
 class _Copy:
     """A store that follows a changelog."""
 
-    def __init__(self, store: Store, mark: Mark) -> None:
+    def __init__(self, place: PartitionId, store: Store, mark: Mark) -> None:
+        self.place = place
         self.store = store
         self.mark = mark
         self.at_end = False
@@ -116,9 +118,8 @@ class Standbys:
     def _follow(self) -> None:
         """Follow for as long as all goes well."""
         settings = self._settings
-        topics = {stage: changelog_of(settings.application_id, stage) for stage in STAGES}
-        stages = {topic: stage for stage, topic in topics.items()}
-        ids = ids_of_topics(settings.broker, topics.values(), _ANSWER_S)
+        topics = [changelog_of(settings.application_id, stage) for stage in STAGES]
+        ids = ids_of_topics(settings.broker, topics, _ANSWER_S)
         missing: set[PartitionId] = set(self._places)
         tried_s = refreshed_s = 0.0
         with Reader(settings.broker) as reader:
@@ -126,29 +127,24 @@ class Standbys:
                 now_s = time.monotonic()
                 if missing and (not tried_s or now_s - tried_s > _AGAIN_S):
                     tried_s = now_s
-                    for stage, number in sorted(missing):
+                    for place in sorted(missing):
                         if self._ended.is_set():
                             return
-                        topic = topics[stage]
                         changelog = Changelog(
-                            settings.broker,
-                            topic=topic,
-                            topic_id=ids.get(topic, ""),
-                            partition=number,
+                            settings.broker, settings.application_id, place, topic_ids=ids
                         )
-                        if self._begin((stage, number), changelog, reader):
-                            missing.discard((stage, number))
+                        if self._begin(place, changelog, reader):
+                            missing.discard(place)
                 if now_s - refreshed_s > _FRESH_S:
                     refreshed_s = now_s
                     self._refresh(reader)
                 for chunk in reader.poll(_POLL_S):
-                    place = chunk.topic, chunk.partition
+                    at = chunk.topic, chunk.partition
                     if chunk.records or chunk.at_end:
-                        self._apply(self._copies[place], chunk)
-                    if chunk.lost and place in self._copies:
-                        missing.add((stages[chunk.topic], chunk.partition))
-                        del self._copies[place]
-                        reader.leave(*place)
+                        self._apply(self._copies[at], chunk)
+                    if chunk.lost and at in self._copies:
+                        missing.add(self._copies.pop(at).place)
+                        reader.leave(*at)
                     elif chunk.error is not None and chunk.error.fatal():
                         raise BrokerError(f"standbys cannot be followed: {chunk.error}")
                     elif chunk.error is not None:
@@ -167,8 +163,8 @@ class Standbys:
             self._complain(place, error)
             return False
         self._complained.pop(place, None)
-        self._copies[changelog.topic, changelog.partition] = _Copy(store, mark)
-        reader.follow(changelog.topic, changelog.partition, mark.offset)
+        self._copies[changelog.at] = _Copy(place, store, mark)
+        reader.follow(*changelog.at, mark.offset)
         return True
 
     def _complain(self, place: PartitionId, error: Exception) -> None:

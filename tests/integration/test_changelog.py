@@ -20,13 +20,18 @@ def send(owner: Transactions, changelog: Changelog, writes: Writes) -> int:
     return owner.send([], {changelog.at: writes}, lambda: True)[changelog.at]
 
 
+def changelog_at(world: World) -> Changelog:
+    """The changelog of the first member partition."""
+    ids = ids_of_topics(world.broker, [changelog_of(world.application_id, "member")], 10.0)
+    return Changelog(world.broker, world.application_id, ("member", 0), topic_ids=ids)
+
+
 class Opened:
     """A partition of a changelog, and a store that is brought up to it after each new fence."""
 
     def __init__(self, world: World) -> None:
-        self.topic = changelog_of(world.application_id, "member")
-        topic_id = ids_of_topics(world.broker, [self.topic], 10.0)[self.topic]
-        self.changelog = Changelog(world.broker, topic=self.topic, topic_id=topic_id, partition=0)
+        self.changelog = changelog_at(world)
+        self.topic = self.changelog.topic
         self.broker = world.broker
         self.store: Store = MemoryStore()
         self.now_ms = 1
@@ -123,9 +128,7 @@ def test_recovery_waits_for_what_the_broker_does_not_show_yet(small_world: World
     A transaction that stays open hides what comes after it, as a broker does that has just been
     started after a kill.
     """
-    topic = changelog_of(small_world.application_id, "member")
-    topic_id = ids_of_topics(small_world.broker, [topic], 10.0)[topic]
-    changelog = Changelog(small_world.broker, topic=topic, topic_id=topic_id, partition=0)
+    changelog = changelog_at(small_world)
     owner = Transactions(small_world.broker, "owner")
     owner.fence()
     writes: Writes = {b"\x01%d" % number: b"value" for number in range(100)}
@@ -133,7 +136,7 @@ def test_recovery_waits_for_what_the_broker_does_not_show_yet(small_world: World
     other = Producer({"bootstrap.servers": small_world.broker, "transactional.id": "other"})
     other.init_transactions(10)
     other.begin_transaction()
-    other.produce(topic, b"never", b"\x01never", 0)
+    other.produce(changelog.topic, b"never", b"\x01never", 0)
     other.flush(10)
     send(owner, changelog, dict(list(writes.items())[50:]))
     end = send(owner, changelog, END)

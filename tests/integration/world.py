@@ -349,12 +349,11 @@ class World:
 
     def recovered(self, stage: str) -> dict[str, Learned]:
         """What a stage's changelog says, read into an empty store."""
-        topic = changelog_of(self.application_id, stage)
-        topic_id = ids_of_topics(self.broker, [topic], 10.0)[topic]
+        ids = ids_of_topics(self.broker, [changelog_of(self.application_id, stage)], 10.0)
         learned: dict[str, Learned] = {}
         for number in range(self.partitions):
             store = MemoryStore()
-            changelog = Changelog(self.broker, topic=topic, topic_id=topic_id, partition=number)
+            changelog = Changelog(self.broker, self.application_id, (stage, number), topic_ids=ids)
             changelog.bring_up(store, renew=MemoryStore, go_on=lambda: True, now_ms=lambda: 0)
             learned |= self.market.learned_in(store, stage)
         return learned
