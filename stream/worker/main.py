@@ -37,23 +37,7 @@ _COMPILING = "compiling the kernel: only the first start takes so long"
 _LONG_S = 3.0
 
 
-class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of ``hearback worker``."""
-
-    broker: str
-    model: Path
-    data_dir: Path
-    policy: Policy
-    application_id: str
-    metrics_host: str
-    metrics_port: int
-    idle_timeout_ms: int
-    session_timeout_ms: int
-    log_level: str
-    log_format: str = "text"
-
-
-def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
+def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -> int:
     """Run a worker until a signal stops it; return the exit code.
 
     Raises:
@@ -91,27 +75,27 @@ def run_worker(options: WorkerOptions, say: Callable[[str], None]) -> int:
         if embedded:
             say(_EMBEDDED)
         say(
-            f"worker {options.application_id} on {options.broker}: {partitions} partitions, model"
-            f" {model.version}, state in {options.data_dir}, metrics on"
-            f" http://{options.metrics_host}:{console.port}/metrics, a status page on"
-            f" http://{options.metrics_host}:{console.port}/"
+            f"worker {application_id} on {broker}: {partitions} partitions, model"
+            f" {model.version}, state in {config.worker.data}, metrics on"
+            f" http://{config.console.host}:{console.port}/metrics, a status page on"
+            f" http://{config.console.host}:{console.port}/"
         )
         settings = WorkerSettings(
-            broker=options.broker,
-            application_id=options.application_id,
+            broker=broker,
+            application_id=application_id,
             data_dir=own_folder,
             names=names,
             partitions=partitions,
             embedded=embedded,
-            session_timeout_s=options.session_timeout_ms / 1000.0,
-            idle_timeout_ms=options.idle_timeout_ms,
-            log_level=options.log_level,
-            log_format=options.log_format,
+            session_timeout_s=config.worker.session_timeout_ms / 1000.0,
+            idle_timeout_ms=config.worker.idle_timeout_ms,
+            log_level=config.log.level,
+            log_format=config.log.format,
         )
         resources = Resources(
             settings=settings,
             model=model,
-            policy=options.policy,
+            policy=config.policy,
             data=data,
             metrics=metrics,
             now_ms=lambda: time.time_ns() // 1_000_000,
