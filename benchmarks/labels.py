@@ -230,7 +230,9 @@ def learning(folder: Path) -> dict[str, float]:
     fill(folder, pending, 2_000).close()
     store = RocksStore(folder)
     overlay = Overlay(store)
-    partition = JobPartition(0, 1, overlay, Policy(), model(), 60_000)
+    partition = JobPartition(
+        0, partitions=1, overlay=overlay, model=model(), policy=Policy(), idle_timeout_ms=60_000
+    )
     inputs = [
         (APPLICATIONS_BY_JOB, encode(Watermark(0, PAST_ALL_MS, idle=False))),
         (ENGAGEMENTS, encode(Clock(PAST_ALL_MS))),

@@ -205,7 +205,9 @@ def fresh_topics(broker: str, partitions: int = PARTITIONS) -> str:
     """Make all topics anew; return the application id that they are for."""
     application_id = f"bench-{time.monotonic_ns()}"
     remove_topics(broker)
-    create_topics(broker, application_id, Policy().labels.window_ms, partitions, replication=1)
+    create_topics(
+        *(broker, application_id, Policy().labels.window_ms), partitions=partitions, replication=1
+    )
     return application_id
 
 
@@ -435,7 +437,7 @@ def _stands_by(found: Counter[tuple[str, ...]]) -> bool:
 def _fill(broker: str, application_id: str, number: int) -> None:
     """Write a partition's share of the states, 1 kB each, as the worker does."""
     topic = changelog_of(application_id, "member")
-    transactions = Transactions(broker, f"fill-{number}", topic, number)
+    transactions = Transactions(broker, f"fill-{number}")
     transactions.fence()
     values = list(_states(np.random.default_rng(number)))
     for first in range(number, STATES, PARTITIONS * 5000):
@@ -444,7 +446,7 @@ def _fill(broker: str, application_id: str, number: int) -> None:
             keys.posterior("per_member", f"m{entity:07}"): values[entity % len(values)]
             for entity in entities
         }
-        transactions.send([], writes, lambda: True)
+        transactions.send([], {(topic, number): writes}, lambda: True)
     transactions.close()
 
 

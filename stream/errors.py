@@ -41,6 +41,12 @@ class StateError(HearbackError):
     reason = "state"
 
 
+class NotOpenError(StateError):
+    """A session or store is used before it is open, or after its end: a fault of the program."""
+
+    reason = "not_open"
+
+
 class DamagedStateError(StateError):
     """A store's files are damaged: it has to be rebuilt from its changelog."""
 

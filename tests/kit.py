@@ -167,20 +167,15 @@ class Market:
         """Start a partition anew from what its store holds."""
         overlay = Overlay(self.stores[stage, number])
         partition: Partition
-        if stage == "member":
-            partition = MemberPartition(
-                number,
-                self.count,
-                overlay,
-                self._model.space,
-                self.policy,
-                self._model.version,
-                self._idle_timeout_ms,
-            )
-        else:
-            partition = JobPartition(
-                number, self.count, overlay, self.policy, self._model, self._idle_timeout_ms
-            )
+        kind = MemberPartition if stage == "member" else JobPartition
+        partition = kind(
+            number,
+            partitions=self.count,
+            overlay=overlay,
+            model=self._model,
+            policy=self.policy,
+            idle_timeout_ms=self._idle_timeout_ms,
+        )
         overlay.flush()
         self.partitions[stage, number] = partition
         self._overlays = getattr(self, "_overlays", {})

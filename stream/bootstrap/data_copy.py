@@ -7,8 +7,9 @@ from collections import defaultdict
 from pathlib import Path
 
 from stream.errors import ConfigError, StateError
-from stream.worker.changelog import MARK, Mark, save_mark
-from stream.worker.data_folder import DataFolder, PartitionId
+from stream.worker.batch import PartitionId
+from stream.worker.changelog import Mark, apply
+from stream.worker.data_folder import DataFolder
 
 _BYTES = 8 << 20  # written at once, about
 
@@ -49,7 +50,7 @@ class DataCopy:
         """
         for place, entries in own.items():
             store = self._stores.store(place)
-            store.write({**dict(entries), MARK: save_mark(marks[place])}, logged=False)
+            apply(store, dict(entries), marks[place], logged=False)
             store.flush()
         self._stores.release()
         self._folder = None

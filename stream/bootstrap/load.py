@@ -25,16 +25,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from stream.bootstrap.data_copy import DataCopy
 from stream.bootstrap.split import identity_of, split
-from stream.bootstrap.target import EARLIEST, Start, Target
+from stream.bootstrap.target import Settings, Target
 from stream.errors import ConfigError, StateError
 from stream.events.records import TopicNames
 from stream.events.wire import coefficients_key, decode_coefficients
 from stream.model.linear import NO_MODEL
-from stream.policy import LabelPolicy
 from stream.replay.run_folder import COEFFICIENTS, RunMetrics, load_metrics, states_of
 from stream.state.store import RocksStore
 from stream.worker.crashpoints import crash_point
@@ -52,22 +49,6 @@ class Bootstrapped(NamedTuple):
     names: TopicNames
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``hearback bootstrap`` was told.
-
-    ``start``: where inputs are read from. ``data``: a data folder to make; None: workers recover
-    from the changelogs. ``replication``: copies of new topics; None: as ``topics create`` does.
-    """
-
-    run: Path
-    broker: str
-    application_id: str
-    labels: LabelPolicy
-    start: Start = EARLIEST
-    data: Path | None = None
-    replication: int | None = None
-
-
 def bootstrap(
     settings: Settings,
     on_progress: Callable[[int, int], None] = lambda _, __: None,
@@ -77,7 +58,7 @@ def bootstrap(
 
     Args:
         settings: which, and where to.
-        on_progress: told how many entries are written, of about how many.
+        on_progress: called with how many entries are written, of about how many.
         now_ms: the wall clock.
 
     Raises:
@@ -93,13 +74,7 @@ def bootstrap(
         for store in stores:
             held.callback(store.close)
         identity = identity_of(stores)
-        target = Target(
-            settings.broker,
-            settings.application_id,
-            settings.labels,
-            settings.start,
-            settings.replication,
-        )
+        target = Target(settings)
         held.callback(target.close)
         copy = None
         if settings.data is not None:
@@ -160,8 +135,8 @@ def _coefficients(path: Path) -> Iterator[tuple[bytes, bytes]]:
         with path.open("rb") as lines:
             for line in lines:
                 value = line.rstrip(b"\n")
-                told = decode_coefficients(value)
-                yield coefficients_key(told.effect, told.entity_id), value
+                found = decode_coefficients(value)
+                yield coefficients_key(found.effect, found.entity_id), value
     except OSError as error:
         raise StateError(f"{path} cannot be read: {error.strerror}") from None
 

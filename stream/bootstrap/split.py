@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from stream.effects import EFFECTS
 from stream.errors import StateError
 from stream.events.partitioner import partition_of
 from stream.labels.facts import Deadline, Facts, Orphan
@@ -27,14 +28,12 @@ from stream.state import codec, keys
 from stream.state.census import StateCounts, census_entry
 from stream.state.deadlines import RUN, pending_deadlines, stored_run
 from stream.state.store import Store
-
-PartitionId = tuple[str, int]
-"""A stage and the number of one of its partitions."""
+from stream.worker.batch import PartitionId
 
 _FIRST, _END = b"\x00", b"\xff"  # no key begins so
 _OF_JOB = frozenset(b"aejpx")  # families whose keys begin with the length and the id of a job
 _OF_ENTITY = frozenset(b"ng")
-_STAGES = {"per_member": "member", "per_job": "job"}
+_STAGES = {effect.name: effect.stage for effect in EFFECTS}
 
 
 class Entry(NamedTuple):
@@ -166,7 +165,7 @@ def _at_home(family: int, value: bytes, partitions: int) -> bytes:
 
 
 def _own(key: bytes, value: bytes, partitions: int) -> Iterator[Entry]:
-    """What holds for all partitions of a stage; the rest of a store's own is made anew."""
+    """What holds for all partitions of a stage; the caller writes the rest of a store's own."""
     for effect, stage in _STAGES.items():
         if key == keys.own(f"ages {effect}"):
             for number in range(partitions):

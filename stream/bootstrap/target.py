@@ -6,31 +6,28 @@ What :mod:`stream.bootstrap.load` asks of Kafka, in the order in which it does.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
-from confluent_kafka import (
-    Consumer,
-    ConsumerGroupTopicPartitions,
-    KafkaError,
-    KafkaException,
-    Producer,
-    TopicPartition,
-)
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from stream.bootstrap.split import first_progress
 from stream.errors import BrokerError, ConfigError, FencedError, StateError
-from stream.events.records import COEFFICIENTS, INPUTS, WRITTEN, TopicNames
+from stream.events.records import COEFFICIENTS, INPUTS, WRITTEN, Message, TopicNames
 from stream.kafka.cluster import Cluster, client_settings, look_at_cluster
+from stream.kafka.reader import Reader
 from stream.partitions.job import JobPartition
 from stream.partitions.member import MemberPartition
 from stream.partitions.progress import Identity, identity_entry, progress_entry
 from stream.policy import LabelPolicy
+from stream.state.store import Writes
+from stream.worker.batch import PartitionId
 from stream.worker.changelog import (
     MARK,
-    MAX_VALUE_BYTES,
     STAGES,
     UNFINISHED,
     Changelog,
@@ -38,7 +35,6 @@ from stream.worker.changelog import (
     changelog_of,
 )
 from stream.worker.crashpoints import crash_point
-from stream.worker.data_folder import PartitionId
 from stream.worker.session import session_of
 from stream.worker.topics import (
     create_topics,
@@ -52,19 +48,12 @@ from stream.worker.transactions import Transactions
 _ANSWER_S = 10.0
 _GROUPS_S = 20.0
 _PAUSE_S = 0.5
-_COMMIT_TRY_S = 5.0  # Ctrl-C takes effect between two
 _COMMIT_S = 60.0
-_QUEUE_S = 0.05  # between two looks at a full queue
+_NOW = 0  # a record's timestamp: when it is sent
 _RECORDS = 5_000  # in one transaction
 _BYTES = 8 << 20  # in one transaction, about
-_OVERHEAD_BYTES = 64 << 10  # of a record's key and framing, generously
 _YES = b"\x01"
 _TOPICS = {"member": MemberPartition.topics, "job": JobPartition.topics}
-_FENCED = {
-    KafkaError._FENCED,
-    KafkaError.INVALID_PRODUCER_EPOCH,
-    KafkaError.PRODUCER_FENCED,
-}
 
 EARLIEST, LATEST = "earliest", "end"
 
@@ -75,38 +64,37 @@ Positions = dict[tuple[str, int], int]
 """Next offset by input topic and partition."""
 
 
-class Target:
-    """The application id that history goes into. All methods block.
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of ``hearback bootstrap``.
 
-    Args:
-        broker: where to. application_id: the new one.
-        labels: the label policy.
-        start: where the inputs are to be read from.
-        replication: copies of new topics; None: as ``hearback topics create`` chooses.
-
+    ``start``: where inputs are read from. ``data``: a data folder to make; None: workers recover
+    from the changelogs. ``replication``: copies of new topics; None: as ``topics create`` does.
     """
 
-    def __init__(
-        self,
-        broker: str,
-        application_id: str,
-        labels: LabelPolicy,
-        start: Start,
-        replication: int | None,
-    ) -> None:
-        self._broker = broker
-        self._id = application_id
-        self._labels = labels
-        self._start = start
-        self._replication = replication
+    run: Path
+    broker: str
+    application_id: str
+    labels: LabelPolicy
+    start: Start = EARLIEST
+    data: Path | None = None
+    replication: int | None = None
+
+
+class Target:
+    """The application id that history goes into. All methods block."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._broker = settings.broker
+        self._id = settings.application_id
         self.names = TopicNames.own(self._id)
         self.partitions = 0
-        self._changelogs = {stage: changelog_of(self._id, stage) for stage in STAGES}
         self._ids: dict[str, str] = {}
         self._positions: Positions = {}
-        self._records = self._bytes = 0
-        self._failed: KafkaError | None = None
-        self._producer: Producer | None = None
+        self._writes: defaultdict[PartitionId, dict[bytes, bytes | None]] = defaultdict(dict)
+        self._messages: list[Message] = []
+        self._records = self._bytes = 0  # that wait
+        self._transactions: Transactions | None = None
 
     # -- before ------------------------------------------------------------------------------
 
@@ -139,8 +127,8 @@ class Target:
         create_topics(
             self._broker,
             self._id,
-            self._labels.window_ms,
-            replication=self._replication,
+            self._settings.labels.window_ms,
+            replication=self._settings.replication,
             names=self.names,
         )
         self.partitions = cluster.partitions[INPUTS[0]]
@@ -190,9 +178,9 @@ class Target:
 
     def _check_topics(self, cluster: Cluster) -> None:
         """Refuse an application id that has anything; remove what an unfinished bootstrap left."""
-        for stage, topic in self._changelogs.items():
-            for number in range(cluster.partitions.get(topic, 0)):
-                changelog = Changelog(self._broker, topic, "", number)
+        for stage in STAGES:
+            for number in range(cluster.partitions.get(changelog_of(self._id, stage), 0)):
+                changelog = self._changelog((stage, number))
                 unfinished = _is_unfinished(changelog)
                 if not unfinished and not _is_used(changelog):
                     continue
@@ -201,7 +189,7 @@ class Target:
                         f"application id {self._id} has state already ({stage}-{number}), from a"
                         " worker or a bootstrap that came to its end: name another --app-id"
                     )
-                wanted = plans(self._id, self._labels.window_ms, self.names)
+                wanted = plans(self._id, self._settings.labels.window_ms, self.names)
                 remove_topics(
                     self._broker,
                     [
@@ -220,58 +208,26 @@ class Target:
 
     def _where_to_start(self) -> Positions:
         """Ask where the inputs are to be read from."""
-        start = self._start
-        places = [TopicPartition(topic, n) for topic in INPUTS for n in range(self.partitions)]
-        consumer = Consumer(client_settings(self._broker) | {"group.id": "hearback-bootstrap"})
-        try:
-            spans = {
-                (at.topic, at.partition): consumer.get_watermark_offsets(at, timeout=_ANSWER_S)
-                for at in places
-            }
+        start = self._settings.start
+        places = [(topic, n) for topic in INPUTS for n in range(self.partitions)]
+        with Reader(self._broker) as reader:
             if isinstance(start, int):
-                asked = [TopicPartition(at.topic, at.partition, start) for at in places]
-                found = consumer.offsets_for_times(asked, timeout=_ANSWER_S)
-                return {
-                    (at.topic, at.partition): at.offset
-                    if at.offset >= 0  # below: nothing is as late
-                    else spans[at.topic, at.partition][1]
-                    for at in found
-                }
+                return {place: reader.offset_at(*place, start) for place in places}
             which = 0 if start == EARLIEST else 1
-            return {place: int(span[which]) for place, span in spans.items()}
-        except KafkaException as error:
-            raise BrokerError(f"the inputs cannot be read: {error.args[0].str()}") from None
-        finally:
-            consumer.close()
+            return {place: reader.span(*place)[which] for place in places}
 
     def _take(self) -> None:
         """Mark all partitions as unfinished; end whoever had one."""
-        self._producer = Producer(
-            client_settings(self._broker)
-            | {
-                "transactional.id": f"{self._id}-bootstrap",
-                "transaction.timeout.ms": int(_COMMIT_S * 1000),
-                "partitioner": "murmur2_random",
-                "compression.type": "lz4",
-                "linger.ms": 50,
-                "retry.backoff.ms": 2,  # a transaction that follows at once asks more than once
-                "message.max.bytes": MAX_VALUE_BYTES + _OVERHEAD_BYTES,
-                "queue.buffering.max.kbytes": 64 << 10,
-            }
-        )
-        try:
-            self._producer.init_transactions(_COMMIT_S)
-        except KafkaException as error:
-            raise _said(error, "an earlier bootstrap cannot be fenced") from None
-        ends = self._together({place: [(UNFINISHED, _YES)] for place in self.places})
+        self._transactions = Transactions(self._broker, f"{self._id}-bootstrap", self.names)
+        with _explained():
+            self._transactions.fence()
+        ends = self._send({place: {UNFINISHED: _YES} for place in self.places})
         crash_point("marked")
         for place in self.places:
-            stage, number = place
-            topic = self._changelogs[stage]
-            session = Transactions(self._broker, session_of(self._id, place), topic, number)
+            session = Transactions(self._broker, session_of(self._id, place))
             session.fence()
             session.close()
-            changelog = Changelog(self._broker, topic, "", number)
+            changelog = self._changelog(place)
             _, end = changelog.span()
             if end > ends[place] + 1 and _is_used(changelog):  # the mark's transaction has an end
                 raise ConfigError(
@@ -283,89 +239,45 @@ class Target:
 
     def put(self, place: PartitionId, key: bytes, value: bytes) -> None:
         """Write an entry into a partition's changelog."""
-        stage, number = place
-        self._send(self._changelogs[stage], number, key, value)
+        self._writes[place][key] = value
+        self._waits(key, value)
 
     def publish(self, key: bytes, value: bytes) -> None:
         """Write coefficients."""
-        self._send(self.names.of(COEFFICIENTS), None, key, value)
+        self._messages.append(Message(COEFFICIENTS, key, value, None, _NOW))
+        self._waits(key, value)
 
     def flush(self) -> None:
         """Commit what was written."""
         if self._records:
-            self._commit()
+            self._send(self._writes)
 
-    def _send(self, topic: str, number: int | None, key: bytes, value: bytes) -> None:
-        if not self._records:
-            self._begin()
-        self._produce(topic, number, key, value)
+    def _waits(self, key: bytes, value: bytes) -> None:
+        """Count a record; commit when there are enough for a transaction."""
         self._records += 1
         self._bytes += len(key) + len(value)
         if self._records >= _RECORDS or self._bytes >= _BYTES:
-            self._commit()
+            self.flush()
 
-    def _begin(self) -> None:
-        try:
-            self._client.begin_transaction()
-        except KafkaException as error:
-            raise _said(error, "the state cannot be written") from None
-
-    def _commit(self) -> None:
-        crash_point("committing")
-        deadline = time.monotonic() + _COMMIT_S
-        while True:
-            try:
-                self._client.commit_transaction(_COMMIT_TRY_S)
-            except KafkaException as error:
-                found: KafkaError = error.args[0]
-                again = found.retriable() and not found.txn_requires_abort()
-                if again and time.monotonic() < deadline:
-                    continue  # whether it took place is not known; asked again, it is
-                raise _said(error, "the state cannot be written") from None
-            else:
-                break
+    def _send(self, writes: Mapping[PartitionId, Writes]) -> dict[PartitionId, int]:
+        """Write into partitions in one transaction; return the offset after each one's last."""
+        if self._transactions is None:
+            raise StateError("the bootstrap has not begun")
+        of_place = {place: self._changelog(place).at for place in writes}
+        deadline_s = time.monotonic() + _COMMIT_S
+        with _explained():
+            ends = self._transactions.send(
+                self._messages,
+                {of_place[place]: records for place, records in writes.items()},
+                lambda: time.monotonic() < deadline_s,
+            )
+        self._messages.clear()
+        self._writes.clear()
         self._records = self._bytes = 0
+        return {place: ends[at] for place, at in of_place.items()}
 
-    def _produce(
-        self,
-        topic: str,
-        number: int | None,
-        key: bytes,
-        value: bytes | None,
-        on_delivery: Callable[..., None] | None = None,
-    ) -> None:
-        while True:
-            try:
-                self._client.produce(
-                    topic, value, key, -1 if number is None else number, on_delivery=on_delivery
-                )
-            except BufferError:
-                self._client.poll(_QUEUE_S)
-            except KafkaException as error:
-                raise _said(error, "the state cannot be written") from None
-            else:
-                return
-
-    def _together(
-        self, writes: dict[PartitionId, list[tuple[bytes, bytes | None]]]
-    ) -> dict[PartitionId, int]:
-        """Write into all partitions in one transaction; return the offset after each one's last."""
-        ends: dict[PartitionId, int] = {}
-        self._begin()
-        for place, records in writes.items():
-            stage, number = place
-
-            def delivered(error: object, message: object, place: PartitionId = place) -> None:
-                if error is None:
-                    ends[place] = int(getattr(message, "offset")()) + 1  # noqa: B009
-
-            for key, value in records:
-                self._produce(self._changelogs[stage], number, key, value, delivered)
-        self._commit()
-        self._client.poll(0)
-        if ends.keys() != writes.keys():
-            raise BrokerError("the broker did not say where the changelogs' records are")
-        return ends
+    def _changelog(self, place: PartitionId) -> Changelog:
+        return Changelog(self._broker, self._id, place, topic_ids=self._ids)
 
     # -- in the end --------------------------------------------------------------------------
 
@@ -387,26 +299,17 @@ class Target:
 
     def finish(self, own: dict[PartitionId, list[tuple[bytes, bytes]]]) -> dict[PartitionId, int]:
         """Make all partitions complete at once; return the offset after each one's last record."""
-        return self._together({place: [(UNFINISHED, None), *each] for place, each in own.items()})
+        return self._send({place: {UNFINISHED: None, **dict(each)} for place, each in own.items()})
 
     def mark(self, place: PartitionId, offset: int, now_ms: int) -> Mark:
         """Return the mark of a store that holds all that was written."""
-        topic = self._changelogs[place[0]]
-        return Mark(topic, self._ids[topic], offset, now_ms)
+        return self._changelog(place).fresh(now_ms).at(offset, now_ms)
 
     def close(self) -> None:
         """Give up what is on its way."""
-        if self._producer is not None:
-            with suppress(KafkaException):
-                self._producer.purge(in_queue=True, in_flight=True, blocking=False)
-                self._producer.poll(0)
-            self._producer = None
-
-    @property
-    def _client(self) -> Producer:
-        if self._producer is None:
-            raise StateError("the bootstrap has not begun")
-        return self._producer
+        if self._transactions is not None:
+            self._transactions.close()
+            self._transactions = None
 
 
 def _is_unfinished(changelog: Changelog) -> bool:
@@ -423,8 +326,12 @@ def _is_used(changelog: Changelog) -> bool:
     return any(key not in {UNFINISHED, MARK} for _, key, _ in changelog.records())
 
 
-def _said(error: KafkaException, what: str) -> BrokerError:
-    found: KafkaError = error.args[0]
-    if found.code() in _FENCED:
-        return FencedError("another bootstrap of this application id has begun")
-    return BrokerError(f"{what}: {found.str()}; begin the bootstrap again")
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Say what an error of a transaction means here."""
+    try:
+        yield
+    except FencedError:
+        raise FencedError("another bootstrap of this application id has begun") from None
+    except BrokerError as error:
+        raise BrokerError(f"{error}; begin the bootstrap again") from None

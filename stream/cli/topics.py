@@ -52,8 +52,8 @@ def create(
         connected(found),
         found.worker.application_id,
         found.policy.labels.window_ms,
-        partitions,
-        replication,
+        partitions=partitions,
+        replication=replication,
     )
     for name, new in made.items():
         tell(f"{'created' if new else 'is there'}  {name}")

@@ -61,8 +61,8 @@ def bootstrap(
     replay's. Until it has come to its end, workers refuse the application id; interrupted, it can
     be begun again.
     """
-    from stream.bootstrap.load import Settings
     from stream.bootstrap.load import bootstrap as load
+    from stream.bootstrap.target import Settings
     from stream.worker.crashpoints import arm
 
     found = configured(config, policy=policy, broker=broker, app_id=app_id)

@@ -15,7 +15,7 @@ from stream.kafka.connection import client_security
 from stream.kafka.embedded import CLUSTER_ID_PREFIX
 
 _SILENT = logging.Logger("librdkafka", logging.CRITICAL + 1)  # noqa: LOG001 - nobody else's
-"""For librdkafka: what goes wrong comes as an exception, and is said once."""
+"""For librdkafka: what goes wrong comes as an exception, and is printed once."""
 
 
 class Cluster(msgspec.Struct, frozen=True):

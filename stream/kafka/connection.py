@@ -48,7 +48,7 @@ class Security(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work, in words."""
+        """Refuse what cannot work."""
         if self.sasl and not (self.mechanism and self.username and self.password):
             raise ConfigError(
                 f"[kafka] security {self.protocol} needs sasl_mechanism, username and a password"

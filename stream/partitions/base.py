@@ -25,7 +25,7 @@ from stream.events.wire import (
     coefficients_key,
     encode,
 )
-from stream.features.blocks import FeatureSpace
+from stream.model.linear import GlobalModel
 from stream.partitions.clock import Channels, EventClock
 from stream.partitions.commands import GateCommand
 from stream.partitions.progress import (
@@ -61,9 +61,8 @@ class Partition(ABC):
     Args:
         number: of this partition; ``partitions`` how many there are.
         overlay: its state.
-        space: feature names of the model.
+        model: the frozen global model.
         policy: labels and effects.
-        model_version: of the frozen global model.
         channels: how many watermark channels it merges; the last one is its own input.
         idle_timeout_ms: wall time at the end of an input after which it counts as idle.
         topic_ids: what Kafka calls its topics, by name; empty where the broker has no ids.
@@ -88,11 +87,11 @@ class Partition(ABC):
     def __init__(
         self,
         number: int,
+        *,
         partitions: int,
         overlay: Overlay,
-        space: FeatureSpace,
+        model: GlobalModel,
         policy: Policy,
-        model_version: str,
         channels: int,
         idle_timeout_ms: int,
         topic_ids: Mapping[str, str] | None = None,
@@ -103,7 +102,7 @@ class Partition(ABC):
         self.dead_letters: Counter[str] = Counter()
         self.removed: Counter[str] = Counter()
         self._overlay = overlay
-        self._space = space
+        self._space = model.space
         self._policy = policy
         self._routing = Routing(self.input_topic, number, partitions)
         self._unsaved_since_ms: int | None = None  # a position has moved past markers alone
@@ -113,7 +112,7 @@ class Partition(ABC):
         self._counted: dict[str, Any] = {}
         self._now_ms = 0  # the wall clock, as passed in last
         self.judged = JudgedScores(overlay, policy, self.effect_name)
-        self._check_identity(model_version, topic_ids or {})
+        self._check_identity(model.version, topic_ids or {})
         self._progress = self._load_progress(channels)
         self.clock = EventClock(
             self._progress.channels,
@@ -435,5 +434,7 @@ class Partition(ABC):
                 )
         # Anew, because the policy may have changed.
         save_identity(
-            self._overlay, model_version, self._space, self._policy, self.partitions, topic_ids
+            *(self._overlay, model_version, self._space, self._policy),
+            partitions=self.partitions,
+            topic_ids=topic_ids,
         )

@@ -74,23 +74,23 @@ class JobPartition(Partition):
     def __init__(
         self,
         number: int,
+        *,
         partitions: int,
         overlay: Overlay,
-        policy: Policy,
         model: GlobalModel,
+        policy: Policy,
         idle_timeout_ms: int,
         topic_ids: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(
             number,
-            partitions,
-            overlay,
-            model.space,
-            policy,
-            model.version,
-            partitions + 1,
-            idle_timeout_ms,
-            topic_ids,
+            partitions=partitions,
+            overlay=overlay,
+            model=model,
+            policy=policy,
+            channels=partitions + 1,
+            idle_timeout_ms=idle_timeout_ms,
+            topic_ids=topic_ids,
         )
         self._stage = JobStage(overlay, model.space.per_job.size, policy, model)
         self._steps = 0  # of the unit of work that is being done

@@ -30,7 +30,7 @@ from stream.events.wire import (
     encode,
     encode_by_job,
 )
-from stream.features.blocks import FeatureSpace
+from stream.model.linear import GlobalModel
 from stream.partitions.announcements import Announcements
 from stream.partitions.base import Cuts, Partition, Unit
 from stream.policy import Policy
@@ -57,28 +57,27 @@ class MemberPartition(Partition):
     def __init__(
         self,
         number: int,
+        *,
         partitions: int,
         overlay: Overlay,
-        space: FeatureSpace,
+        model: GlobalModel,
         policy: Policy,
-        model_version: str,
         idle_timeout_ms: int,
         topic_ids: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(
             number,
-            partitions,
-            overlay,
-            space,
-            policy,
-            model_version,
-            1,
-            idle_timeout_ms,
-            topic_ids,
+            partitions=partitions,
+            overlay=overlay,
+            model=model,
+            policy=policy,
+            channels=1,
+            idle_timeout_ms=idle_timeout_ms,
+            topic_ids=topic_ids,
         )
-        self._model_version = model_version
+        self._model_version = model.version
         self._labelled_ms: int | None = None  # the largest label time read
-        self._stage = MemberStage(overlay, space.per_member.size, policy, model_version)
+        self._stage = MemberStage(overlay, model.space.per_member.size, policy, model.version)
         self._announcements = Announcements(partitions)
 
     def tick(self, now_ms: int) -> Iterator[Unit]:

@@ -11,6 +11,7 @@ from stream.features.blocks import FeatureSpace
 from stream.partitions.clock import Channels
 from stream.policy import EffectSettings, Policy
 from stream.state import keys
+from stream.state.codec import Codec
 from stream.state.overlay import Overlay
 from stream.state.store import Store
 
@@ -25,7 +26,7 @@ LAST_OF_UNIT = frozenset({_IDENTITY, _PROGRESS})
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """Which model and features a store was learned with. JSON, so that it can be looked at."""
+    """Which model and features a store was learned with."""
 
     format: int
     model_version: str
@@ -43,35 +44,39 @@ class Progress(msgspec.Struct, array_like=True, kw_only=True):
     channels: Channels
 
 
+IDENTITY = Codec[Identity](Identity, unversioned=msgspec.json.Decoder(Identity))
+PROGRESS = Codec[Progress](Progress, unversioned=msgspec.msgpack.Decoder(Progress))
+
+
 def save_identity(
     overlay: Overlay,
     model_version: str,
     space: FeatureSpace,
     policy: Policy,
+    *,
     partitions: int | None = None,
     topic_ids: Mapping[str, str] | None = None,
 ) -> None:
     """Say in the store whose it is, if it does not say the same already."""
-    key, value = identity_entry(
-        Identity(
-            format=FORMAT,
-            model_version=model_version,
-            features={
-                "per_member": list(space.per_member.names),
-                "per_job": list(space.per_job.names),
-            },
-            effects=policy.effects,
-            partitions=partitions,
-            topic_ids=dict(topic_ids or {}),
-        )
+    identity = Identity(
+        format=FORMAT,
+        model_version=model_version,
+        features={
+            "per_member": list(space.per_member.names),
+            "per_job": list(space.per_job.names),
+        },
+        effects=policy.effects,
+        partitions=partitions,
+        topic_ids=dict(topic_ids or {}),
     )
-    if overlay.get(key) != value:
-        overlay.put(key, value)
+    known = overlay.get(_IDENTITY)
+    if known is None or IDENTITY.decode(known) != identity:
+        overlay.put(*identity_entry(identity))
 
 
 def identity_entry(identity: Identity) -> tuple[bytes, bytes]:
     """Key and value of an identity."""
-    return _IDENTITY, msgspec.json.encode(identity, order="sorted")
+    return _IDENTITY, IDENTITY.encode(identity)
 
 
 def load_identity(store: Store) -> Identity | None:
@@ -84,10 +89,7 @@ def load_identity(store: Store) -> Identity | None:
     value = store.get(_IDENTITY)
     if value is None:
         return None
-    try:
-        identity = _IDENTITY_DECODER.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise StateError(f"the state's identity is damaged: {error}") from None
+    identity = IDENTITY.decode(value)
     if identity.format != FORMAT:
         raise StateError(
             f"the state has format {identity.format}, this release reads {FORMAT}:"
@@ -103,21 +105,10 @@ def save_progress(overlay: Overlay, progress: Progress) -> None:
 
 def progress_entry(progress: Progress) -> tuple[bytes, bytes]:
     """Key and value of a progress."""
-    return _PROGRESS, msgspec.msgpack.encode(progress)
+    return _PROGRESS, PROGRESS.encode(progress)
 
 
 def load_progress(store: Store) -> Progress | None:
     """Read how far a partition has read; None for an empty store."""
     value = store.get(_PROGRESS)
-    if value is None:
-        return None
-    try:
-        return _PROGRESS_DECODER.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise StateError(f"the state's progress is damaged: {error}") from None
-
-
-# Made at import: msgspec describes a type at its first use, in Python, and a second thread that
-# meets the description half made ends the process. Sessions open in threads, all at once.
-_IDENTITY_DECODER = msgspec.json.Decoder(Identity)
-_PROGRESS_DECODER = msgspec.msgpack.Decoder(Progress)
+    return None if value is None else PROGRESS.decode(value)

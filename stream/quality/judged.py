@@ -11,12 +11,12 @@ from itertools import islice
 
 import msgspec
 
-from stream.errors import StateError
 from stream.events.structs import Label
 from stream.policy import Policy
 from stream.quality.gate import Gate, Judged, decide, opened_by_hand
 from stream.quality.tally import JudgedScore, Tally, add_all, newest
 from stream.state import keys
+from stream.state.codec import Codec
 from stream.state.overlay import Overlay
 
 _STATE = keys.own("judged")
@@ -24,12 +24,16 @@ _NOTHING = b""
 _JUDGED: tuple[Judged, ...] = ("early", "final")
 
 
-class _State(msgspec.Struct, array_like=True):
+class Judgements(msgspec.Struct, array_like=True):
     """Marks up to which buckets are judged, the gate, and how many entities it holds back."""
 
     marks: dict[str, int]
     gate: Gate = Gate()
     held: int = 0
+
+
+JUDGEMENTS = Codec[Judgements](Judgements, unversioned=msgspec.msgpack.Decoder(Judgements))
+TALLY = Codec[Tally](Tally, unversioned=msgspec.msgpack.Decoder(Tally))
 
 
 class JudgedScores:
@@ -160,11 +164,11 @@ class JudgedScores:
         if self._taken:
             add_all([(self._tally(*bucket), taken) for bucket, taken in self._taken.items()])
         for judged, begin_ms in self._taken:
-            value = msgspec.msgpack.encode(self._tallies[judged, begin_ms])
+            value = TALLY.encode(self._tallies[judged, begin_ms])
             self._overlay.change(keys.tallies(judged), keys.tally(judged, begin_ms), value)
         self._taken.clear()
         if self._state_changed:
-            self._overlay.put(_STATE, msgspec.msgpack.encode(self._state))
+            self._overlay.put(_STATE, JUDGEMENTS.encode(self._state))
             self._state_changed = False
 
     def throw_away(self) -> None:
@@ -184,7 +188,7 @@ class JudgedScores:
         found = self._tallies.get((judged, begin_ms))
         if found is None:
             value = self._overlay.get(keys.tally(judged, begin_ms))
-            found = Tally() if value is None else _decoded(value)
+            found = Tally() if value is None else TALLY.decode(value)
             self._tallies[judged, begin_ms] = found
         return found
 
@@ -205,7 +209,7 @@ class JudgedScores:
         self.write_out()
         prefix = keys.tallies(judged)
         for key, value in self._overlay.scan(prefix, prefix, keys.after(prefix)):
-            yield keys.time_at(key, len(prefix)), _decoded(value)
+            yield keys.time_at(key, len(prefix)), TALLY.decode(value)
 
     def _forget(self, mark_ms: int) -> None:
         """Forget the buckets that are too old to count."""
@@ -217,24 +221,6 @@ class JudgedScores:
                 self._overlay.change(prefix, key, None)
         self._tallies.clear()
 
-    def _load_state(self) -> _State:
+    def _load_state(self) -> Judgements:
         value = self._overlay.get(_STATE)
-        if value is None:
-            return _State({})
-        try:
-            return _STATE_DECODER.decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise StateError(f"the state's judgements are damaged: {error}") from None
-
-
-def _decoded(value: bytes) -> Tally:
-    try:
-        return _TALLY_DECODER.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise StateError(f"a tally in the state is damaged: {error}") from None
-
-
-# Made at import: msgspec describes a type at its first use, in Python, and a second thread that
-# meets the description half made ends the process. Sessions open in threads, all at once.
-_STATE_DECODER = msgspec.msgpack.Decoder(_State)
-_TALLY_DECODER = msgspec.msgpack.Decoder(Tally)
+        return Judgements({}) if value is None else JUDGEMENTS.decode(value)

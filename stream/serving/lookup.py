@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 
 import msgspec
-from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from stream.errors import BrokerError, ConfigError, StateError
 from stream.events.partitioner import partition_of
 from stream.events.records import COEFFICIENTS, TopicNames
 from stream.events.structs import Coefficients
 from stream.events.wire import coefficients_key, decode_coefficients
-from stream.kafka.connection import client_security
+from stream.kafka.cluster import look_at_cluster
+from stream.kafka.reader import Reader
 from stream.model.linear import GlobalModel
-from stream.partitions.progress import Identity, load_identity
+from stream.partitions.progress import load_identity
 from stream.replay.run_folder import state_of
 from stream.serving.belief import Belief
 from stream.state.overlay import Overlay
@@ -152,31 +151,16 @@ def from_topic(
 
     """
     key = coefficients_key(effect, entity_id)
-    consumer = Consumer(
-        {
-            "bootstrap.servers": broker,
-            "group.id": "hearback-inspect",
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-            "log_level": 0,
-        }
-        | client_security(broker)
-    )
-    try:
-        there = consumer.list_topics(timeout=_ANSWER_S).topics
-        name = TopicNames.among(application_id, there).of(COEFFICIENTS)
-        topic = consumer.list_topics(name, timeout=_ANSWER_S).topics[name]
-        if topic.error is not None or not topic.partitions:
-            raise BrokerError(f"there is no topic {name} at {broker}")
-        at = TopicPartition(name, partition_of(key, len(topic.partitions)))
-        start, end = consumer.get_watermark_offsets(at, timeout=_ANSWER_S)
-        at.offset = start
-        consumer.assign([at])
-        value = _last_value(consumer, at, key, end)
-    except KafkaException as error:
-        raise BrokerError(f"no answer from {broker}: {error.args[0].str()}") from None
-    finally:
-        consumer.close()
+    there = look_at_cluster(broker, _ANSWER_S).partitions
+    name = TopicNames.among(application_id, there).of(COEFFICIENTS)
+    if not there.get(name):
+        raise BrokerError(f"there is no topic {name} at {broker}")
+    value: bytes | None = None
+    with Reader(broker) as reader:
+        for chunk in reader.to_end(name, partition_of(key, there[name])):
+            for _, found, found_value in chunk.records:
+                if found == key:
+                    value = found_value
     if value is None:
         return None
     coefficients = decode_coefficients(value)
@@ -186,41 +170,20 @@ def from_topic(
     return Entity(coefficients=coefficients, names=names)
 
 
-def _last_value(consumer: Consumer, at: TopicPartition, key: bytes, end: int) -> bytes | None:
-    """Read a partition to its end; return the last value of the key."""
-    value: bytes | None = None
-    deadline = time.monotonic() + _ANSWER_S
-    while time.monotonic() < deadline:
-        (position,) = consumer.position([at])
-        if max(position.offset, at.offset) >= end:
-            break
-        for message in consumer.consume(1000, timeout=0.5):
-            deadline = time.monotonic() + _ANSWER_S
-            if message.error() is None and message.key() == key:
-                value = message.value()
-    return value
-
-
 def _from_store(folder: Path, effect: EffectName, entity_id: str) -> Entity | None:
     store = RocksStore(folder, read_only=True)
     try:
         identity = load_identity(store)
         if identity is None:
             return None
-        return _described(store, identity, effect, entity_id)
+        names = identity.features[effect]
+        coefficients = Effect(
+            effect,
+            len(names),
+            identity.effects[effect],
+            identity.model_version,
+            StoredPosteriors(effect, Overlay(store)),
+        ).coefficients(entity_id)
     finally:
         store.close()
-
-
-def _described(
-    store: RocksStore, identity: Identity, effect: EffectName, entity_id: str
-) -> Entity | None:
-    names = identity.features[effect]
-    coefficients = Effect(
-        effect,
-        len(names),
-        identity.effects[effect],
-        identity.model_version,
-        StoredPosteriors(effect, Overlay(store)),
-    ).coefficients(entity_id)
     return None if coefficients is None else Entity(coefficients=coefficients, names=names)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
-from stream.errors import StateError
 from stream.state import keys
+from stream.state.codec import Codec
 from stream.state.overlay import Overlay
 
 
@@ -22,6 +22,9 @@ class StateCounts(msgspec.Struct, array_like=True):
     """Engagements that wait for their application."""
     entities: int = 0
     """Members or jobs of which something was learned."""
+
+
+COUNTS = Codec[StateCounts](StateCounts, unversioned=msgspec.msgpack.Decoder(StateCounts))
 
 
 class Census:
@@ -65,7 +68,7 @@ class Census:
         if self.counts == StateCounts():
             self._overlay.delete(self._key)
         else:
-            self._overlay.put(self._key, msgspec.msgpack.encode(self.counts))
+            self._overlay.put(self._key, COUNTS.encode(self.counts))
         self._changed = False
 
     def throw_away(self) -> None:
@@ -77,19 +80,9 @@ class Census:
 
 def _load(overlay: Overlay, key: bytes) -> StateCounts:
     value = overlay.get(key)
-    if value is None:
-        return StateCounts()
-    try:
-        return _COUNTS_DECODER.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise StateError(f"the state's census is damaged: {error}") from None
+    return StateCounts() if value is None else COUNTS.decode(value)
 
 
 def census_entry(stage: str, counts: StateCounts) -> tuple[bytes, bytes]:
     """Key and value of a partition's counts."""
-    return keys.own(f"census-{stage}"), msgspec.msgpack.encode(counts)
-
-
-# Made at import: msgspec describes a type at its first use, in Python, and a second thread that
-# meets the description half made ends the process. Sessions open in threads, all at once.
-_COUNTS_DECODER = msgspec.msgpack.Decoder(StateCounts)
+    return keys.own(f"census-{stage}"), COUNTS.encode(counts)

@@ -1,25 +1,30 @@
 """Stored values ↔ bytes.
 
-Every value is one version byte followed by MessagePack of a struct as an array. New fields go to
-the end, with a default, so that values written before them are still read; a change that this
-cannot express takes a new version, and old versions are read for ever. What cannot be read raises
-:class:`~stream.errors.StateError`; a value is never half-used.
+Every value is one version byte followed by MessagePack (:class:`Codec`), of a struct as an array
+but for a store's identity, which is a map. New fields go to the end, with a default, so that values
+written before them are still read; a change that this cannot express takes a new version, and old
+versions are read for ever. What cannot be read raises :class:`~stream.errors.StateError`; a value
+is never half-used. A value that only says that its key is there is empty, or the version byte 1.
 
 =======  =========================================================================
 version  layout
 =======  =========================================================================
-1        MessagePack arrays: ``Facts`` / ``Marker`` / ``Waiting`` and ``Applied`` /
+none     Identity, progress, census, tallies, judgements and changelog marks of
+         earlier releases: MessagePack alone, or JSON (identity). The first byte is
+         that of an array (0x90 to 0x9f, 0xdc, 0xdd) or ``{`` (0x7b), so versions
+         stay below 0x20.
+1        MessagePack: ``Facts`` / ``Marker`` / ``Waiting`` and ``Applied`` /
          ``Orphan`` (tagged by their first element), ``Settled`` (a list of
          ``Stretch``), ``JobEventFact``, ``Deadline`` and lists of it, a forgotten
-         entity's marker; a posterior with a list of examples (:class:`_Listed`)
+         entity's marker; those that had no version before; a posterior with a list
+         of examples (:class:`_Listed`)
 2        a posterior with a value for each column of its examples (:class:`_Packed`)
 =======  =========================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -39,11 +44,62 @@ from stream.labels.settled import Settled
 from stream.updaters.kept import Example, Kept
 from stream.updaters.posterior import Posterior
 
-VERSION = 1
-POSTERIOR_VERSION = 2
-_PREFIX = bytes([VERSION])
-_PACKED = bytes([POSTERIOR_VERSION])
 _T = TypeVar("_T")
+
+_encode = msgspec.msgpack.Encoder().encode
+_LEAST_UNVERSIONED = 0x20  # versions are below
+
+
+class Codec(Generic[_T]):
+    """Stored values of one type ↔ bytes.
+
+    To be made at import: msgspec describes a type at its first use, in Python, and a second thread
+    that meets the half-made description ends the process. Sessions open in threads, all at once.
+
+    Args:
+        kind: the type, as msgspec takes it.
+        version: that is written and read.
+        unversioned: decodes what earlier releases wrote without a version; None: they did not.
+
+    """
+
+    def __init__(
+        self,
+        kind: Any,
+        *,
+        version: int = 1,
+        unversioned: msgspec.json.Decoder[Any] | msgspec.msgpack.Decoder[Any] | None = None,
+    ) -> None:
+        self._version = version
+        self._prefix = bytes([version])
+        self._decoder = msgspec.msgpack.Decoder(kind)
+        self._unversioned = unversioned
+
+    def encode(self, value: _T) -> bytes:
+        """Value → bytes."""
+        return self._prefix + _encode(value)
+
+    def decode(self, value: bytes) -> _T:
+        """Bytes → value.
+
+        Raises:
+            StateError: they are damaged, or of another version.
+
+        """
+        try:
+            if value[:1] == self._prefix:
+                decoded: _T = self._decoder.decode(memoryview(value)[1:])
+                return decoded
+            if self._unversioned is not None and value and value[0] >= _LEAST_UNVERSIONED:
+                older: _T = self._unversioned.decode(value)
+                return older
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise StateError(f"a stored value is damaged: {error}") from None
+        found = value[0] if value else "nothing"
+        raise StateError(
+            f"a stored value has format version {found}, this release reads {self._version}:"
+            " use the release that wrote it, or start from an empty folder"
+        )
 
 
 class _Packed(msgspec.Struct, array_like=True, gc=False):
@@ -73,94 +129,36 @@ class _Listed(msgspec.Struct, array_like=True):
     linear: bytes = b""
 
 
-_encode = msgspec.msgpack.Encoder().encode
-_APPLICATION = msgspec.msgpack.Decoder(Facts | Marker | Waiting)
-_ENGAGEMENT = msgspec.msgpack.Decoder(Applied | Orphan)
-_SETTLED = msgspec.msgpack.Decoder(Settled)
-_JOB_EVENT = msgspec.msgpack.Decoder(JobEventFact)
-_DEADLINE = msgspec.msgpack.Decoder(Deadline)
-_DEADLINES = msgspec.msgpack.Decoder(list[Deadline])
-_MARKER = msgspec.msgpack.Decoder(tuple[int, int])
-_POSTERIOR = msgspec.msgpack.Decoder(_Packed)
-_LISTED = msgspec.msgpack.Decoder(_Listed)
+_APPLICATION = Codec[ApplicationRecord](Facts | Marker | Waiting)
+encode_application, decode_application = _APPLICATION.encode, _APPLICATION.decode
 
+_ENGAGEMENT = Codec[EngagementRecord](Applied | Orphan)
+encode_engagement, decode_engagement = _ENGAGEMENT.encode, _ENGAGEMENT.decode
 
-def encode_application(record: ApplicationRecord) -> bytes:
-    """Application record → bytes."""
-    return _PREFIX + _encode(record)
+_SETTLED = Codec[Settled](Settled)
+encode_settled, decode_settled = _SETTLED.encode, _SETTLED.decode
 
+_JOB_EVENT = Codec[JobEventFact](JobEventFact)
+encode_job_event, decode_job_event = _JOB_EVENT.encode, _JOB_EVENT.decode
 
-def decode_application(value: bytes) -> ApplicationRecord:
-    """Bytes → application record."""
-    record: ApplicationRecord = _decode(_APPLICATION, value)
-    return record
+_DEADLINE = Codec[Deadline](Deadline)
+encode_deadline, decode_deadline = _DEADLINE.encode, _DEADLINE.decode
 
+_DEADLINES = Codec[list[Deadline]](list[Deadline])
+encode_deadlines, decode_deadlines = _DEADLINES.encode, _DEADLINES.decode
 
-def encode_engagement(record: EngagementRecord) -> bytes:
-    """Engagement record → bytes."""
-    return _PREFIX + _encode(record)
+_FORGOTTEN = Codec[tuple[int, int]](tuple[int, int])
+"""Up to when an entity's applications count for nothing, and when that was asked for (ms)."""
+encode_forgotten, decode_forgotten = _FORGOTTEN.encode, _FORGOTTEN.decode
 
-
-def decode_engagement(value: bytes) -> EngagementRecord:
-    """Bytes → engagement record."""
-    record: EngagementRecord = _decode(_ENGAGEMENT, value)
-    return record
-
-
-def encode_settled(settled: Settled) -> bytes:
-    """What a job's evidence has settled → bytes."""
-    return _PREFIX + _encode(settled)
-
-
-def decode_settled(value: bytes) -> Settled:
-    """Bytes → what a job's evidence has settled."""
-    return _decode(_SETTLED, value)
-
-
-def encode_job_event(fact: JobEventFact) -> bytes:
-    """Job event fact → bytes."""
-    return _PREFIX + _encode(fact)
-
-
-def decode_job_event(value: bytes) -> JobEventFact:
-    """Bytes → job event fact."""
-    return _decode(_JOB_EVENT, value)
-
-
-def encode_deadline(deadline: Deadline) -> bytes:
-    """Deadline → bytes."""
-    return _PREFIX + _encode(deadline)
-
-
-def decode_deadline(value: bytes) -> Deadline:
-    """Bytes → deadline."""
-    return _decode(_DEADLINE, value)
-
-
-def encode_deadlines(run: Sequence[Deadline]) -> bytes:
-    """Run of deadlines → bytes."""
-    return _PREFIX + _encode(run)
-
-
-def decode_deadlines(value: bytes) -> list[Deadline]:
-    """Bytes → run of deadlines."""
-    return _decode(_DEADLINES, value)
-
-
-def encode_forgotten(until_ms: int, asked_ms: int) -> bytes:
-    """Marker of a forgotten entity → bytes."""
-    return _PREFIX + _encode((until_ms, asked_ms))
-
-
-def decode_forgotten(value: bytes) -> tuple[int, int]:
-    """Bytes → marker of a forgotten entity."""
-    return _decode(_MARKER, value)
+_LISTED = Codec[_Listed](_Listed)
+_PACKED = Codec[Any](_Packed, version=2)  # encoded from a tuple: columns may be bytearrays
 
 
 def encode_posterior(posterior: Posterior) -> bytes:
     """Entity posterior → bytes."""
     kept = posterior.kept
-    return _PACKED + _encode(
+    return _PACKED.encode(
         (
             posterior.mode,
             posterior.time_ms,
@@ -179,8 +177,8 @@ def encode_posterior(posterior: Posterior) -> bytes:
 
 def decode_posterior(value: bytes) -> Posterior:
     """Bytes → entity posterior."""
-    if value[:1] == _PREFIX:
-        listed = _decode(_LISTED, value)
+    if value[:1] == b"\x01":
+        listed = _LISTED.decode(value)
         if len({len(example.z) for example in listed.kept}) > 1:
             raise StateError("a stored value is damaged: its examples do not fit together")
         try:
@@ -190,7 +188,7 @@ def decode_posterior(value: bytes) -> Posterior:
         return Posterior(
             *(listed.mode, listed.time_ms, kept, listed.folded, listed.precision, listed.linear)
         )
-    packed = _decode(_POSTERIOR, value, _PACKED)
+    packed: _Packed = _PACKED.decode(value)
     n = len(packed.ids)
     if not (
         8 * n == len(packed.times_ms) == len(packed.weights) == len(packed.offsets)
@@ -213,16 +211,3 @@ def decode_posterior(value: bytes) -> Posterior:
         packed.precision,
         packed.linear,
     )
-
-
-def _decode(decoder: msgspec.msgpack.Decoder[_T], value: bytes, prefix: bytes = _PREFIX) -> _T:
-    if value[:1] != prefix:
-        found = value[0] if value else "nothing"
-        raise StateError(
-            f"a stored value has format version {found}, this release reads {prefix[0]}:"
-            " use the release that wrote it, or start from an empty folder"
-        )
-    try:
-        return decoder.decode(memoryview(value)[1:])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise StateError(f"a stored value is damaged: {error}") from None

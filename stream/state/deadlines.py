@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush, heapreplace
 from itertools import islice
 
@@ -160,7 +160,7 @@ class DeadlineQueue:
         self._next_ms = min(self._next_ms, deadlines[0].at_ms)
 
 
-def stored_run(deadlines: Sequence[Deadline]) -> tuple[bytes, bytes]:
+def stored_run(deadlines: list[Deadline]) -> tuple[bytes, bytes]:
     """Key and value of a run; at least one deadline, sorted."""
     value = codec.encode_deadlines(deadlines)
     digest = hashlib.blake2b(value, digest_size=_HASH_BYTES).digest()

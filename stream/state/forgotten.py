@@ -39,10 +39,9 @@ class Forgotten:
     def enter(self, entity_id: str, until_ms: int, asked_ms: int) -> None:
         """Mark an entity; a marker that reaches further stays."""
         if until_ms > self._markers.get(entity_id, (-1, 0))[0]:
-            self._markers[entity_id] = until_ms, asked_ms
-            self._overlay.put(
-                keys.forgotten(self._effect, entity_id), codec.encode_forgotten(until_ms, asked_ms)
-            )
+            marker = self._markers[entity_id] = until_ms, asked_ms
+            key = keys.forgotten(self._effect, entity_id)
+            self._overlay.put(key, codec.encode_forgotten(marker))
 
     def strike_before(self, time_ms: int, asked_ms: int) -> None:
         """Strike the markers up to before a time that were asked for before another."""

@@ -21,7 +21,7 @@ Entry = tuple[int, str]
 
 _BEGINNING: Entry = (0, "")
 _NOTHING = b""
-_MOST_KEPT = 1 << 16  # entries and jobs in memory, about 150 bytes each; then all are let go
+_MOST_KEPT = 1 << 16  # entries and jobs in memory, about 150 bytes each; then all are evicted
 
 
 class _Oldest:

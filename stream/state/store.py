@@ -6,8 +6,10 @@ Nothing is written but by :meth:`Store.write`, all of a batch or nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 from typing import NamedTuple, Protocol
 
 from rocksdict import (
@@ -16,6 +18,7 @@ from rocksdict import (
     Cache,
     Checkpoint,
     DataBlockIndexType,
+    DbClosedError,
     DBCompressionType,
     Options,
     Rdict,
@@ -26,7 +29,7 @@ from rocksdict import (
 )
 from sortedcontainers import SortedDict
 
-from stream.errors import DamagedStateError, StateError
+from stream.errors import DamagedStateError, NotOpenError, StateError
 
 Writes = Mapping[bytes, bytes | None]
 """Key → value; None deletes."""
@@ -50,9 +53,6 @@ class Store(Protocol):
     def get(self, key: bytes) -> bytes | None:
         """Value of a key."""
 
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Values of several keys, in their order."""
-
     def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Entries with first ≤ key < end, in key order."""
 
@@ -66,42 +66,48 @@ class Store(Protocol):
         """Make safe what was written without a log; to be called before the next logged write."""
 
     def close(self) -> None:
-        """Release what is held; the store cannot be used afterwards."""
+        """Release what is held; any use of the store afterwards raises :class:`NotOpenError`."""
 
 
 class MemoryStore:
     """A store that lives and dies with the process."""
 
     def __init__(self) -> None:
-        self._map: SortedDict[bytes, bytes] = SortedDict()
+        self._open: SortedDict[bytes, bytes] | None = SortedDict()
+
+    @property
+    def _map(self) -> SortedDict[bytes, bytes]:
+        if self._open is None:
+            raise NotOpenError("the store in memory is closed")
+        return self._open
 
     def get(self, key: bytes) -> bytes | None:
         """Value of a key."""
         return self._map.get(key)
 
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Values of several keys, in their order."""
-        return [self._map.get(key) for key in keys]
-
     def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Entries with first ≤ key < end, in key order."""
-        for key in self._map.irange(first, end, inclusive=(True, False)):
-            yield key, self._map[key]
+        entries = self._map
+        for key in entries.irange(first, end, inclusive=(True, False)):
+            yield key, entries[key]
 
     def write(self, writes: Writes, *, logged: bool = True) -> None:
         """Apply all writes at once."""
         del logged
+        entries = self._map
         for key, value in writes.items():
             if value is None:
-                self._map.pop(key, None)
+                entries.pop(key, None)
             else:
-                self._map[key] = value
+                entries[key] = value
 
     def flush(self) -> None:
-        """Nothing is safe anyway."""
+        """Nothing is safe anyway; a closed store refuses."""
+        self.write({})
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Forget the entries."""
+        self._open = None
 
 
 class RocksMemory:
@@ -138,10 +144,12 @@ class RocksStore:
         if read_only and not (path / "CURRENT").exists():
             raise StateError(f"{path} holds no state")
         self._path = path
+        self._reading = _Translated(path, self._unreadable)
+        self._writing = _Translated(path, _unwritable)
         options = self._options = _options(memory)
         self._unlogged = WriteOptions()
         self._unlogged.disable_wal = True  # type: ignore[method-assign, assignment]  # no method
-        try:
+        with _Translated(path, self._not_opened):
             if not read_only:
                 path.mkdir(parents=True, exist_ok=True)
             # A reopened database keeps its cache and bloom options only when they are passed for
@@ -152,52 +160,25 @@ class RocksStore:
                 column_families={"default": options},
                 access_type=AccessType.read_only() if read_only else AccessType.read_write(),
             )
-        except Exception as error:
-            # rocksdict raises bare Exception with RocksDB's status text.
-            if not isinstance(error, OSError) and type(error) is not Exception:
-                raise
-            reason = str(error)
-            if "lock" in reason.lower():
-                raise StateError(f"{path} is in use by another process") from None
-            if reason.startswith("Corruption"):
-                raise DamagedStateError(f"{path} is damaged: {reason}") from None
-            raise StateError(f"{path} cannot be opened: {reason}") from None
 
     def get(self, key: bytes) -> bytes | None:
         """Value of a key."""
-        try:
+        with self._reading:
             found: bytes | None = self._db.get(key)
-        except Exception as error:
-            if type(error) is not Exception:
-                raise
-            raise self._unreadable(error) from None
         return found
-
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Values of several keys, in their order."""
-        try:
-            found = self._db.get(list(keys))
-        except Exception as error:
-            if type(error) is not Exception:
-                raise
-            raise self._unreadable(error) from None
-        return list(found or ())
 
     def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Entries with first ≤ key < end, in key order."""
         options = ReadOptions()
         options.set_iterate_upper_bound(end)
-        iterator = self._db.iter(options)
+        with self._reading:
+            iterator = self._db.iter(options)
         iterator.seek(first)
         while iterator.valid():
             yield iterator.key(), iterator.value()
             iterator.next()
-        try:
+        with self._reading:
             iterator.status()  # a block that cannot be read ends an iterator as the end does
-        except Exception as error:
-            if type(error) is not Exception:
-                raise
-            raise self._unreadable(error) from None
 
     def write(self, writes: Writes, *, logged: bool = True) -> None:
         """Apply all writes at once; what is not logged is safe only after :meth:`flush`."""
@@ -208,25 +189,18 @@ class RocksStore:
                 delete(key)
             else:
                 put(key, value)
-        try:
+        with self._writing:
             self._db.write(batch, None if logged else self._unlogged)
-        except Exception as error:
-            if type(error) is not Exception:
-                raise
-            raise StateError(f"the state cannot be written: {error}") from None
 
     def flush(self) -> None:
         """Write what is in memory only into a file; blocks until that is done."""
-        try:
+        with self._writing:
             self._db.flush()
-        except Exception as error:
-            if type(error) is not Exception:
-                raise
-            raise StateError(f"the state cannot be written: {error}") from None
 
     def count_roughly(self) -> int:
         """Estimate how many keys there are."""
-        return self._db.property_int_value("rocksdb.estimate-num-keys") or 0
+        with self._reading:
+            return self._db.property_int_value("rocksdb.estimate-num-keys") or 0
 
     def checkpoint(self, path: Path) -> None:
         """Copy the store as it is between two writes; by hard links within one file system.
@@ -238,12 +212,10 @@ class RocksStore:
             StateError: it cannot be made.
 
         """
-        try:
+        with _Translated(
+            self._path, lambda error: StateError(f"{path} cannot be written: {error}")
+        ):
             Checkpoint(self._db).create_checkpoint(str(path))
-        except Exception as error:
-            if type(error) is not Exception:
-                raise
-            raise StateError(f"{path} cannot be written: {error}") from None
 
     def size(self) -> StoreSize:
         """Say how large the store is, and how well the cache serves; some hundred µs."""
@@ -254,25 +226,63 @@ class RocksStore:
                 what = name.removeprefix(_TICKER)
                 if what in ticks:
                     ticks[what] = int(count)
-        sizes = [self._db.property_int_value(name) or 0 for name in _SIZES]
+        with self._reading:
+            sizes = [self._db.property_int_value(name) or 0 for name in _SIZES]
         return StoreSize(sum(sizes), ticks["hit"], ticks["miss"])
 
+    def close(self) -> None:
+        """Release the folder; a store that is closed stays so."""
+        with suppress(NotOpenError), self._writing:
+            self._db.close()
+
+    def _not_opened(self, error: Exception) -> StateError:
+        reason = str(error)
+        if "lock" in reason.lower():
+            return StateError(f"{self._path} is in use by another process")
+        if reason.startswith("Corruption"):
+            return DamagedStateError(f"{self._path} is damaged: {reason}")
+        return StateError(f"{self._path} cannot be opened: {reason}")
+
     def _unreadable(self, error: Exception) -> StateError:
-        """Translate what rocksdict raises while reading: a bare Exception with RocksDB's status."""
         if str(error).startswith("Corruption"):
             return DamagedStateError(
                 f"{self._path} is damaged: {error}; remove it, a worker makes it again"
             )
         return StateError(f"{self._path} cannot be read: {error}")
 
-    def close(self) -> None:
-        """Release the folder."""
-        try:
-            self._db.close()
-        except Exception as error:
-            if type(error) is not Exception:
-                raise
-            raise StateError(f"the state cannot be closed: {error}") from None
+
+class _Translated:
+    """Raises RocksDB's errors as ours; reused by all calls, as a get may take a microsecond.
+
+    rocksdict raises a bare Exception with RocksDB's status text. Anything else but an OSError is
+    no error of RocksDB, and passes.
+    """
+
+    __slots__ = ("_path", "_translate")
+
+    def __init__(self, path: Path, translate: Callable[[Exception], StateError]) -> None:
+        self._path = path
+        self._translate = translate
+
+    def __enter__(self) -> None:
+        """Nothing to be done."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            return
+        if isinstance(error, DbClosedError):
+            raise NotOpenError(f"the store {self._path} is closed") from None
+        if isinstance(error, OSError) or (isinstance(error, Exception) and kind is Exception):
+            raise self._translate(error) from None
+
+
+def _unwritable(error: Exception) -> StateError:
+    return StateError(f"the state cannot be written: {error}")
 
 
 def _options(memory: RocksMemory | None) -> Options:

@@ -1,20 +1,8 @@
-"""The Faust application: an agent per input topic, and its start and stop.
+"""SHELL: the Faust application, one run of it as a member of the consumer group, start and stop.
 
-Who calls what: the command line calls :func:`run` with settings and a function that makes the
-handler; Faust assigns partitions and brings record batches; the handler, which knows nothing of
-Faust, does the work. What a handler may count on:
-
-- ``assigned`` → ``process``, ``tick`` → ``revoked`` → ``assigned`` → …, ``stop`` at the end.
-  ``assigned`` and ``revoked`` never run together with each other, with ``tick`` or ``process``.
-- ``process`` gets the batches of one topic partition one after the other and without a gap, from
-  the position that ``assigned`` sought, or else from the group's committed offset. Batches of
-  different topic partitions run at the same time.
-- A batch is acknowledged when ``process`` returns True, unless its partition was sought meanwhile;
-  otherwise it comes again.
-- ``leaving`` is called at any time, when a rebalance or the end begins, before the batches in
-  flight are waited for.
-- Any error that leaves the handler stops the worker, with exit code 1 and nothing acknowledged of
-  that batch: events that cannot be used are the handler's business.
+The command line calls :func:`run` with settings and a function that makes the handler. An agent for
+each input topic brings batches to it; Faust's rebalances become its ``assigned`` and ``revoked``
+(:mod:`stream.worker.contract` says what a handler may count on).
 """
 
 from __future__ import annotations
@@ -27,147 +15,26 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import faust
 import msgspec
 from faust.types import TP, StreamT
 
 from stream.errors import ConfigError, HearbackError
-from stream.events.records import PLAIN, TopicNames
 from stream.kafka.cluster import look_at_cluster
 from stream.kafka.connection import security_of, tls_context
-from stream.worker.batch import RecordBatch
+from stream.worker.batch import InputPartition, RecordBatch
+from stream.worker.contract import HandlerFactory
 from stream.worker.crashpoints import crash_point
-from stream.worker.logs import formatter
-from stream.worker.transport import BatchConsumer, BatchSchema, install_transport
+from stream.worker.fetching import BatchSchema, Hooks
+from stream.worker.logs import Terse, formatter
+from stream.worker.settings import WorkerSettings
+from stream.worker.transport import BatchConsumer, install_transport
 
 _log = logging.getLogger(__name__)
 
 _REQUEST_TIMEOUT_S = 30.0  # Kafka's own default; Faust's is 90
-_REPEAT_S = 10.0  # the same line of a library is logged again after so long
-
-InputPartition = tuple[str, int]
-"""A topic and the number of one of its partitions."""
-
-
-class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the worker has to know before it can start."""
-
-    broker: str
-    """Comma-separated ``host:port``, as for every Kafka client."""
-    application_id: str
-    """The consumer group; with it begin the names of all that the worker owns in Kafka."""
-    data_dir: Path
-    """The folder that belongs to this worker alone."""
-    topics: tuple[str, ...]
-    """The input topics, by their plain names."""
-    names: TopicNames = PLAIN
-    """What Kafka calls them."""
-    partitions: int
-    """How many partitions each input topic must have."""
-    embedded: bool = False
-    """The broker is the embedded one, whose checksums are wrong."""
-    max_poll_records: int = 1500
-    """The most records in one batch."""
-    buffered_batches: int = 1
-    """The most batches of one partition that wait for their turn."""
-    fetch_max_wait_ms: int = 100
-    """How long a fetch may wait at the broker; with one idle partition, new records of another
-    wait as long before they can be asked for."""
-    commit_interval_s: float = 1.0
-    tick_s: float = 0.25
-    session_timeout_s: float = 10.0
-    """After how long a silent worker loses its partitions."""
-    rebalance_timeout_s: float = 60.0
-    """How long ``revoked`` may take together with the batches in flight."""
-    stop_timeout_s: float = 20.0
-    """How long a graceful stop may take; after that the process exits with code 1."""
-    broker_timeout_s: float = 10.0
-    """How long to wait for the broker's first answer."""
-    log_level: str = "WARNING"
-    log_format: str = "text"
-
-
-class Handler(Protocol):
-    """What does the work; the module's docstring says when each method is called."""
-
-    def leaving(self) -> None:
-        """Let go of what waits: the batches in flight are to end soon."""
-
-    async def process(self, batch: RecordBatch) -> bool:
-        """Handle one batch; True: it is acknowledged, False: it comes again."""
-
-    async def tick(self) -> None:
-        """Do what is due without input; called every ``tick_s`` while partitions are owned."""
-
-    async def assigned(self, partitions: frozenset[InputPartition]) -> None:
-        """Take over these partitions, which are all that this worker owns from now on."""
-
-    async def revoked(self, partitions: frozenset[InputPartition]) -> None:
-        """Give up these partitions, which are all that it owned."""
-
-    async def stop(self) -> None:
-        """Release everything; called once, also after an error."""
-
-
-class GroupMembership:
-    """What a handler may ask of the worker that calls it."""
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-
-    async def seek(self, positions: Mapping[InputPartition, int]) -> None:
-        """Continue these partitions from these offsets.
-
-        Within ``assigned``: where they start. Within ``process``, for its own partition: the batch
-        is not acknowledged, and what comes next begins there. A partition that is not owned any
-        more is left alone.
-        """
-        await self._worker.consumer.seek_to(
-            {self._worker.kafkas(key): at for key, at in positions.items()}
-        )
-
-    def positions(self) -> dict[InputPartition, int]:
-        """Return where each owned partition stands: the end of its newest acknowledged batch."""
-        return {self._worker.plain(tp): at for tp, at in self._worker.consumer.positions().items()}
-
-    def high_watermark(self, partition: InputPartition) -> int | None:
-        """Return the partition's end as the newest fetch told it, or None before the first."""
-        return self._worker.consumer.high_watermark(self._worker.kafkas(partition))
-
-    def standbys(self) -> frozenset[InputPartition]:
-        """Return the input partitions that this worker is to take over when their owner is gone."""
-        return frozenset(map(self._worker.plain, self._worker.app.assignor.assigned_standbys()))
-
-    async def begun(self, partitions: Iterable[InputPartition]) -> dict[InputPartition, int]:
-        """Return the committed offsets of those partitions of which the group has read something.
-
-        Raises:
-            BrokerError: the broker does not tell.
-
-        """
-        found = await self._worker.consumer.begun(map(self._worker.kafkas, partitions))
-        return {self._worker.plain(tp): offset for tp, offset in found.items()}
-
-    def settled(self) -> bool:
-        """Whether no rebalance has begun since the newest assignment, and the end neither.
-
-        May be called from any thread.
-        """
-        return self._worker.settled
-
-    async def confirm(self) -> bool:
-        """Commit all positions now; True proves that the group still counts on this worker."""
-        return await self._worker.consumer.confirm()
-
-    def fail(self, error: Exception) -> None:
-        """Stop the worker with this error; for tasks of the handler's own."""
-        self._worker.fail(error)
-
-
-HandlerFactory = Callable[[GroupMembership], Handler]
 
 
 def make_app(
@@ -177,7 +44,7 @@ def make_app(
 ) -> faust.App:
     """Make the Faust app, without agents; it has to be made inside the running event loop.
 
-    ``on_failure`` is told when the transport cannot go on, ``on_leaving`` that a rebalance begins.
+    ``on_failure`` is called when the transport cannot go on, ``on_leaving`` as a rebalance begins.
 
     Raises:
         ConfigError: the installed Faust or aiokafka is not one that the transport knows.
@@ -189,10 +56,9 @@ def make_app(
         datadir=settings.data_dir,
         autodiscover=False,
         web_enabled=False,
-        # Topics are created beforehand with the right partitions; Faust must not add its own.
+        # Topics are created beforehand; Faust must not add its own.
         topic_allow_declare=False,
         topic_disable_leader=True,
-        topic_partitions=settings.partitions,
         # More than 0 makes Faust use its own assignor even without a table: only that one gives
         # the same partition of all topics to the same worker, and says who stands by.
         table_standby_replicas=1,
@@ -215,9 +81,11 @@ def make_app(
     app.boot_strategy.enable_web = False
     install_transport(
         app,
-        fetch_max_wait_ms=settings.fetch_max_wait_ms,
-        on_failure=on_failure,
-        on_leaving=on_leaving,
+        Hooks(
+            fetch_max_wait_ms=settings.fetch_max_wait_ms,
+            on_failure=on_failure,
+            on_leaving=on_leaving,
+        ),
     )
     return app
 
@@ -238,7 +106,10 @@ def _security(broker: str) -> dict[str, Any]:
 
 
 class Worker:
-    """One run of the worker, from the first look at the broker to the exit code."""
+    """One run of a worker, from the first look at the broker to the exit code.
+
+    For its handler it is the :class:`~stream.worker.contract.Membership`.
+    """
 
     def __init__(
         self,
@@ -248,7 +119,7 @@ class Worker:
     ) -> None:
         self._settings = settings
         self._on_stopping = on_stopping
-        self._handler = handler_factory(GroupMembership(self))
+        self._handler = handler_factory(self)
         self.app = make_app(settings, self.fail, self._handler.leaving)
         """Faust's part of it."""
         self._owned: frozenset[InputPartition] = frozenset()
@@ -268,19 +139,45 @@ class Worker:
         """The consumer, which knows the positions."""
         return cast("BatchConsumer", self.app.consumer)
 
-    def kafkas(self, partition: InputPartition) -> TP:
-        """Tell what Kafka calls a partition."""
-        topic, number = partition
-        return TP(self._settings.names.of(topic), number)
+    # -- what the handler may ask ------------------------------------------------------------
 
-    def plain(self, tp: TP) -> InputPartition:
-        """Tell what the handler calls a partition."""
-        return self._plain.get(tp.topic, tp.topic), tp.partition
+    async def seek(self, positions: Mapping[InputPartition, int]) -> None:
+        """Continue these partitions from these offsets."""
+        await self.consumer.seek_to({self._in_kafka(key): at for key, at in positions.items()})
 
-    @property
+    def positions(self) -> dict[InputPartition, int]:
+        """Return where each owned partition stands."""
+        return {self._plain_name(tp): at for tp, at in self.consumer.positions().items()}
+
+    def high_watermark(self, partition: InputPartition) -> int | None:
+        """Return the partition's end, or None before the first fetch."""
+        return self.consumer.high_watermark(self._in_kafka(partition))
+
+    def standbys(self) -> frozenset[InputPartition]:
+        """Return the input partitions of which this worker is the standby."""
+        return frozenset(map(self._plain_name, self.app.assignor.assigned_standbys()))
+
+    async def begun(self, partitions: Iterable[InputPartition]) -> dict[InputPartition, int]:
+        """Return the committed offsets of those of which the group has read something."""
+        found = await self.consumer.begun(map(self._in_kafka, partitions))
+        return {self._plain_name(tp): offset for tp, offset in found.items()}
+
     def settled(self) -> bool:
         """Whether the newest assignment stands, and the worker is not about to stop."""
         return self.consumer.assigned and not self._done.is_set()
+
+    async def confirm(self) -> bool:
+        """Commit all positions now; True proves that this worker is still in the group."""
+        return await self.consumer.confirm()
+
+    def _in_kafka(self, partition: InputPartition) -> TP:
+        topic, number = partition
+        return TP(self._settings.names.of(topic), number)
+
+    def _plain_name(self, tp: TP) -> InputPartition:
+        return self._plain.get(tp.topic, tp.topic), tp.partition
+
+    # -- start and stop ----------------------------------------------------------------------
 
     def fail(self, error: BaseException) -> None:
         """Stop with this error, if there was none before."""
@@ -362,7 +259,7 @@ class Worker:
             return  # the next rebalance has begun already
         inputs = {tp for tp in self.consumer.assignment() if tp.topic in self._plain}
         # Faust cancels this when the next rebalance begins; taking over is not to be cut in half.
-        await asyncio.shield(self._take_over(frozenset(map(self.plain, inputs))))
+        await asyncio.shield(self._take_over(frozenset(map(self._plain_name, inputs))))
 
     async def _take_over(self, partitions: frozenset[InputPartition]) -> None:
         async with self._turn:
@@ -421,14 +318,14 @@ def run(settings: WorkerSettings, handler_factory: HandlerFactory) -> int:
     """
     plain = logging.StreamHandler()
     if logging.getLevelNamesMapping()[settings.log_level] > logging.INFO:
-        plain.addFilter(_Terse())
+        plain.addFilter(Terse())
     plain.setFormatter(formatter(settings.log_format))
     logging.basicConfig(level=settings.log_level, handlers=[plain])
     watch = _Deadline(settings.stop_timeout_s)
     try:
         asyncio.run(_until_signalled(settings, handler_factory, watch))
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # one line for any error
-        _say(_in_words(error))
+        _say(_line_of(error))
         return 1
     finally:
         watch.cancel()
@@ -448,7 +345,7 @@ class _Deadline:
 
     def _give_up(self) -> None:
         if self.worker is not None and self.worker.error is not None:
-            _say(_in_words(self.worker.error))
+            _say(_line_of(self.worker.error))
         _say(
             f"not stopped within {self._after_s:g} s, a batch does not end or the broker does not "
             "answer: ending without, the next start goes on from the state"
@@ -473,45 +370,11 @@ async def _until_signalled(
     await worker.run()
 
 
-def _in_words(error: BaseException) -> str:
+def _line_of(error: BaseException) -> str:
     if isinstance(error, HearbackError):
         return str(error)
     where = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
     return f"unexpected {type(error).__name__}{where}: {error} (log level INFO shows more)"
-
-
-class _Terse(logging.Filter):
-    """Keeps the log readable: no tracebacks, nothing of routine, no flood from the libraries.
-
-    While a broker is away aiokafka logs twenty errors a second; and each of Faust's services logs
-    the error that ends the worker, which is told once, at the end.
-    """
-
-    _ROUTINE = (
-        "Crashed reason=",
-        "because it is rebalancing",
-        "RebalanceInProgressError",
-        "is overlapping",  # Faust's timers notice that a unit of work took long
-        "Missing sensor state",
-    )
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._logged_s: dict[tuple[str, str], float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.exc_info = record.exc_text = None
-        message = record.getMessage()
-        if any(routine in message for routine in self._ROUTINE):
-            return False
-        if record.name.startswith("stream."):
-            return True
-        kind = (record.name, str(record.msg))
-        before = self._logged_s.get(kind)
-        if before is not None and record.created - before < _REPEAT_S:
-            return False
-        self._logged_s[kind] = record.created
-        return True
 
 
 def _say(message: str) -> None:

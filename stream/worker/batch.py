@@ -1,10 +1,17 @@
-"""What one fetch brought of one partition."""
+"""Names of partitions, and what one fetch brought of one."""
 
 from __future__ import annotations
 
 import msgspec
 
 from stream.events.records import Record
+
+InputPartition = tuple[str, int]
+"""A topic and the number of one of its partitions."""
+
+
+PartitionId = tuple[str, int]
+"""A stage and the number of one of its partitions."""
 
 
 class RecordBatch(msgspec.Struct, frozen=True):

@@ -6,29 +6,23 @@ says up to where it holds the changelog (:class:`Mark`) in the same batch as the
 be brought up to the end from wherever it stands, also in the middle of doing so.
 
 Tombstones vanish from a compacted topic after ``delete.retention.ms``. A store that is older than
-half of that and not at the end may have missed some, and is begun anew.
+half of that and not at the end may have missed some, and is rebuilt from the start.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 import msgspec
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    TopicPartition,
-)
 
-from stream.errors import BrokerError, InterruptedSessionError, StateError
-from stream.kafka.cluster import client_settings
+from stream.errors import StateError
+from stream.kafka.reader import Reader
 from stream.partitions.progress import LAST_OF_UNIT
 from stream.state import keys
+from stream.state.codec import Codec
 from stream.state.store import Store, Writes
+from stream.worker.batch import PartitionId
 from stream.worker.crashpoints import crash_point
 
 DELETE_RETENTION_MS = 7 * 24 * 3_600_000
@@ -53,11 +47,8 @@ has come to its end (:mod:`stream.bootstrap.load`)."""
 STAGES = ("member", "job")
 """Each has a changelog of its own."""
 
-_ANSWER_S = 10.0
-_SILENCE_S = 30.0  # without a record or an end, before that is an error
-_POLL_S = 0.05
-_RECORDS = 2_000  # asked for at once
 _CHUNK_BYTES = 4 << 20  # written at once
+_NO_IDS: Mapping[str, str] = MappingProxyType({})
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True):
@@ -78,14 +69,12 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
         return Mark(self.topic, self.topic_id, offset, now_ms, own)
 
 
+MARKS = Codec[Mark](Mark, unversioned=msgspec.msgpack.Decoder(Mark))
+
+
 def changelog_of(application_id: str, stage: str) -> str:
-    """Name the changelog of a stage, as Faust names those of its tables."""
+    """Name the changelog of a stage."""
     return f"{application_id}-{stage}-changelog"
-
-
-def save_mark(mark: Mark) -> bytes:
-    """Mark → its value under :data:`MARK`."""
-    return msgspec.msgpack.encode(mark)
 
 
 def load_mark(store: Store) -> Mark | None:
@@ -100,24 +89,7 @@ def load_mark(store: Store) -> Mark | None:
         if next(store.scan(b"\x00", b"\xff"), None) is not None:
             raise StateError("the store does not say which changelog it follows: remove its folder")
         return None
-    try:
-        return _MARK_DECODER.decode(value)
-    except msgspec.DecodeError as error:
-        raise StateError(f"the store's changelog mark is damaged: {error}") from None
-
-
-def consumer_settings(broker: str) -> dict[str, Any]:
-    """Settings of a consumer that reads changelogs."""
-    return client_settings(broker) | {
-        "group.id": "hearback-changelog",  # required, and not used
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        "isolation.level": "read_committed",
-        "enable.partition.eof": True,
-        "auto.offset.reset": "error",
-        "queued.max.messages.kbytes": 32 << 10,
-        "fetch.queue.backoff.ms": 10,
-    }
+    return MARKS.decode(value)
 
 
 class Changelog:
@@ -125,20 +97,29 @@ class Changelog:
 
     Args:
         broker: where it is.
-        topic: its name. topic_id: what Kafka calls it. partition: the number.
+        application_id: whose. place: of which partition.
+        topic_ids: what Kafka calls topics; empty where that is of no matter, or the broker has no
+            ids.
         whole_units: apply only what a unit of work wrote to its end; for the embedded broker,
             which shows transactions that were never committed.
 
     """
 
     def __init__(
-        self, broker: str, topic: str, topic_id: str, partition: int, *, whole_units: bool = False
+        self,
+        broker: str,
+        application_id: str,
+        place: PartitionId,
+        *,
+        topic_ids: Mapping[str, str] = _NO_IDS,
+        whole_units: bool = False,
     ) -> None:
-        self.topic = topic
-        self.topic_id = topic_id
-        self.partition = partition
+        stage, self.partition = place
+        self.topic = changelog_of(application_id, stage)
+        self.at = self.topic, self.partition
+        self.topic_id = topic_ids.get(self.topic, "")
         self._whole_units = whole_units
-        self._settings = consumer_settings(broker)
+        self._broker = broker
 
     def fresh(self, now_ms: int) -> Mark:
         """Return the mark of an empty store."""
@@ -155,7 +136,7 @@ class Changelog:
         if mark.topic != self.topic or mark.topic_id != self.topic_id:
             raise StateError(
                 f"the store follows another changelog than {where} ({mark.topic} {mark.topic_id},"
-                f" not {self.topic_id}): the topic was made anew, or the data folder is from"
+                f" not {self.topic_id}): the topic was recreated, or the data folder is from"
                 " elsewhere; use the folder that belongs to it, or start over with an empty one"
                 " under another --app-id"
             )
@@ -168,12 +149,12 @@ class Changelog:
     def bring_up(
         self,
         store: Store,
+        *,
         renew: Callable[[], Store],
         go_on: Callable[[], bool],
         now_ms: Callable[[], int],
         end: int | None = None,
         on_remaining: Callable[[int], None] = lambda _: None,
-        *,
         swept: bool = False,
     ) -> tuple[Store, Mark, int]:
         """Apply what the store lacks, up to the changelog's end.
@@ -188,7 +169,7 @@ class Changelog:
             end: what was returned to the last one who wrote to it (:data:`END`). A broker that was
                 killed hard names, for a moment after its start, an earlier end than what it has
                 confirmed; None: believe it.
-            on_remaining: told how many records are still to come, markers included.
+            on_remaining: called with how many records are still to come, markers included.
             swept: the session has aborted a record here, and with it what was left open
                 (:meth:`stream.worker.transactions.Transactions.sweep`). What this store takes for
                 committed may be gone by that; then the changelog is right.
@@ -201,14 +182,12 @@ class Changelog:
             StateError: the store does not belong to this changelog.
 
         """
-        consumer = Consumer(self._settings)
-        at = TopicPartition(self.topic, self.partition)
-        try:
-            start, told = self._span(consumer)
+        with Reader(self._broker) as reader:
+            start, shown = reader.span(*self.at)
             # A transaction's end; the embedded broker writes none.
             of_no_matter = 0 if self._whole_units else 1
             if end is None:
-                end = told
+                end = shown
             else:
                 of_no_matter += 1  # END
             if swept:
@@ -220,39 +199,25 @@ class Changelog:
             if more <= of_no_matter and not doubtful:
                 return store, apply(store, {}, mark.at(end, now_ms())), 0
             store, mark = self._renewed(store, mark, start, end, renew, now_ms())
-            if doubtful and not self._shows(consumer, mark.offset - 1, go_on):
+            if doubtful and not self._shows(reader, mark.offset - 1, end, go_on):
                 store, mark = renew(), self.fresh(now_ms())
-            at.offset = mark.offset or OFFSET_BEGINNING
-            consumer.assign([at])
             on_remaining(end - mark.offset)
             try:
-                mark, count = self._read(
-                    *(consumer, store, mark, end, go_on, now_ms),
-                    lambda at: on_remaining(max(end - at, 0)),
-                )
+                mark, count = self._read(reader, store, mark, end, go_on, now_ms, on_remaining)
             finally:
                 store.flush()  # or a log that goes on later would have a gap before it
-        except KafkaException as error:
-            raise self._unreadable(error) from None
-        else:
             return store, mark, count
-        finally:
-            consumer.close()
 
     def begin(
-        self,
-        consumer: Consumer,
-        store: Store,
-        renew: Callable[[], Store],
-        now_ms: Callable[[], int],
+        self, reader: Reader, store: Store, renew: Callable[[], Store], now_ms: Callable[[], int]
     ) -> tuple[Store, Mark]:
         """Return a store, this one or a new one, that may be brought up, and how far it is.
 
         Raises:
-            StateError: it does not belong to this changelog. KafkaException: no answer.
+            StateError: it does not belong to this changelog. BrokerError: no answer.
 
         """
-        start, end = self._span(consumer)
+        start, end = reader.span(*self.at)
         mark = load_mark(store) or self.fresh(now_ms())
         self.check(mark, start, end)
         return self._renewed(store, mark, start, end, renew, now_ms())
@@ -269,26 +234,13 @@ class Changelog:
             BrokerError: no answer.
 
         """
-        consumer = Consumer(self._settings)
-        try:
-            _, end = self._span(consumer)
-            consumer.assign([TopicPartition(self.topic, self.partition, OFFSET_BEGINNING)])
-            heard = time.monotonic()
-            while time.monotonic() - heard < _SILENCE_S:
-                for message in consumer.consume(_RECORDS, _POLL_S):
-                    heard = time.monotonic()
-                    error = message.error()
-                    offset = message.offset() or 0
-                    if offset >= end or (error and error.code() == KafkaError._PARTITION_EOF):
+        with Reader(self._broker) as reader:
+            _, end = reader.span(*self.at)
+            for chunk in reader.to_end(*self.at):
+                for record in chunk.records:
+                    if record[0] >= end:
                         return
-                    if error is not None:
-                        raise KafkaException(error)
-                    yield offset, message.key() or b"", message.value()
-            raise BrokerError(f"{self.topic}-{self.partition}: its broker sends nothing")
-        except KafkaException as error:
-            raise self._unreadable(error) from None
-        finally:
-            consumer.close()
+                    yield record
 
     def span(self) -> tuple[int, int]:
         """Return where it starts and ends.
@@ -297,13 +249,8 @@ class Changelog:
             BrokerError: no answer.
 
         """
-        consumer = Consumer(self._settings)
-        try:
-            return self._span(consumer)
-        except KafkaException as error:
-            raise self._unreadable(error) from None
-        finally:
-            consumer.close()
+        with Reader(self._broker) as reader:
+            return reader.span(*self.at)
 
     def _renewed(
         self,
@@ -314,70 +261,33 @@ class Changelog:
         renew: Callable[[], Store],
         now_ms: int,
     ) -> tuple[Store, Mark]:
-        """Begin anew where a store is too old to be brought up."""
+        """Begin with an empty store where one is too old to be brought up."""
         if self.is_too_old(mark, end, now_ms):
             store, mark = renew(), self.fresh(now_ms)
             self.check(mark, start, end)
         return store, mark
 
-    def _span(self, consumer: Consumer) -> tuple[int, int]:
-        at = TopicPartition(self.topic, self.partition)
-        start, end = consumer.get_watermark_offsets(at, timeout=_ANSWER_S)
-        return int(start), int(end)
-
-    def _unreadable(self, error: KafkaException) -> BrokerError:
-        return BrokerError(f"{self.topic}-{self.partition} cannot be read: {error.args[0].str()}")
-
-    def _shows(self, consumer: Consumer, offset: int, go_on: Callable[[], bool]) -> bool:
-        """Whether a record is there, committed; one that was compacted away is not.
-
-        There has to be a committed one after it.
-        """
-        consumer.assign([TopicPartition(self.topic, self.partition, offset)])
-        asked = time.monotonic()
-        while time.monotonic() - asked < _SILENCE_S:
-            if not go_on():
-                raise InterruptedSessionError("a rebalance has begun")
-            for message in consumer.consume(1, _POLL_S):
-                error = message.error()
-                if error is None:
-                    return message.offset() == offset
-                if error.code() != KafkaError._PARTITION_EOF:
-                    raise KafkaException(error)
-        raise BrokerError(f"{self.topic}-{self.partition}: its broker sends nothing")
+    def _shows(self, reader: Reader, offset: int, end: int, go_on: Callable[[], bool]) -> bool:
+        """Whether a record is there, committed; one that was compacted away is not."""
+        chunks = reader.to_end(*self.at, offset, least=end, go_on=go_on)
+        return next((chunk.records[0][0] == offset for chunk in chunks if chunk.records), False)
 
     def _read(
         self,
-        consumer: Consumer,
+        reader: Reader,
         store: Store,
         mark: Mark,
         least: int,
         go_on: Callable[[], bool],
         now_ms: Callable[[], int],
-        on_offset: Callable[[int], None],
+        on_remaining: Callable[[int], None],
     ) -> tuple[Mark, int]:
         # All without a log: it is in the changelog, and a crash costs reading it again.
         writes: dict[bytes, bytes | None] = {}
         unit: dict[bytes, bytes | None] = {} if self._whole_units else writes
         offset, count, size = mark.offset, 0, 0
-        heard = time.monotonic()
-        while True:
-            found = consumer.consume(_RECORDS, _POLL_S)
-            if found:
-                heard = time.monotonic()
-            elif time.monotonic() - heard > _SILENCE_S:
-                raise BrokerError(f"{self.topic}-{self.partition}: its broker sends nothing")
-            for message in found:
-                error = message.error()
-                if error is not None:
-                    if error.code() != KafkaError._PARTITION_EOF:
-                        raise KafkaException(error)
-                    # The end is past the markers after the last record.
-                    end = message.offset() or 0
-                    if end < least:
-                        continue  # there is more, which the broker does not show yet
-                    return apply(store, writes, mark.at(end, now_ms()), logged=False), count
-                key, value = message.key() or b"", message.value()
+        for chunk in reader.to_end(*self.at, mark.offset, least=least, go_on=go_on):
+            for _, key, value in chunk.records:
                 if key == MARK and self._whole_units:
                     unit.clear()  # of a session that did not come to the end of a unit
                     continue
@@ -385,27 +295,21 @@ class Changelog:
                 count += 1
                 if value is not None:
                     size += len(value)
-                offset = message.offset() or 0
                 if self._whole_units and key in LAST_OF_UNIT:
                     writes |= unit
                     unit.clear()
-            on_offset(offset)
-            if size >= _CHUNK_BYTES and not self._whole_units:
+            offset = chunk.next
+            on_remaining(max(least - offset, 0))
+            if size >= _CHUNK_BYTES and not self._whole_units and not chunk.at_end:
                 # Not at the end: as old as before.
-                mark = apply(store, writes, mark.at(offset + 1, mark.applied_ms), logged=False)
+                mark = apply(store, writes, mark.at(offset, mark.applied_ms), logged=False)
                 writes.clear()
                 size = 0
                 crash_point("recovering")
-            if not go_on():
-                raise InterruptedSessionError("a rebalance has begun")
+        return apply(store, writes, mark.at(offset, now_ms()), logged=False), count
 
 
 def apply(store: Store, writes: Writes, mark: Mark, *, logged: bool = True) -> Mark:
     """Write records of a changelog into a store, in one batch with how far it is now."""
-    store.write({**writes, MARK: save_mark(mark)}, logged=logged)
+    store.write({**writes, MARK: MARKS.encode(mark)}, logged=logged)
     return mark
-
-
-# Made at import: msgspec describes a type at its first use, in Python, and a second thread that
-# meets the description half made ends the process. Sessions open in threads, all at once.
-_MARK_DECODER = msgspec.msgpack.Decoder(Mark)

@@ -15,7 +15,8 @@ import msgspec
 
 from stream.errors import ConfigError
 from stream.state.store import RocksStore
-from stream.worker.data_folder import PartitionId, name_of, say_whose
+from stream.worker.batch import PartitionId
+from stream.worker.data_folder import name_of, say_whose
 
 
 class Checkpointed(msgspec.Struct, frozen=True):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from threading import Event, Thread
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Producer
 
 from stream.errors import BrokerError, EventError
 from stream.kafka.cluster import client_settings
+from stream.kafka.reader import Reader
 from stream.partitions.commands import (
     GateCommand,
     command_key,
@@ -59,11 +60,7 @@ class CommandReader:
 
     def __init__(self, broker: str, application_id: str) -> None:
         self._topic = control_of(application_id)
-        self._settings = client_settings(broker) | {
-            "group.id": f"{application_id}-control-reader",  # required, and not used
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-        }
+        self._broker = broker
         self._newest: dict[bytes, GateCommand] = {}
         self._done = Event()
         self._thread = Thread(target=self._read, name="control", daemon=True)
@@ -83,29 +80,22 @@ class CommandReader:
         return list(self._newest.values())
 
     def _read(self) -> None:
-        while not self._done.is_set():
-            self._read_on()
-            self._done.wait(_AGAIN_S)
-
-    def _read_on(self) -> None:
-        """Read from the beginning until told to stop, or until there is trouble."""
-        consumer = Consumer(self._settings)
-        try:
-            consumer.assign([TopicPartition(self._topic, _PARTITION, OFFSET_BEGINNING)])
+        with Reader(self._broker) as reader:
+            reader.follow(self._topic, _PARTITION)
             while not self._done.is_set():
-                message = consumer.poll(_POLL_S)
-                if message is None or message.error() is not None:
-                    continue
-                key, value = message.key() or b"", message.value()
-                if value is None:
-                    self._newest.pop(key, None)
-                    continue
-                try:
-                    self._newest[key] = decode_command(value)
-                except EventError as error:
-                    offset = message.offset()
-                    _log.warning("%s at %s is left aside: %s", self._topic, offset, error)
-        except KafkaException as error:
-            _log.warning("%s cannot be read: %s", self._topic, error.args[0].str())
-        finally:
-            consumer.close()
+                for chunk in reader.poll(_POLL_S):
+                    for offset, key, value in chunk.records:
+                        self._take(offset, key, value)
+                    if chunk.lost:  # the topic is not there yet, or begins later now
+                        reader.leave(self._topic, _PARTITION)
+                        self._done.wait(_AGAIN_S)
+                        reader.follow(self._topic, _PARTITION)
+
+    def _take(self, offset: int, key: bytes, value: bytes | None) -> None:
+        if value is None:
+            self._newest.pop(key, None)
+            return
+        try:
+            self._newest[key] = decode_command(value)
+        except EventError as error:
+            _log.warning("%s at %s is left aside: %s", self._topic, offset, error)

@@ -37,11 +37,10 @@ POINTS = (
 
 BOOTSTRAP_POINTS = (
     "marked",  # workers refuse the application id, nothing is loaded
-    "committing",  # some of the state is on its way
     "loaded",  # all of it is in the changelogs, which are not complete
     "bootstrapped",  # they are; the data folder is not
 )
-"""Those of ``hearback bootstrap``."""
+"""Those of ``hearback bootstrap``, besides those of its transactions (``begun`` to ``sent``)."""
 
 _left: dict[str, int] = {}
 _how: dict[str, signal.Signals] = {}

@@ -8,7 +8,7 @@
     job-3/ member-3/   one RocksDB for each stage and partition
     faust/             Faust's own
 
-A store is a copy of a changelog and may be thrown away; it is made again from there.
+A store is a copy of a changelog and may be thrown away: the changelog rebuilds it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import msgspec
 
 from stream.errors import ConfigError, DamagedStateError, StateError
 from stream.state.store import RocksMemory, RocksStore
+from stream.worker.batch import PartitionId
 from stream.worker.changelog import STAGES, TOO_OLD_MS
 
 FORMAT = 1
@@ -33,9 +34,6 @@ _ABOUT = "hearback.json"
 _LOCK = "lock"
 _CACHE_BYTES = 256 << 20
 _WRITE_BYTES = 128 << 20
-
-PartitionId = tuple[str, int]
-"""A stage and the number of one of its partitions."""
 
 
 class _About(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,7 +128,7 @@ class DataFolder:
     def store(self, place: PartitionId) -> RocksStore:
         """Open the store of a partition, or return the open one.
 
-        A damaged one is put aside and begun anew.
+        A damaged one is set aside, and an empty one takes its place.
 
         Raises:
             StateError: it cannot be opened.
@@ -176,7 +174,7 @@ class DataFolder:
             found.close()
 
     def keep_only(self, places: Collection[PartitionId]) -> None:
-        """Close all other stores, and remove those that would be begun anew anyway.
+        """Close all other stores, and remove those that are too old to be brought up.
 
         A copy of a partition that went elsewhere would else be kept for ever, with everybody who
         was forgotten since.

@@ -40,7 +40,6 @@ _METHODS: tuple[tuple[type, str, str], ...] = (
     (faust_consumer.Consumer, "stop_flow", "self"),
     (faust_consumer.Consumer, "resume_flow", "self"),
     (faust_consumer.Consumer, "verify_event_path", "self now tp"),
-    (faust_consumer.Consumer, "_is_changelog_tp", "self tp"),
     (faust_consumer.Fetcher, "_fetcher", ""),
     (QueueServiceThread, "call_thread", "self fun args kwargs"),
     (ServiceThread, "on_crash", "self msg fmt kwargs"),

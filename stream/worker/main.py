@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -14,17 +15,17 @@ from stream.configuration.sections import Config
 from stream.console.probes import Probes
 from stream.console.server import Console
 from stream.console.status import About
-from stream.events.records import CONSUMED
 from stream.metrics.process import process_registry
 from stream.metrics.worker import WorkerMetrics
 from stream.model.linear import load_model
 from stream.updaters.newton import warm_up
-from stream.worker.app import GroupMembership, WorkerSettings, run
+from stream.worker.app import run
+from stream.worker.contract import Membership
 from stream.worker.control import CommandReader
 from stream.worker.crashpoints import arm
 from stream.worker.data_folder import DataFolder
 from stream.worker.host import Host
-from stream.worker.session import SessionSettings
+from stream.worker.settings import Resources, WorkerSettings
 from stream.worker.topics import check_topics
 
 _EMBEDDED = (
@@ -37,7 +38,7 @@ _LONG_S = 3.0
 
 
 def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -> int:
-    """Run a worker until it is told to stop; return the exit code.
+    """Run a worker until a signal stops it; return the exit code.
 
     Raises:
         HearbackError: it cannot start.
@@ -52,10 +53,10 @@ def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -
     own_folder = config.worker.data / "faust"
     own_folder.mkdir(exist_ok=True)
     arm(os.environ)
-    told = threading.Timer(_LONG_S, say, [_COMPILING])
-    told.start()
+    notice = threading.Timer(_LONG_S, say, [_COMPILING])
+    notice.start()
     warm_up()
-    told.cancel()
+    notice.cancel()
     registry = process_registry()
     metrics = WorkerMetrics(registry, model.version)
     probes = Probes()
@@ -76,51 +77,41 @@ def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -
         say(
             f"worker {application_id} on {broker}: {partitions} partitions, model"
             f" {model.version}, state in {config.worker.data}, metrics on"
-            f" http://{config.console.host}:{console.port}/metrics, a page for people on"
+            f" http://{config.console.host}:{console.port}/metrics, a status page on"
             f" http://{config.console.host}:{console.port}/"
         )
-        settings = SessionSettings(
+        settings = WorkerSettings(
             broker=broker,
             application_id=application_id,
-            partitions=partitions,
+            data_dir=own_folder,
             names=names,
-            idle_timeout_ms=config.worker.idle_timeout_ms,
+            partitions=partitions,
             embedded=embedded,
+            session_timeout_s=config.worker.session_timeout_ms / 1000.0,
+            idle_timeout_ms=config.worker.idle_timeout_ms,
+            log_level=config.log.level,
+            log_format=config.log.format,
+        )
+        resources = Resources(
+            settings=settings,
+            model=model,
+            policy=config.policy,
+            data=data,
+            metrics=metrics,
+            now_ms=lambda: time.time_ns() // 1_000_000,
         )
 
         # What is loaded by now stays: a full collection would walk it for a tenth of a second.
         gc.collect()
         gc.freeze()
 
-        def make_host(control: GroupMembership) -> Host:
-            host = Host(
-                control,
-                settings,
-                model,
-                config.policy,
-                metrics,
-                data,
-                commands=reader.commands,
-            )
+        def make_host(membership: Membership) -> Host:
+            host = Host(membership, resources, reader.commands)
             probes.watch(host.why_not_ready)
             probes.beat()
             return host
 
-        return run(
-            WorkerSettings(
-                broker=broker,
-                application_id=application_id,
-                data_dir=own_folder,
-                topics=CONSUMED,
-                names=names,
-                partitions=partitions,
-                embedded=embedded,
-                session_timeout_s=config.worker.session_timeout_ms / 1000.0,
-                log_level=config.log.level,
-                log_format=config.log.format,
-            ),
-            make_host,
-        )
+        return run(settings, make_host)
     finally:
         reader.stop()
         console.stop()

@@ -9,8 +9,9 @@ Every assignment makes a session of its own, of a partition that stays too. In o
    changelog in one Kafka transaction, then, when it is committed, the store in one batch that also
    says how far in the changelog it is. Only then may the input be acknowledged.
 
-A flush that does not come to its end makes the session *lost*: memory and store may be behind the
-changelog, so nothing more is done with it; the next session recovers from the changelog.
+A session has a :class:`Status`, which decides what may be done with it. A flush that does not come
+to its end makes it *lost*: memory and store may be behind the changelog, so nothing more is done
+with it; the next session recovers from the changelog.
 """
 
 from __future__ import annotations
@@ -18,44 +19,32 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
+from enum import Enum
 
 import msgspec
 
-from stream.errors import InterruptedSessionError, StateError
-from stream.events.records import PLAIN, TopicNames
-from stream.model.linear import GlobalModel
+from stream.errors import InterruptedSessionError, NotOpenError, StateError
 from stream.partitions.base import Partition, Unit
 from stream.partitions.job import JobPartition
 from stream.partitions.member import MemberPartition
-from stream.policy import Policy
 from stream.state.overlay import Overlay
 from stream.state.store import Store, Writes
-from stream.worker.changelog import END, MARK, UNFINISHED, Changelog, Mark, changelog_of, save_mark
+from stream.worker.batch import PartitionId
+from stream.worker.changelog import END, UNFINISHED, Changelog, Mark, apply
 from stream.worker.crashpoints import crash_point
-from stream.worker.data_folder import DataFolder, PartitionId
+from stream.worker.settings import Resources
 from stream.worker.transactions import Transactions
 
-_STAGES: dict[str, type[Partition]] = {each.stage: each for each in (MemberPartition, JobPartition)}
+_PARTITIONS: dict[str, type[MemberPartition | JobPartition]] = {
+    "member": MemberPartition,
+    "job": JobPartition,
+}
 
 
 def session_of(application_id: str, place: PartitionId) -> str:
     """Name the transactional producer of a partition's sessions."""
     stage, number = place
     return f"{application_id}-{stage}-{number}"
-
-
-class SessionSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What sessions need besides model and policy."""
-
-    broker: str
-    application_id: str
-    partitions: int
-    names: TopicNames = PLAIN
-    """What Kafka calls the topics."""
-    idle_timeout_ms: int = 60_000
-    embedded: bool = False
-    """The broker is the embedded one, which shows transactions that were never committed."""
 
 
 class Recovery(msgspec.Struct, frozen=True):
@@ -72,68 +61,65 @@ class FlushTimes(msgspec.Struct, frozen=True):
     write_s: float
 
 
+class Status(Enum):
+    """What may be done with a session: NEW → OPEN ⇄ FLUSHING, LOST from each, ENDED in the end."""
+
+    NEW = "not open yet"
+    OPEN = "open"
+    FLUSHING = "being flushed"
+    LOST = "lost"  # something did not come to its end: what the changelog says is not known here
+    ENDED = "ended"
+
+
 class Session:
     """One assignment of one partition; :meth:`open` comes first, and must be called once.
 
+    Whatever its status does not allow raises NotOpenError, and changes nothing.
+
     Args:
         place: stage and number of the partition.
-        settings: broker, application id, partitions.
-        model: the frozen global model. policy: labels and effects.
+        resources: what it shares with others.
         topic_ids: what Kafka calls the topics; empty on the embedded broker.
-        data: where the store is.
-        threads: run what blocks.
         go_on: False once a rebalance or the end has begun; called from any thread.
-        now_ms: the wall clock.
-        on_remaining: told, from any thread, how much of the changelog is still to be applied.
+        on_remaining: called, from any thread, with how much of the changelog is left to apply.
 
     """
-
-    partition: Partition
 
     def __init__(
         self,
         place: PartitionId,
-        settings: SessionSettings,
-        model: GlobalModel,
-        policy: Policy,
+        resources: Resources,
+        *,
         topic_ids: Mapping[str, str],
-        data: DataFolder,
-        threads: Executor,
         go_on: Callable[[], bool],
-        now_ms: Callable[[], int],
         on_remaining: Callable[[int], None] = lambda _: None,
     ) -> None:
-        stage, number = self.place = place
+        self.place = place
         self._on_remaining = on_remaining
-        self.lost = False
-        """Whether a unit of work did not come to its end: nothing more may be done."""
+        self.status = Status.NEW
         self.flushing_since: float | None = None
-        """When the flush that is under way began, by the monotonic clock."""
-        self._settings = settings
-        self._model = model
-        self._policy = policy
+        """When the flush began that is under way, or was and is lost, by the monotonic clock."""
+        settings = self._settings = resources.settings
+        self._model = resources.model
+        self._policy = resources.policy
+        self._data = resources.data
+        self._threads = resources.threads
+        self._now_ms = resources.now_ms
         self._topic_ids = topic_ids
-        self._data = data
-        self._threads = threads
         self._go_on = go_on
-        self._now_ms = now_ms
         self._in_flight: asyncio.Future[FlushTimes] | None = None
         self._store: Store
         self._mark: Mark
         self._overlay: Overlay
-        topic = changelog_of(settings.application_id, stage)
+        self._partition: Partition
         self._changelog = Changelog(
-            settings.broker,
-            topic,
-            topic_ids.get(topic, ""),
-            number,
+            *(settings.broker, settings.application_id, place),
+            topic_ids=topic_ids,
             whole_units=settings.embedded,
         )
         self._transactions = Transactions(
             settings.broker,
             session_of(settings.application_id, place),
-            topic,
-            number,
             settings.names,
         )
 
@@ -145,25 +131,29 @@ class Session:
             StateError: the state does not fit the changelog, the topics or the model.
 
         """
+        self._require(Status.NEW)
+        self.status = Status.LOST  # until all is done
         began = time.monotonic()
         self._check_go_on()
         self._transactions.fence()
         crash_point("fenced")
         self._check_go_on()
-        outputs = _STAGES[self.place[0]].outputs
-        swept = not self._settings.embedded and self._transactions.sweep(outputs, self._go_on)
+        outputs = _PARTITIONS[self.place[0]].outputs
+        swept = not self._settings.embedded and self._transactions.sweep(
+            self._changelog.at, outputs, self._go_on
+        )
         crash_point("swept")
         self._check_go_on()
-        end = self._transactions.send([], END, self._go_on)
+        end = self._transmit([], END)
         self._check_go_on()
         store = self._data.store(self.place)
         self._store, self._mark, records = self._changelog.bring_up(
             store,
-            lambda: self._data.renew(self.place),
-            self._go_on,
-            self._now_ms,
-            end,
-            self._on_remaining,
+            renew=lambda: self._data.renew(self.place),
+            go_on=self._go_on,
+            now_ms=self._now_ms,
+            end=end,
+            on_remaining=self._on_remaining,
             swept=swept,
         )
         self._on_remaining(0)
@@ -176,13 +166,20 @@ class Session:
                 " end: wait for hearback bootstrap, or begin it again"
             )
         self._overlay = Overlay(self._store)
-        self.partition = self._make_partition()
+        self._partition = self._make_partition()
         writes = self._overlay.drain()
         if writes:
             self._send([], writes)
             self._overlay.settle()
         crash_point("opened")
+        self.status = Status.OPEN
         return Recovery(records, time.monotonic() - began)
+
+    @property
+    def partition(self) -> Partition:
+        """The stage's partition; while it is flushed it may be looked at, not worked with."""
+        self._require(Status.OPEN, Status.FLUSHING)
+        return self._partition
 
     def check_owner(self) -> None:
         """Make sure that no later owner of the partition has begun; blocks.
@@ -191,7 +188,8 @@ class Session:
             FencedError: one has. BrokerError: the broker does not answer.
 
         """
-        self._transactions.send([], END, self._go_on)
+        self._require(Status.OPEN)
+        self._transmit([], END)
 
     async def flush(self, unit: Unit) -> FlushTimes:
         """Make a unit of work safe, in Kafka and in the store; return what that took.
@@ -201,23 +199,30 @@ class Session:
             StateError: the store cannot be written; the session is lost.
 
         """
+        self._require(Status.OPEN)
         crash_point("processed")
-        self.lost = True  # until all is done
+        self.status = Status.FLUSHING
         self.flushing_since = time.monotonic()
-        writes = self._overlay.drain()
-        loop = asyncio.get_running_loop()
-        self._in_flight = loop.run_in_executor(self._threads, self._send, unit, writes)
-        # Whoever waits for this may be cancelled; commit and write go on together.
-        times = await asyncio.shield(self._in_flight)
-        self._overlay.settle()
+        try:
+            writes = self._overlay.drain()
+            loop = asyncio.get_running_loop()
+            self._in_flight = loop.run_in_executor(self._threads, self._send, unit, writes)
+            # Whoever waits for this may be cancelled; commit and write go on together.
+            times = await asyncio.shield(self._in_flight)
+            self._overlay.settle()
+        except BaseException:
+            self._leave(Status.FLUSHING, Status.LOST)
+            raise
+        self._leave(Status.FLUSHING, Status.OPEN)
         self.flushing_since = None
-        self.lost = False
         crash_point("flushed")
         return times
 
     async def end(self) -> None:
-        """Wait for a flush in flight, then let go of everything but the store."""
-        self.lost = True
+        """Wait for a flush in flight, then release everything but the store; again: nothing."""
+        if self.status is Status.ENDED:
+            return
+        self.status = Status.ENDED
         if self._in_flight is not None:
             await asyncio.wait({self._in_flight})
             self._in_flight.exception()  # whoever waited has it
@@ -225,42 +230,44 @@ class Session:
 
     def _send(self, unit: Unit, writes: Writes) -> FlushTimes:
         began = time.monotonic()
-        offset = self._transactions.send(unit, writes, self._go_on)
+        offset = self._transmit(unit, writes)
         committed = time.monotonic()
         crash_point("committed")
         mark = self._mark.at(offset, self._now_ms(), own=True)
-        self._store.write({**writes, MARK: save_mark(mark)})
-        self._mark = mark
+        self._mark = apply(self._store, writes, mark)
         crash_point("written")
         return FlushTimes(committed - began, time.monotonic() - committed)
+
+    def _transmit(self, unit: Unit, writes: Writes) -> int:
+        at = self._changelog.at
+        return self._transactions.send(unit, {at: writes}, self._go_on)[at]
 
     def _check_go_on(self) -> None:
         if not self._go_on():
             raise InterruptedSessionError("a rebalance has begun")
 
+    def _require(self, *wanted: Status) -> None:
+        if self.status not in wanted:
+            stage, number = self.place
+            raise NotOpenError(
+                f"the session of {stage}-{number} is {self.status.value}, not {wanted[0].value}"
+            )
+
+    def _leave(self, status: Status, following: Status) -> None:
+        if self.status is status:  # it may have ended meanwhile
+            self.status = following
+
     def _make_partition(self) -> Partition:
         stage, number = self.place
-        settings = self._settings
-        if stage == "member":
-            return MemberPartition(
-                number,
-                settings.partitions,
-                self._overlay,
-                self._model.space,
-                self._policy,
-                self._model.version,
-                settings.idle_timeout_ms,
-                self._ids_of(MemberPartition.topics),
-            )
-        return JobPartition(
+        kind = _PARTITIONS[stage]
+        return kind(
             number,
-            settings.partitions,
-            self._overlay,
-            self._policy,
-            self._model,
-            settings.idle_timeout_ms,
-            self._ids_of(JobPartition.topics),
+            partitions=self._settings.partitions,
+            overlay=self._overlay,
+            model=self._model,
+            policy=self._policy,
+            idle_timeout_ms=self._settings.idle_timeout_ms,
+            topic_ids={
+                topic: self._topic_ids[topic] for topic in kind.topics if topic in self._topic_ids
+            },
         )
-
-    def _ids_of(self, topics: tuple[str, ...]) -> dict[str, str]:
-        return {topic: self._topic_ids[topic] for topic in topics if topic in self._topic_ids}

@@ -3,7 +3,7 @@
 Faust's assignor gives every partition a second worker, and to that one first when the owner is
 gone. It follows the changelogs of both stages in a thread, so that taking over means to read what
 the owner wrote last, not everything. A copy is never in the way: whatever is wrong with one is
-said and tried again later, and the session that takes over judges for itself.
+logged and tried again later, and the session that takes over judges for itself.
 """
 
 from __future__ import annotations
@@ -11,40 +11,30 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
-
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicPartition,
-)
+from collections.abc import Callable, Iterable
 
 from stream.errors import BrokerError, DamagedStateError, StateError
 from stream.kafka.cluster import ids_of_topics
+from stream.kafka.reader import Chunk, Reader
 from stream.state.store import Store
-from stream.worker.changelog import STAGES, Changelog, Mark, apply, changelog_of, consumer_settings
-from stream.worker.data_folder import DataFolder, PartitionId
-from stream.worker.session import SessionSettings
+from stream.worker.batch import PartitionId
+from stream.worker.changelog import STAGES, Changelog, Mark, apply, changelog_of
+from stream.worker.data_folder import DataFolder
+from stream.worker.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
 
 _ANSWER_S = 10.0
 _POLL_S = 0.1
-_RECORDS = 2_000
 _AGAIN_S = 5.0  # before what failed is tried again
-_LOST = {KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART}  # begun once more
 _FRESH_S = 600.0  # a copy at the end says so, or it would pass for old
 
 
 class _Copy:
     """A store that follows a changelog."""
 
-    def __init__(self, changelog: Changelog, store: Store, mark: Mark) -> None:
-        self.changelog = changelog
+    def __init__(self, place: PartitionId, store: Store, mark: Mark) -> None:
+        self.place = place
         self.store = store
         self.mark = mark
         self.at_end = False
@@ -62,7 +52,7 @@ class Standbys:
 
     def __init__(
         self,
-        settings: SessionSettings,
+        settings: WorkerSettings,
         data: DataFolder,
         now_ms: Callable[[], int],
     ) -> None:
@@ -88,7 +78,7 @@ class Standbys:
     def follow(self, places: Iterable[PartitionId], fail: Callable[[Exception], object]) -> None:
         """Follow these until :meth:`stop`, which has to come first where some are followed.
 
-        ``fail`` is told, from the thread, when a store cannot be written.
+        ``fail`` is called, from the thread, when a store cannot be written.
         """
         if self._settings.embedded:
             return
@@ -105,7 +95,7 @@ class Standbys:
         self._ended.set()
 
     def stop(self) -> None:
-        """Let go of all stores; they stay open. Blocks for a moment, or for a broker's answer."""
+        """Stop following; the stores stay open. Blocks for a moment, or for a broker's answer."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
@@ -117,7 +107,7 @@ class Standbys:
         while not self._ended.is_set():
             try:
                 self._follow()
-            except (BrokerError, KafkaException) as error:
+            except BrokerError as error:
                 _log.warning("standbys wait for the broker: %s", error)
             except Exception as error:  # noqa: BLE001 - such as a full disk: the worker has to stop
                 fail(error)
@@ -128,51 +118,53 @@ class Standbys:
     def _follow(self) -> None:
         """Follow for as long as all goes well."""
         settings = self._settings
-        topics = {stage: changelog_of(settings.application_id, stage) for stage in STAGES}
-        ids = ids_of_topics(settings.broker, topics.values(), _ANSWER_S)
-        consumer = Consumer(consumer_settings(settings.broker))
+        topics = [changelog_of(settings.application_id, stage) for stage in STAGES]
+        ids = ids_of_topics(settings.broker, topics, _ANSWER_S)
         missing: set[PartitionId] = set(self._places)
         tried_s = refreshed_s = 0.0
-        try:
+        with Reader(settings.broker) as reader:
             while not self._ended.is_set():
                 now_s = time.monotonic()
                 if missing and (not tried_s or now_s - tried_s > _AGAIN_S):
                     tried_s = now_s
-                    for stage, number in sorted(missing):
+                    for place in sorted(missing):
                         if self._ended.is_set():
                             return
-                        topic = topics[stage]
-                        changelog = Changelog(settings.broker, topic, ids.get(topic, ""), number)
-                        if self._begin((stage, number), changelog, consumer):
-                            missing.discard((stage, number))
+                        changelog = Changelog(
+                            settings.broker, settings.application_id, place, topic_ids=ids
+                        )
+                        if self._begin(place, changelog, reader):
+                            missing.discard(place)
                 if now_s - refreshed_s > _FRESH_S:
                     refreshed_s = now_s
-                    self._refresh(consumer)
-                for topic, number in self._apply(consumer.consume(_RECORDS, _POLL_S)):
-                    stage = next(stage for stage in STAGES if topics[stage] == topic)
-                    missing.add((stage, number))
-                    del self._copies[topic, number]
-                    consumer.incremental_unassign([TopicPartition(topic, number)])
-        finally:
-            consumer.close()
+                    self._refresh(reader)
+                for chunk in reader.poll(_POLL_S):
+                    at = chunk.topic, chunk.partition
+                    if chunk.records or chunk.at_end:
+                        self._apply(self._copies[at], chunk)
+                    if chunk.lost and at in self._copies:
+                        missing.add(self._copies.pop(at).place)
+                        reader.leave(*at)
+                    elif chunk.error is not None and chunk.error.fatal():
+                        raise BrokerError(f"standbys cannot be followed: {chunk.error}")
+                    elif chunk.error is not None:
+                        _log.info("standbys: %s", chunk.error)  # librdkafka goes on by itself
 
-    def _begin(self, place: PartitionId, changelog: Changelog, consumer: Consumer) -> bool:
+    def _begin(self, place: PartitionId, changelog: Changelog, reader: Reader) -> bool:
         """Follow one more, from where its store stands."""
         try:
             store, mark = changelog.begin(
-                consumer, self._data.store(place), lambda: self._data.renew(place), self._now_ms
+                reader, self._data.store(place), lambda: self._data.renew(place), self._now_ms
             )
         except DamagedStateError:
             self._data.renew(place)  # it is followed at the next try
             return False
-        except (StateError, KafkaException) as error:
+        except (StateError, BrokerError) as error:
             self._complain(place, error)
             return False
         self._complained.pop(place, None)
-        self._copies[changelog.topic, changelog.partition] = _Copy(changelog, store, mark)
-        consumer.incremental_assign(
-            [TopicPartition(changelog.topic, changelog.partition, mark.offset or OFFSET_BEGINNING)]
-        )
+        self._copies[changelog.at] = _Copy(place, store, mark)
+        reader.follow(*changelog.at, mark.offset)
         return True
 
     def _complain(self, place: PartitionId, error: Exception) -> None:
@@ -180,39 +172,18 @@ class Standbys:
             self._complained[place] = str(error)
             _log.warning("%s-%d is not kept as a standby: %s", *place, error)
 
-    def _apply(self, found: Collection[Message]) -> list[tuple[str, int]]:
-        """Write what came into the stores; return the copies that cannot be followed on."""
-        writes: defaultdict[tuple[str, int], dict[bytes, bytes | None]] = defaultdict(dict)
-        at: dict[tuple[str, int], int] = {}
-        lost: list[tuple[str, int]] = []
-        for message in found:
-            key = message.topic() or "", message.partition() or 0
-            error = message.error()
-            if error is None:
-                writes[key][message.key() or b""] = message.value()
-                at[key] = (message.offset() or 0) + 1
-                self._copies[key].at_end = False
-            elif error.code() == KafkaError._PARTITION_EOF:
-                at[key] = message.offset() or 0
-                self._copies[key].at_end = True
-            elif error.code() in _LOST and key in self._copies:
-                lost.append(key)
-            elif error.fatal():
-                raise KafkaException(error)
-            else:
-                _log.info("standbys: %s", error)  # librdkafka goes on by itself
-        for key, offset in at.items():
-            copy = self._copies[key]
-            now_ms = self._now_ms() if copy.at_end else copy.mark.applied_ms
-            copy.mark = apply(copy.store, writes[key], copy.mark.at(offset, now_ms))
-        return lost
+    def _apply(self, copy: _Copy, chunk: Chunk) -> None:
+        """Write what came into a store."""
+        copy.at_end = chunk.at_end
+        now_ms = self._now_ms() if copy.at_end else copy.mark.applied_ms
+        writes = {key: value for _, key, value in chunk.records}
+        copy.mark = apply(copy.store, writes, copy.mark.at(chunk.next, now_ms))
 
-    def _refresh(self, consumer: Consumer) -> None:
+    def _refresh(self, reader: Reader) -> None:
         """Let the copies that are at the end say so; a silent broker does not tell who is."""
         for (topic, number), copy in self._copies.items():
             if copy.at_end and not self._ended.is_set():
-                at = TopicPartition(topic, number)
-                _, end = consumer.get_watermark_offsets(at, timeout=_ANSWER_S)
+                _, end = reader.span(topic, number)
                 if end <= copy.mark.offset:
                     mark = copy.mark.at(copy.mark.offset, self._now_ms(), own=copy.mark.own)
                     copy.mark = apply(copy.store, {}, mark)

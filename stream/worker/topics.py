@@ -1,6 +1,6 @@
-"""SHELL: the topics as they have to be; makes them, and says in words what is wrong with others.
+"""SHELL: the topics as they have to be; makes them, and says what is wrong with others.
 
-A topic that is there is never changed: what is wrong is told, with the command that mends it.
+A topic that is there is never changed: an error names what is wrong, and the command that mends it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from typing import NamedTuple, TypeVar
 
 import msgspec
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 
 # Public, but not named in an __all__.
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
@@ -24,6 +24,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from stream.errors import BrokerError, ConfigError
 from stream.events.records import COEFFICIENTS, CONSUMED, DEAD_LETTERS, PLAIN, TOPICS, TopicNames
 from stream.kafka.cluster import Cluster, client_settings, ids_of_topics, look_at_cluster
+from stream.kafka.reader import Reader
 from stream.partitions.commands import control_of
 from stream.worker.changelog import DELETE_RETENTION_MS, MAX_VALUE_BYTES, STAGES, changelog_of
 
@@ -87,6 +88,7 @@ def create_topics(
     broker: str,
     application_id: str,
     window_ms: int,
+    *,
     partitions: int | None = None,
     replication: int | None = None,
     names: TopicNames | None = None,
@@ -207,9 +209,9 @@ def _partition_count(cluster: Cluster, wanted: Sequence[TopicPlan], asked: int |
         if plan.same_count and plan.name in cluster.partitions
     }
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"{name} {count}" for name, count in counts.items())
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise ConfigError(
-            f"the topics' partition counts differ: {told}; all must have the same, from the"
+            f"the topics' partition counts differ: {listed}; all must have the same, from the"
             " beginning: partitions that are added later move keys away from their state. Make"
             " topics anew, with a new --app-id, and play the events into them"
         )
@@ -241,10 +243,10 @@ def _problems(client: AdminClient, there: Sequence[TopicPlan]) -> list[str]:
             if not _is_enough(name, str(has[name].value), value)
         }
         if wrong:
-            told = ", ".join(f"{name}={has[name].value}" for name in wrong)
+            listed = ", ".join(f"{name}={has[name].value}" for name in wrong)
             mend = ",".join(f"{name}={value}" for name, value in wrong.items())
             problems.append(
-                f"topic {plan.name} has {told}; set it right: kafka-configs.sh --alter"
+                f"topic {plan.name} has {listed}; set it right: kafka-configs.sh --alter"
                 f" --entity-type topics --entity-name {plan.name} --add-config {mend}"
             )
     return problems
@@ -260,7 +262,7 @@ def _is_enough(name: str, has: str, wanted: str) -> bool:
 def _check_no_earlier_life(
     broker: str, application_id: str, cluster: Cluster, missing: Sequence[TopicPlan]
 ) -> None:
-    """Refuse to make a topic anew under a state that knows its earlier life."""
+    """Refuse to recreate a topic under a state that knows its earlier life."""
     gone = [plan.name for plan in missing if plan.consumed]
     if not gone:
         return
@@ -269,7 +271,7 @@ def _check_no_earlier_life(
         if has_records(broker, changelog, cluster.partitions.get(changelog, 0)):
             raise ConfigError(
                 f"there is no topic {', '.join(gone)}, but {changelog} has state of its earlier"
-                " life: a topic that is made anew begins at offset 0 again. Start over under"
+                " life: a topic that is recreated begins at offset 0 again. Start over under"
                 " another --app-id, or delete the changelogs and data folders too"
             )
 
@@ -281,18 +283,9 @@ def has_records(broker: str, topic: str, partitions: int) -> bool:
         BrokerError: it cannot be read.
 
     """
-    consumer = Consumer(client_settings(broker) | {"group.id": "hearback-topics"})
-    try:
-        for number in range(partitions):
-            at = TopicPartition(topic, number)
-            low, high = consumer.get_watermark_offsets(at, timeout=_ANSWER_S)
-            if high > low:
-                return True
-    except KafkaException as error:
-        raise BrokerError(f"{topic} cannot be read: {error.args[0].str()}") from None
-    finally:
-        consumer.close()
-    return False
+    with Reader(broker) as reader:
+        spans = (reader.span(topic, number) for number in range(partitions))
+        return any(end > start for start, end in spans)
 
 
 def _make_on_first_use(broker: str, cluster: Cluster, wanted: Sequence[TopicPlan]) -> Cluster:

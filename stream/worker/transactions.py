@@ -1,13 +1,13 @@
-"""SHELL: the transactional producer of one session.
+"""SHELL: a transactional producer, of a session or of a bootstrap.
 
-Its ``transactional.id`` is that of the partition, whoever owns it, so that fencing ends whatever an
-earlier owner still has open, and nothing that this one tries later reaches Kafka.
+A session's ``transactional.id`` is that of the partition, whoever owns it, so that fencing ends
+whatever an earlier owner still has open, and nothing that this one tries later reaches Kafka.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 
@@ -42,7 +42,8 @@ _ENDED = {
 }
 
 
-OnDelivery = Callable[[KafkaError | None, Delivery], None]
+ChangelogPartition = tuple[str, int]
+"""A changelog topic and the number of one of its partitions."""
 
 
 class Transactions:
@@ -50,24 +51,14 @@ class Transactions:
 
     Args:
         broker: where to.
-        transactional_id: of the partition.
-        changelog: its topic. partition: the number in it.
+        transactional_id: two producers with one are not at work at the same time.
         names: what Kafka calls the topics of messages.
 
     """
 
-    def __init__(
-        self,
-        broker: str,
-        transactional_id: str,
-        changelog: str,
-        partition: int,
-        names: TopicNames = PLAIN,
-    ) -> None:
+    def __init__(self, broker: str, transactional_id: str, names: TopicNames = PLAIN) -> None:
         self._names = names
-        self._changelog = changelog
-        self._partition = partition
-        self._last_offset: int | None = None
+        self._ends: dict[ChangelogPartition, int] = {}
         self._producer = Producer(
             client_settings(broker)
             | {
@@ -100,7 +91,9 @@ class Transactions:
         except KafkaException as error:
             raise _lost(error, "earlier owners cannot be fenced") from None
 
-    def sweep(self, outputs: Iterable[str], go_on: Callable[[], bool]) -> bool:
+    def sweep(
+        self, changelog: ChangelogPartition, outputs: Iterable[str], go_on: Callable[[], bool]
+    ) -> bool:
         """Abort what :meth:`fence` should have ended and may have left open.
 
         After a broker was killed, its coordinator may find no leader for partitions of which it has
@@ -113,6 +106,7 @@ class Transactions:
         (:meth:`stream.worker.changelog.Changelog.bring_up`).
 
         Args:
+            changelog: of the partition.
             outputs: topics that sessions of this partition write to, besides the changelog.
             go_on: False: give up.
 
@@ -126,7 +120,7 @@ class Transactions:
         """
         failed: list[KafkaError] = []
         try:
-            alone = self._with_one_copy(outputs)
+            alone = self._with_one_copy(changelog, outputs)
             if not alone:
                 return False
             self._producer.begin_transaction()
@@ -147,16 +141,21 @@ class Transactions:
                 raise KafkaException(failed[0])
         except KafkaException as error:
             raise _lost(error, "what earlier owners left open cannot be aborted") from None
-        return (self._changelog, self._partition) in alone
+        return changelog in alone
 
-    def send(self, messages: Iterable[Message], writes: Writes, go_on: Callable[[], bool]) -> int:
+    def send(
+        self,
+        messages: Iterable[Message],
+        writes: Mapping[ChangelogPartition, Writes],
+        go_on: Callable[[], bool],
+    ) -> dict[ChangelogPartition, int]:
         """Send outputs and changelog records in one transaction; return when it is committed.
 
         A commit that is not answered in time is tried again, on this same producer, while
         ``go_on`` says yes: whether it took place is not known, so nothing else may be done.
 
         Returns:
-            The offset after the last changelog record.
+            The offset after the last record of each changelog partition.
 
         Raises:
             FencedError: another session owns the partition, or the broker has given this one up.
@@ -171,15 +170,17 @@ class Transactions:
             for message in messages:
                 self._enqueue(partial(self._produce, message))
             crash_point("sending")
-            self._send_writes(writes)
+            self._ends = {}
+            for changelog, records in writes.items():
+                self._send_writes(changelog, records)
             crash_point("sent")
             self._commit(go_on)
         except KafkaException as error:
             raise _lost(error, "a unit of work could not be sent") from None
         self._producer.poll(0)
-        if self._last_offset is None:
+        if self._ends.keys() != writes.keys():
             raise BrokerError("the broker did not say where the changelog's records are")
-        return self._last_offset + 1
+        return self._ends
 
     def close(self) -> None:
         """Give up what is on its way."""
@@ -188,33 +189,36 @@ class Transactions:
             self._producer.poll(0)
         del self._producer
 
-    def _with_one_copy(self, outputs: Iterable[str]) -> list[tuple[str, int]]:
+    def _with_one_copy(
+        self, changelog: ChangelogPartition, outputs: Iterable[str]
+    ) -> list[tuple[str, int]]:
         """Return the partitions that one broker alone has, of outputs and changelog."""
         found = []
-        for topic in (*map(self._names.of, outputs), self._changelog):
+        for topic in (*map(self._names.of, outputs), changelog[0]):
             partitions = self._producer.list_topics(topic, _SWEEP_S).topics[topic].partitions
             for number, partition in partitions.items():
-                mine = topic != self._changelog or number == self._partition
+                mine = topic != changelog[0] or number == changelog[1]
                 if mine and len(partition.replicas) == 1:
                     found.append((topic, number))
         return found
 
-    def _send_writes(self, writes: Writes) -> None:
+    def _send_writes(self, changelog: ChangelogPartition, writes: Writes) -> None:
         # What says how far the partition is comes last, so that a reader without transactions
         # knows where a unit ends.
         last = [key for key in writes if key in LAST_OF_UNIT]
         rest = [key for key in writes if key not in LAST_OF_UNIT]
         *others, final = rest + last
-        for key in others:
-            self._enqueue(partial(self._write, key, writes[key]))
-        self._last_offset = None
-        self._enqueue(partial(self._write, final, writes[final], on_delivery=self._delivered))
+        topic, partition = changelog
+        produce = self._producer.produce
 
-    def _write(
-        self, key: bytes, value: bytes | None, on_delivery: OnDelivery | None = None
-    ) -> None:
-        self._producer.produce(
-            self._changelog, value, key, self._partition, on_delivery=on_delivery
+        def delivered(error: KafkaError | None, message: Delivery) -> None:
+            if error is None:
+                self._ends[changelog] = (message.offset() or 0) + 1
+
+        for key in others:
+            self._enqueue(partial(produce, topic, writes[key], key, partition))
+        self._enqueue(
+            partial(produce, topic, writes[final], final, partition, on_delivery=delivered)
         )
 
     def _produce(self, message: Message) -> None:
@@ -240,10 +244,6 @@ class Transactions:
                 raise
             else:
                 return
-
-    def _delivered(self, error: KafkaError | None, message: Delivery) -> None:
-        if error is None:
-            self._last_offset = message.offset()
 
     def _commit(self, go_on: Callable[[], bool]) -> None:
         while True:

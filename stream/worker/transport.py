@@ -1,14 +1,13 @@
 """Record batches through Faust: one message for what one fetch brought of one partition.
 
 Faust's cost is per message, so this driver, a subclass of Faust's aiokafka one, hands it whole
-batches; assignment, agents and table recovery stay Faust's. Everything that leans on private
-parts of Faust, mode or aiokafka is in this file; :mod:`stream.worker.faust_internals` lists them
-and says when one of them has changed. What differs from Faust's own driver:
+batches; assignment and agents stay Faust's. Everything that leans on private parts of Faust, mode
+or aiokafka is here (membership and positions) and in :mod:`stream.worker.fetching` (the thread that
+reads); :mod:`stream.worker.faust_internals` lists them and says when one of them has changed. What
+differs from Faust's own driver:
 
-- **Membership.** A batch says where its fetch began and where it ended, past transaction markers
-  and aborted records. A fetch that moved without a record is an empty batch. The Kafka message
-  that carries a batch has the offset ``end - 1``, so that recovery, which waits for a changelog's
-  last offset, also sees one that is a marker.
+- **Positions.** A batch says where its fetch began and where it ended, past transaction markers
+  and aborted records. A fetch that moved without a record is an empty batch.
 - **Acknowledging is explicit**, :meth:`BatchConsumer.acknowledge`: Faust acknowledges also what
   raised. The end of the newest acknowledged batch is what is committed.
 - **A set of partitions that is empty means none.** aiokafka's own fetch takes it for all of them,
@@ -24,223 +23,37 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any, ClassVar, TypeAlias, cast
+from typing import Any, ClassVar, cast
 
-import aiokafka
-from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import (
-    CommitFailedError,
     ConsumerStoppedError,
     IllegalStateError,
     KafkaError,
-    NoOffsetForPartitionError,
     OffsetOutOfRangeError,
 )
-from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust import App
-from faust.serializers.schemas import Schema
 from faust.transport.drivers import aiokafka as faust_driver
-from faust.types import TP, AppT, ConsumerMessage, Message
+from faust.types import TP
 from faust.types.transports import ConsumerT, ProducerT
 from mode import Service, ServiceT
 
 from stream.errors import BrokerError, StateError
-from stream.events.records import Record
 from stream.worker.batch import RecordBatch
 from stream.worker.faust_internals import check_faust_internals
+from stream.worker.fetching import BatchConsumerThread, Hooks, message_of
 
 _log = logging.getLogger(__name__)
 
-Untyped: TypeAlias = Any
-"""An object of aiokafka, which has no types."""
-
-FETCH_WAIT_S = 1.0
-"""The longest that one call into the consumer's thread waits for records, in seconds."""
-
 GROUP_CHECK_S = 0.5
 """How often to ask whether joining the group has met an error, in seconds."""
-
-LEAVE_WAIT_S = 5.0
-"""The longest that leaving the group may take, in seconds."""
 
 GAP_CHECK_S = 5.0
 """How often to look for batches that were fetched and not handled, in seconds."""
 
 MAX_GROUP_ERRORS = 10
 """After so many in a row the worker stops."""
-
-COMMIT_WAIT_S = 5.0
-"""The longest that a commit may take, in seconds: aiokafka itself tries for ever."""
-
-
-class BatchSchema(Schema[Any, Any]):
-    """The schema of topics whose messages are batches already: nothing is decoded."""
-
-    def compile(
-        self,
-        app: AppT,
-        *,
-        on_key_decode_error: object = None,
-        on_value_decode_error: object = None,
-        default_propagate: bool = False,
-    ) -> Callable[..., Any]:
-        """Return the function by which Faust turns a message of the topic into an event."""
-        del on_key_decode_error, on_value_decode_error, default_propagate  # nothing can go wrong
-        create_event = app.create_event
-
-        async def decode(message: Message, **_: bool) -> Any:
-            return create_event(message.key, message.value, message.headers, message)
-
-        return decode
-
-
-class BatchConsumerThread(faust_driver.AIOKafkaConsumerThread):
-    """The thread in which aiokafka runs: fetches batches, commits positions."""
-
-    _consumer: Untyped
-
-    def _create_worker_consumer(
-        self, transport: faust_driver.Transport
-    ) -> aiokafka.AIOKafkaConsumer:
-        consumer = super()._create_worker_consumer(transport)
-        # Faust has no settings for these three; aiokafka reads them when it starts.
-        consumer._isolation_level = "read_committed"
-        consumer._auto_offset_reset = "none"
-        consumer._fetch_max_wait_ms = cast("BatchTransport", transport).fetch_max_wait_ms
-        return consumer
-
-    async def fetch(self, generation: int) -> list[RecordBatch]:
-        """Return one batch for each partition that has something, or nothing after a while.
-
-        Nothing also when the group has come to another generation: a fetch may outlive the
-        rebalance that it began before, and what it took after the seek would come to nobody.
-        """
-        batches: list[RecordBatch] = await self.call_thread(
-            self._fetch, self._ensure_consumer(), generation
-        )
-        return batches
-
-    async def _fetch(self, consumer: Untyped, generation: int) -> list[RecordBatch]:
-        owner = cast("BatchConsumer", self.consumer)
-        fetcher = consumer._fetcher
-        subscriptions = fetcher._subscriptions
-        deadline = time.monotonic() + FETCH_WAIT_S
-        with subscriptions.fetch_context():
-            while owner.flow_active and self.app.consumer_generation_id == generation:
-                if consumer._closed or fetcher._closed:
-                    raise ConsumerStoppedError
-                # Asked anew in every round: a buffer may have emptied in the meantime.
-                wanted = owner.fetchable()
-                if wanted and not subscriptions.reassignment_in_progress:
-                    batches = _take(fetcher, wanted, consumer._max_poll_records)
-                    if batches:
-                        return batches
-                waiter = fetcher._create_fetch_waiter()
-                done, _ = await asyncio.wait(
-                    {waiter}, timeout=max(0.0, deadline - time.monotonic())
-                )
-                if not done:
-                    waiter.cancel()
-                    break
-                if waiter.exception() is not None:
-                    break  # trouble with the group: see group_error
-        return []
-
-    def wake(self) -> None:
-        """Let a waiting fetch look again at what it may take; callable from any thread."""
-        self.thread_loop.call_soon_threadsafe(self._wake)
-
-    def _wake(self) -> None:
-        if self._consumer is not None and self._consumer._fetcher is not None:
-            fetcher = self._consumer._fetcher
-            for waiter in fetcher._fetch_waiters:
-                fetcher._notify(waiter)
-
-    async def group_error(self) -> KafkaError | None:
-        """Return what keeps aiokafka from joining the group, and let it try again.
-
-        Raises:
-            KafkaError: it has given up.
-
-        """
-        error: KafkaError | None = await self.call_thread(self._group_error)
-        return error
-
-    async def _group_error(self) -> KafkaError | None:
-        coordinator: Untyped = self._ensure_consumer()._coordinator
-        if coordinator._coordination_task.done():
-            coordinator.check_errors()
-        try:
-            coordinator.check_errors()
-        except KafkaError as error:
-            return error
-        return None
-
-    async def committed(self, partitions: Iterable[TP]) -> dict[TP, int | None]:
-        """Return the group's committed offset of each partition, None where there is none."""
-        committed: dict[TP, int | None] = await self.call_thread(
-            self._committed, self._ensure_consumer(), tuple(partitions)
-        )
-        return committed
-
-    async def _committed(
-        self, consumer: Untyped, partitions: tuple[TP, ...]
-    ) -> dict[TP, int | None]:
-        offsets = await asyncio.gather(
-            *(consumer.committed(_for_aiokafka(tp)) for tp in partitions)
-        )
-        return dict(zip(partitions, offsets, strict=True))
-
-    def high_watermark(self, tp: TP) -> int | None:
-        """Return the partition's end as the newest answer of the broker told it."""
-        state = self._state(tp)
-        return cast("int | None", state.highwater) if state else None
-
-    def fetched_to(self, tp: TP) -> int | None:
-        """Return where aiokafka's next batch of the partition begins, None if it does not know."""
-        state = self._state(tp)
-        return cast("int | None", state._position) if state else None
-
-    def _state(self, tp: TP) -> Untyped:
-        assigned = self._ensure_consumer()._subscription.subscription
-        return assigned and assigned.assignment and assigned.assignment.state_value(tp)
-
-    async def subscribe(self, topics: Iterable[str]) -> None:
-        """Subscribe, unless it is so already.
-
-        Faust subscribes anew 45 s after it lost a partition, to the same topics, which would make
-        the whole group rebalance again.
-        """
-        wanted = set(topics)
-        consumer: Untyped = self._ensure_consumer()
-        if consumer.subscription() != wanted:
-            await super().subscribe(wanted)
-
-    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        """Commit; a failure is no reason to stop, since positions are kept with the state too."""
-        commit = {_for_aiokafka(tp): OffsetAndMetadata(end, "") for tp, end in offsets.items()}
-        consumer: Untyped = self._ensure_consumer()
-        try:
-            await asyncio.wait_for(consumer.commit(commit), COMMIT_WAIT_S)
-        except (CommitFailedError, IllegalStateError):
-            return False  # the group has rebalanced: the partitions may be another worker's
-        except (KafkaError, TimeoutError) as error:
-            _log.warning("offsets could not be committed, trying again later: %r", error)
-            return False
-        return True
-
-    async def on_thread_stop(self) -> None:
-        """Leave the group; not for long, and not in pieces, if the broker is away."""
-        try:
-            await asyncio.wait_for(super().on_thread_stop(), LEAVE_WAIT_S)
-        except (KafkaError, TimeoutError, asyncio.CancelledError) as error:
-            # aiokafka cancels a fetch that is in trouble, and then lets the cancellation escape.
-            _log.warning("the group could not be left, its broker is away: %r", error)
-
-    def on_crash(self, msg: str, *fmt: Any, **kwargs: Any) -> None:
-        """Say nothing: the worker prints the one line, mode would print a traceback too."""
 
 
 class BatchConsumer(faust_driver.Consumer):
@@ -266,8 +79,15 @@ class BatchConsumer(faust_driver.Consumer):
         """Whether the newest rebalance has got as far as an assignment."""
         super().__init__(*args, **kwargs)
 
+    @property
+    def _hooks(self) -> Hooks:
+        return cast("BatchTransport", self.transport).hooks
+
     def _new_consumer_thread(self) -> BatchConsumerThread:
-        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+        thread = BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+        thread.fetch_max_wait_ms = self._hooks.fetch_max_wait_ms
+        thread.fetchable = self.fetchable
+        return thread
 
     # Membership, for the worker
 
@@ -340,7 +160,7 @@ class BatchConsumer(faust_driver.Consumer):
         return dict(self._position)
 
     def high_watermark(self, tp: TP) -> int | None:
-        """Return the partition's end as last told by the broker, None if not owned or not yet."""
+        """Return the partition's end as of the newest fetch, None if not owned or not yet."""
         return self._thread.high_watermark(tp)
 
     async def confirm(self) -> bool:
@@ -351,10 +171,7 @@ class BatchConsumer(faust_driver.Consumer):
 
     def fetchable(self) -> frozenset[TP]:
         """Return the partitions to fetch from now; empty means none. Called from the thread."""
-        active = frozenset(self._active_partitions or ())
-        if self._delivers:
-            return active
-        return frozenset(tp for tp in active if self._is_changelog_tp(tp))
+        return frozenset(self._active_partitions or ()) if self._delivers else frozenset()
 
     def on_buffer_drop(self, tp: TP) -> None:
         """Fetch from a partition again, at once, when its buffer has room."""
@@ -385,7 +202,7 @@ class BatchConsumer(faust_driver.Consumer):
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Let Faust finish the batches in flight and commit, then forget all positions."""
         self.assigned = self._delivers = False
-        cast("BatchTransport", self.transport).on_leaving()
+        self._hooks.on_leaving()
         await super().on_partitions_revoked(revoked)
         self._settling = True
         for of_partition in (self._position, self._committed, self._open, self._starts):
@@ -401,7 +218,7 @@ class BatchConsumer(faust_driver.Consumer):
     async def perform_seek(self) -> None:
         """Seek all inputs to where the state says, else to the committed offset, else the start.
 
-        The end of a rebalance. Changelogs are left alone: Faust's recovery has placed them.
+        The end of a rebalance.
         """
         if not self.assigned:
             return  # the next rebalance has begun already
@@ -411,13 +228,13 @@ class BatchConsumer(faust_driver.Consumer):
             # ever, while the group goes on to count on this worker.
             await asyncio.wait_for(self._seek_inputs(), wait_s)
         except TimeoutError:
-            cast("BatchTransport", self.transport).on_failure(
+            self._hooks.on_failure(
                 BrokerError(f"the broker did not tell the committed offsets within {wait_s:g} s")
             )
 
     async def _seek_inputs(self) -> None:
         assignment = self._assignments
-        inputs = {tp for tp in self.assignment() if not self._is_changelog_tp(tp)}
+        inputs = set(self.assignment())
         committed = await self._thread.committed(inputs)
         begin = {tp: offset for tp, offset in committed.items() if offset is not None}
         begin |= {tp: start for tp, start in self._starts.items() if tp in inputs}
@@ -444,14 +261,14 @@ class BatchConsumer(faust_driver.Consumer):
                 for batch in await self._thread.fetch(generation):
                     if not self.flow_active or generation != self.app.consumer_generation_id:
                         break  # a rebalance seeks all partitions
-                    message = _message(batch, generation)
+                    message = message_of(batch, generation)
                     # A full buffer must not hold up a rebalance.
                     await self.wait_first(self.callback(message), self.suspend_flow.wait())
         except (ConsumerStoppedError, asyncio.CancelledError):
             if not self.app.should_stop:
                 raise
         except OffsetOutOfRangeError as error:
-            cast("BatchTransport", self.transport).on_failure(await self._lost(error))
+            self._hooks.on_failure(await self._lost(error))
 
     @Service.task
     async def _watch_group(self) -> None:
@@ -468,7 +285,7 @@ class BatchConsumer(faust_driver.Consumer):
             self._group_errors += 1
             _log.warning("joining the group %s again after %r", self.app.conf.id, error)
             if self._group_errors == MAX_GROUP_ERRORS:
-                cast("BatchTransport", self.transport).on_failure(
+                self._hooks.on_failure(
                     BrokerError(
                         f"the broker does not let this worker into the consumer group "
                         f"{self.app.conf.id}: {error!r}"
@@ -512,7 +329,7 @@ class BatchConsumer(faust_driver.Consumer):
         end = (await self.highwaters(tp))[tp]
         return StateError(
             f"{tp.topic}-{tp.partition}: position {position} is not in the topic, which keeps "
-            f"{first} to {end}: records are missing, or the topic was made anew; "
+            f"{first} to {end}: records are missing, or the topic was recreated; "
             "start over with an empty data folder and another application id"
         )
 
@@ -533,7 +350,6 @@ class BatchConsumer(faust_driver.Consumer):
         if not await self._commit(positions):
             self._last_commit_failed = self.app.should_stop
             return False
-        self.app.tables.on_commit(positions)
         for tp in positions.keys() & self._position.keys():
             self._committed[tp] = positions[tp]
         return True
@@ -548,95 +364,12 @@ class BatchTransport(faust_driver.Transport):
     Consumer: ClassVar[type[ConsumerT]] = BatchConsumer
     Producer: ClassVar[type[ProducerT]] = faust_driver.Producer
 
-    fetch_max_wait_ms: int = 100
-    """How long the broker may hold a fetch without records; it delays the other partitions'."""
-
-    on_leaving: Callable[[], None]
-    """Told that a rebalance begins, before the batches in flight are waited for."""
-
-    on_failure: Callable[[Exception], None]
-    """Told what the worker must stop for. Raised, it would take Faust's own services down first,
-    and with them the orderly end."""
+    hooks: Hooks
 
 
-def install_transport(
-    app: App,
-    *,
-    fetch_max_wait_ms: int,
-    on_failure: Callable[[Exception], None],
-    on_leaving: Callable[[], None],
-) -> None:
+def install_transport(app: App, hooks: Hooks) -> None:
     """Check Faust's internals and make the app use record batches; before it starts."""
     check_faust_internals()
     transport = BatchTransport(app.conf.broker_consumer, app)
-    transport.fetch_max_wait_ms = fetch_max_wait_ms
-    transport.on_failure = on_failure
-    transport.on_leaving = on_leaving
+    transport.hooks = hooks
     app.transport = transport
-
-
-def _take(fetcher: Untyped, wanted: frozenset[TP], max_records: int) -> list[RecordBatch]:
-    """Take at most one batch of each wanted partition from what aiokafka has fetched.
-
-    Fetcher.fetched_records, but with positions, with empty batches, and with an empty set of
-    partitions meaning none.
-    """
-    batches: list[RecordBatch] = []
-    for tp in list(fetcher._records):
-        if tp not in wanted:
-            if not fetcher._subscriptions.is_assigned(tp):
-                del fetcher._records[tp]
-            continue
-        fetched: Untyped = fetcher._records[tp]
-        if not isinstance(fetcher._records[tp], FetchResult):
-            if batches:
-                break  # raised by the next call
-            del fetcher._records[tp]
-            fetcher._notify(fetcher._wait_consume_future)
-            # A group that has committed nothing yet: perform_seek is about to say where to begin.
-            with suppress(NoOffsetForPartitionError):
-                fetched.check_raise()
-            continue
-        if fetched.has_more() and fetched.check_assignment(tp):
-            state = fetched._assignment.state_value(tp)
-            begin = state.position
-            # Straight to our record: aiokafka's own has eleven fields.
-            fetched._partition_records._consumer_record = _record
-            records = tuple(fetched.getall(max_records))
-            if state.position > begin:
-                batches.append(
-                    RecordBatch(
-                        tp.topic, tp.partition, begin, state.position, state.highwater, records
-                    )
-                )
-        if not fetched.has_more():
-            del fetcher._records[tp]
-            fetcher._notify(fetcher._wait_consume_future)
-    return batches
-
-
-def _record(_: TopicPartition, record: Any) -> Record:
-    return Record(record.offset, record.key, record.value, record.timestamp or 0)
-
-
-def _message(batch: RecordBatch, generation: int) -> ConsumerMessage:
-    """Wrap a batch into the message that Faust delivers."""
-    return ConsumerMessage(
-        batch.topic,
-        batch.partition,
-        batch.end - 1,
-        timestamp=0.0,
-        timestamp_type=0,
-        headers=None,
-        key=None,
-        value=cast("bytes", batch),  # BatchSchema passes it on as it is
-        checksum=None,
-        serialized_key_size=0,
-        serialized_value_size=0,
-        tp=TP(batch.topic, batch.partition),
-        generation_id=generation,
-    )
-
-
-def _for_aiokafka(tp: TP) -> TopicPartition:
-    return TopicPartition(tp.topic, tp.partition)

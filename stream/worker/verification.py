@@ -21,8 +21,9 @@ from stream.kafka.cluster import ids_of_topics, look_at_cluster
 from stream.state import keys
 from stream.state.store import RocksStore, Store
 from stream.units import format_time
+from stream.worker.batch import PartitionId
 from stream.worker.changelog import MARK, Changelog, Mark, changelog_of, load_mark
-from stream.worker.data_folder import PartitionId, name_of, partition_ids_in, whose
+from stream.worker.data_folder import name_of, partition_ids_in, whose
 
 _ANSWER_S = 10.0
 _DIGEST_BYTES = 16
@@ -43,7 +44,7 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
     different: int
     """Keys that are not what the changelog says."""
     examples: list[str]
-    """Some of these, in words."""
+    """Some of these, described."""
 
 
 def verify_checkpoint(
@@ -57,7 +58,7 @@ def verify_checkpoint(
     Args:
         folder: a checkpoint, or the data folder of a worker that is at rest.
         broker: where the changelogs are.
-        on_place: told which partition is compared next.
+        on_place: called with the partition is compared next.
         now_ms: the wall clock.
 
     Raises:
@@ -70,13 +71,11 @@ def verify_checkpoint(
     if not places:
         raise StateError(f"{folder} holds no stores")
     embedded = look_at_cluster(broker, _ANSWER_S).embedded
-    topics = {stage: changelog_of(application_id, stage) for stage, _ in places}
-    ids = {} if embedded else ids_of_topics(broker, topics.values(), _ANSWER_S)
+    topics = {changelog_of(application_id, stage) for stage, _ in places}
+    ids = {} if embedded else ids_of_topics(broker, topics, _ANSWER_S)
     for place in places:
         on_place(place)
-        stage, number = place
-        topic = topics[stage]
-        changelog = Changelog(broker, topic, ids.get(topic, ""), number)
+        changelog = Changelog(broker, application_id, place, topic_ids=ids)
         store = RocksStore(folder / name_of(place), read_only=True)
         try:
             mark = load_mark(store)

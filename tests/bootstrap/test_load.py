@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stream.bootstrap.load import Settings, bootstrap
+from stream.bootstrap.load import bootstrap
+from stream.bootstrap.target import Settings
 from stream.errors import ConfigError, StateError
 from stream.events.records import TOPICS
 from stream.kafka.embedded import EmbeddedBroker

@@ -123,11 +123,11 @@ def test_what_is_cut_short_is_refused_and_begun_again(small_world: World) -> Non
     """Killed wherever it may be: workers refuse the application id, another bootstrap does not."""
     run = small_world.market.replay_until(half(small_world))
     folder = small_world.folder / "made"
-    for crash_at in ("marked", "committing:3", "loaded"):
+    for crash_at in ("marked", "sent:3", "loaded"):
         killed = small_world.bootstrap(small_world.warm, run, "--data", folder, crash_at=crash_at)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert not folder.exists()
-        if crash_at != "committing:3":
+        if crash_at != "sent:3":
             said = small_world.start("a").wait_for_failure()
             assert "hearback bootstrap, or begin it again" in said
     later = small_world.market.replay_until(half(small_world) + DAY_MS)
@@ -208,7 +208,7 @@ def test_ctrl_c_leaves_nothing_half_used(small_world: World) -> None:
         ],
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "HEARBACK_CRASH_AT": "committing:2:freeze"},
+        env={**os.environ, "HEARBACK_CRASH_AT": "sent:2:freeze"},
     )
     deadline = time.monotonic() + 60
     while "T" not in Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2][:3]:

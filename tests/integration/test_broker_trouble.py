@@ -92,10 +92,10 @@ def test_what_was_open_when_the_broker_was_killed(own_kafka: Kafka, small_market
     own_kafka.kill()
     time.sleep(1.5)  # the broker, as soon as it is back, ends what has been open for too long
     own_kafka.start()
-    session = Transactions(world.broker, name, topic, 0)
+    session = Transactions(world.broker, name)
     session.fence()
-    session.sweep(JobPartition.outputs, lambda: True)
-    session.send(messages(b"mine"), END, lambda: True)
+    session.sweep((topic, 0), JobPartition.outputs, lambda: True)
+    session.send(messages(b"mine"), {(topic, 0): END}, lambda: True)
     session.close()
     seen: list[bytes | None] = []
     deadline = time.monotonic() + 10.0

@@ -15,13 +15,23 @@ from stream.worker.transactions import Transactions
 from tests.integration.world import World
 
 
+def send(owner: Transactions, changelog: Changelog, writes: Writes) -> int:
+    """Write to a changelog in a transaction; return the offset after it."""
+    return owner.send([], {changelog.at: writes}, lambda: True)[changelog.at]
+
+
+def changelog_at(world: World) -> Changelog:
+    """The changelog of the first member partition."""
+    ids = ids_of_topics(world.broker, [changelog_of(world.application_id, "member")], 10.0)
+    return Changelog(world.broker, world.application_id, ("member", 0), topic_ids=ids)
+
+
 class Opened:
     """A partition of a changelog, and a store that is brought up to it after each new fence."""
 
     def __init__(self, world: World) -> None:
-        self.topic = changelog_of(world.application_id, "member")
-        topic_id = ids_of_topics(world.broker, [self.topic], 10.0)[self.topic]
-        self.changelog = Changelog(world.broker, self.topic, topic_id, 0)
+        self.changelog = changelog_at(world)
+        self.topic = self.changelog.topic
         self.broker = world.broker
         self.store: Store = MemoryStore()
         self.now_ms = 1
@@ -29,13 +39,18 @@ class Opened:
 
     def session(self, *, sweeps: bool = True) -> tuple[Transactions, Mark]:
         """Fence, sweep, and bring the store up, as a session does."""
-        owner = Transactions(self.broker, "owner", self.topic, 0)
+        owner = Transactions(self.broker, "owner")
         owner.fence()
         if sweeps:
-            assert owner.sweep([], lambda: True)
-        end = owner.send([], END, lambda: True)
+            assert owner.sweep(self.changelog.at, [], lambda: True)
+        end = send(owner, self.changelog, END)
         self.store, mark, _ = self.changelog.bring_up(
-            self.store, self.renew, lambda: True, lambda: self.now_ms, end, swept=True
+            self.store,
+            renew=self.renew,
+            go_on=lambda: True,
+            now_ms=lambda: self.now_ms,
+            end=end,
+            swept=True,
         )
         return owner, mark
 
@@ -46,7 +61,7 @@ class Opened:
 
     def write(self, owner: Transactions, mark: Mark, writes: Writes) -> None:
         """Write as a session does that is flushed."""
-        offset = owner.send([], writes, lambda: True)
+        offset = send(owner, self.changelog, writes)
         apply(self.store, writes, mark.at(offset, self.now_ms, own=True))
 
 
@@ -93,7 +108,7 @@ def test_a_sweep_of_outputs_alone_is_not_counted_in_the_changelog(
     owner, _ = opened.session()
     _, end = opened.changelog.span()
     monkeypatch.setattr(Transactions, "_with_one_copy", lambda *_: [(LABELS, 0)])
-    assert not owner.sweep([LABELS], lambda: True)
+    assert not owner.sweep(opened.changelog.at, [LABELS], lambda: True)
     assert opened.changelog.span()[1] == end
 
 
@@ -113,27 +128,31 @@ def test_recovery_waits_for_what_the_broker_does_not_show_yet(small_world: World
     A transaction that stays open hides what comes after it, as a broker does that has just been
     started after a kill.
     """
-    topic = changelog_of(small_world.application_id, "member")
-    changelog = Changelog(
-        small_world.broker, topic, ids_of_topics(small_world.broker, [topic], 10.0)[topic], 0
-    )
-    owner = Transactions(small_world.broker, "owner", topic, 0)
+    changelog = changelog_at(small_world)
+    owner = Transactions(small_world.broker, "owner")
     owner.fence()
     writes: Writes = {b"\x01%d" % number: b"value" for number in range(100)}
-    owner.send([], dict(list(writes.items())[:50]), lambda: True)
+    send(owner, changelog, dict(list(writes.items())[:50]))
     other = Producer({"bootstrap.servers": small_world.broker, "transactional.id": "other"})
     other.init_transactions(10)
     other.begin_transaction()
-    other.produce(topic, b"never", b"\x01never", 0)
+    other.produce(changelog.topic, b"never", b"\x01never", 0)
     other.flush(10)
-    owner.send([], dict(list(writes.items())[50:]), lambda: True)
-    end = owner.send([], END, lambda: True)
+    send(owner, changelog, dict(list(writes.items())[50:]))
+    end = send(owner, changelog, END)
     _, shown = changelog.span()
     assert shown < end
 
     store = MemoryStore()
     thread = threading.Thread(
-        target=changelog.bring_up, args=(store, MemoryStore, lambda: True, lambda: 0, end)
+        target=changelog.bring_up,
+        args=(store,),
+        kwargs={
+            "renew": MemoryStore,
+            "go_on": lambda: True,
+            "now_ms": lambda: 0,
+            "end": end,
+        },
     )
     thread.start()
     thread.join(1.0)

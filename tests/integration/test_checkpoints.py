@@ -10,7 +10,7 @@ import pytest
 from stream.policy import DAY_MS
 from stream.state import keys
 from stream.state.store import RocksStore
-from stream.worker.changelog import DELETE_RETENTION_MS, load_mark, save_mark
+from stream.worker.changelog import DELETE_RETENTION_MS, MARKS, load_mark
 from stream.worker.data_folder import partition_ids_in
 from stream.worker.topics import create_topics
 from tests.integration.workers import hearback, owned, wait_for
@@ -78,5 +78,5 @@ def make_old(folder: Path) -> None:
         mark = load_mark(store)
         assert mark is not None
         old = mark.at(mark.offset, mark.applied_ms - DELETE_RETENTION_MS)
-        store.write({keys.own("changelog"): save_mark(old)})
+        store.write({keys.own("changelog"): MARKS.encode(old)})
         store.close()

@@ -69,9 +69,9 @@ def test_topics_are_as_they_have_to_be(client: AdminClient, broker: str) -> None
 
 def test_another_partition_count_is_refused(client: AdminClient, broker: str) -> None:
     """A count that was asked for, or that a topic got later, has to be that of all."""
-    create_topics(broker, "app", WINDOW_MS, 3)
+    create_topics(broker, "app", WINDOW_MS, partitions=3)
     with pytest.raises(ConfigError, match=r"have 3 partitions, not 4: their number cannot"):
-        create_topics(broker, "app", WINDOW_MS, 4)
+        create_topics(broker, "app", WINDOW_MS, partitions=4)
     done(client.create_partitions([NewPartitions(APPLICATIONS, 4)]))
     wait_for(lambda: len(client.list_topics(timeout=10).topics[APPLICATIONS].partitions) == 4)
     for check in (create_topics, check_topics):
@@ -81,7 +81,7 @@ def test_another_partition_count_is_refused(client: AdminClient, broker: str) ->
 
 def test_short_retention_is_refused(client: AdminClient, broker: str) -> None:
     """What keeps its records too short is named with the command that mends it."""
-    create_topics(broker, "app", WINDOW_MS, 3)
+    create_topics(broker, "app", WINDOW_MS, partitions=3)
     resource = ConfigResource(ConfigResource.Type.TOPIC, APPLICATIONS)
     resource.add_incremental_config(
         ConfigEntry("retention.ms", "3600000", incremental_operation=AlterConfigOpType.SET)

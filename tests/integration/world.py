@@ -131,7 +131,7 @@ class Market:
     def learned_in(self, store: Store, stage: str) -> dict[str, Learned]:
         """Everything that a store knows of a stage's entities."""
         name = EFFECTS[stage]
-        settings = getattr(self.policy, name)
+        settings = self.policy.effects[name]
         size = getattr(self.model.space, name).size
         book = StoredPosteriors(name, Overlay(store))
         effect = Effect(name, size, settings.fitted(size), self.model.version, book)
@@ -166,7 +166,11 @@ class World:
         self._producers: list[subprocess.Popen[bytes]] = []
         remove_topics(broker)
         create_topics(
-            broker, self.application_id, market.policy.labels.window_ms, partitions, replication=1
+            broker,
+            self.application_id,
+            market.policy.labels.window_ms,
+            partitions=partitions,
+            replication=1,
         )
 
     def start(self, name: str = "a", crash_at: str | None = None, **more: Any) -> Worker:
@@ -229,9 +233,7 @@ class World:
 
     def fence(self, stage: str, number: int) -> None:
         """Take a partition's transactional id away from whoever has it."""
-        topic = changelog_of(self.application_id, stage)
-        name = f"{self.application_id}-{stage}-{number}"
-        Transactions(self.broker, name, topic, number).fence()
+        Transactions(self.broker, f"{self.application_id}-{stage}-{number}").fence()
 
     def end(self) -> None:
         """Kill whatever still runs."""
@@ -347,13 +349,12 @@ class World:
 
     def recovered(self, stage: str) -> dict[str, Learned]:
         """What a stage's changelog says, read into an empty store."""
-        topic = changelog_of(self.application_id, stage)
-        topic_id = ids_of_topics(self.broker, [topic], 10.0)[topic]
+        ids = ids_of_topics(self.broker, [changelog_of(self.application_id, stage)], 10.0)
         learned: dict[str, Learned] = {}
         for number in range(self.partitions):
             store = MemoryStore()
-            changelog = Changelog(self.broker, topic, topic_id, number)
-            changelog.bring_up(store, MemoryStore, lambda: True, lambda: 0)
+            changelog = Changelog(self.broker, self.application_id, (stage, number), topic_ids=ids)
+            changelog.bring_up(store, renew=MemoryStore, go_on=lambda: True, now_ms=lambda: 0)
             learned |= self.market.learned_in(store, stage)
         return learned
 

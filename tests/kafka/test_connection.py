@@ -14,8 +14,9 @@ from rich.pretty import pretty_repr
 from stream.errors import ConfigError
 from stream.kafka.cluster import client_settings
 from stream.kafka.connection import Broker, Security, client_security, security_of, tls_context
-from stream.worker.app import WorkerSettings, make_app
+from stream.worker.app import make_app
 from stream.worker.logs import formatter
+from stream.worker.settings import WorkerSettings
 
 SASL = Security(
     protocol="sasl_plaintext",

@@ -335,7 +335,14 @@ def test_a_state_of_another_model_or_partition_count_is_refused(what: str) -> No
     overlay = Overlay(market.stores["job", 0])
     other = kit.model("other" if what == "model" else "test-model")
     with pytest.raises(StateError, match="other" if what == "model" else "partitions"):
-        JobPartition(0, 2 if what == "partitions" else 1, overlay, POLICY, other, 1000)
+        JobPartition(
+            0,
+            partitions=2 if what == "partitions" else 1,
+            overlay=overlay,
+            model=other,
+            policy=POLICY,
+            idle_timeout_ms=1000,
+        )
 
 
 def test_unknown_member_partition_is_a_dead_letter() -> None:

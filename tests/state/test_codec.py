@@ -24,12 +24,21 @@ from stream.labels.facts import (
     Waiting,
 )
 from stream.labels.settled import Stretch
+from stream.partitions.clock import Channels
+from stream.partitions.progress import IDENTITY, PROGRESS, Identity, Progress
+from stream.policy import EffectSettings
+from stream.quality.gate import Gate
+from stream.quality.judged import JUDGEMENTS, TALLY, Judgements
+from stream.quality.tally import Paired, Score, Tally
 from stream.state import codec
+from stream.state.census import COUNTS, StateCounts
 from stream.updaters.kept import Example, Kept
 from stream.updaters.posterior import Posterior
+from stream.worker.changelog import MARKS, Mark
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "state-values-v1.json"
 GOLDEN_2 = GOLDEN.with_name("state-values-v2.json")
+GOLDEN_0 = GOLDEN.with_name("state-values-v0.json")  # what was written without a version byte
 
 VALUES: dict[str, tuple[Any, Callable[[Any], bytes], Callable[[bytes], Any]]] = {
     "facts": (
@@ -124,6 +133,49 @@ VALUES: dict[str, tuple[Any, Callable[[Any], bytes], Callable[[bytes], Any]]] = 
         codec.encode_posterior,
         codec.decode_posterior,
     ),
+    "identity": (
+        Identity(
+            format=1,
+            model_version="m1",
+            features={"per_member": ["a"], "per_job": ["b", "c"]},
+            effects={
+                "per_member": EffectSettings(entity_ttl_ms=5),
+                "per_job": EffectSettings(half_life_ms=None),
+            },
+            partitions=3,
+            topic_ids={"labels": "x1"},
+        ),
+        IDENTITY.encode,
+        IDENTITY.decode,
+    ),
+    "progress": (
+        Progress(
+            positions={"labels": 7, "applications": 9},
+            channels=Channels([1700000000000, None], [False, True], 1700000000000),
+        ),
+        PROGRESS.encode,
+        PROGRESS.decode,
+    ),
+    "tally": (
+        Tally(
+            *(2, 1),
+            [Score(0.75, 1.25, {3: 1}, {-50: 1}) for _ in range(4)],
+            [Paired(-0.5, 0.25), Paired()],
+        ),
+        TALLY.encode,
+        TALLY.decode,
+    ),
+    "judged": (
+        Judgements({"early": 5, "final": 3}, Gate("early", 1, 2, 3, 4), 9),
+        JUDGEMENTS.encode,
+        JUDGEMENTS.decode,
+    ),
+    "census": (StateCounts(1, 2, 3), COUNTS.encode, COUNTS.decode),
+    "mark": (
+        Mark("a-job-changelog", "id", 12, 1700000000000, True),
+        MARKS.encode,
+        MARKS.decode,
+    ),
 }
 
 
@@ -156,6 +208,22 @@ def test_values_of_version_1_are_read_for_ever() -> None:
     assert golden.keys() == VALUES.keys()
     for name, (value, _, decode) in VALUES.items():
         assert decode(bytes.fromhex(golden[name])) == value
+
+
+def test_values_without_a_version_are_read_for_ever() -> None:
+    """They decode to the same as those with one, which are written; no cut of them is read."""
+    golden = msgspec.json.decode(GOLDEN_0.read_bytes(), type=dict[str, str])
+    written = msgspec.json.decode(GOLDEN.read_bytes(), type=dict[str, str])
+    assert golden.keys() == {"identity", "progress", "tally", "judged", "census", "mark"}
+    for name, raw in golden.items():
+        value, encode, decode = VALUES[name]
+        whole = bytes.fromhex(raw)
+        assert decode(whole) == value
+        assert whole[0] >= 0x20
+        assert encode(value).hex() == written[name]
+        for length in range(len(whole)):
+            with pytest.raises(StateError):
+                decode(whole[:length])
 
 
 def test_values_of_version_2_are_read_for_ever_and_written() -> None:

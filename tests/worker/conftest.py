@@ -15,8 +15,10 @@ from faust.tables.manager import TableManager
 
 from stream.events.records import Record
 from stream.kafka.embedded import EmbeddedBroker
-from stream.worker.app import GroupMembership, InputPartition, Worker, WorkerSettings
-from stream.worker.batch import RecordBatch
+from stream.worker.app import Worker
+from stream.worker.batch import InputPartition, RecordBatch
+from stream.worker.contract import Membership
+from stream.worker.settings import WorkerSettings
 
 TOPICS = ("applications", "engagements")
 PARTITIONS = 4
@@ -27,14 +29,14 @@ class Recorder:
     """A handler that keeps what it was given; ``on_batch`` may do more with a batch."""
 
     def __init__(self, on_batch: Callable[[RecordBatch], Awaitable[None]] | None = None) -> None:
-        self.control: GroupMembership | None = None
+        self.control: Membership | None = None
         self.batches: dict[InputPartition, list[RecordBatch]] = defaultdict(list)
         self.hooks: list[str] = []
         self.ticks = 0
         self.starts: dict[InputPartition, int] = {}
         self._on_batch = on_batch
 
-    def __call__(self, control: GroupMembership) -> Recorder:
+    def __call__(self, control: Membership) -> Recorder:
         """Be the factory of itself."""
         self.control = control
         return self

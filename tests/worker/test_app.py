@@ -19,15 +19,17 @@ import pytest
 from faust.tables.manager import TableManager
 
 from stream.errors import PoisonError
-from stream.worker.app import GroupMembership, InputPartition, WorkerSettings, run
-from stream.worker.batch import RecordBatch
+from stream.worker.app import run
+from stream.worker.batch import InputPartition, RecordBatch
+from stream.worker.contract import Membership
+from stream.worker.settings import WorkerSettings
 from tests.worker.conftest import TOPICS, Kit, Recorder, no_sleep
 
 
 class WritingHandler:
     """Writes each batch and each hook as a line to a file, by which the tests see it."""
 
-    def __init__(self, control: GroupMembership, mode: str, path: Path) -> None:
+    def __init__(self, control: Membership, mode: str, path: Path) -> None:
         self._control = control
         self._mode = mode
         self._path = path

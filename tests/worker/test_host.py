@@ -25,14 +25,13 @@ from stream.partitions.job import JobPartition
 from stream.partitions.progress import load_progress
 from stream.policy import DAY_MS, Policy
 from stream.state.store import RocksStore
-from stream.worker import host as host_module
-from stream.worker.app import InputPartition
-from stream.worker.batch import RecordBatch
+from stream.worker import owned as owned_module
+from stream.worker.batch import InputPartition, RecordBatch
 from stream.worker.checkpoint_folder import Checkpointed
 from stream.worker.data_folder import DataFolder, partition_ids_in, whose
 from stream.worker.host import Host
 from stream.worker.requests import SOCKET, Requests, ask_checkpoint
-from stream.worker.session import SessionSettings
+from stream.worker.settings import Resources, WorkerSettings
 from stream.worker.topics import plans
 from stream.worker.transactions import Transactions
 from tests import kit
@@ -43,7 +42,7 @@ BY_JOB = wire.encode_by_job(ScoredApplication(application("a", DAY_MS), 0.0, 0, 
 
 
 class Group:
-    """GroupMembership without a worker: keeps what was sought, and is told what the group says."""
+    """A membership without a worker: keeps what was sought, and is told what the group says."""
 
     def __init__(self) -> None:
         self.sought: dict[InputPartition, int] = {}
@@ -99,15 +98,21 @@ class Bench:
         """Make a host; one at a time, because it locks the folder."""
         return Host(
             self.group,
-            SessionSettings(
-                broker=self.address, application_id="test", partitions=1, embedded=True
+            Resources(
+                settings=WorkerSettings(
+                    broker=self.address,
+                    application_id="test",
+                    data_dir=self.folder / "faust",
+                    partitions=1,
+                    embedded=True,
+                ),
+                model=kit.model(),
+                policy=Policy(),
+                metrics=WorkerMetrics(CollectorRegistry(), "test"),
+                data=DataFolder(self.folder, "test"),
+                now_ms=lambda: kit.NOW_MS,
             ),
-            kit.model(),
-            Policy(),
-            WorkerMetrics(CollectorRegistry(), "test"),
-            DataFolder(self.folder, "test"),
-            now_ms=lambda: kit.NOW_MS,
-            commands=lambda: self.commands,
+            lambda: self.commands,
         )
 
     def count(self, topic: str) -> int:
@@ -135,7 +140,7 @@ def bench(embedded_broker: EmbeddedBroker, tmp_path: Path) -> Bench:
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_module, "_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(owned_module, "_FIRST_PAUSE_S", 0.01)
 
 
 def run(bench: Bench, scenario: Callable[[Host], Coroutine[Any, Any, None]]) -> None:
@@ -206,13 +211,13 @@ def test_a_unit_whose_commit_was_not_answered_is_not_done_again(
     send = Transactions.send
     lost = False
 
-    def lose_the_answer(self: Transactions, *arguments: Any) -> int:
+    def lose_the_answer(self: Transactions, *arguments: Any) -> dict[tuple[str, int], int]:
         nonlocal lost
-        offset = send(self, *arguments)
+        ends = send(self, *arguments)
         if not lost:
             lost = True
             raise BrokerError("no answer")
-        return offset
+        return ends
 
     async def scenario(host: Host) -> None:
         await host.assigned(ALL)

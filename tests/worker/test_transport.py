@@ -16,9 +16,9 @@ from faust.types import TP
 
 from stream.errors import BrokerError, ConfigError, StateError
 from stream.events.records import Record
-from stream.worker import transport
-from stream.worker.app import InputPartition
-from stream.worker.batch import RecordBatch
+from stream.worker import fetching, transport
+from stream.worker.app import Worker
+from stream.worker.batch import InputPartition, RecordBatch
 from stream.worker.faust_internals import check_faust_internals
 from stream.worker.transport import BatchConsumer
 from tests.worker.conftest import PARTITIONS, TOPICS, Kit, Recorder
@@ -191,11 +191,11 @@ def test_a_partition_without_a_committed_offset_waits_for_its_seek() -> None:
         _wait_consume_future=None,
     )
     wanted = frozenset((place, other))
-    assert transport._take(fetcher, wanted, 1) == []
+    assert fetching._take(fetcher, wanted, 1) == []
     assert fetcher._records == {}
     fetcher._records[other] = error(error=InvalidRequestError(), backoff=0)
     with pytest.raises(InvalidRequestError):
-        transport._take(fetcher, wanted, 1)
+        fetching._take(fetcher, wanted, 1)
 
 
 def test_a_rebalance_that_the_next_one_overtakes_loses_nothing(kit: Kit) -> None:
@@ -206,11 +206,11 @@ def test_a_rebalance_that_the_next_one_overtakes_loses_nothing(kit: Kit) -> None
             await super().assigned(partitions)
             if len(self.hooks) > 1:
                 return
-            assert self.control is not None
-            consumer = self.control._worker.consumer
-            coordinator: Any = consumer._thread._ensure_consumer()._coordinator
-            consumer._thread.thread_loop.call_soon_threadsafe(coordinator.request_rejoin)
-            while consumer.assigned:
+            assert isinstance(self.control, Worker)
+            owner = self.control.consumer
+            coordinator: Any = owner._thread._ensure_consumer()._coordinator
+            owner._thread.thread_loop.call_soon_threadsafe(coordinator.request_rejoin)
+            while owner.assigned:
                 await asyncio.sleep(0.01)
 
     kit.produce(800)

@@ -9,7 +9,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +26,7 @@ from stream.policy import Policy
 from stream.replay.run_folder import RunMetrics
 from stream.replay.single import replay
 from stream.state import codec, keys
-from stream.state.census import Census, StateCounts
+from stream.state.census import COUNTS, Census, StateCounts
 from stream.state.deadlines import pending_deadlines
 from stream.state.overlay import Overlay
 from stream.state.posteriors import all_posteriors
@@ -149,7 +148,7 @@ def check_split(store: Store, entries: list[Entry], partitions: int) -> None:
     """Compare the entries with what a replay's store holds."""
     for stage in ("member", "job"):
         counts = [
-            msgspec.msgpack.decode(entry.value, type=StateCounts)
+            COUNTS.decode(entry.value)
             for entry in entries
             if entry.key == keys.own(f"census-{stage}")
         ]
@@ -229,7 +228,7 @@ def test_forgotten_and_aged_entities_go_where_the_entity_is() -> None:
     store = MemoryStore()
     store.write(
         {
-            keys.forgotten("per_member", "m7"): codec.encode_forgotten(1, 2),
+            keys.forgotten("per_member", "m7"): codec.encode_forgotten((1, 2)),
             keys.age("per_job", 5, "j7"): b"",
             keys.own("ages per_job"): b"\x01",
         }

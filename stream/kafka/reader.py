@@ -1,0 +1,190 @@
+"""SHELL: reads partitions of topics: only what is committed, from an offset on, and to the end.
+
+All that reads Kafka outside of a worker's consumer group does it with this: recovery and standbys,
+commands, bootstrap, verification, and the lookup of coefficients.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+
+from stream.errors import BrokerError, InterruptedSessionError
+from stream.kafka.cluster import client_settings
+
+_ANSWER_S = 10.0
+_POLL_S = 0.05
+_RECORDS = 2_000  # asked for at once
+_SILENCE_S = 30.0  # without a record or an end, before that is an error
+_LOST = {KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART}
+
+
+class Chunk:
+    """What came of one partition.
+
+    Attributes:
+        topic, partition: where it was read.
+        records: offset, key, value of each; the value of a tombstone is None.
+        next: the offset to go on from; at the end of the partition it is past what follows the
+            last record, such as the end of a transaction.
+        at_end: whether there is no more for now.
+        error: what the broker says of the partition, if anything.
+
+    """
+
+    __slots__ = ("at_end", "error", "next", "partition", "records", "topic")
+
+    def __init__(self, topic: str, partition: int) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.records: list[tuple[int, bytes, bytes | None]] = []
+        self.next = 0
+        self.at_end = False
+        self.error: KafkaError | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether the partition cannot be read on: topic or position are gone."""
+        return self.error is not None and self.error.code() in _LOST
+
+
+class Reader:
+    """Reads some partitions, without a group. All methods block and raise BrokerError.
+
+    A context manager; to be used by one thread.
+
+    Args:
+        broker: where they are.
+
+    """
+
+    def __init__(self, broker: str) -> None:
+        self._consumer = Consumer(
+            client_settings(broker)
+            | {
+                "group.id": "hearback-reader",  # required, and not used
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+                "queued.max.messages.kbytes": 32 << 10,
+                "fetch.queue.backoff.ms": 10,
+            }
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._consumer.close()
+
+    def span(self, topic: str, partition: int) -> tuple[int, int]:
+        """Return where a partition starts and ends."""
+        try:
+            start, end = self._consumer.get_watermark_offsets(
+                TopicPartition(topic, partition), timeout=_ANSWER_S
+            )
+        except KafkaException as error:
+            raise _unreadable(topic, partition, error) from None
+        return int(start), int(end)
+
+    def offset_at(self, topic: str, partition: int, time_ms: int) -> int:
+        """Return the first offset of a record time or later; the end, where nothing is as late."""
+        try:
+            (found,) = self._consumer.offsets_for_times(
+                [TopicPartition(topic, partition, time_ms)], timeout=_ANSWER_S
+            )
+        except KafkaException as error:
+            raise _unreadable(topic, partition, error) from None
+        return found.offset if found.offset >= 0 else self.span(topic, partition)[1]
+
+    def follow(self, topic: str, partition: int, offset: int = 0) -> None:
+        """Read a partition from an offset on; 0 is where it starts."""
+        self._consumer.incremental_assign(
+            [TopicPartition(topic, partition, offset or OFFSET_BEGINNING)]
+        )
+
+    def leave(self, topic: str, partition: int) -> None:
+        """Read a partition no longer."""
+        self._consumer.incremental_unassign([TopicPartition(topic, partition)])
+
+    def poll(self, wait_s: float = _POLL_S) -> list[Chunk]:
+        """Return what has come of the partitions that are followed, each one's in one chunk."""
+        chunks: dict[tuple[str | None, int | None], Chunk] = {}
+        for message in self._consumer.consume(_RECORDS, wait_s):
+            place = message.topic(), message.partition()
+            chunk = chunks.get(place)
+            if chunk is None:
+                chunk = chunks[place] = Chunk(place[0] or "", place[1] or 0)
+            error, offset = message.error(), message.offset() or 0
+            if error is None:
+                chunk.records.append((offset, message.key() or b"", message.value()))
+                chunk.next = offset + 1
+                chunk.at_end = False
+            elif error.code() == KafkaError._PARTITION_EOF:
+                chunk.next = offset
+                chunk.at_end = True
+            else:
+                chunk.error = error
+        return list(chunks.values())
+
+    def to_end(
+        self,
+        topic: str,
+        partition: int,
+        offset: int = 0,
+        *,
+        least: int = 0,
+        go_on: Callable[[], bool] = lambda: True,
+    ) -> Iterator[Chunk]:
+        """Read one partition from an offset to its end; the last chunk is at the end.
+
+        Args:
+            topic: its topic. partition: its number.
+            offset: where to begin; 0 is where it starts.
+            least: an end before this one is not the real one: a broker does not show for a moment
+                what it has confirmed.
+            go_on: asked again and again; False: give up.
+
+        Raises:
+            BrokerError: it cannot be read. InterruptedSessionError: ``go_on`` said no.
+
+        """
+        self.follow(topic, partition, offset)
+        try:
+            heard_s = time.monotonic()
+            while True:
+                for chunk in self.poll():
+                    heard_s = time.monotonic()
+                    if chunk.error is not None:
+                        raise _unreadable(topic, partition, KafkaException(chunk.error))
+                    chunk.at_end = chunk.at_end and chunk.next >= least
+                    yield chunk
+                    if chunk.at_end:
+                        return
+                if not go_on():
+                    raise InterruptedSessionError("a rebalance has begun")
+                if time.monotonic() - heard_s > _SILENCE_S:
+                    raise BrokerError(f"{topic}-{partition}: its broker sends nothing")
+        finally:
+            self.leave(topic, partition)
+
+
+def _unreadable(topic: str, partition: int, error: KafkaException) -> BrokerError:
+    return BrokerError(f"{topic}-{partition} cannot be read: {error.args[0].str()}")

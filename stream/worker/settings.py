@@ -1,0 +1,76 @@
+"""SHELL: what a worker is started with: its settings, and what all of its sessions share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+
+from stream.events.records import CONSUMED, PLAIN, TopicNames
+from stream.metrics.worker import WorkerMetrics
+from stream.model.linear import GlobalModel
+from stream.policy import Policy
+from stream.worker.data_folder import DataFolder
+
+_THREADS = 64
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker has to know before it can start."""
+
+    broker: str
+    """Comma-separated ``host:port``, as for every Kafka client."""
+    application_id: str
+    """The consumer group; with it begin the names of all that the worker owns in Kafka."""
+    data_dir: Path
+    """Faust's part of the folder that belongs to this worker alone."""
+    topics: tuple[str, ...] = CONSUMED
+    """The input topics, by their plain names."""
+    names: TopicNames = PLAIN
+    """What Kafka calls them."""
+    partitions: int
+    """How many partitions each input topic must have."""
+    embedded: bool = False
+    """The broker is the embedded one: its checksums are wrong, and it shows transactions that were
+    never committed."""
+    max_poll_records: int = 1500
+    """The most records in one batch."""
+    buffered_batches: int = 1
+    """The most batches of one partition that wait for their turn."""
+    fetch_max_wait_ms: int = 100
+    """How long a fetch may wait at the broker; with one idle partition, new records of another
+    wait as long before they can be asked for."""
+    commit_interval_s: float = 1.0
+    tick_s: float = 0.25
+    session_timeout_s: float = 10.0
+    """After how long a silent worker loses its partitions."""
+    rebalance_timeout_s: float = 60.0
+    """How long ``revoked`` may take together with the batches in flight."""
+    stop_timeout_s: float = 20.0
+    """How long a graceful stop may take; after that the process exits with code 1."""
+    broker_timeout_s: float = 10.0
+    """How long to wait for the broker's first answer."""
+    idle_timeout_ms: int = 60_000
+    """How long an input may bring nothing before event time goes on without it."""
+    log_level: str = "WARNING"
+    log_format: str = "text"
+
+
+class Resources(msgspec.Struct, frozen=True, kw_only=True):
+    """What the host, its sessions and its standbys share."""
+
+    settings: WorkerSettings
+    model: GlobalModel
+    """The frozen global model."""
+    policy: Policy
+    data: DataFolder
+    """Released by the host's ``stop``."""
+    metrics: WorkerMetrics
+    now_ms: Callable[[], int]
+    """The wall clock."""
+    threads: ThreadPoolExecutor = msgspec.field(
+        default_factory=lambda: ThreadPoolExecutor(_THREADS, thread_name_prefix="session")
+    )
+    """Run what blocks: fences, recoveries, commits."""
