@@ -9,8 +9,8 @@ counts are the caller's, and a caller that undoes something undoes them with it.
 applied in full, then the caller moves the watermark and closes what is due.
 
 What may be a lot is done as it is taken, and must be taken to its end: until then the machine
-refuses the next event. (The few steps of all other events are made at once.) It may be paused after
-any step, the state written, and gone on with; or begun again with the same event after a crash. For
+refuses the next event. (The few steps of all other events are made at once.) The caller may pause
+after any step, write the state and go on, or begin again with the same event after a crash. For
 that, an event settles others before its own fact is written: begun again it goes on where it
 stopped. What the watermark ends is struck off the deadlines as it goes, so that closing goes on
 where it stopped too.
