@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from benchmarks.defaults import simulated
 from producers.simulate import SimulationSettings, draw_truth, job_id, member_id
 from stream.backtest.rehearsal import rehearse
+from stream.effects import JOB
 from stream.events.structs import Coefficients, Label
 from stream.policy import EffectSettings, Policy
 from stream.serving.belief import Belief
@@ -111,7 +112,7 @@ def alone(
         chance = 1.0 / (1.0 + np.exp(-(global_score + other + Z @ truth)))
         y = rng.random(n) < chance
         book = _Book()
-        effect = Effect("per_job", D, settings, "calibration", book)
+        effect = Effect(JOB, D, settings=settings, model_version="calibration", book=book)
         for at in range(n):
             effect.learn(_label(at, bool(y[at]), Z[at], float(global_score[at]), float(other[at])))
         effect.flush()

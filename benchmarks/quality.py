@@ -37,15 +37,15 @@ from scipy.special import expit
 from benchmarks.baselines import baselines_python
 from benchmarks.contest import application_span
 from benchmarks.defaults import contest_quarter
-from stream.backtest.rehearsal import BOTH, Rehearsal, record, rehearse
+from stream.backtest.rehearsal import Rehearsal, record, rehearse
 from stream.configuration.policy_file import load_policy
+from stream.effects import EFFECT_NAMES
 from stream.logs.files import merge
 from stream.model.linear import load_model
 from stream.model.training import Trainer
 from stream.policy import DAY_MS, EffectSettings, Policy
 from stream.quality.prequential import quality
 from stream.replay.reader import first_look
-from stream.updaters.effect import EffectName
 
 _Floats = NDArray[np.float64]
 Settings = dict[str, Any]
@@ -72,13 +72,13 @@ GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
     "batch": {"precision": (1.0, 3.0, 10.0), "half_life_days": (14, 30, None)},
 }
 
-VARIANTS: dict[str, tuple[Settings, tuple[EffectName, ...]]] = {
+VARIANTS: dict[str, tuple[Settings, tuple[str, ...]]] = {
     "hearback, per member alone": ({}, ("per_member",)),
     "hearback, per job alone": ({}, ("per_job",)),
-    "hearback, not coupled": ({"coupled": False}, BOTH),
-    "hearback, capacity 32": ({"capacity": 32}, BOTH),
-    "hearback, nothing folded": ({"capacity": 10**6, "open_limit": 10**6}, BOTH),
-    "hearback": ({}, BOTH),
+    "hearback, not coupled": ({"coupled": False}, EFFECT_NAMES),
+    "hearback, capacity 32": ({"capacity": 32}, EFFECT_NAMES),
+    "hearback, nothing folded": ({"capacity": 10**6, "open_limit": 10**6}, EFFECT_NAMES),
+    "hearback": ({}, EFFECT_NAMES),
 }
 
 
@@ -155,7 +155,7 @@ def exercise(rehearsal: Rehearsal, judged: NDArray[np.bool_]) -> Exercise:
     for effect in ("member", "job"):
         ids = [getattr(one, f"{effect}_id") for one in asked]
         arrays[effect] = np.unique(ids, return_inverse=True)[1]
-        packed = [np.frombuffer(getattr(one, f"per_{effect}"), "<f4") for one in asked]
+        packed = [np.frombuffer(getattr(one.features, f"per_{effect}"), "<f4") for one in asked]
         arrays[f"z_{effect}"] = np.array(packed, dtype=np.float64)
     steps = np.array(
         [

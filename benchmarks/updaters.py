@@ -30,13 +30,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.baselines import baselines_python
+from stream.effects import JOB
 from stream.events.structs import Label
 from stream.policy import EffectSettings
 from stream.state import codec
 from stream.updaters import newton
-from stream.updaters.dense import compiled
+from stream.updaters.dense import add_gram, compiled
 from stream.updaters.effect import Effect
 from stream.updaters.folding import fold
+from stream.updaters.objective import curvatures, prior
 from stream.updaters.posterior import Posterior
 
 Array = NDArray[np.float64]
@@ -72,11 +74,13 @@ def problem(d: int, n: int, *, full: bool, entities: int = ENTITIES, seed: int =
         o = rng.normal(size=FOLDED + n)
         chance = 1.0 / (1.0 + np.exp(-o - Z @ truth))
         y = (rng.random(FOLDED + n) < chance).astype(np.float64)
-        F, f, theta = np.zeros((d, d) if full else d), np.zeros(d), np.zeros(d)
-        old, one = slice(FOLDED), np.ones(FOLDED)
-        newton.fit(Z[old], y[old], one, o[old], PRECISION, F, f, theta, newton.TOLERANCE)
-        fold(F, f, Z[old].astype(np.float64), y[old], one, o[old], theta, final=True)
-        drawn.append((Z[FOLDED:], y[FOLDED:], o[FOLDED:], F, f, theta))
+        F, f, theta = np.zeros((1, d, d) if full else (1, d)), np.zeros((1, d)), np.zeros((1, d))
+        old, one, starts = slice(FOLDED), np.ones(FOLDED), np.array([0, FOLDED])
+        newton.fit_all(
+            starts, Z[old], y[old], one, o[old], PRECISION, F, f, theta, newton.TOLERANCE
+        )
+        fold(F[0], f[0], Z[old].astype(np.float64), y[old], one, o[old], theta[0], final=True)
+        drawn.append((Z[FOLDED:], y[FOLDED:], o[FOLDED:], F[0], f[0], theta[0]))
     Z, y, o = (np.concatenate([each[k] for each in drawn]) for k in range(3))
     F, f, theta = (np.stack([each[k] for each in drawn]) for k in range(3, 6))
     return Problem(np.arange(entities + 1) * n, Z, y, np.ones(len(y)), o, F, f, theta)
@@ -86,23 +90,22 @@ def problem(d: int, n: int, *, full: bool, entities: int = ENTITIES, seed: int =
 def precisions(
     starts: NDArray[np.int64], Z: NDArray[np.float32], w: Array, o: Array, F: Array, theta: Array
 ) -> Array:
-    """Posterior precisions of all entities, of the shape of ``F``."""
+    """λI + F + Z'WZ of all entities, or its diagonals: of the shape of ``F``."""
     result = np.empty(F.shape)
     for e in range(starts.shape[0] - 1):
         a, b = starts[e], starts[e + 1]
-        result[e] = newton.posterior_precision(Z[a:b], w[a:b], o[a:b], PRECISION, F[e], theta[e])
-    return result
-
-
-@compiled
-def all_variances(
-    starts: NDArray[np.int64], Z: NDArray[np.float32], w: Array, o: Array, F: Array, theta: Array
-) -> Array:
-    """Marginal variances of all entities (m, d)."""
-    result = np.empty(theta.shape)
-    for e in range(starts.shape[0] - 1):
-        a, b = starts[e], starts[e + 1]
-        result[e] = newton.variances(Z[a:b], w[a:b], o[a:b], PRECISION, F[e], theta[e])
+        curvature = curvatures(Z[a:b], w[a:b], o[a:b], theta[e])
+        if F.ndim == 2:
+            for j in range(F.shape[1]):
+                result[e, j] = PRECISION + F[e, j]
+                for i in range(b - a):
+                    result[e, j] += curvature[i] * Z[a + i, j] * Z[a + i, j]
+        else:
+            prior(PRECISION, F[e], result[e])
+            add_gram(result[e], Z[a:b].astype(np.float64), curvature)
+            for j in range(F.shape[1]):
+                for k in range(j):
+                    result[e, k, j] = result[e, j, k]
     return result
 
 
@@ -113,7 +116,7 @@ def update(of: Problem, *, with_variances: bool = False) -> tuple[Array, Array]:
     newton.fit_all(starts, Z, y, w, o, PRECISION, F, f, theta, newton.TOLERANCE)
     found = precisions(starts, Z, w, o, F, theta)
     if with_variances:
-        all_variances(starts, Z, w, o, F, theta)
+        newton.variances_all(starts, Z, w, o, PRECISION, F, theta)
     return theta, found
 
 
@@ -172,7 +175,7 @@ def same(name: str, of: Problem, trained: dict[str, Any]) -> float:
     """Check that both found the same posterior; largest distance of modes in its deviations."""
     theta, found = update(of)
     starts, Z, _, w, o, F, _, _ = of
-    sd = np.sqrt(all_variances(starts, Z, w, o, F, theta))
+    sd = np.sqrt(newton.variances_all(starts, Z, w, o, PRECISION, F, theta))
     distance = float(np.max(np.abs(theta - np.array(trained["modes"])) / sd))
     if not distance <= 1e-3:
         sys.exit(f"{name}: the modes differ by {distance:.1e} standard deviations")
@@ -267,7 +270,9 @@ def folded_entity() -> dict[str, float]:
     result = {}
     for mode, full_up_to in (("full", d), ("diagonal", d - 1)):
         book = Book()
-        effect = Effect("per_job", d, EffectSettings(full_up_to=full_up_to), "v", book)
+        effect = Effect(
+            JOB, d, settings=EffectSettings(full_up_to=full_up_to), model_version="v", book=book
+        )
         values: dict[int, bytes] = {}
         for number in range(10_000):
             if number == FOLDED:

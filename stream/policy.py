@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from stream.effects import EFFECTS
+from stream.effects import EFFECTS, EffectSpec, Stage
 from stream.errors import ConfigError
 from stream.units import Setting, format_duration
 
@@ -177,13 +177,15 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """All of it."""
 
     labels: LabelPolicy = LabelPolicy()
+    declared: tuple[EffectSpec, ...] = EFFECTS
+    """The effects that are learned."""
     effects: dict[str, EffectSettings] = {}
     """By name; every effect is there, with its defaults where nothing was given."""
     gate: GateSettings = GateSettings()
 
     def __post_init__(self) -> None:
         """Complete the effects; refuse to let entities go whose labels are still coming."""
-        effects = {spec.name: EffectSettings() for spec in EFFECTS} | self.effects
+        effects = {spec.name: EffectSettings() for spec in self.declared} | self.effects
         msgspec.structs.force_setattr(self, "effects", effects)
         least_ms = FEWEST_WINDOWS * self.labels.window_ms
         for name, effect in self.effects.items():
@@ -192,3 +194,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
                     f"[effects.{name}] entity_ttl must be at least {FEWEST_WINDOWS} label windows,"
                     f' {format_duration(least_ms)}, or "off"'
                 )
+
+    def of_stage(self, stage: Stage) -> tuple[EffectSpec, ...]:
+        """Effects that a stage scores and learns, its own first."""
+        return tuple(spec for spec in self.declared if spec.stage == stage)

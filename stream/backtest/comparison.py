@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from stream.backtest.rehearsal import BOTH
 from stream.backtest.schedule import AT_EVERY_LABEL, NEVER, Learn
 from stream.configuration.settings import (
     changed,
@@ -21,10 +20,10 @@ from stream.configuration.settings import (
     read_toml,
     table,
 )
+from stream.effects import EFFECT_NAMES
 from stream.errors import ConfigError
 from stream.policy import DAY_MS, Policy
 from stream.units import format_duration, parse_duration_ms
-from stream.updaters.effect import EffectName
 
 MAX_NAME = 40
 MAX_SETTINGS = 50
@@ -109,7 +108,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     refresh_ms: int | None = AT_EVERY_LABEL
     learn: Learn = "early"
-    use: tuple[EffectName, ...] = BOTH
+    use: tuple[str, ...] = EFFECT_NAMES
     policy: Policy = Policy()
     changes: tuple[str, ...] = ()
 
@@ -119,8 +118,14 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
             self.refresh_ms, f"refreshed every {format_duration(self.refresh_ms or 0)}"
         )
         learn = {"early": "", "explicit": "nothing inferred", "final": "final labels only"}
-        use = {0: "no effects", 1: f"{self.use[0]} alone" if self.use else "", 2: ""}
-        said = (refresh if self.use else "", learn[self.learn], use[len(self.use)], *self.changes)
+        use = f"{' and '.join(self.use)} alone" if self.use else "no effects"
+        use = "" if self.use == EFFECT_NAMES else use
+        said = (
+            refresh if self.use else "",
+            learn[self.learn],
+            "" if self.use == EFFECT_NAMES else use,
+            *self.changes,
+        )
         return ", ".join(part for part in said if part)
 
 
@@ -135,7 +140,7 @@ class _SettingFile(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     refresh: str = "label"
     learn: Learn = "early"
-    use: list[Literal["per_member", "per_job"]] | None = None
+    use: list[str] | None = None
     policy: dict[str, Any] = {}
 
 
@@ -185,6 +190,14 @@ def _setting(found: _SettingFile, base: Policy) -> Setting:
     name = found.name.strip()
     if not 1 <= len(name) <= MAX_NAME:
         raise ConfigError(f"a setting's name must have 1 to {MAX_NAME} characters: {name[:60]!r}")
+    use = (
+        EFFECT_NAMES
+        if found.use is None
+        else tuple(one for one in EFFECT_NAMES if one in found.use)
+    )
+    for one in found.use or ():
+        if one not in EFFECT_NAMES:
+            raise ConfigError(f"setting {name!r}: use {one!r}: give {' or '.join(EFFECT_NAMES)}")
     try:
         values = read_document(found.policy, base)
         policy = changed(base, values)
@@ -192,7 +205,7 @@ def _setting(found: _SettingFile, base: Policy) -> Setting:
             name=name,
             refresh_ms=_refresh(found.refresh),
             learn=found.learn,
-            use=BOTH if found.use is None else tuple(one for one in BOTH if one in found.use),
+            use=use,
             policy=policy,
             changes=tuple(
                 f"{row.short_name} = {row.text}" for row in table(policy) if row.name in values

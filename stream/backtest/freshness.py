@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from stream.backtest.judgement import Interval, Judge, Sums, divided, interval
 from stream.backtest.rehearsal import Modes, Rehearsal
+from stream.effects import JOB, MEMBER
 from stream.policy import DAY_MS
-from stream.updaters.effect import EffectName
 
 MOST_FREEZES: Final = 12
 EDGES_DAYS: Final = (0, 1, 3, 7, 14, 21, 28, 35, 42, 56, 70, 84)
@@ -104,16 +104,16 @@ class Freezer:
         self._judged = judged
         self._times_ms = rehearsal.times_ms
         applications = rehearsal.applications
-        sizes = rehearsal.sizes
+        space = rehearsal.space
         self._members = _Entities(
             [one.member_id for one in applications],
-            [one.per_member for one in applications],
-            sizes["per_member"],
+            [one.features.per_member for one in applications],
+            space.per_member.size,
         )
         self._jobs = _Entities(
             [one.job_id for one in applications],
-            [one.per_job for one in applications],
-            sizes["per_job"],
+            [one.features.per_job for one in applications],
+            space.per_job.size,
         )
         self.rows = np.empty(0, _ROW)
         self.pauses: dict[int, int] = {}
@@ -122,7 +122,7 @@ class Freezer:
             if len(after):
                 self.pauses[int(after[0])] = freeze_ms
 
-    def freeze(self, number: int, modes: dict[EffectName, Modes]) -> None:
+    def freeze(self, number: int, modes: dict[str, Modes]) -> None:
         """Take the coefficients as they are before this application is scored."""
         freeze_ms = self.pauses[number]
         age_ms = self._times_ms - freeze_ms
@@ -130,12 +130,12 @@ class Freezer:
         rows = np.empty(np.count_nonzero(chosen), _ROW)
         rows["number"] = np.flatnonzero(chosen)
         rows["age_ms"] = age_ms[chosen]
-        rows["member"] = self._members.scores(rows["number"], modes.get("per_member", {}))
-        rows["job"] = self._jobs.scores(rows["number"], modes.get("per_job", {}))
+        rows["member"] = self._members.scores(rows["number"], modes.get(MEMBER.name, {}))
+        rows["job"] = self._jobs.scores(rows["number"], modes.get(JOB.name, {}))
         self.rows = np.concatenate([self.rows, rows])
 
     def curve(
-        self, targets: _Floats, fixed: _Floats, member: _Floats, job: _Floats, blocks: _Ints
+        self, targets: _Floats, fixed: _Floats, *, member: _Floats, job: _Floats, blocks: _Ints
     ) -> Freshness:
         """Judge it all.
 

@@ -11,13 +11,14 @@ is rehearsed. Shapes: n applications in order of their first sight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.effects import JOB, MEMBER
 from stream.events.structs import Application, Coefficients, DeadLetter, Label
 from stream.features.blocks import FeatureSpace
 from stream.labels.changes import Scores
@@ -27,26 +28,13 @@ from stream.policy import Policy
 from stream.replay.run_folder import RunMetrics
 from stream.replay.single import replay
 from stream.state.store import MemoryStore, Store
-from stream.updaters.effect import Effect, EffectName
+from stream.updaters.effect import Effect
 from stream.updaters.posterior import Posterior
-
-BOTH: tuple[EffectName, ...] = ("per_member", "per_job")
 
 Modes = dict[str, bytes]
 """Coefficients by entity: float64 bytes of shape (d,)."""
 
 _Floats = NDArray[np.float64]
-
-
-class Asked(NamedTuple):
-    """An application as the effects see it when it must be scored."""
-
-    member_id: str
-    job_id: str
-    event_time_ms: int
-    per_member: bytes
-    per_job: bytes
-    global_: bytes | None
 
 
 class Step(NamedTuple):
@@ -66,38 +54,45 @@ class Rehearsal:
         recorded: the full scores of the recording replay (n,).
         targets: 0/1, the last label of each (n,); NaN where none came.
         times_ms: application times (n,).
-        sizes: d of each effect's features.
+        space: the feature blocks.
 
     """
 
     def __init__(self, recorder: Recorder, space: FeatureSpace) -> None:
         self.applications = recorder.applications
         self.steps = recorder.steps
-        scores = np.array([(one.global_, one.member, one.job) for one in recorder.scores])
-        scores = scores.reshape(len(self.applications), 3)
-        self.global_scores: _Floats = scores[:, 0]
-        self.recorded: _Floats = scores.sum(axis=1)
+        self.global_scores: _Floats = np.array([one.global_score for one in recorder.scores])
+        self.recorded: _Floats = np.array([one.full_score for one in recorder.scores])
         self.targets: _Floats = np.full(len(self.applications), np.nan)
         for number, label in self.steps:
             if label is not None:
                 self.targets[number] = label.label
         self.times_ms = np.array([app.event_time_ms for app in self.applications], dtype=np.int64)
-        self.sizes: dict[EffectName, int] = {
-            "per_member": space.per_member.size,
-            "per_job": space.per_job.size,
-        }
+        self.space = space
 
     def scores(self, rehearsed: Rehearsed) -> _Floats:
-        """Full scores (n,) in log-odds: global, member and job."""
-        return self.global_scores + rehearsed.member + rehearsed.job
+        """Full scores (n,) in log-odds: the global one and that of every effect."""
+        total = self.global_scores
+        for scores in rehearsed.scores.values():
+            total = total + scores
+        return total
 
 
 class Rehearsed(NamedTuple):
-    """Scores of the effects (n,), 0 for an effect that was left out, and the effects themselves."""
+    """Scores (n,) by effect, 0 for one that was left out, and the effects that were not."""
 
-    member: _Floats
-    job: _Floats
-    effects: dict[EffectName, Effect]
+    scores: dict[str, _Floats]
+    effects: dict[str, Effect]
+
+    @property
+    def member(self) -> _Floats:
+        """Scores of the members (n,)."""
+        return self.scores[MEMBER.name]
+
+    @property
+    def job(self) -> _Floats:
+        """Scores of the jobs (n,)."""
+        return self.scores[JOB.name]
 
 
 def record(
@@ -116,18 +111,19 @@ def record(
 def rehearse(
     rehearsal: Rehearsal,
     policy: Policy,
-    effects: tuple[EffectName, ...] = BOTH,
+    effects: Collection[str] | None = None,
+    *,
     until: int | None = None,
     steps: Sequence[Step] | None = None,
     pauses: Container[int] = (),
-    on_pause: Callable[[int, dict[EffectName, Modes]], None] = lambda _number, _modes: None,
+    on_pause: Callable[[int, dict[str, Modes]], None] = lambda _number, _modes: None,
 ) -> Rehearsed:
     """Score and learn everything anew, prequentially, with other settings of the effects.
 
     Args:
         rehearsal: from :func:`record`.
         policy: only the effects' settings are used: the labels are as recorded.
-        effects: one that is left out scores 0 and learns nothing.
+        effects: by name; one that is left out scores 0 and learns nothing. None: all.
         until: only so many steps; None: all.
         steps: in place of the recorded ones, for who wants labels later, or others.
         pauses: numbers of the applications before whose scoring ``on_pause`` is called, with the
@@ -136,39 +132,44 @@ def rehearse(
 
     """
     n = len(rehearsal.applications)
-    settings = policy.effects
-    made: dict[EffectName, Effect] = {}
-    books: dict[EffectName, _Book] = {name: _Book() for name in effects}
-    for name, book in books.items():
-        size = rehearsal.sizes[name]
-        made[name] = Effect(name, size, settings[name].fitted(size), NO_MODEL, book)
-    by_member, by_job = made.get("per_member"), made.get("per_job")
-    fixed, member, job = rehearsal.global_scores, np.zeros(n), np.zeros(n)
+    made: dict[str, Effect] = {}
+    books: dict[str, _Book] = {}
+    for spec in sorted(policy.declared, key=lambda spec: spec.stage):  # jobs learn first
+        if effects is not None and spec.name not in effects:
+            continue
+        books[spec.name] = _Book()
+        size = rehearsal.space.block(spec.block).size
+        made[spec.name] = Effect(
+            spec,
+            size,
+            settings=policy.effects[spec.name].fitted(size),
+            model_version=NO_MODEL,
+            book=books[spec.name],
+        )
+    fixed = rehearsal.global_scores
+    scores = {spec.name: np.zeros(n) for spec in policy.declared}
     for number, label in (rehearsal.steps if steps is None else steps)[:until]:
         if label is None:
             if number in pauses:
                 for effect in made.values():
                     effect.flush()
                 on_pause(number, {name: book.modes() for name, book in books.items()})
-            asked = rehearsal.applications[number]
-            if by_member is not None:
-                member[number] = by_member.score(asked.member_id, asked.per_member)
-            if by_job is not None:
-                job[number] = by_job.score(asked.job_id, asked.per_job)
+            for name, effect in made.items():
+                scores[name][number] = effect.score_of(rehearsal.applications[number])
             continue
+        now = {name: float(of_effect[number]) for name, of_effect in scores.items()}
         lesson = msgspec.structs.replace(
             label,
             global_score=float(fixed[number]),
-            member_score=float(member[number]),
-            job_score=float(job[number]),
+            member_score=now.pop(MEMBER.name),
+            job_score=now.pop(JOB.name),
+            further_scores=now or None,
         )
-        if by_job is not None:
-            by_job.learn(lesson)
-        if by_member is not None:
-            by_member.learn(lesson)
+        for effect in made.values():
+            effect.learn(lesson)
     for effect in made.values():
         effect.flush()
-    return Rehearsed(member, job, made)
+    return Rehearsed(scores, made)
 
 
 class Recorder:
@@ -176,7 +177,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.store: Store = MemoryStore()
-        self.applications: list[Asked] = []
+        self.applications: list[Application] = []
         self.scores: list[Scores] = []
         self.steps: list[Step] = []
         self._numbers: dict[tuple[str, str], int] = {}
@@ -185,17 +186,7 @@ class Recorder:
         """Keep an application and that it was scored now."""
         number = len(self.applications)
         self._numbers[app.job_id, app.application_id] = number
-        features = app.features
-        self.applications.append(
-            Asked(
-                app.member_id,
-                app.job_id,
-                app.event_time_ms,
-                features.per_member,
-                features.per_job,
-                features.global_,
-            )
-        )
+        self.applications.append(app)
         self.scores.append(scores)
         self.steps.append(Step(number, None))
 

@@ -110,6 +110,7 @@ class Runner:
 
     def __init__(
         self,
+        *,
         read: Callable[[], Iterable[LogLine]],
         names: list[str],
         span: Span,
@@ -228,7 +229,11 @@ class Runner:
             blocks = np.zeros(len(judged), dtype=np.int64)
             blocks[judged] = self._blocks.of
             freshness = freezer.curve(
-                truth.targets, truth.global_scores, rehearsed.member, rehearsed.job, blocks
+                truth.targets,
+                truth.global_scores,
+                member=rehearsed.member,
+                job=rehearsed.job,
+                blocks=blocks,
             )
         return truth.scores(rehearsed)[judged], freshness
 

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from stream.backtest.rehearsal import Rehearsal, rehearse
 from stream.configuration.settings import Row, changed, table
+from stream.effects import EFFECT_NAMES
 from stream.errors import ConfigError
 from stream.logs.files import LogLine, read_head
 from stream.model.linear import GlobalModel, load_model
@@ -50,7 +51,6 @@ FEWEST = 200
 
 _FEWEST_OF_EACH = 10
 _PARTS = 5  # of the jobs, for cross-fitting
-_MEMBER, _JOB = ("per_member",), ("per_job",)
 
 
 class Hyperparameter(NamedTuple):
@@ -78,12 +78,10 @@ class Hyperparameter(NamedTuple):
 _PRECISIONS = (0.3, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0)
 _HALF_LIVES = (7 * DAY_MS, 14 * DAY_MS, 30 * DAY_MS, 60 * DAY_MS, 120 * DAY_MS, None)
 HYPERPARAMETERS = (
-    Hyperparameter(_JOB, "prior_precision", _PRECISIONS),
-    Hyperparameter(_MEMBER, "prior_precision", _PRECISIONS),
-    Hyperparameter(_JOB, "half_life", _HALF_LIVES),
-    Hyperparameter(_MEMBER, "half_life", _HALF_LIVES),
-    Hyperparameter(_MEMBER + _JOB, "capacity", (32, 128, 512)),
-    Hyperparameter(_MEMBER + _JOB, "coupled", (True, False)),
+    *(Hyperparameter((name,), "prior_precision", _PRECISIONS) for name in reversed(EFFECT_NAMES)),
+    *(Hyperparameter((name,), "half_life", _HALF_LIVES) for name in reversed(EFFECT_NAMES)),
+    Hyperparameter(EFFECT_NAMES, "capacity", (32, 128, 512)),
+    Hyperparameter(EFFECT_NAMES, "coupled", (True, False)),
 )
 """In the order in which they are chosen: what matters most comes first."""
 
@@ -208,7 +206,7 @@ def cross_fit(rehearsal: Rehearsal, policy: Policy, until_ms: int) -> None:
         ConfigError: too few jobs or outcomes for that.
 
     """
-    packed = [asked.global_ for asked in rehearsal.applications]
+    packed = [app.features.global_ for app in rehearsal.applications]
     X = np.array([np.frombuffer(x or b"", dtype="<f4") for x in packed], dtype=np.float64)
     known = rehearsal.times_ms + policy.labels.window_ms <= until_ms
     known &= ~np.isnan(rehearsal.targets)

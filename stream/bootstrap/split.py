@@ -33,7 +33,7 @@ from stream.worker.batch import PartitionId
 _FIRST, _END = b"\x00", b"\xff"  # no key begins so
 _OF_JOB = frozenset(b"aejpx")  # families whose keys begin with the length and the id of a job
 _OF_ENTITY = frozenset(b"ng")
-_STAGES = {effect.name: effect.stage for effect in EFFECTS}
+_STAGES = {spec.name: spec.stage for spec in EFFECTS if spec.score is not None}
 
 
 class Entry(NamedTuple):

@@ -80,13 +80,7 @@ class Audience:
             applications=len(judged),
             positives=sum(targets),
             global_=quality(targets, array("d", [label.global_score for label in judged])),
-            full=quality(
-                targets,
-                array(
-                    "d",
-                    [label.global_score + label.member_score + label.job_score for label in judged],
-                ),
-            ),
+            full=quality(targets, array("d", [label.full_score for label in judged])),
         )
 
     def best_known(self, effect: str, count: int) -> list[Coefficients]:

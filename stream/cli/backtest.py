@@ -114,13 +114,13 @@ def backtest(
     read = ReadProgress()
     with reading("labelling", read) as progress:
         runner = Runner(
-            lambda: _counted(merge(logs, read), progress),
-            [path.name for path in logs],
-            span,
-            comparison,
-            base,
-            loaded,
-            from_ms if score_from_ms is None else score_from_ms,
+            read=lambda: _counted(merge(logs, read), progress),
+            names=[path.name for path in logs],
+            span=span,
+            comparison=comparison,
+            policy=base,
+            model=loaded,
+            score_from_ms=from_ms if score_from_ms is None else score_from_ms,
         )
     found = _run(runner, len(comparison.settings))
     out.mkdir(parents=True, exist_ok=True)

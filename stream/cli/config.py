@@ -36,8 +36,8 @@ def check(config: ConfigFile = None, policy: PolicyFile = None) -> None:
     tls_context(found.kafka)
     if found.worker.model is not None:
         space = load_model(found.worker.model).space
-        found.policy.effects["per_member"].fitted(space.per_member.size)
-        found.policy.effects["per_job"].fitted(space.per_job.size)
+        for spec in found.policy.declared:
+            found.policy.effects[spec.name].fitted(space.block(spec.block).size)
     given = f"{len(found.sources)} settings are not the default"
     where = _where(config, policy)
     tell(f"{where} can be used; {given}")

@@ -17,6 +17,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from stream.cli.terminal import OUT, doing
+from stream.effects import EFFECTS, MEMBER
 from stream.errors import ConfigError, HearbackError
 from stream.units import MS_PER_UNIT, format_time, parse_time_ms
 
@@ -196,9 +197,11 @@ def _summary(stage: _Stage, until_ms: int, out: Path) -> RenderableType:
     for label in heard.last.values():
         final["positive" if label.label else "negative"] += 1
     told = [
-        Entity(coefficients=found, names=stage.model.manifest.features[found.effect]).in_words()
-        for effect in ("per_member", "per_job")
-        for found in heard.best_known(effect, 2)
+        Entity(
+            coefficients=found, names=stage.model.manifest.features[spec.block], kind=spec.kind
+        ).in_words()
+        for spec in EFFECTS
+        for found in heard.best_known(spec.name, 2)
     ]
     return Group(
         key_values(
@@ -227,7 +230,7 @@ def _summary(stage: _Stage, until_ms: int, out: Path) -> RenderableType:
         Text(
             f"\nFiles in {out}: log.jsonl.gz (the market), truth.json (what was to be learned),"
             " model/ (the global model), data/ (the worker's state), worker.log\n"
-            f"Try: hearback inspect member {heard.best_known('per_member', 1)[0].entity_id}"
+            f"Try: hearback inspect member {heard.best_known(MEMBER.name, 1)[0].entity_id}"
             f" --data {out / 'data'}"
         ),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -16,18 +16,16 @@ from stream.cli.options import (
     group,
 )
 from stream.cli.terminal import tell
+from stream.effects import EFFECT_NAMES
 
-if TYPE_CHECKING:
-    from stream.updaters.effect import EffectName
+_CHOICES = "|".join([*EFFECT_NAMES, "all"])
 
 gate = group(__doc__)
 
 
 @gate.command("open")
 def open_(
-    effect: Annotated[
-        Literal["per_member", "per_job", "all"], typer.Argument(help="Whose coefficients.")
-    ],
+    effect: Annotated[str, typer.Argument(metavar=_CHOICES, help="Whose coefficients.")],
     broker: BrokerAddress = None,
     partition: Annotated[
         int | None, typer.Option(min=0, help="Only in this partition. Default: in all.")
@@ -44,10 +42,11 @@ def open_(
     from stream.partitions.commands import GateCommand
     from stream.worker.control import send_command
 
+    if effect not in {*EFFECT_NAMES, "all"}:
+        raise typer.BadParameter(f"{effect!r} is not one of {_CHOICES}")
     found = configured(config, broker=broker, app_id=app_id)
     address, application_id = connected(found), found.worker.application_id
-    effects: tuple[EffectName, ...] = ("per_member", "per_job") if effect == "all" else (effect,)
-    for each in effects:
+    for each in EFFECT_NAMES if effect == "all" else [effect]:
         command = GateCommand(each, partition, time.time_ns() // 1_000_000)
         send_command(address, application_id, command)
         where = "all partitions" if partition is None else f"partition {partition}"

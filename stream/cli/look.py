@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stream.cli.options import ApplicationId, ConfigFile, configured, connected
 from stream.cli.terminal import OUT, numbers, tell
+from stream.effects import EFFECTS
 from stream.errors import ConfigError
 from stream.model.linear import load_model
 
 if TYPE_CHECKING:
     from stream.serving.lookup import Entity
 
+_KINDS = "|".join(spec.kind for spec in EFFECTS)
+
 
 def inspect(
-    kind: Annotated[Literal["member", "job"], typer.Argument(help="member or job")],
+    kind: Annotated[str, typer.Argument(metavar=_KINDS, help="Of what.")],
     entity_id: Annotated[str, typer.Argument(metavar="ID", help="The member's or job's id.")],
     run: Annotated[Path | None, typer.Option(help="A replay's folder.")] = None,
     data: Annotated[Path | None, typer.Option(help="A stopped worker's data folder.")] = None,
@@ -35,9 +38,11 @@ def inspect(
     Coefficients in log-odds by feature name with standard errors, the number of applications
     learned and the last of them. Give one of --run, --data and --broker.
     """
-    from stream.serving.lookup import effect_of, from_data, from_run, from_topic
+    from stream.serving.lookup import from_data, from_run, from_topic
 
-    effect = effect_of(kind)
+    effect = next((spec for spec in EFFECTS if spec.kind == kind), None)
+    if effect is None:
+        raise typer.BadParameter(f"{kind!r} is not one of {_KINDS}")
     if sum(source is not None for source in (run, data, broker)) != 1:
         raise typer.BadParameter("give exactly one of --run, --data and --broker")
     entity: Entity | None
@@ -51,8 +56,8 @@ def inspect(
             connected(found),
             effect,
             entity_id,
-            None if model is None else load_model(model),
-            found.worker.application_id,
+            model=None if model is None else load_model(model),
+            application_id=found.worker.application_id,
         )
     if entity is None:
         raise ConfigError(f"nothing was learned of {kind} {entity_id}")

@@ -28,6 +28,25 @@ TimeMs = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_MS)]
 PartitionNumber = Annotated[int, msgspec.Meta(ge=0)]
 Terms = dict[str, list[str]]
 
+FurtherScores = dict[str, float]
+"""Scores (log-odds) by effect, of those that have no field of their own; no dictionary for none."""
+
+
+class Scored:
+    """What carries the scores of an application's first sight, in log-odds."""
+
+    __slots__ = ()
+    global_score: float
+    member_score: float
+    job_score: float
+    further_scores: FurtherScores | None
+
+    @property
+    def full_score(self) -> float:
+        """All that is known: the global score and that of every effect."""
+        score = self.global_score + self.member_score + self.job_score
+        return score + sum(self.further_scores.values()) if self.further_scores else score
+
 
 class Features(msgspec.Struct, frozen=True, gc=False):
     """The three feature blocks of an application, each float32 bytes of shape (d,).
@@ -65,6 +84,7 @@ class ScoredApplication(msgspec.Struct, frozen=True, gc=False):
     member_score: float
     partition: int
     watermark_ms: int | None
+    further_scores: FurtherScores | None = None
 
 
 class Engagement(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="engagement"):
@@ -151,7 +171,7 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
 Event = Application | Engagement | JobEvent | Clock | Forget
 
 
-class Label(msgspec.Struct, frozen=True, gc=False):
+class Label(msgspec.Struct, Scored, frozen=True, gc=False):
     """A self-contained training example (spec of the ``labels`` topic).
 
     ``kind`` and ``previous`` are names of :class:`stream.labels.ladder.Kind`. The scores are those
@@ -178,6 +198,7 @@ class Label(msgspec.Struct, frozen=True, gc=False):
     job_score: float
     channel: str | None
     terms: Terms | None
+    further_scores: FurtherScores | None = None
 
 
 class Coefficients(

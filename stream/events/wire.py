@@ -33,6 +33,7 @@ from stream.events.structs import (
     Event,
     Features,
     Forget,
+    FurtherScores,
     Id,
     JobEvent,
     Label,
@@ -76,6 +77,7 @@ class RawApplication(
     member_score: float | None = None
     partition: PartitionNumber | None = None
     watermark_ms: int | None = None
+    further_scores: FurtherScores | msgspec.UnsetType = msgspec.UNSET
 
 
 class _LabelFeatures(msgspec.Struct, frozen=True, gc=False):
@@ -107,6 +109,7 @@ class _LabelMessage(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag
     job_score: float
     channel: str | None
     terms: Terms | None
+    further_scores: FurtherScores | msgspec.UnsetType = msgspec.UNSET
 
 
 _FEATURES = _LabelMessage.__struct_fields__.index("features")
@@ -160,6 +163,7 @@ def decode_by_job(raw: bytes, space: FeatureSpace) -> ScoredApplication | Waterm
         message.member_score,
         message.partition,
         message.watermark_ms,
+        message.further_scores or None,
     )
 
 
@@ -189,6 +193,7 @@ def encode_by_job(scored: ScoredApplication) -> bytes:
             member_score=scored.member_score,
             partition=scored.partition,
             watermark_ms=scored.watermark_ms,
+            further_scores=scored.further_scores or msgspec.UNSET,
         )
     )
 
@@ -216,6 +221,7 @@ def encode_label(label: Label) -> bytes:
             label.job_score,
             label.channel,
             label.terms,
+            label.further_scores or msgspec.UNSET,
         )
     )
 
@@ -228,6 +234,7 @@ def decode_label(raw: bytes, space: FeatureSpace) -> Label:
         space.per_member.pack(features.per_member),
         space.per_job.pack(features.per_job),
     )
+    values[-1] = values[-1] or None
     return Label(*values)
 
 

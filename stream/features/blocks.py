@@ -73,6 +73,10 @@ class FeatureSpace:
         self.per_member = Block("per_member", per_member_names)
         self.per_job = Block("per_job", per_job_names)
 
+    def block(self, name: str) -> Block:
+        """Return the block of an effect's features."""
+        return {block.label: block for block in (self.per_member, self.per_job)}[name]
+
 
 def vector(packed: bytes) -> NDArray[np.float64]:
     """Float32 bytes → float64 vector of shape (d,)."""

@@ -6,7 +6,15 @@ import hashlib
 
 import msgspec
 
-from stream.events.structs import Application, DeadLetter, Engagement, JobEvent, Label
+from stream.events.structs import (
+    Application,
+    DeadLetter,
+    Engagement,
+    FurtherScores,
+    JobEvent,
+    Label,
+    Scored,
+)
 from stream.labels.facts import Facts
 from stream.labels.ladder import KINDS, NAMES, Kind, target
 
@@ -14,12 +22,13 @@ _DIGEST_BYTES = 16
 _CANONICAL = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
-class Scores(msgspec.Struct, frozen=True, gc=False):
+class Scores(msgspec.Struct, Scored, frozen=True, gc=False):
     """Log-odds of an application as of its first sight."""
 
-    global_: float
-    member: float
-    job: float
+    global_score: float
+    member_score: float
+    job_score: float
+    further_scores: FurtherScores | None = None
 
 
 class Change(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -92,6 +101,7 @@ def label_of(change: Change, model_version: str) -> Label:
         facts.job_score,
         facts.channel,
         facts.terms,
+        facts.further_scores,
     )
 
 

@@ -12,14 +12,14 @@ from typing import Protocol
 
 import msgspec
 
-from stream.events.structs import Source, Terms
+from stream.events.structs import FurtherScores, Scored, Source, Terms
 from stream.labels.settled import Settled
 
 MOST_LISTED = 32
 """Engagements that an application's facts list by id; further ones are found by their index."""
 
 
-class Facts(msgspec.Struct, frozen=True, gc=False, kw_only=True, array_like=True, tag="f"):
+class Facts(msgspec.Struct, Scored, frozen=True, gc=False, kw_only=True, array_like=True, tag="f"):
     """An application whose window is open.
 
     ``digest`` fingerprints the producer's content (a repeat has the same); ``kind`` is the label
@@ -43,6 +43,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False, kw_only=True, array_like=True
     rule: str | None = None
     engagements: tuple[str, ...] = ()
     more: bool = False
+    further_scores: FurtherScores | None = None
 
 
 class Marker(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="m"):

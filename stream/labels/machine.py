@@ -229,15 +229,16 @@ class LabelMachine:
             partition=partition,
             per_member=app.features.per_member,
             per_job=app.features.per_job,
-            global_score=scores.global_,
-            member_score=scores.member,
-            job_score=scores.job,
+            global_score=scores.global_score,
+            member_score=scores.member_score,
+            job_score=scores.job_score,
             channel=app.channel,
             terms=app.terms,
             kind=given.label or _PENDING,
             rule=given.rule,
             engagements=tuple(engagements[:MOST_LISTED]),
             more=len(engagements) > MOST_LISTED,
+            further_scores=scores.further_scores,
         )
         book.put_application(job_id, application_id, facts)
         book.add_deadline(Deadline(submitted_ms + self._window_ms, _WINDOW, job_id, application_id))

@@ -50,7 +50,7 @@ class QualityMetrics:
 
     def take(self, partition: Partition) -> None:
         """Take a partition's gate as it stands, and what was judged since the last call."""
-        effect, number = partition.effect.name, str(partition.number)
+        effect, number = partition.learning.effect.name, str(partition.number)
         self._open.labels(effect, number).set(partition.judged.gate.open)
         self._held.labels(effect, number).set(partition.judged.held)
         for judged in _JUDGED:

@@ -140,13 +140,16 @@ class WorkerMetrics:
         stage = partition.stage
         self._grow(partition, "events", partition.events, self._events, stage)
         self._grow(partition, "dead", partition.dead_letters, self._dead_letters, stage)
-        effect = partition.effect
-        self._grow(partition, "removed", partition.removed, self._left, effect.name)
-        self._grow(partition, "refits", {effect.name: effect.refits}, self._refits)
-        self._grow(partition, "newton", {effect.name: effect.newton_steps}, self._newton_steps)
-        folded = {"final": effect.folded, "open": effect.overflowed}
-        self._grow(partition, "folded", folded, self._folded, effect.name)
-        self._grow(partition, "fail", {effect.name: effect.unconverged}, self._unconverged)
+        own = partition.learning.effect
+        self._grow(partition, "removed", partition.removed, self._left, own.name)
+        for effect in partition.learning.effects:
+            name, fitter = effect.name, effect.fitter
+            self._grow(partition, f"refits {name}", {name: fitter.refits}, self._refits)
+            steps = {name: fitter.newton_steps}
+            self._grow(partition, f"newton {name}", steps, self._newton_steps)
+            self._grow(partition, f"fail {name}", {name: fitter.unconverged}, self._unconverged)
+            folded = {"final": fitter.folded, "open": fitter.overflowed}
+            self._grow(partition, f"folded {name}", folded, self._folded, name)
         if isinstance(partition, JobPartition):
             self._grow(partition, "labels", partition.timeliness.decided, self._labels)
             self._grow(partition, "flips", partition.timeliness.flips, self._flips)
@@ -163,8 +166,8 @@ class WorkerMetrics:
         for topic, records in lags.items():
             self._read_lag.labels(topic, number).set(records)
         self._quality.take(partition)
-        counts = partition.census.counts
-        self._entities.labels(partition.effect.name, number).set(counts.entities)
+        counts = partition.learning.census.counts
+        self._entities.labels(partition.learning.effect.name, number).set(counts.entities)
         if isinstance(partition, JobPartition):
             self._pending.labels(number).set(counts.pending)
             self._orphans.labels(number).set(counts.orphans)

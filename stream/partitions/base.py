@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, ClassVar
 
+from stream import effects
 from stream.errors import (
     EventError,
     HearbackError,
@@ -37,10 +38,8 @@ from stream.partitions.progress import (
 )
 from stream.policy import Policy
 from stream.quality.judged import JudgedScores
-from stream.stages.entities import Entities
-from stream.state.census import Census
+from stream.stages.base import Stage
 from stream.state.overlay import Overlay
-from stream.updaters.effect import Effect, EffectName
 
 Unit = list[Message]
 """Messages that belong together: all are sent before the overlay is flushed."""
@@ -73,15 +72,15 @@ class Partition(ABC):
     Attributes:
         clock: its event time. events: records applied, by type. dead_letters: by reason.
         removed: entities, by why: ``forget`` or ``entity_ttl``.
-        judged: what the scores are worth, and the gate.
+        judged: what the scores are worth, and the gate. learning: the stage, over structs.
 
     """
 
-    stage: ClassVar[str]
+    stage: ClassVar[effects.Stage]
     topics: ClassVar[tuple[str, ...]]
     outputs: ClassVar[tuple[str, ...]]
     input_topic: ClassVar[str]
-    effect_name: ClassVar[EffectName]
+    learning: Stage
     counts: ClassVar[tuple[str, ...]] = ("events", "dead_letters", "removed", "_routing")
 
     def __init__(
@@ -111,7 +110,8 @@ class Partition(ABC):
         self._removed_now: set[str] = set()  # entities that went in this unit of work
         self._counted: dict[str, Any] = {}
         self._now_ms = 0  # the wall clock, as passed in last
-        self.judged = JudgedScores(overlay, policy, self.effect_name)
+        self._own = policy.of_stage(self.stage)[0]
+        self.judged = JudgedScores(overlay, policy, self._own.name)
         self._check_identity(model.version, topic_ids or {})
         self._progress = self._load_progress(channels)
         self.clock = EventClock(
@@ -192,7 +192,7 @@ class Partition(ABC):
         """
         self._now_ms = now_ms
         for command in commands:
-            if command.concerns(self.effect_name, self.number) and self.judged.open_by_hand(
+            if command.concerns(self._own.name, self.number) and self.judged.open_by_hand(
                 command.issued_ms, self._judged_until_ms
             ):
                 yield self._finish()
@@ -227,7 +227,7 @@ class Partition(ABC):
             except EventError as error:
                 source = source_of(topic, self.number, record)
                 self._dead_letter(DeadLetter.of(error, source), record.timestamp_ms)
-            if self.watermark_ms != closed_ms or self.entities.some_may_expire:
+            if self.watermark_ms != closed_ms or self.learning.some_may_expire:
                 closed_ms = self.watermark_ms
                 for _ in self._closings(record.timestamp_ms):
                     yield self._end_at(topic, record.offset + 1)
@@ -262,7 +262,7 @@ class Partition(ABC):
 
     def _finish(self) -> Unit:
         """Refit, publish what changed, and put the progress into the overlay."""
-        changed = self.effect.publish()
+        changed = self.learning.effect.publish()
         self.judged.judge(self._judged_until_ms)
         for entity_id, coefficients in changed:
             cause_ms = self._cause_ms[entity_id]
@@ -280,7 +280,11 @@ class Partition(ABC):
             fresh = {entity_id for entity_id, _ in changed}
             for entity_id in self.judged.release(MOST_RELEASED):
                 if entity_id not in fresh:
-                    self._publish(entity_id, self.effect.coefficients(entity_id), self._now_ms)
+                    coefficients = self.learning.effect.coefficients(entity_id)
+                    self._publish(entity_id, coefficients, self._now_ms)
+        for effect in self.learning.further:
+            for entity_id, coefficients in effect.publish():
+                self._publish(entity_id, coefficients, self._now_ms, effect.name)
         messages, self._messages = self._messages, []
         self._cause_ms.clear()
         self._removed_now.clear()
@@ -290,13 +294,17 @@ class Partition(ABC):
         return messages
 
     def _publish(
-        self, entity_id: str, coefficients: Coefficients | None, timestamp_ms: int
+        self,
+        entity_id: str,
+        coefficients: Coefficients | None,
+        timestamp_ms: int,
+        effect: str | None = None,
     ) -> None:
         """Send an entity's coefficients; ``timestamp_ms`` is of what changed them."""
         self._messages.append(
             Message(
                 COEFFICIENTS,
-                coefficients_key(self.effect.name, entity_id),
+                coefficients_key(effect or self._own.name, entity_id),
                 None if coefficients is None else encode(coefficients),
                 None,
                 timestamp_ms,
@@ -325,7 +333,8 @@ class Partition(ABC):
         self._keep_counts()
         self._messages = []
         self._overlay.discard()
-        self.effect.discard()
+        for effect in self.learning.effects:
+            effect.discard()
         self._cause_ms.clear()
         self._removed_now.clear()
         self._progress = self._load_progress(len(self._progress.channels.marks))
@@ -345,16 +354,18 @@ class Partition(ABC):
 
     def _expire(self, timestamp_ms: int) -> Cuts:
         """Let entities go whose time is over; a cut whenever the unit of work has got its share."""
-        for count, entity_id in enumerate(self.entities.expire(self.watermark_ms, timestamp_ms), 1):
-            if entity_id is not None:
-                self._removed(entity_id, "entity_ttl", timestamp_ms)
-            if count % _MOST_EXPIRED == 0:
-                yield
+        for entities in self.learning.learners:
+            expired = entities.expire(self.watermark_ms, timestamp_ms)
+            for count, entity_id in enumerate(expired, 1):
+                if entity_id is not None and entities is self.learning.entities:
+                    self._removed(entity_id, "entity_ttl", timestamp_ms)
+                if count % _MOST_EXPIRED == 0:
+                    yield
 
     def _forget(self, entity_id: str, event: Forget, timestamp_ms: int) -> None:
         """Let an entity go because somebody asked for it."""
         self.events["forget"] += 1
-        if self.entities.forget(entity_id, event.event_time_ms, timestamp_ms):
+        if self.learning.entities.forget(entity_id, event.event_time_ms, timestamp_ms):
             self._removed(entity_id, "forget", timestamp_ms)
         else:
             self._cause_ms.setdefault(entity_id, timestamp_ms)
@@ -368,23 +379,8 @@ class Partition(ABC):
 
     @property
     @abstractmethod
-    def effect(self) -> Effect:
-        """The effect that learns here."""
-
-    @property
-    @abstractmethod
-    def census(self) -> Census:
-        """How many there are of what is kept here."""
-
-    @property
-    @abstractmethod
     def _judged_until_ms(self) -> int | None:
         """Event time up to which all labels are known here; scores are judged up to it."""
-
-    @property
-    @abstractmethod
-    def entities(self) -> Entities:
-        """Its entities."""
 
     @abstractmethod
     def _record(self, topic: str, record: Record, now_ms: int) -> Cuts:
@@ -422,16 +418,18 @@ class Partition(ABC):
                         " its offsets mean other records now; start with an empty data folder"
                         " under another --app-id"
                     )
-            name = f"per_{self.stage}"
-            learned = identity.effects[name].full_up_to
-            now = self._policy.effects[name]
-            size = len(identity.features[name])
-            if (size <= learned) != (size <= now.full_up_to):
-                raise StateError(
-                    f"the state of {name} was learned with full_up_to ="
-                    f" {learned}: keep it, or start with an empty data folder under another"
-                    " --app-id"
-                )
+            for spec in self._policy.of_stage(self.stage):
+                if spec.name not in identity.effects:
+                    continue  # it begins now
+                learned = identity.effects[spec.name].full_up_to
+                now = self._policy.effects[spec.name]
+                size = len(identity.features[spec.block])
+                if (size <= learned) != (size <= now.full_up_to):
+                    raise StateError(
+                        f"the state of {spec.name} was learned with full_up_to ="
+                        f" {learned}: keep it, or start with an empty data folder under another"
+                        " --app-id"
+                    )
         # Anew, because the policy may have changed.
         save_identity(
             *(self._overlay, model_version, self._space, self._policy),

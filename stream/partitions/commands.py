@@ -15,14 +15,14 @@ from typing import Literal
 
 import msgspec
 
+from stream.effects import EFFECT_NAMES
 from stream.errors import EventError
-from stream.updaters.effect import EffectName
 
 
 class GateCommand(msgspec.Struct, frozen=True, tag_field="type", tag="gate"):
     """Publish an effect's coefficients again; ``partition`` None: in all partitions."""
 
-    effect: EffectName
+    effect: str
     partition: int | None
     issued_ms: int
     action: Literal["open"] = "open"
@@ -56,6 +56,9 @@ def decode_command(value: bytes) -> GateCommand:
 
     """
     try:
-        return msgspec.json.decode(value, type=GateCommand)
+        command = msgspec.json.decode(value, type=GateCommand)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EventError(f"not a command: {error}") from None
+    if command.effect not in EFFECT_NAMES:
+        raise EventError(f"not a command: there is no effect {command.effect[:64]!r}")
+    return command

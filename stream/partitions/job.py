@@ -41,11 +41,8 @@ from stream.labels.timeliness import Timeliness
 from stream.model.linear import GlobalModel
 from stream.partitions.base import Cuts, Partition, Unit
 from stream.policy import Policy
-from stream.stages.entities import Entities
 from stream.stages.job import JobStage, Labelled, Steps
-from stream.state.census import Census
 from stream.state.overlay import Overlay
-from stream.updaters.effect import Effect
 
 MOST_STEPS = 1000
 """Labels changed and windows closed in one unit of work at the most. With what is learned of them
@@ -68,7 +65,6 @@ class JobPartition(Partition):
     topics = (ENGAGEMENTS, APPLICATIONS_BY_JOB)
     outputs = (LABELS, COEFFICIENTS, DEAD_LETTERS)
     input_topic = ENGAGEMENTS
-    effect_name = "per_job"
     counts = (*Partition.counts, "ignored", "timeliness")
 
     def __init__(
@@ -92,7 +88,9 @@ class JobPartition(Partition):
             idle_timeout_ms=idle_timeout_ms,
             topic_ids=topic_ids,
         )
-        self._stage = JobStage(overlay, model.space.per_job.size, policy, model)
+        self.learning = self._stage = JobStage(
+            overlay, space=model.space, policy=policy, model=model
+        )
         self._steps = 0  # of the unit of work that is being done
         self.ignored: Counter[str] = Counter()
         self.timeliness = Timeliness()
@@ -108,23 +106,8 @@ class JobPartition(Partition):
             yield self._finish()
 
     @property
-    def effect(self) -> Effect:
-        """The effect that learns here."""
-        return self._stage.effect
-
-    @property
-    def entities(self) -> Entities:
-        """Its entities."""
-        return self._stage.entities
-
-    @property
     def _judged_until_ms(self) -> int | None:
         return self.watermark_ms
-
-    @property
-    def census(self) -> Census:
-        """How many there are of what is kept here."""
-        return self._stage.census
 
     def _record(self, topic: str, record: Record, now_ms: int) -> Cuts:
         value = record.value or b""

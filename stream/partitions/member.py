@@ -34,11 +34,8 @@ from stream.model.linear import GlobalModel
 from stream.partitions.announcements import Announcements
 from stream.partitions.base import Cuts, Partition, Unit
 from stream.policy import Policy
-from stream.stages.entities import Entities
 from stream.stages.member import MemberStage
-from stream.state.census import Census
 from stream.state.overlay import Overlay
-from stream.updaters.effect import Effect
 
 
 class MemberPartition(Partition):
@@ -52,7 +49,6 @@ class MemberPartition(Partition):
     topics = (APPLICATIONS, LABELS)
     outputs = (APPLICATIONS_BY_JOB, COEFFICIENTS, DEAD_LETTERS)
     input_topic = APPLICATIONS
-    effect_name = "per_member"
 
     def __init__(
         self,
@@ -77,7 +73,10 @@ class MemberPartition(Partition):
         )
         self._model_version = model.version
         self._labelled_ms: int | None = None  # the largest label time read
-        self._stage = MemberStage(overlay, model.space.per_member.size, policy, model.version)
+        self._stage = MemberStage(
+            overlay, space=model.space, policy=policy, model_version=model.version
+        )
+        self.learning = self._stage
         self._announcements = Announcements(partitions)
 
     def tick(self, now_ms: int) -> Iterator[Unit]:
@@ -93,26 +92,11 @@ class MemberPartition(Partition):
             yield self._finish()
 
     @property
-    def effect(self) -> Effect:
-        """The effect that learns here."""
-        return self._stage.effect
-
-    @property
-    def entities(self) -> Entities:
-        """Its entities."""
-        return self._stage.entities
-
-    @property
     def _judged_until_ms(self) -> int | None:
         # Labels come from job partitions, each at its own pace: the fastest is waited after by a
         # bucket. What comes later still counts as soon as it comes.
         labelled_ms = self._labelled_ms
         return None if labelled_ms is None else labelled_ms - self._policy.gate.bucket_ms
-
-    @property
-    def census(self) -> Census:
-        """How many there are of what is kept here."""
-        return self._stage.census
 
     def _rollback(self) -> None:
         super()._rollback()
@@ -138,9 +122,9 @@ class MemberPartition(Partition):
                 self.clock.check(event.event_time_ms, now_ms)
                 self._routing.check(record.key, event.member_id)
                 self.events["application"] += 1
-                member_score = self._stage.score(event)
                 self.clock.read_event(event.event_time_ms, now_ms)
-                self._send(event, member_score, record.timestamp_ms, now_ms)
+                scored = self._stage.score(event, self.number, self.clock.own_mark_ms)
+                self._send(scored, record.timestamp_ms, now_ms)
             case Forget():
                 member_id = event.member_id
                 if member_id is None:
@@ -156,10 +140,8 @@ class MemberPartition(Partition):
                 raise UnknownTypeError(f"{type(event).__name__} does not belong into {topic}")
         return ()
 
-    def _send(self, app: Application, member_score: float, timestamp_ms: int, now_ms: int) -> None:
-        mark_ms = self.clock.own_mark_ms
-        scored = ScoredApplication(app, member_score, self.number, mark_ms)
-        key = app.job_id.encode()
+    def _send(self, scored: ScoredApplication, timestamp_ms: int, now_ms: int) -> None:
+        key = scored.application.job_id.encode()
         job_partition = partition_of(key, self.partitions)
         value = encode_by_job(scored)
         if len(value) > MAX_OUTPUT_BYTES:
@@ -167,4 +149,4 @@ class MemberPartition(Partition):
                 f"{len(value)} bytes on its way to the job, Kafka's limit is {MAX_OUTPUT_BYTES}"
             )
         self._messages.append(Message(APPLICATIONS_BY_JOB, key, value, job_partition, timestamp_ms))
-        self._announcements.sent(job_partition, (mark_ms, False), now_ms)
+        self._announcements.sent(job_partition, (scored.watermark_ms, False), now_ms)

@@ -61,10 +61,7 @@ def save_identity(
     identity = Identity(
         format=FORMAT,
         model_version=model_version,
-        features={
-            "per_member": list(space.per_member.names),
-            "per_job": list(space.per_job.names),
-        },
+        features={spec.block: list(space.block(spec.block).names) for spec in policy.declared},
         effects=policy.effects,
         partitions=partitions,
         topic_ids=dict(topic_ids or {}),

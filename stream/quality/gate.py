@@ -54,7 +54,13 @@ class Gate(msgspec.Struct, frozen=True, array_like=True):
 
 
 def decide(
-    gate: Gate, effect: str, early: Tally, final: Tally, settings: GateSettings, now_ms: int
+    gate: Gate,
+    effect: str,
+    *,
+    early: Tally,
+    final: Tally,
+    settings: GateSettings,
+    now_ms: int,
 ) -> Gate:
     """Draw the consequence of the newest judgements.
 

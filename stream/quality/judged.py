@@ -63,7 +63,9 @@ class JudgedScores:
     def observe(self, label: Label) -> None:
         """Take a label in; each application counts once in either judgement."""
         known_ms = max(label.label_time_ms, label.evidence_time_ms or 0)
-        scores = label.global_score, label.member_score, label.job_score
+        further = label.further_scores  # not judged: part of what the two effects add to
+        fixed = label.global_score + sum(further.values()) if further else label.global_score
+        scores = fixed, label.member_score, label.job_score
         taken = JudgedScore(1, label.label, *scores)
         if known_ms - label.application_time_ms <= self._settings.age_ms:
             if label.previous is None:
@@ -97,10 +99,10 @@ class JudgedScores:
             self._state.gate = decide(
                 self._state.gate,
                 self._effect,
-                evidence["early"],
-                evidence["final"],
-                self._settings,
-                mark_ms,
+                early=evidence["early"],
+                final=evidence["final"],
+                settings=self._settings,
+                now_ms=mark_ms,
             )
 
     def newest(self, judged: Judged) -> Tally:

@@ -57,7 +57,7 @@ class Prequential:
             return
         self._targets.append(change.kind.label)
         self._global.append(facts.global_score)
-        self._full.append(facts.global_score + facts.member_score + facts.job_score)
+        self._full.append(facts.full_score)
 
     def __len__(self) -> int:
         """Return how many were collected."""

@@ -17,12 +17,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.effects import JOB, MEMBER
+
 ScoreName = Literal["global", "with_member", "with_job", "full"]
 SCORES: tuple[ScoreName, ...] = ("global", "with_member", "with_job", "full")
 """In the order of a tally's ``scores``."""
 
-EFFECTS = ("per_member", "per_job")
-"""In the order of a tally's ``paired``."""
+_WITHOUT: dict[str, ScoreName] = {MEMBER.name: "with_job", JOB.name: "with_member"}
+"""What is left of the whole score without an effect; in the order of a tally's ``paired``."""
 
 BIN = 0.2
 """Log-odds."""
@@ -79,7 +81,7 @@ class Tally(msgspec.Struct, array_like=True):
     applications: int = 0
     positives: int = 0
     scores: list[Score] = msgspec.field(default_factory=lambda: [Score() for _ in SCORES])
-    paired: list[Paired] = msgspec.field(default_factory=lambda: [Paired() for _ in EFFECTS])
+    paired: list[Paired] = msgspec.field(default_factory=lambda: [Paired() for _ in _WITHOUT])
 
     def add(self, judged: Sequence[JudgedScore]) -> None:
         """Take applications in."""
@@ -118,7 +120,7 @@ class Tally(msgspec.Struct, array_like=True):
         count = self.applications
         if not count:
             return 0.0, 0.0
-        pair = self.paired[EFFECTS.index(effect)]
+        pair = self.paired[list(_WITHOUT).index(effect)]
         mean = pair.total / count
         return mean, math.sqrt(max(pair.squares / count - mean * mean, 0.0) / count)
 
@@ -130,9 +132,8 @@ class Tally(msgspec.Struct, array_like=True):
         level is therefore taken out, from the bins. The standard error is that without shifts.
         """
         mean, error = self.worse(effect)
-        without: ScoreName = "with_job" if effect == "per_member" else "with_member"
         whole = _levelled_loss(self.scores[SCORES.index("full")])
-        less = _levelled_loss(self.scores[SCORES.index(without)])
+        less = _levelled_loss(self.scores[SCORES.index(_WITHOUT[effect])])
         if whole is None or less is None:
             return mean, error
         return (whole - less) / max(self.applications, 1), error
@@ -155,7 +156,7 @@ def add_all(taken: Sequence[tuple[Tally, Sequence[JudgedScore]]]) -> None:
     softplus = np.logaddexp(0.0, S)
     losses = softplus - y * S
     _, with_member, with_job, whole = losses
-    worse = np.stack([whole - with_job, whole - with_member])  # in the order of EFFECTS
+    worse = np.stack([whole - with_job, whole - with_member])  # in the order of paired
     rows = np.concatenate(
         [[signs, signs * y], signs * losses, signs * np.exp(S - softplus), signs * worse,
          signs * worse * worse]

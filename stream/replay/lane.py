@@ -18,7 +18,7 @@ one process, and the final labels are the same.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -105,8 +105,8 @@ class Lane:
             self.stages.drop_cached()
 
     def coefficients(self) -> Iterator[Lines]:
-        """Coefficients of both effects, in order of their names; none at the end of each."""
-        for effect in (self._jobs.effect, self._members.effect):
+        """Coefficients of all effects, in order of their names; none at the end of each."""
+        for effect in sorted(self.stages.effects, key=attrgetter("name")):
             keys: list[bytes] = []
             lines: list[bytes] = []
             for entity_id, posterior in all_posteriors(self.stages.store, effect.name):
@@ -129,10 +129,12 @@ class Lane:
         event: ScoredApplication | Engagement | JobEvent | None
         event = item.engagement or item.job_event
         if item.application is not None:
-            app = item.application
-            score = self._members.score(app) if item.owner == self._share else next(scores)
             # Where a worker has the partition of the application, a lane has its member's share.
-            event = ScoredApplication(app, score, item.owner, None)
+            app, owner = item.application, item.owner
+            if owner == self._share:
+                event = self._members.score(app, owner, None)
+            else:
+                event = ScoredApplication(app, next(scores), owner, None)
         if event is not None:
             now_ms = item.watermark_ms
             yield from self._emit(driver.read(self._jobs, event, item.source, now_ms, now_ms))

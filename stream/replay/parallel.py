@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 from typing import NamedTuple
 
+from stream.effects import EFFECT_NAMES
 from stream.events.partitioner import partition_of
 from stream.events.structs import Application, Clock, DeadLetter, Engagement, Forget, JobEvent
 from stream.features.blocks import FeatureSpace
@@ -185,7 +186,7 @@ class _Parallel:
         prequential = Prequential(score_from_ms)
         for share in finished:
             prequential.extend(share.rows)
-        entities = {name: self._write_coefficients() for name in ("per_job", "per_member")}
+        entities = {name: self._write_coefficients() for name in sorted(EFFECT_NAMES)}
         return run_metrics(
             [*(share.counts for share in finished), RunCounts(dead_letters=self._dead)],
             prequential,

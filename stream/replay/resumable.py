@@ -71,11 +71,15 @@ def replay_into(
         progress: called with the number of lines read, now and then.
 
     Raises:
-        ConfigError: the folder is not new, or there is nothing to resume, or it was another replay.
+        ConfigError: the folder is not new, or there is nothing to resume, or it was another replay,
+            or several processes cannot learn an effect.
         StateError, WorkerDiedError: what was written until the last checkpoint can be resumed.
 
     """
     alone = options.workers == 1
+    for spec in policy.declared:
+        if spec.score is None and not alone:  # each process would learn it apart
+            raise ConfigError(f"{spec.name} is learned by one process: replay without --workers")
     settings = RunSettings(
         logs=[(path.name, path.stat().st_size) for path in logs],
         model=NO_MODEL if model is None else model.version,

@@ -26,7 +26,7 @@ import msgspec
 
 from stream.errors import ConfigError, StateError
 from stream.events.partitioner import partition_of
-from stream.events.structs import Application, Coefficients, DeadLetter, Label
+from stream.events.structs import Application, Coefficients, DeadLetter, FurtherScores, Label
 from stream.events.wire import encode, encode_label
 from stream.labels.changes import Scores
 from stream.quality.prequential import Summary
@@ -56,6 +56,7 @@ class ScoreLine(msgspec.Struct, frozen=True):
     member_score: float
     job_score: float
     score: float
+    further_scores: FurtherScores | msgspec.UnsetType = msgspec.UNSET
 
 
 class DeadLetterLine(msgspec.Struct, frozen=True):
@@ -253,10 +254,11 @@ def score_line(app: Application, scores: Scores) -> bytes:
         ScoreLine(
             app.application_id,
             app.event_time_ms,
-            scores.global_,
-            scores.member,
-            scores.job,
-            scores.global_ + scores.member + scores.job,
+            scores.global_score,
+            scores.member_score,
+            scores.job_score,
+            scores.full_score,
+            scores.further_scores or msgspec.UNSET,
         )
     )
 

@@ -7,6 +7,7 @@ by job and member) before the next one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 
 from stream.events.structs import Application, DeadLetter, Event, Forget, ScoredApplication
 from stream.features.blocks import FeatureSpace
@@ -65,7 +66,15 @@ def replay(
         resumed: what ``checkpoints`` found to go on from.
 
     """
-    run = _Run(sink, policy, model, space, score_from_ms, max_jump_ms, flush_every)
+    run = _Run(
+        sink,
+        policy=policy,
+        model=model,
+        space=space,
+        score_from_ms=score_from_ms,
+        max_jump_ms=max_jump_ms,
+        flush_every=flush_every,
+    )
     rest = iter(lines)
     if checkpoints is not None and resumed is not None:
         run.restore(rest, checkpoints, resumed)
@@ -95,6 +104,7 @@ class _Run:
     def __init__(
         self,
         sink: RunSink,
+        *,
         policy: Policy,
         model: GlobalModel | None,
         space: FeatureSpace,
@@ -159,10 +169,7 @@ class _Run:
         self.stages.drop_cached()  # summing up takes memory too
         entities: dict[str, int] = {
             effect.name: self._write_coefficients(effect)
-            for effect in sorted(
-                (self.stages.members.effect, self.stages.jobs.effect),
-                key=lambda effect: effect.name,
-            )
+            for effect in sorted(self.stages.effects, key=attrgetter("name"))
         }
         return run_metrics(
             [self.stages.counts()],
@@ -190,7 +197,7 @@ class _Run:
                 self.stages.jobs.entities.forget(event.job_id, event.event_time_ms)
             return
         if isinstance(event, Application):
-            event = ScoredApplication(event, self.stages.members.score(event), 0, None)
+            event = self.stages.members.score(event, 0, None)
         steps = driver.read(self.stages.jobs, event, read.source, read.watermark_ms, read.after_ms)
         self._emit(steps)
         if read.after_ms is not None and read.after_ms != read.watermark_ms:

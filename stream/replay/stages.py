@@ -33,7 +33,8 @@ class Stages:
         score_from_ms: applications before it are left out of the quality.
 
     Attributes:
-        store, jobs, members: as given, and the stages. prequential: scores whose truth is known.
+        store, jobs, members: as given, and the stages. effects: of both.
+        prequential: scores whose truth is known.
 
     """
 
@@ -47,11 +48,14 @@ class Stages:
     ) -> None:
         self.store = store
         self._overlay = Overlay(store)
-        self.jobs = JobStage(self._overlay, space.per_job.size, policy, model, MOST_HELD)
-        self.model_version = self.jobs.model_version
-        self.members = MemberStage(
-            self._overlay, space.per_member.size, policy, self.model_version, MOST_HELD
+        self.jobs = JobStage(
+            self._overlay, space=space, policy=policy, model=model, most_held=MOST_HELD
         )
+        self.model_version = version = self.jobs.model_version
+        self.members = MemberStage(
+            self._overlay, space=space, policy=policy, model_version=version, most_held=MOST_HELD
+        )
+        self.effects = [*self.jobs.effects, *self.members.effects]
         self.prequential = Prequential(score_from_ms)
         self._timeliness = Timeliness()
         self._dead_letters: Counter[str] = Counter()
@@ -74,26 +78,26 @@ class Stages:
 
     def expire(self, watermark_ms: int | None, most: int) -> None:
         """Let entities go whose time is over; write the state after each ``most`` looked at."""
-        for entities in (self.jobs.entities, self.members.entities):
+        for entities in (*self.jobs.learners, *self.members.learners):
             for count, _ in enumerate(entities.expire(watermark_ms), 1):
                 if count % most == 0:
                     self.flush()
 
     def flush(self) -> None:
         """Refit what is stale and write everything to the store; safe from a checkpoint on."""
-        self.jobs.effect.flush()
-        self.members.effect.flush()
+        for effect in self.effects:
+            effect.flush()
         self._overlay.flush_in_parts()
 
     @property
     def is_full(self) -> bool:
         """Whether what is in memory should be flushed now."""
-        return self.jobs.effect.is_full or self.members.effect.is_full
+        return any(effect.is_full for effect in self.effects)
 
     def drop_cached(self) -> None:
         """Keep nothing of the effects in memory; all was flushed."""
-        self.jobs.effect.discard()
-        self.members.effect.discard()
+        for effect in self.effects:
+            effect.discard()
 
     def counts(self) -> RunCounts:
         """Return what was counted so far."""
@@ -105,7 +109,7 @@ class Stages:
             flips=dict(timeliness.flips),
             first_within=dict(timeliness.first_within),
             positives_within=dict(timeliness.positives_known_within),
-            refits={"per_job": self.jobs.effect.refits, "per_member": self.members.effect.refits},
+            refits={effect.name: effect.fitter.refits for effect in self.effects},
             applications=self._applications,
             closed=timeliness.closed,
         )
@@ -119,8 +123,8 @@ class Stages:
         timeliness.flips = Counter(counts.flips)
         timeliness.first_within = Counter(counts.first_within)
         timeliness.positives_known_within = Counter(counts.positives_within)
-        self.jobs.effect.refits = counts.refits["per_job"]
-        self.members.effect.refits = counts.refits["per_member"]
+        for effect in self.effects:
+            effect.fitter.refits = counts.refits[effect.name]
         self._applications = counts.applications
         timeliness.closed = counts.closed
         self.prequential.extend(rows)

@@ -66,7 +66,7 @@ def run_metrics(
         applications=total.applications,
         closed=total.closed,
         entities=_sorted(entities),
-        refits={"per_job": 0, "per_member": 0} | _sorted(total.refits),
+        refits=_sorted(total.refits),
         score_from_ms=score_from_ms,
         newest_event_ms=newest_event_ms,
         watermark_ms=watermark_ms,

@@ -36,8 +36,8 @@ from numpy.typing import NDArray
 
 from stream.errors import ConfigError, InvalidFeaturesError, StateError
 from stream.events.structs import Coefficients
-from stream.features.blocks import vector
 from stream.policy import EffectSettings
+from stream.updaters.fitter import precision_at_mode
 from stream.updaters.folding import sigmoid
 from stream.updaters.posterior import Posterior
 
@@ -101,7 +101,7 @@ class Belief:
 
         """
         mean = np.frombuffer(posterior.mode).copy()
-        factor = np.linalg.cholesky(_precision(posterior, settings, mean))
+        factor = np.linalg.cholesky(precision_at_mode(posterior, settings))
         # H = L·L', so that R = L'⁻¹ has R·R' = H⁻¹.
         return cls(mean, np.linalg.inv(factor).T)
 
@@ -160,22 +160,3 @@ def thompson_score(
 def probability(log_odds: float) -> float:
     """1 / (1 + exp(−x)) without overflow."""
     return float(sigmoid(np.array([log_odds]))[0])
-
-
-def _precision(posterior: Posterior, settings: EffectSettings, mean: _Vector) -> _Vector:
-    """H = λI + F + Σ w·h·z·z' at the mode, (d, d): what the marginal variances are taken from."""
-    d = len(mean)
-    H = settings.prior_precision * np.eye(d)
-    if posterior.precision:
-        F = np.frombuffer(posterior.precision)
-        if F.size != (d * d if d <= settings.full_up_to else d):
-            raise StateError("the state was learned with another full_up_to than these settings'")
-        H += np.diag(F) if F.size == d and d > settings.full_up_to else F.reshape(d, d)
-    for example in posterior.kept:
-        age_ms = posterior.time_ms - example.time_ms
-        half_life_ms = settings.half_life_ms
-        aged = 1.0 if half_life_ms is None else 2.0 ** (-age_ms / half_life_ms)
-        z = vector(example.z)
-        p = float(sigmoid(np.array([example.offset + z @ mean]))[0])
-        H += example.weight * aged * p * (1.0 - p) * np.outer(z, z)
-    return np.asarray(H, dtype=np.float64)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from stream.errors import BrokerError, ConfigError, StateError
+from stream.effects import EffectSpec
+from stream.errors import BrokerError, StateError
 from stream.events.partitioner import partition_of
 from stream.events.records import COEFFICIENTS, TopicNames
 from stream.events.structs import Coefficients
@@ -22,7 +23,7 @@ from stream.state.overlay import Overlay
 from stream.state.posteriors import StoredPosteriors
 from stream.state.store import RocksStore
 from stream.units import format_time
-from stream.updaters.effect import Effect, EffectName
+from stream.updaters.effect import Effect
 
 _ANSWER_S = 10.0
 _CLEAR = 2.0  # standard errors beyond which a coefficient is told in words
@@ -33,11 +34,8 @@ class Entity(msgspec.Struct, frozen=True, kw_only=True):
 
     coefficients: Coefficients
     names: list[str]
-
-    @property
-    def kind(self) -> str:
-        """``member`` or ``job``."""
-        return self.coefficients.effect.removeprefix("per_")
+    kind: str
+    """``member`` or ``job``."""
 
     @property
     def standard_errors(self) -> list[float]:
@@ -76,16 +74,7 @@ class Entity(msgspec.Struct, frozen=True, kw_only=True):
         return f"{start} Per unit, {told}."
 
 
-def effect_of(kind: str) -> EffectName:
-    """``member`` or ``job`` → the effect's name."""
-    if kind == "member":
-        return "per_member"
-    if kind == "job":
-        return "per_job"
-    raise ConfigError(f"{kind!r} is neither member nor job")
-
-
-def from_run(path: Path, effect: EffectName, entity_id: str) -> Entity | None:
+def from_run(path: Path, effect: EffectSpec, entity_id: str) -> Entity | None:
     """Look an entity up in a replay's folder; None when it never learned.
 
     Raises:
@@ -95,7 +84,7 @@ def from_run(path: Path, effect: EffectName, entity_id: str) -> Entity | None:
     return _from_store(state_of(path, entity_id), effect, entity_id)
 
 
-def belief_from_run(path: Path, effect: EffectName, entity_id: str) -> Belief | None:
+def belief_from_run(path: Path, effect: EffectSpec, entity_id: str) -> Belief | None:
     """Whole Gaussian of an entity in a replay's folder, for joint draws; None: never learned.
 
     Raises:
@@ -105,23 +94,22 @@ def belief_from_run(path: Path, effect: EffectName, entity_id: str) -> Belief | 
     store = RocksStore(state_of(path, entity_id), read_only=True)
     try:
         identity = load_identity(store)
-        posterior = StoredPosteriors(effect, Overlay(store)).load(entity_id)
+        posterior = StoredPosteriors(effect.name, Overlay(store)).load(entity_id)
     finally:
         store.close()
     if identity is None or posterior is None:
         return None
-    return Belief.of_state(posterior, identity.effects[effect])
+    return Belief.of_state(posterior, identity.effects[effect.name])
 
 
-def from_data(path: Path, effect: EffectName, entity_id: str) -> Entity | None:
+def from_data(path: Path, effect: EffectSpec, entity_id: str) -> Entity | None:
     """Look an entity up in a stopped worker's data folder; None when it never learned.
 
     Raises:
         StateError: the folder holds no state.
 
     """
-    stage = effect.removeprefix("per_")
-    found = sorted(path.glob(f"{stage}-*"))
+    found = sorted(path.glob(f"{effect.stage}-*"))
     if not found:
         raise StateError(f"{path} holds no state of a worker")
     for folder in found:
@@ -133,8 +121,9 @@ def from_data(path: Path, effect: EffectName, entity_id: str) -> Entity | None:
 
 def from_topic(
     broker: str,
-    effect: EffectName,
+    effect: EffectSpec,
     entity_id: str,
+    *,
     model: GlobalModel | None,
     application_id: str = "hearback",
 ) -> Entity | None:
@@ -150,7 +139,7 @@ def from_topic(
         BrokerError: the broker does not answer or lacks the topic.
 
     """
-    key = coefficients_key(effect, entity_id)
+    key = coefficients_key(effect.name, entity_id)
     there = look_at_cluster(broker, _ANSWER_S).partitions
     name = TopicNames.among(application_id, there).of(COEFFICIENTS)
     if not there.get(name):
@@ -164,26 +153,28 @@ def from_topic(
     if value is None:
         return None
     coefficients = decode_coefficients(value)
-    names = [f"{effect}[{i}]" for i in range(len(coefficients.mean))]
+    names = [f"{effect.name}[{i}]" for i in range(len(coefficients.mean))]
     if model is not None and model.version == coefficients.model_version:
-        names = list(model.manifest.features[effect])
-    return Entity(coefficients=coefficients, names=names)
+        names = list(model.manifest.features[effect.block])
+    return Entity(coefficients=coefficients, names=names, kind=effect.kind)
 
 
-def _from_store(folder: Path, effect: EffectName, entity_id: str) -> Entity | None:
+def _from_store(folder: Path, effect: EffectSpec, entity_id: str) -> Entity | None:
     store = RocksStore(folder, read_only=True)
     try:
         identity = load_identity(store)
         if identity is None:
             return None
-        names = identity.features[effect]
+        names = identity.features[effect.block]
         coefficients = Effect(
             effect,
             len(names),
-            identity.effects[effect],
-            identity.model_version,
-            StoredPosteriors(effect, Overlay(store)),
+            settings=identity.effects[effect.name],
+            model_version=identity.model_version,
+            book=StoredPosteriors(effect.name, Overlay(store)),
         ).coefficients(entity_id)
     finally:
         store.close()
-    return None if coefficients is None else Entity(coefficients=coefficients, names=names)
+    if coefficients is None:
+        return None
+    return Entity(coefficients=coefficients, names=names, kind=effect.kind)

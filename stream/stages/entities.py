@@ -48,6 +48,8 @@ class Entities:
     def learn(self, label: Label) -> None:
         """Take a label in, unless its application was forgotten."""
         entity_id, time_ms = self._effect.entity_of(label), label.application_time_ms
+        if entity_id is None:
+            return
         if self._forgotten.counts(entity_id, time_ms) and self._effect.learn(label):
             self._census.entities(1)
             self._ages.enter(entity_id, time_ms)

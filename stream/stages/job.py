@@ -16,16 +16,15 @@ from stream.events.structs import (
     ScoredApplication,
     Source,
 )
+from stream.features.blocks import FeatureSpace
 from stream.labels.changes import Change, Ended, Entered, Ignored, Scores, Step, label_of
 from stream.labels.machine import LabelMachine
 from stream.model.linear import NO_MODEL, GlobalModel
 from stream.policy import Policy
-from stream.stages.entities import Entities
-from stream.state.census import Census
+from stream.stages.base import Stage
 from stream.state.overlay import Overlay
-from stream.state.posteriors import StoredPosteriors
 from stream.state.stored_facts import StoredFacts
-from stream.updaters.effect import MOST_HELD, Effect
+from stream.updaters.effect import MOST_HELD
 
 
 class Labelled(msgspec.Struct, frozen=True, gc=False):
@@ -39,7 +38,7 @@ Steps = Iterator[Labelled | DeadLetter | Ended | Ignored | Entered]
 """What the label machine gives, its changes learned and labelled."""
 
 
-class JobStage:
+class JobStage(Stage):
     """Labels applications and learns them per job, for one partition's jobs.
 
     All that happens comes out of an iterator of steps, each learned when it is given. It must be
@@ -47,33 +46,29 @@ class JobStage:
 
     Args:
         overlay: where facts and posteriors are kept.
-        size: d of the per-job block.
-        policy: label policy and settings of the effect.
+        space: the feature blocks.
+        policy: label policy and settings of the effects.
         model: the frozen global model; None when every application brings ``global_score``.
-        most_held: examples that the effect keeps in memory.
+        most_held: examples that an effect keeps in memory.
 
     """
+
+    stage = "job"
 
     def __init__(
         self,
         overlay: Overlay,
-        size: int,
+        *,
+        space: FeatureSpace,
         policy: Policy,
         model: GlobalModel | None,
         most_held: int = MOST_HELD,
     ) -> None:
-        self.census = Census(overlay, "job")
-        self._model = model
-        self.model_version = NO_MODEL if model is None else model.version
-        self.effect = Effect(
-            "per_job",
-            size,
-            policy.effects["per_job"].fitted(size),
-            self.model_version,
-            StoredPosteriors("per_job", overlay),
-            most_held=most_held,
+        version = NO_MODEL if model is None else model.version
+        super().__init__(
+            overlay, space=space, policy=policy, model_version=version, most_held=most_held
         )
-        self.entities = Entities(self.effect, overlay, policy, self.census)
+        self._model = model
         self._machine = LabelMachine(policy.labels, StoredFacts(overlay, self.census))
 
     def apply(
@@ -92,7 +87,7 @@ class JobStage:
                 event.application,
                 source,
                 watermark_ms,
-                score=partial(self._scores, event.member_score),
+                score=partial(self._scores, event),
                 partition=event.partition,
             )
         )
@@ -112,12 +107,16 @@ class JobStage:
                 continue
             label = label_of(step, self.model_version) if step.label else None
             if label is not None:
-                self.entities.learn(label)
+                self.learn(label)
             yield Labelled(step, label)
 
-    def _scores(self, member_score: float, app: Application) -> Scores:
-        job_score = self.effect.score(app.job_id, app.features.per_job)
-        return Scores(self._global_score(app), member_score, job_score)
+    def _scores(self, scored: ScoredApplication, app: Application) -> Scores:
+        return Scores(
+            self._global_score(app),
+            scored.member_score,
+            self.effect.score_of(app),
+            self.further_scores(app, scored.further_scores),
+        )
 
     def _global_score(self, app: Application) -> float:
         if app.global_score is not None:

@@ -186,7 +186,12 @@ def decode_posterior(value: bytes) -> Posterior:
         except (ValueError, OverflowError) as error:
             raise StateError(f"a stored value is damaged: {error}") from None
         return Posterior(
-            *(listed.mode, listed.time_ms, kept, listed.folded, listed.precision, listed.linear)
+            listed.mode,
+            listed.time_ms,
+            kept,
+            folded=listed.folded,
+            precision=listed.precision,
+            linear=listed.linear,
         )
     packed: _Packed = _PACKED.decode(value)
     n = len(packed.ids)
@@ -200,14 +205,14 @@ def decode_posterior(value: bytes) -> Posterior:
         packed.mode,
         packed.time_ms,
         Kept(
-            packed.ids,
-            packed.times_ms,
-            packed.labels,
-            packed.weights,
-            packed.offsets,
-            packed.features,
+            ids=packed.ids,
+            times_ms=packed.times_ms,
+            labels=packed.labels,
+            weights=packed.weights,
+            offsets=packed.offsets,
+            features=packed.features,
         ),
-        packed.folded,
-        packed.precision,
-        packed.linear,
+        folded=packed.folded,
+        precision=packed.precision,
+        linear=packed.linear,
     )

@@ -20,20 +20,26 @@ _Matrix = NDArray[np.float64]
 _Rows = NDArray[np.floating[Any]]  # features as they are, float32, or copied to float64
 
 
+def entry_point(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Compile with Numba on first call, kept on disk with all that it calls."""
+    return _with_numba(function, cache=True)
+
+
 def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Compile with Numba on first call, kept on disk; types stay those of the Python function."""
-    return cast(
-        "Callable[_P, _R]", numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    )
+    """Compile with Numba on first call, for entry points."""
+    return _with_numba(function)
 
 
 def vectorised(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Compile with sums in the order that suits the processor: for inner products."""
+    return _with_numba(function, fastmath={"reassoc", "contract"})
+
+
+def _with_numba(function: Callable[_P, _R], **options: Any) -> Callable[_P, _R]:
+    """Compile; types stay those of the Python function."""
     return cast(
         "Callable[_P, _R]",
-        numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})(
-            function
-        ),
+        numba.njit(nogil=True, error_model="numpy", **options)(function),
     )
 
 

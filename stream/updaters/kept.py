@@ -50,6 +50,7 @@ class Kept:
 
     def __init__(
         self,
+        *,
         ids: list[str],
         times_ms: bytes,
         labels: bytes,
@@ -67,7 +68,7 @@ class Kept:
     @classmethod
     def of(cls, examples: Iterable[Example]) -> Kept:
         """Keep these, which are in order."""
-        kept = cls([], b"", b"", b"", b"", b"")
+        kept = cls(ids=[], times_ms=b"", labels=b"", weights=b"", offsets=b"", features=b"")
         for example in examples:
             kept.insert(len(kept), example)
         return kept

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from stream.policy import FOLD
 from stream.updaters.kept import Kept
@@ -21,6 +21,7 @@ class Posterior:
     mode: bytes
     time_ms: int
     kept: Kept
+    _: KW_ONLY
     folded: int = 0
     precision: bytes = b""
     linear: bytes = b""

@@ -26,7 +26,9 @@ def curve() -> Freshness:
     freezer = Freezer(rehearsal, judged, from_ms, SETTINGS.start_ms + SETTINGS.days * DAY_MS)
     live = rehearse(rehearsal, Policy(), pauses=freezer.pauses, on_pause=freezer.freeze)
     blocks = np.maximum(Blocks.cut(rehearsal.times_ms, from_ms).of, 0)
-    return freezer.curve(rehearsal.targets, rehearsal.global_scores, live.member, live.job, blocks)
+    return freezer.curve(
+        rehearsal.targets, rehearsal.global_scores, member=live.member, job=live.job, blocks=blocks
+    )
 
 
 def test_half_of_the_gain_is_lost_in_about_three_weeks(curve: Freshness) -> None:

@@ -70,7 +70,7 @@ def curve(rehearsal: Rehearsal, half_life_days: float) -> Freshness:
     rows["member"] = np.where(known, member[rows["number"]], 0.0)
     rows["job"] = np.where(known, job[rows["number"]], 0.0)
     blocks = (rehearsal.times_ms - first_ms) // (7 * DAY_MS)
-    return freezer.curve(targets, np.zeros(n), member, job, blocks)
+    return freezer.curve(targets, np.zeros(n), member=member, job=job, blocks=blocks)
 
 
 def test_a_model_that_does_not_age_keeps_its_advantage(
@@ -111,6 +111,8 @@ def test_where_nothing_is_gained_nothing_is_lost(rehearsal: Rehearsal) -> None:
     for number in freezer.pauses:
         freezer.freeze(number, {})
     zeros = np.zeros(n)
-    found = freezer.curve(rehearsal.targets, zeros, zeros, zeros, zeros.astype(np.int64))
+    found = freezer.curve(
+        rehearsal.targets, zeros, member=zeros, job=zeros, blocks=zeros.astype(np.int64)
+    )
     assert all(point.both.auc is None and point.job.auc is None for point in found.points)
     assert found.half_life_days["member"] is None

@@ -45,7 +45,15 @@ FROM_MS = SETTINGS.start_ms + 20 * DAY_MS
 def runner(log: list[LogLine], comparison: Comparison, from_ms: int = FROM_MS) -> Runner:
     """A comparison over the shared log."""
     span = look_through(log)
-    return Runner(lambda: log, ["log"], span, comparison, Policy(), None, from_ms)
+    return Runner(
+        read=lambda: log,
+        names=["log"],
+        span=span,
+        comparison=comparison,
+        policy=Policy(),
+        model=None,
+        score_from_ms=from_ms,
+    )
 
 
 @pytest.fixture(scope="module")

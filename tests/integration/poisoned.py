@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stream import cli
-from stream.events.structs import Application
+from stream.events.structs import Application, ScoredApplication
 from stream.partitions import member
 from stream.stages.member import MemberStage
 
@@ -13,11 +13,13 @@ POISON = "poison"
 class PoisonedStage(MemberStage):
     """Raises what nobody has thought of."""
 
-    def score(self, app: Application) -> float:
+    def score(
+        self, app: Application, partition: int, watermark_ms: int | None
+    ) -> ScoredApplication:
         """Score, but for one member."""
         if app.member_id == POISON:
             raise ZeroDivisionError("nobody has thought of this")
-        return super().score(app)
+        return super().score(app, partition, watermark_ms)
 
 
 def main() -> None:

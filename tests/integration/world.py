@@ -24,6 +24,7 @@ from confluent_kafka.admin import AdminClient
 
 from producers.simulate import simulate
 from producers.truth import SimulationSettings, draw_truth
+from stream import effects
 from stream.configuration.policy_file import load_policy
 from stream.events.records import COEFFICIENTS, CONSUMED, LABELS, PLAIN, TopicNames
 from stream.events.wire import decode_label
@@ -38,7 +39,7 @@ from stream.replay.single import replay
 from stream.state.overlay import Overlay
 from stream.state.posteriors import StoredPosteriors, all_posteriors
 from stream.state.store import MemoryStore, RocksStore, Store
-from stream.updaters.effect import Effect, EffectName
+from stream.updaters.effect import Effect
 from stream.worker.changelog import Changelog, changelog_of
 from stream.worker.crashpoints import VARIABLE
 from stream.worker.topics import create_topics
@@ -46,8 +47,7 @@ from stream.worker.transactions import Transactions
 from tests.integration.workers import Worker
 
 PARTITIONS = 6
-EFFECTS: dict[str, EffectName] = {"member": "per_member", "job": "per_job"}
-
+EFFECTS: dict[str, str] = {spec.stage: spec.name for spec in effects.EFFECTS}
 _POLICY = """\
 [effects.per_member]
 capacity = 3000
@@ -130,11 +130,15 @@ class Market:
 
     def learned_in(self, store: Store, stage: str) -> dict[str, Learned]:
         """Everything that a store knows of a stage's entities."""
-        name = EFFECTS[stage]
-        settings = self.policy.effects[name]
-        size = getattr(self.model.space, name).size
-        book = StoredPosteriors(name, Overlay(store))
-        effect = Effect(name, size, settings.fitted(size), self.model.version, book)
+        (spec,) = [spec for spec in effects.EFFECTS if spec.stage == stage]
+        name, size = spec.name, self.model.space.block(spec.block).size
+        effect = Effect(
+            spec,
+            size,
+            settings=self.policy.effects[name].fitted(size),
+            model_version=self.model.version,
+            book=StoredPosteriors(name, Overlay(store)),
+        )
         found = {}
         for entity_id, posterior in all_posteriors(store, name):
             told = effect.describe(entity_id, posterior)

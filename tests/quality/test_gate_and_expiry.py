@@ -65,7 +65,7 @@ def held(market: Market) -> int:
 def open_by_hand(market: Market, stage: str = "member") -> None:
     """Obey ``hearback gate open``, and publish."""
     partition = market.partitions[stage, 0]
-    command = GateCommand(partition.effect.name, None, 1)
+    command = GateCommand(partition.learning.effect.name, None, 1)
     market.deliver(stage, 0, partition.obey([command], market.now_ms))
     market.run()
 
@@ -84,7 +84,7 @@ def test_who_is_forgotten_is_gone_though_the_gate_is_shut() -> None:
     market.run()
     assert sent(market, "m") == [True, False]
     assert held(market) == 1
-    census = market.partitions["member", 0].census
+    census = market.partitions["member", 0].learning.census
     assert census.counts.entities == 1
     assert market.partitions["member", 0].removed == {"forget": 1}
     open_by_hand(market)
@@ -105,7 +105,7 @@ def test_who_comes_back_at_once_is_gone_for_readers_until_the_gate_opens() -> No
     assert market.step("job", 0, ENGAGEMENTS, 10) == 2
     assert sent(market, "j") == [True, False]
     partition = market.partitions["job", 0]
-    assert (partition.judged.held, partition.census.counts.entities) == (1, 1)
+    assert (partition.judged.held, partition.learning.census.counts.entities) == (1, 1)
     open_by_hand(market, "job")
     assert sent(market, "j") == [True, False, True]
 
@@ -120,10 +120,10 @@ def test_who_is_quiet_leaves_though_the_gate_is_shut() -> None:
     market.run()
     partition = market.partitions["member", 0]
     assert (sent(market, "old"), sent(market, "young")) == ([True, False], [True])
-    assert (held(market), partition.census.counts.entities) == (0, 1)
+    assert (held(market), partition.learning.census.counts.entities) == (0, 1)
     assert partition.removed == {"entity_ttl": 1}
     market.restart("member", 0)
-    assert market.partitions["member", 0].census.counts.entities == 1
+    assert market.partitions["member", 0].learning.census.counts.entities == 1
 
 
 def test_what_waits_is_published_beside_a_label_that_says_nothing_new() -> None:

@@ -164,11 +164,11 @@ def finish(market: Market, partition: Partition) -> None:
 def assert_published(market: Market, stage: str) -> None:
     """What was published last of each entity is what the state says."""
     partition = market.partitions[stage, 0]
-    found = published(market, partition.effect.name)
+    found = published(market, partition.learning.effect.name)
     assert len(found) > 50
     for key, value in found.items():
         entity_id = key.split(":", 1)[1]
-        coefficients = partition.effect.coefficients(entity_id)
+        coefficients = partition.learning.effect.coefficients(entity_id)
         assert coefficients is not None
         assert wire.encode(coefficients) == value
 

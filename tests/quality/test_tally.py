@@ -104,15 +104,25 @@ def test_the_gate_pauses_for_harm_and_opens_when_it_is_over() -> None:
     """Noise pauses; half the margin opens; in between it stays as it is; few are no evidence."""
     nothing, harm, help_ = Tally(), noisy(600, 1.5), noisy(600, 0.0)
     gate = Gate()
-    assert decide(gate, "per_member", noisy(400, 1.5), nothing, SETTINGS, 0) is gate
-    assert decide(gate, "per_job", harm, nothing, SETTINGS, 0) is gate
-    paused = decide(gate, "per_member", harm, nothing, SETTINGS, 5)
+    assert (
+        decide(
+            gate, "per_member", early=noisy(400, 1.5), final=nothing, settings=SETTINGS, now_ms=0
+        )
+        is gate
+    )
+    assert decide(gate, "per_job", early=harm, final=nothing, settings=SETTINGS, now_ms=0) is gate
+    paused = decide(gate, "per_member", early=harm, final=nothing, settings=SETTINGS, now_ms=5)
     assert (paused.open, paused.cause, paused.pauses) == (False, "early", 1)
-    assert decide(paused, "per_member", harm, help_, SETTINGS, 6) is paused
-    assert decide(paused, "per_member", nothing, help_, SETTINGS, 6) is paused
-    opened = decide(paused, "per_member", help_, harm, SETTINGS, 9)
+    assert (
+        decide(paused, "per_member", early=harm, final=help_, settings=SETTINGS, now_ms=6) is paused
+    )
+    assert (
+        decide(paused, "per_member", early=nothing, final=help_, settings=SETTINGS, now_ms=6)
+        is paused
+    )
+    opened = decide(paused, "per_member", early=help_, final=harm, settings=SETTINGS, now_ms=9)
     assert (opened.open, opened.final_from_ms, opened.early_from_ms) == (True, 9, 0)
-    late = decide(gate, "per_member", help_, harm, SETTINGS, 0)
+    late = decide(gate, "per_member", early=help_, final=harm, settings=SETTINGS, now_ms=0)
     assert late.cause == "final"
 
 
@@ -123,11 +133,17 @@ def test_a_wrong_level_is_no_harm_early_but_is_in_the_end() -> None:
     assert worse > 0.01
     assert worse > 3 * error
     assert shifted.worse_but_for_level("per_member")[0] == pytest.approx(0.0, abs=2e-3)
-    assert decide(Gate(), "per_member", shifted, Tally(), SETTINGS, 0).open
-    assert not decide(Gate(), "per_member", Tally(), shifted, SETTINGS, 0).open
+    assert decide(
+        Gate(), "per_member", early=shifted, final=Tally(), settings=SETTINGS, now_ms=0
+    ).open
+    assert not decide(
+        Gate(), "per_member", early=Tally(), final=shifted, settings=SETTINGS, now_ms=0
+    ).open
 
 
 def test_a_command_opens_and_starts_the_evidence_anew() -> None:
     """Everything submitted before it counts no more."""
-    paused = decide(Gate(), "per_member", noisy(600, 1.5), Tally(), SETTINGS, 5)
+    paused = decide(
+        Gate(), "per_member", early=noisy(600, 1.5), final=Tally(), settings=SETTINGS, now_ms=5
+    )
     assert opened_by_hand(paused, 3, 77) == Gate(None, 77, 77, 3, 1)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from producers.simulate import simulate
 from producers.truth import SimulationSettings
 from stream.configuration.policy_file import load_policy
+from stream.effects import EFFECTS
 from stream.errors import ConfigError, WorkerDiedError
 from stream.labels.ladder import BY_NAME, rung
 from stream.logs.files import merge, write_lines
@@ -37,6 +38,7 @@ from tests import kit
 from tests.kit import CONTEST, with_contest
 from tests.replay.test_single import market, rows
 
+EFFECT = {spec.name: spec for spec in EFFECTS}
 MARKET = SimulationSettings(
     seed=3, members=60, jobs=20, days=20, global_score=True, applications_per_member=10
 )
@@ -170,7 +172,7 @@ def test_inspect_finds_every_entity(pair: tuple[Path, RunMetrics]) -> None:
     """An entity's coefficients are found in the state of the worker that learned it."""
     written = rows(pair[0] / COEFFICIENTS)
     for row in (written[0], written[1], written[-1], written[-2]):
-        entity = from_run(pair[0], row["effect"], row["entity_id"])
+        entity = from_run(pair[0], EFFECT[row["effect"]], row["entity_id"])
         assert entity is not None
         assert entity.coefficients.mean == row["mean"]
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stream.effects import EFFECTS, JOB
 from stream.errors import InvalidFeaturesError, StateError
 from stream.events.structs import Coefficients
 from stream.policy import EffectSettings
@@ -19,6 +20,7 @@ from tests.replay.test_single import rows as rows_of
 from tests.updaters.test_effect import DictBook
 from tests.updaters.test_folding import label, rows
 
+BY_NAME = {spec.name: spec for spec in EFFECTS}
 DRAWS = 20_000
 
 
@@ -39,7 +41,7 @@ def learned(**settings: Any) -> tuple[Effect, DictBook, EffectSettings]:
     """Job j after 60 labels with correlated features, some of them folded."""
     chosen = EffectSettings(**settings)
     book = DictBook()
-    effect = Effect("per_job", 4, chosen, "v", book)
+    effect = Effect(JOB, 4, settings=chosen, model_version="v", book=book)
     for number, z in enumerate(rows(1, 60, 4)):
         kind = "positive" if number % 3 == 0 else "negative_conclusive"
         effect.learn(label(number, z, kind, score=-0.5))
@@ -103,12 +105,12 @@ def test_a_runs_state_gives_the_joint_belief(tmp_path: Path) -> None:
     """A replay's folder gives the belief whose mean and variances it wrote; None for nobody."""
     run(tmp_path / "run", market(), close=True)
     row = next(row for row in rows_of(tmp_path / "run" / "coefficients.jsonl"))
-    belief = belief_from_run(tmp_path / "run", row["effect"], row["entity_id"])
+    belief = belief_from_run(tmp_path / "run", BY_NAME[row["effect"]], row["entity_id"])
     assert belief is not None
     assert belief.mean.tolist() == row["mean"]
     exact = belief.root @ belief.root.T
     assert np.diag(exact).tolist() == pytest.approx(row["variance"])
-    assert belief_from_run(tmp_path / "run", row["effect"], "nobody") is None
+    assert belief_from_run(tmp_path / "run", BY_NAME[row["effect"]], "nobody") is None
 
 
 def test_a_seed_gives_the_same_draws() -> None:

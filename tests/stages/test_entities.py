@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream.effects import MEMBER
 from stream.events import wire
 from stream.events.partitioner import partition_of
 from stream.events.records import APPLICATIONS, APPLICATIONS_BY_JOB, COEFFICIENTS, ENGAGEMENTS
@@ -67,7 +68,9 @@ def of_members(overlay: Overlay, settings: EffectSettings) -> tuple[Effect, Enti
     policy = Policy(
         labels=LabelPolicy(window_ms=2, allowed_lateness_ms=0), effects={"per_member": settings}
     )
-    effect = Effect("per_member", 2, settings, "v", StoredPosteriors("per_member", overlay))
+    effect = Effect(
+        MEMBER, 2, settings=settings, model_version="v", book=StoredPosteriors(MEMBER.name, overlay)
+    )
     census = Census(overlay)
     return effect, Entities(effect, overlay, policy, census), census
 

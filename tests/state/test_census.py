@@ -14,7 +14,7 @@ def test_counts_follow_what_comes_and_goes() -> None:
     market = Market(Policy(), 1)
 
     def counts(stage: str = "job") -> tuple[int, int, int]:
-        found = market.partitions[stage, 0].census.counts
+        found = market.partitions[stage, 0].learning.census.counts
         return found.pending, found.orphans, found.entities
 
     market.produce([application("a", 0), application("b", 1), engagement("o", "late", 2 * HOUR_MS)])

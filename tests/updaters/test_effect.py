@@ -12,15 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from stream.effects import JOB, MEMBER, EffectSpec
 from stream.errors import StateError
 from stream.events.structs import Label
 from stream.policy import DAY_MS, EffectSettings
 from stream.state.codec import decode_posterior, encode_posterior
-from stream.updaters.effect import Effect, EffectName
+from stream.updaters.effect import Effect
 from stream.updaters.posterior import Posterior
-from tests.updaters.test_newton import hessian, mode
+from tests.updaters.kernels import Array, ReferenceKernel, fitted, hessian
 
 Z_ROWS = np.random.default_rng(0).normal(size=(40, 3)).astype("<f4")
+
+
+def mode(Z: Any, y: Array, w: Array, o: Array, precision: float) -> Array:
+    """Fit one entity with the slow kernel, nothing folded."""
+    return fitted(ReferenceKernel(), (Z, y, w, o), precision)
 
 
 class DictBook:
@@ -77,9 +83,11 @@ def label(
     )
 
 
-def effect(book: DictBook, name: EffectName = "per_member", **settings: Any) -> Effect:
+def effect(book: DictBook, spec: EffectSpec = MEMBER, **settings: Any) -> Effect:
     """Make an effect of three features with a strict tolerance."""
-    return Effect(name, 3, EffectSettings(**settings), "v", book, tolerance=1e-14)
+    return Effect(
+        spec, 3, settings=EffectSettings(**settings), model_version="v", book=book, tolerance=1e-14
+    )
 
 
 def learn(labels: Sequence[Label], cuts: Sequence[int] = (), **settings: Any) -> Posterior:
@@ -122,7 +130,7 @@ def test_uncoupled_offset_is_the_global_score() -> None:
 def test_per_job_effect_takes_the_members_score_and_the_jobs_features() -> None:
     """The job's entity learns the per-job block, with the member's score in the offset."""
     book = DictBook()
-    subject = effect(book, "per_job", half_life_ms=None)
+    subject = effect(book, JOB, half_life_ms=None)
     subject.learn(label(4, "positive"))
     subject.flush()
     posterior = book.load("j")
@@ -207,11 +215,11 @@ def test_refits_are_lazy() -> None:
     assert subject.score("m", z) == 0.0
     subject.learn(label(0, "positive"))
     subject.learn(label(1, "positive"))
-    assert subject.refits == 0
+    assert subject.fitter.refits == 0
     assert subject.score("m", z) != 0.0
     assert subject.score("m", z) != 0.0
     subject.flush()
-    assert subject.refits == 1
+    assert subject.fitter.refits == 1
 
 
 def test_discarded_labels_were_never_learned() -> None:
@@ -277,12 +285,12 @@ def test_entities_are_refitted_together_as_alone() -> None:
         assert found is not None
         assert (found.kept, found.folded) == (one.kept, one.folded)
         assert np.allclose(theta(found), theta(one), atol=1e-9)
-    assert subject.unconverged == 0
+    assert subject.fitter.unconverged == 0
 
 
 def test_an_effect_without_features_learns_nothing_and_says_zero() -> None:
     """A model may leave an effect's block empty."""
-    effect = Effect("per_member", 0, EffectSettings(), "v", DictBook())
+    effect = Effect(MEMBER, 0, settings=EffectSettings(), model_version="v", book=DictBook())
     for number in range(3):
         effect.learn(msgspec.structs.replace(label(number, "positive"), per_member=b""))
         assert effect.score("m", b"") == 0.0

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from stream.effects import JOB
 from stream.events.structs import Coefficients, Label
 from stream.policy import DAY_MS, EffectSettings
 from stream.updaters import folding
@@ -65,7 +66,9 @@ def learn(
 ) -> Posterior:
     """Learn labels of job j, flushing after the numbers in ``cuts``."""
     book = DictBook()
-    effect = Effect("per_job", d, EffectSettings(**settings), "v", book, tolerance=1e-14)
+    effect = Effect(
+        JOB, d, settings=EffectSettings(**settings), model_version="v", book=book, tolerance=1e-14
+    )
     for count, item in enumerate(labels):
         effect.learn(item)
         if cuts is None or count in cuts:
@@ -268,9 +271,9 @@ def test_corrections_are_exact_between_folds(
 
 def described(posterior: Posterior, **settings: Any) -> Coefficients:
     """Coefficients of a posterior of three features."""
-    return Effect("per_job", 3, EffectSettings(**settings), "v", DictBook()).describe(
-        "j", posterior
-    )
+    return Effect(
+        JOB, 3, settings=EffectSettings(**settings), model_version="v", book=DictBook()
+    ).describe("j", posterior)
 
 
 @pytest.mark.parametrize("ndim", [1, 2])

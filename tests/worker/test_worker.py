@@ -18,6 +18,7 @@ from confluent_kafka import Consumer, Producer
 
 from producers.simulate import simulate
 from producers.truth import SimulationSettings, draw_truth
+from stream.effects import JOB
 from stream.events.records import COEFFICIENTS, DEAD_LETTERS, LABELS
 from stream.events.wire import decode_label
 from stream.kafka.embedded import EmbeddedBroker
@@ -166,9 +167,9 @@ def test_labels_equal_those_of_a_replay(world: World) -> None:
     assert "this is an embedded broker" in said
     effect, entity_id = min(keys)
     assert effect == "per_job"
-    live = from_data(world.folder / "data", "per_job", entity_id)
-    from_broker = from_topic(world.broker, "per_job", entity_id, world.model)
-    replayed = from_run(world.folder / "run", "per_job", entity_id)
+    live = from_data(world.folder / "data", JOB, entity_id)
+    from_broker = from_topic(world.broker, JOB, entity_id, model=world.model)
+    replayed = from_run(world.folder / "run", JOB, entity_id)
     assert live is not None
     assert replayed is not None
     assert live == from_broker

@@ -1,0 +1,81 @@
+"""What both stages have in common: the effects that they score and learn."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from stream import effects
+from stream.events.structs import Application, FurtherScores, Label
+from stream.features.blocks import FeatureSpace
+from stream.policy import Policy
+from stream.stages.entities import Entities
+from stream.state.census import Census
+from stream.state.overlay import Overlay
+from stream.state.posteriors import StoredPosteriors
+from stream.updaters.effect import MOST_HELD, Effect
+
+
+class Stage:
+    """Scores and learns all effects of a stage, for one partition's members or jobs.
+
+    Args:
+        overlay: where posteriors are kept.
+        space: the feature blocks.
+        policy: the effects and their settings.
+        model_version: of the frozen global model.
+        most_held: examples that an effect keeps in memory.
+
+    Attributes:
+        effect: the stage's own, of the member or the job. further: declared besides.
+        entities: of ``effect``. learners: entities of all effects, its own first.
+        census: how many there are of what is kept.
+
+    """
+
+    stage: ClassVar[effects.Stage]
+
+    def __init__(
+        self,
+        overlay: Overlay,
+        *,
+        space: FeatureSpace,
+        policy: Policy,
+        model_version: str,
+        most_held: int = MOST_HELD,
+    ) -> None:
+        self.model_version = model_version
+        self.census = Census(overlay, self.stage)
+        self.effects = []
+        for spec in policy.of_stage(self.stage):
+            size = space.block(spec.block).size
+            self.effects.append(
+                Effect(
+                    spec,
+                    size,
+                    settings=policy.effects[spec.name].fitted(size),
+                    model_version=model_version,
+                    book=StoredPosteriors(spec.name, overlay),
+                    most_held=most_held,
+                )
+            )
+        self.learners = [Entities(each, overlay, policy, self.census) for each in self.effects]
+        self.effect, *self.further = self.effects
+        self.entities = self.learners[0]
+
+    def further_scores(
+        self, app: Application, before: FurtherScores | None = None
+    ) -> FurtherScores | None:
+        """Scores of the further effects, with those of an earlier stage; None for none."""
+        if not self.further:
+            return before
+        return {**(before or {}), **{each.name: each.score_of(app) for each in self.further}}
+
+    def learn(self, label: Label) -> None:
+        """Take a label in."""
+        for entities in self.learners:
+            entities.learn(label)
+
+    @property
+    def some_may_expire(self) -> bool:
+        """Whether some entity's time may be over though the watermark stands where it did."""
+        return any(entities.some_may_expire for entities in self.learners)
