@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from stream import effects
-from stream.events.structs import Application, FurtherScores, Label
+from stream.events.structs import Application, FurtherScores
 from stream.features.blocks import FeatureSpace
 from stream.policy import Policy
 from stream.stages.entities import Entities
@@ -64,18 +64,14 @@ class Stage:
 
     def further_scores(
         self, app: Application, before: FurtherScores | None = None
-    ) -> FurtherScores | None:
-        """Scores of the further effects, with those of an earlier stage; None for none."""
-        if not self.further:
-            return before
+    ) -> FurtherScores:
+        """Scores of the further effects, of which there are some, with those of a stage before."""
         return {**(before or {}), **{each.name: each.score_of(app) for each in self.further}}
-
-    def learn(self, label: Label) -> None:
-        """Take a label in."""
-        for entities in self.learners:
-            entities.learn(label)
 
     @property
     def some_may_expire(self) -> bool:
         """Whether some entity's time may be over though the watermark stands where it did."""
-        return any(entities.some_may_expire for entities in self.learners)
+        for entities in self.learners:  # noqa: SIM110 - quicker; asked after every record
+            if entities.some_may_expire:
+                return True
+        return False

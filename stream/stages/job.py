@@ -107,16 +107,16 @@ class JobStage(Stage):
                 continue
             label = label_of(step, self.model_version) if step.label else None
             if label is not None:
-                self.learn(label)
+                for entities in self.learners:
+                    entities.learn(label)
             yield Labelled(step, label)
 
     def _scores(self, scored: ScoredApplication, app: Application) -> Scores:
-        return Scores(
-            self._global_score(app),
-            scored.member_score,
-            self.effect.score_of(app),
-            self.further_scores(app, scored.further_scores),
-        )
+        further = scored.further_scores
+        if self.further:
+            further = self.further_scores(app, further)
+        job_score = self.effect.score_of(app)
+        return Scores(self._global_score(app), scored.member_score, job_score, further)
 
     def _global_score(self, app: Application) -> float:
         if app.global_score is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stream.events.structs import Application, ScoredApplication
+from stream.events.structs import Application, Label, ScoredApplication
 from stream.stages.base import Stage
 
 
@@ -22,4 +22,10 @@ class MemberStage(Stage):
 
         """
         score = self.effect.score_of(app)
-        return ScoredApplication(app, score, partition, watermark_ms, self.further_scores(app))
+        further = self.further_scores(app) if self.further else None
+        return ScoredApplication(app, score, partition, watermark_ms, further)
+
+    def learn(self, label: Label) -> None:
+        """Take a label in."""
+        for entities in self.learners:
+            entities.learn(label)
