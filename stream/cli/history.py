@@ -145,7 +145,7 @@ def train(
             check_not_worse(judged, not_worse_than, margin)
         manifest = trainer.fit(out, None if judged is None else judged.held_out)
     for reason, count in sorted(trainer.refused.items()):
-        tell(f"{count:,} lines left out: {reason}", ERR)
+        tell(f"lines left out, {reason}: {count:,}", ERR)
     tell(
         f"model {manifest.model_version} in {out}: {manifest.applications:,} applications"
         f" ({manifest.positives / manifest.applications:.1%} positive) from"
