@@ -9,10 +9,10 @@ The map of the package, from the bottom up. A room imports only from rooms above
 ``effects``        the random effects, each declared once
 ``policy``         the label policy and the effects' settings
 ``features``       feature blocks and their names
-``events``         what travels: structs, their bytes, records, routing, the partitioner
-``labels``         the ladder, the rules, the machine, how early labels are known
+``events``         what travels: structs, bytes, the ladder, records, routing, the partitioner
 ``updaters``       an entity's posterior, the Newton kernel, one effect
-``state``          keys, codecs, stores, and what is not flushed yet
+``state``          facts and posteriors, keys, codecs, stores, and what is not flushed yet
+``labels``         the rules, the machine, how early labels are known
 ``quality``        what scores are worth; the gate of what makes them worse
 ``logs``           reads event logs: JSON Lines, Parquet
 ``model``          the frozen global model: load and score, fit on a log, judge

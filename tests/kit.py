@@ -15,6 +15,7 @@ import pytest
 
 from deploy import browser
 from stream.events import wire
+from stream.events.ladder import BY_NAME, rung
 from stream.events.partitioner import partition_of
 from stream.events.records import (
     APPLICATIONS,
@@ -26,7 +27,6 @@ from stream.events.records import (
 )
 from stream.events.structs import Application, Clock, Engagement, Features, JobEvent, Label, Source
 from stream.features.blocks import FeatureSpace
-from stream.labels.ladder import BY_NAME, rung
 from stream.model.linear import GlobalModel, Manifest
 from stream.partitions.base import Partition, Unit
 from stream.partitions.job import JobPartition

@@ -19,8 +19,8 @@ from typing import Final, Literal
 import msgspec
 
 from stream.backtest.rehearsal import Rehearsal, Step
+from stream.events.ladder import Kind
 from stream.events.structs import Label
-from stream.labels.ladder import Kind
 from stream.policy import DAY_MS
 
 Learn = Literal["early", "explicit", "final"]

@@ -21,12 +21,12 @@ import msgspec
 from stream.effects import EFFECTS
 from stream.errors import StateError
 from stream.events.partitioner import partition_of
-from stream.labels.facts import Deadline, Facts, Orphan
 from stream.partitions.clock import Channels
 from stream.partitions.progress import Identity, Progress, load_identity
 from stream.state import codec, keys
 from stream.state.census import StateCounts, census_entry
 from stream.state.deadlines import RUN, pending_deadlines, stored_run
+from stream.state.facts import Deadline, Facts, Orphan
 from stream.state.store import Store
 from stream.worker.batch import PartitionId
 
@@ -150,18 +150,18 @@ def _home_of(effect: str, entity_id: str, partitions: int) -> PartitionId:
 
 def _waits(value: bytes) -> bool:
     """Whether an engagement waits for its application."""
-    return isinstance(codec.decode_engagement(value), Orphan)
+    return isinstance(codec.ENGAGEMENT.decode(value), Orphan)
 
 
 def _at_home(family: int, value: bytes, partitions: int) -> bytes:
     """An application's facts as the partition has them that its member's applications come from."""
     if family != ord("a"):
         return value
-    record = codec.decode_application(value)
+    record = codec.APPLICATION.decode(value)
     if not isinstance(record, Facts):
         return value
     number = partition_of(record.member_id.encode(), partitions)
-    return codec.encode_application(msgspec.structs.replace(record, partition=number))
+    return codec.APPLICATION.encode(msgspec.structs.replace(record, partition=number))
 
 
 def _own(key: bytes, value: bytes, partitions: int) -> Iterator[Entry]:

@@ -10,11 +10,11 @@ from collections import Counter
 import numpy as np
 from confluent_kafka import Consumer
 
+from stream.events.ladder import BY_NAME
 from stream.events.records import COEFFICIENTS, DEAD_LETTERS, LABELS
 from stream.events.structs import Coefficients, Label
 from stream.events.wire import decode_coefficients, decode_label
 from stream.features.blocks import FeatureSpace
-from stream.labels.ladder import BY_NAME
 from stream.policy import DAY_MS
 from stream.quality.prequential import Summary, quality
 

@@ -174,7 +174,7 @@ Event = Application | Engagement | JobEvent | Clock | Forget
 class Label(msgspec.Struct, Scored, frozen=True, gc=False):
     """A self-contained training example (spec of the ``labels`` topic).
 
-    ``kind`` and ``previous`` are names of :class:`stream.labels.ladder.Kind`. The scores are those
+    ``kind`` and ``previous`` are names of :class:`stream.events.ladder.Kind`. The scores are those
     of the first sight of the application and the same in all of its labels.
     """
 

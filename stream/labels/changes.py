@@ -6,6 +6,7 @@ import hashlib
 
 import msgspec
 
+from stream.events.ladder import KINDS, NAMES, Kind, target
 from stream.events.structs import (
     Application,
     DeadLetter,
@@ -15,8 +16,7 @@ from stream.events.structs import (
     Label,
     Scored,
 )
-from stream.labels.facts import Facts
-from stream.labels.ladder import KINDS, NAMES, Kind, target
+from stream.state.facts import Facts
 
 _DIGEST_BYTES = 16
 _CANONICAL = msgspec.msgpack.Encoder(order="deterministic").encode

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from stream.events.ladder import KINDS, Kind
 from stream.labels.changes import Change, Ended, Step
-from stream.labels.facts import MOST_LISTED, Deadline, DeadlineKind, FactBook, Facts, Marker
 from stream.labels.inference import Inference, past
-from stream.labels.ladder import KINDS, Kind
 from stream.labels.orphans import Orphans
 from stream.labels.transitions import Stimulus, after
+from stream.state.facts import MOST_LISTED, Deadline, DeadlineKind, Facts, Marker
+from stream.state.stored_facts import StoredFacts
 
 _ENDED = Ended()
 _PENDING, _MARKER = Kind.PENDING, DeadlineKind.MARKER
@@ -29,7 +30,7 @@ class Endings:
     """
 
     def __init__(
-        self, window_ms: int, book: FactBook, orphans: Orphans, inference: Inference
+        self, window_ms: int, book: StoredFacts, orphans: Orphans, inference: Inference
     ) -> None:
         self._window_ms = window_ms
         self._book = book
@@ -47,11 +48,11 @@ class Endings:
                     yield self._orphans.expire(deadline) or _ENDED
                     continue
                 case DeadlineKind.MARKER:
-                    self._book.forget_application(deadline.job_id, deadline.subject)
+                    self._book.put_application(deadline.job_id, deadline.subject, None)
                 case DeadlineKind.SETTLED:
                     self._inference.forget(deadline.job_id, watermark_ms)
                 case DeadlineKind.CLOSING:
-                    self._book.forget_job_event(deadline.job_id, deadline.subject)
+                    self._book.put_job_event(deadline.job_id, deadline.subject, None)
                 case DeadlineKind.ENGAGEMENTS:
                     self._forget_engagements(deadline)
             yield _ENDED
@@ -61,7 +62,7 @@ class Endings:
     ) -> None:
         """Leave a marker of an application that was read after its window, or nothing."""
         if past(watermark_ms, fact.event_time_ms + 2 * self._window_ms):
-            self._book.forget_application(job_id, application_id)
+            self._book.put_application(job_id, application_id, None)
         else:
             self._mark(job_id, application_id, fact, 0)
 
@@ -73,11 +74,11 @@ class Endings:
         previous, previous_rule = KINDS[facts.kind], facts.rule
         transition = after(previous, _WINDOW_ENDED)
         if previous is _PENDING:
-            book.remove_pending(job_id, facts.event_time_ms, application_id)
+            book.pending.remove(job_id, facts.event_time_ms, application_id)
         for engagement_id in facts.engagements:
-            book.forget_engagement(job_id, engagement_id)
+            book.put_engagement(job_id, engagement_id, None)
         if facts.more:
-            book.add_deadline(
+            book.deadlines.add(
                 Deadline(deadline.at_ms, DeadlineKind.ENGAGEMENTS, job_id, application_id)
             )
         marker = Marker(facts.member_id, facts.event_time_ms)
@@ -102,11 +103,11 @@ class Endings:
         book, job_id, application_id = self._book, deadline.job_id, deadline.subject
         part = book.indexed_engagements(job_id, application_id, MOST_LISTED)
         for engagement_id in part:
-            book.unindex_engagement(job_id, application_id, engagement_id)
-            book.forget_engagement(job_id, engagement_id)
+            book.index_engagement(job_id, application_id, engagement_id, indexed=False)
+            book.put_engagement(job_id, engagement_id, None)
         if len(part) == MOST_LISTED:
             rest = msgspec.structs.replace(deadline, engagement_id=part[-1])
-            book.add_deadline(rest)
+            book.deadlines.add(rest)
 
     def _mark(self, job_id: str, application_id: str, marker: Marker, now_ms: int) -> None:
         """Leave a marker until A + 2W.
@@ -116,4 +117,4 @@ class Endings:
         """
         self._book.put_application(job_id, application_id, marker)
         at_ms = max(marker.event_time_ms + 2 * self._window_ms, now_ms)
-        self._book.add_deadline(Deadline(at_ms, _MARKER, job_id, application_id))
+        self._book.deadlines.add(Deadline(at_ms, _MARKER, job_id, application_id))

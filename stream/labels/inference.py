@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from stream.events.ladder import KINDS, Kind
 from stream.labels.changes import Change
-from stream.labels.facts import Deadline, DeadlineKind, FactBook, Facts
-from stream.labels.ladder import KINDS, Kind
-from stream.labels.settled import Settled, Stretch, added, since, with_stretch
+from stream.labels.settled import added, since, with_stretch
 from stream.labels.transitions import RULES, after
 from stream.policy import LabelPolicy
+from stream.state.facts import Deadline, DeadlineKind, Facts, Settled, Stretch
+from stream.state.stored_facts import StoredFacts
 
 _PENDING, _POSITIVE = Kind.PENDING, Kind.POSITIVE
 
@@ -29,7 +30,7 @@ class Inference:
 
     """
 
-    def __init__(self, policy: LabelPolicy, book: FactBook) -> None:
+    def __init__(self, policy: LabelPolicy, book: StoredFacts) -> None:
         self._policy = policy
         self._window_ms = policy.window_ms
         self._book = book
@@ -80,7 +81,7 @@ class Inference:
         """Infer a negative for every pending application submitted in the ranges."""
         book, stimulus = self._book, RULES[stretch.rule]
         for first_ms, last_ms in ranges:
-            for application_id in book.pending_between(job_id, first_ms, last_ms):
+            for application_id in book.pending.between(job_id, first_ms, last_ms):
                 facts = book.application(job_id, application_id)
                 if not isinstance(facts, Facts):
                     continue
@@ -101,11 +102,11 @@ class Inference:
             self._forget_after(job_id, stretch.last_ms)
 
     def _forget_after(self, job_id: str, last_ms: int) -> None:
-        self._book.add_deadline(Deadline(last_ms + self._window_ms, DeadlineKind.SETTLED, job_id))
+        self._book.deadlines.add(Deadline(last_ms + self._window_ms, DeadlineKind.SETTLED, job_id))
 
 
 def climb(
-    book: FactBook,
+    book: StoredFacts,
     job_id: str,
     application_id: str,
     *,
@@ -116,7 +117,7 @@ def climb(
 ) -> Change:
     """Enter the facts of an application that a piece of evidence has changed."""
     if before.kind == _PENDING:
-        book.remove_pending(job_id, before.event_time_ms, application_id)
+        book.pending.remove(job_id, before.event_time_ms, application_id)
     book.put_application(job_id, application_id, after)
     return Change(
         job_id=job_id,

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from stream.errors import ConflictError, UnknownActionError
+from stream.events.ladder import Kind
 from stream.events.structs import Application, Engagement, Event, JobEvent, Source
 from stream.labels.changes import (
     Change,
@@ -34,25 +35,24 @@ from stream.labels.changes import (
     event_digest,
 )
 from stream.labels.endings import Endings
-from stream.labels.facts import (
+from stream.labels.inference import Inference, climb, latest, past
+from stream.labels.orphans import Orphans, mismatch
+from stream.labels.settled import found
+from stream.labels.transitions import EVIDENCE, RULES, State, Stimulus, after, stimuli
+from stream.policy import LabelPolicy
+from stream.state.facts import (
     MOST_LISTED,
     ApplicationRecord,
     Applied,
     Deadline,
     DeadlineKind,
-    FactBook,
     Facts,
     JobEventFact,
     Marker,
     Orphan,
     Waiting,
 )
-from stream.labels.inference import Inference, climb, latest, past
-from stream.labels.ladder import Kind
-from stream.labels.orphans import Orphans, mismatch
-from stream.labels.settled import found
-from stream.labels.transitions import EVIDENCE, RULES, State, Stimulus, after, stimuli
-from stream.policy import LabelPolicy
+from stream.state.stored_facts import StoredFacts
 
 CLOSED = "closed"  # the one job action that is known
 
@@ -79,7 +79,7 @@ class LabelMachine:
 
     """
 
-    def __init__(self, policy: LabelPolicy, book: FactBook) -> None:
+    def __init__(self, policy: LabelPolicy, book: StoredFacts) -> None:
         self._window_ms = policy.window_ms
         self._book = book
         self._stimuli = stimuli(policy)
@@ -125,7 +125,7 @@ class LabelMachine:
     def close_due(self, watermark_ms: int | None) -> Iterable[Step]:
         """End all that the watermark is strictly past, in order of time; a step for each."""
         self._check_whole()
-        if watermark_ms is None or not (due := self._book.due(watermark_ms)):
+        if watermark_ms is None or not (due := self._book.deadlines.due(watermark_ms)):
             return ()
         return self._whole(self._endings.end(due, watermark_ms))
 
@@ -241,9 +241,11 @@ class LabelMachine:
             further_scores=scores.further_scores,
         )
         book.put_application(job_id, application_id, facts)
-        book.add_deadline(Deadline(submitted_ms + self._window_ms, _WINDOW, job_id, application_id))
+        book.deadlines.add(
+            Deadline(submitted_ms + self._window_ms, _WINDOW, job_id, application_id)
+        )
         if given.label is None:
-            book.add_pending(job_id, submitted_ms, application_id)
+            book.pending.add(job_id, submitted_ms, application_id)
             return steps
         change = Change(
             job_id=job_id,
@@ -265,7 +267,7 @@ class LabelMachine:
             yield Ignored(after(State.CLOSED, Stimulus.NOTED).ignored)
         self._orphans.adopt(app, orphans)
         for orphan in orphans:
-            self._book.forget_engagement(app.job_id, orphan.engagement_id)
+            self._book.put_engagement(app.job_id, orphan.engagement_id, None)
         marker = Marker(app.member_id, app.event_time_ms)
         self._endings.mark_late(app.job_id, app.application_id, marker, watermark_ms)
 
@@ -376,7 +378,7 @@ class LabelMachine:
         yield from self._inference.closing(job_id, time_ms, watermark_ms)
         self._book.put_job_event(job_id, event_id, JobEventFact(time_ms, digest))
         ends_ms = time_ms + self._window_ms
-        self._book.add_deadline(Deadline(ends_ms, DeadlineKind.CLOSING, job_id, event_id))
+        self._book.deadlines.add(Deadline(ends_ms, DeadlineKind.CLOSING, job_id, event_id))
 
     def _within(self, stimulus: Stimulus, time_ms: int, submitted_ms: int) -> Stimulus:
         """What an engagement is to its application, by their times."""

@@ -11,15 +11,15 @@ from collections.abc import Generator
 
 from stream.errors import EventError, MismatchError, UnmatchedError
 from stream.events.structs import Application, DeadLetter, Engagement, Source
-from stream.labels.facts import (
+from stream.state.facts import (
     MOST_LISTED,
     Applied,
     Deadline,
     DeadlineKind,
-    FactBook,
     Orphan,
     Waiting,
 )
+from stream.state.stored_facts import StoredFacts
 
 
 class Orphans:
@@ -31,7 +31,7 @@ class Orphans:
 
     """
 
-    def __init__(self, ttl_ms: int, book: FactBook) -> None:
+    def __init__(self, ttl_ms: int, book: StoredFacts) -> None:
         self._ttl_ms = ttl_ms
         self._book = book
 
@@ -71,8 +71,8 @@ class Orphans:
             source,
         )
         book.put_engagement(job_id, event.engagement_id, orphan)
-        book.count_orphans(1)
-        book.add_deadline(
+        book.census.orphans(1)
+        book.deadlines.add(
             Deadline(expires_ms, DeadlineKind.ORPHAN, job_id, application_id, event.engagement_id)
         )
 
@@ -105,7 +105,7 @@ class Orphans:
         for orphan in orphans:
             self._unindex(app, orphan)
             self._book.put_engagement(app.job_id, orphan.engagement_id, Applied(orphan.digest))
-            self._book.count_orphans(-1)
+            self._book.census.orphans(-1)
 
     def expire(self, deadline: Deadline) -> DeadLetter | None:
         """No application came: a dead letter. A deadline of an adopted orphan is void."""
@@ -118,22 +118,24 @@ class Orphans:
             return None  # it was a mismatch there, and came again for another application
         listed = tuple(one for one in record.listed if one != orphan.engagement_id)
         if len(listed) == len(record.listed):
-            self._book.unindex_engagement(job_id, application_id, orphan.engagement_id)
+            self._book.index_engagement(job_id, application_id, orphan.engagement_id, indexed=False)
         letter = self._set_aside(job_id, orphan, _unmatched(job_id, orphan))
         if record.orphans > 1:
             self._book.put_application(job_id, application_id, Waiting(record.orphans - 1, listed))
         else:
-            self._book.forget_application(job_id, application_id)
+            self._book.put_application(job_id, application_id, None)
         return letter
 
     def _unindex(self, app: Application, orphan: Orphan) -> None:
         waiting = self._book.application(app.job_id, app.application_id)
         if not isinstance(waiting, Waiting) or orphan.engagement_id not in waiting.listed:
-            self._book.unindex_engagement(app.job_id, app.application_id, orphan.engagement_id)
+            self._book.index_engagement(
+                app.job_id, app.application_id, orphan.engagement_id, indexed=False
+            )
 
     def _set_aside(self, job_id: str, orphan: Orphan, error: EventError) -> DeadLetter:
-        self._book.forget_engagement(job_id, orphan.engagement_id)
-        self._book.count_orphans(-1)
+        self._book.put_engagement(job_id, orphan.engagement_id, None)
+        self._book.census.orphans(-1)
         return DeadLetter.of(error, orphan.source)
 
 

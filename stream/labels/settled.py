@@ -12,25 +12,10 @@ A stretch ends once the watermark is past all windows that it could settle.
 
 from __future__ import annotations
 
-import msgspec
+from stream.state.facts import Settled, Stretch
 
 MOST_STRETCHES = 64
 """Beyond it neighbours are joined under the evidence of the later one: the value is bounded."""
-
-
-class Stretch(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """Submission times (ms, closed range) settled by a ``rule``; ``evidence_ms``: by what."""
-
-    first_ms: int
-    last_ms: int
-    evidence_ms: int
-    rule: str
-
-
-Settled = tuple[Stretch, ...]
-"""Disjoint stretches, sorted."""
-
-NOTHING: Settled = ()
 
 
 def found(settled: Settled, submitted_ms: int) -> Stretch | None:

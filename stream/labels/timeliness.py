@@ -5,8 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 
+from stream.events.ladder import Kind
 from stream.labels.changes import Change
-from stream.labels.ladder import Kind
 from stream.policy import DAY_MS, HOUR_MS
 
 AGES_MS: dict[str, int] = {

@@ -18,7 +18,7 @@ from enum import IntEnum
 
 import msgspec
 
-from stream.labels.ladder import Kind
+from stream.events.ladder import Kind
 from stream.policy import LabelPolicy
 
 

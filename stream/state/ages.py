@@ -44,7 +44,7 @@ class EntityAges:
                 self.enter(entity_id, posterior.time_ms)
             overlay.put(complete, _YES)
         elif not kept and overlay.store.get(complete) is not None:
-            overlay.delete(complete)  # from now on entities come without
+            overlay.put(complete, None)  # from now on entities come without
 
     def throw_away(self) -> None:
         """Forget what is in memory: the store is the truth."""

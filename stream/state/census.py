@@ -65,10 +65,8 @@ class Census:
         """Put the counts into the overlay, if they changed; of nothing, nothing is kept."""
         if not self._changed:
             return
-        if self.counts == StateCounts():
-            self._overlay.delete(self._key)
-        else:
-            self._overlay.put(self._key, COUNTS.encode(self.counts))
+        some = self.counts != StateCounts()
+        self._overlay.put(self._key, COUNTS.encode(self.counts) if some else None)
         self._changed = False
 
     def throw_away(self) -> None:

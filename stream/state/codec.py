@@ -29,7 +29,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from stream.errors import StateError
-from stream.labels.facts import (
+from stream.state.facts import (
     ApplicationRecord,
     Applied,
     Deadline,
@@ -38,9 +38,9 @@ from stream.labels.facts import (
     JobEventFact,
     Marker,
     Orphan,
+    Settled,
     Waiting,
 )
-from stream.labels.settled import Settled
 from stream.updaters.kept import Example, Kept
 from stream.updaters.posterior import Posterior
 
@@ -129,27 +129,14 @@ class _Listed(msgspec.Struct, array_like=True):
     linear: bytes = b""
 
 
-_APPLICATION = Codec[ApplicationRecord](Facts | Marker | Waiting)
-encode_application, decode_application = _APPLICATION.encode, _APPLICATION.decode
-
-_ENGAGEMENT = Codec[EngagementRecord](Applied | Orphan)
-encode_engagement, decode_engagement = _ENGAGEMENT.encode, _ENGAGEMENT.decode
-
-_SETTLED = Codec[Settled](Settled)
-encode_settled, decode_settled = _SETTLED.encode, _SETTLED.decode
-
-_JOB_EVENT = Codec[JobEventFact](JobEventFact)
-encode_job_event, decode_job_event = _JOB_EVENT.encode, _JOB_EVENT.decode
-
-_DEADLINE = Codec[Deadline](Deadline)
-encode_deadline, decode_deadline = _DEADLINE.encode, _DEADLINE.decode
-
-_DEADLINES = Codec[list[Deadline]](list[Deadline])
-encode_deadlines, decode_deadlines = _DEADLINES.encode, _DEADLINES.decode
-
-_FORGOTTEN = Codec[tuple[int, int]](tuple[int, int])
+APPLICATION = Codec[ApplicationRecord](Facts | Marker | Waiting)
+ENGAGEMENT = Codec[EngagementRecord](Applied | Orphan)
+SETTLED = Codec[Settled](Settled)
+JOB_EVENT = Codec[JobEventFact](JobEventFact)
+DEADLINE = Codec[Deadline](Deadline)
+DEADLINES = Codec[list[Deadline]](list[Deadline])
+FORGOTTEN = Codec[tuple[int, int]](tuple[int, int])
 """Up to when an entity's applications count for nothing, and when that was asked for (ms)."""
-encode_forgotten, decode_forgotten = _FORGOTTEN.encode, _FORGOTTEN.decode
 
 _LISTED = Codec[_Listed](_Listed)
 _PACKED = Codec[Any](_Packed, version=2)  # encoded from a tuple: columns may be bytearrays

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush, heapreplace
 from itertools import islice
 
-from stream.labels.facts import Deadline
 from stream.state import codec, keys
+from stream.state.facts import Deadline
 from stream.state.overlay import Overlay
 from stream.state.store import Store
 
@@ -60,7 +60,7 @@ class DeadlineQueue:
         self._ahead: deque[tuple[bytes, bytes]] = deque()  # the first runs that are not
         self._next_ms = 0  # when the first of them begins, or earlier
         value = self._overlay.store.get(keys.DEADLINES_DONE)
-        self._done = None if value is None else codec.decode_deadline(value)
+        self._done = None if value is None else codec.DEADLINE.decode(value)
         self._stored_done = self._done
 
     def add(self, deadline: Deadline) -> None:
@@ -91,7 +91,7 @@ class DeadlineQueue:
             self._overlay.change(
                 keys.DEADLINES_DONE,
                 keys.DEADLINES_DONE,
-                None if done is None else codec.encode_deadline(done),
+                None if done is None else codec.DEADLINE.encode(done),
             )
 
     def _take(self, watermark_ms: int) -> Iterator[Deadline]:
@@ -130,7 +130,7 @@ class DeadlineQueue:
         if key is not None and keys.time_at(key, _TIME_AT) <= self._next_ms:
             self._ahead.popleft()
             self._horizon = key + b"\x00"
-            self._enter(key, codec.decode_deadlines(value))
+            self._enter(key, codec.DEADLINES.decode(value))
             key, _ = self._next_run()
         self._next_ms = _NEVER if key is None else keys.time_at(key, _TIME_AT)
 
@@ -162,7 +162,7 @@ class DeadlineQueue:
 
 def stored_run(deadlines: list[Deadline]) -> tuple[bytes, bytes]:
     """Key and value of a run; at least one deadline, sorted."""
-    value = codec.encode_deadlines(deadlines)
+    value = codec.DEADLINES.encode(deadlines)
     digest = hashlib.blake2b(value, digest_size=_HASH_BYTES).digest()
     return keys.deadlines(deadlines[0].at_ms, digest), value
 
@@ -170,8 +170,8 @@ def stored_run(deadlines: list[Deadline]) -> tuple[bytes, bytes]:
 def pending_deadlines(store: Store) -> Iterator[Deadline]:
     """All deadlines of a store that were not taken out: its runs one after the other."""
     value = store.get(keys.DEADLINES_DONE)
-    done = None if value is None else codec.decode_deadline(value)
+    done = None if value is None else codec.DEADLINE.decode(value)
     for _, run in store.scan(_FIRST, _END):
-        for deadline in codec.decode_deadlines(run):
+        for deadline in codec.DEADLINES.decode(run):
             if done is None or deadline > done:
                 yield deadline

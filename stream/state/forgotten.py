@@ -22,7 +22,7 @@ class Forgotten:
         """Read all again: the store is the truth."""
         prefix = keys.forgotten_of(self._effect)
         self._markers = {
-            keys.entity_of(key): codec.decode_forgotten(value)
+            keys.entity_of(key): codec.FORGOTTEN.decode(value)
             for key, value in self._overlay.store.scan(prefix, keys.after(prefix))
         }
 
@@ -41,7 +41,7 @@ class Forgotten:
         if until_ms > self._markers.get(entity_id, (-1, 0))[0]:
             marker = self._markers[entity_id] = until_ms, asked_ms
             key = keys.forgotten(self._effect, entity_id)
-            self._overlay.put(key, codec.encode_forgotten(marker))
+            self._overlay.put(key, codec.FORGOTTEN.encode(marker))
 
     def strike_before(self, time_ms: int, asked_ms: int) -> None:
         """Strike the markers up to before a time that were asked for before another."""
@@ -54,4 +54,4 @@ class Forgotten:
         ]
         for entity_id in over:
             del self._markers[entity_id]
-            self._overlay.delete(keys.forgotten(self._effect, entity_id))
+            self._overlay.put(keys.forgotten(self._effect, entity_id), None)

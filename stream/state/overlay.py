@@ -44,13 +44,9 @@ class Overlay:
             return self._pending[key]
         return self.store.get(key)
 
-    def put(self, key: bytes, value: bytes) -> None:
-        """Set a value."""
+    def put(self, key: bytes, value: bytes | None) -> None:
+        """Set a value; None deletes the key, whether it is there or not."""
         self._pending[key] = value
-
-    def delete(self, key: bytes) -> None:
-        """Delete a key, whether it is there or not."""
-        self._pending[key] = None
 
     def change(self, group: bytes, key: bytes, value: bytes | None) -> None:
         """Set a value of a scanned family, or delete it.

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from stream.state import keys
+from stream.state.census import Census
 from stream.state.overlay import Overlay
 
 PART = 256
@@ -35,16 +36,18 @@ class _Oldest:
 
 
 class PendingApplications:
-    """Pending applications of the jobs of one partition, through an overlay."""
+    """Pending applications of the jobs of one partition, through an overlay; counted."""
 
-    def __init__(self, overlay: Overlay) -> None:
+    def __init__(self, overlay: Overlay, census: Census) -> None:
         self._overlay = overlay
+        self._census = census
         self._oldest: dict[str, _Oldest] = {}
         self._kept = 0  # entries and jobs in memory, about
         overlay.attach(self)
 
     def add(self, job_id: str, time_ms: int, application_id: str) -> None:
-        """Enter an application that is not there."""
+        """Enter an application that is not there: it has no label yet."""
+        self._census.pending(1)
         entry = time_ms, application_id
         prefix = keys.pending(job_id)
         self._overlay.change(prefix, _key(prefix, entry), _NOTHING)
@@ -59,7 +62,8 @@ class PendingApplications:
             del entries[PART:]
 
     def remove(self, job_id: str, time_ms: int, application_id: str) -> None:
-        """Strike an application."""
+        """Strike an application: it has a label now."""
+        self._census.pending(-1)
         entry = time_ms, application_id
         prefix = keys.pending(job_id)
         self._overlay.change(prefix, _key(prefix, entry), None)

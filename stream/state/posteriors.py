@@ -30,7 +30,7 @@ class StoredPosteriors:
 
     def remove(self, entity_id: str) -> None:
         """Remove the posterior of an entity."""
-        self._overlay.delete(keys.posterior(self._effect, entity_id))
+        self._overlay.put(keys.posterior(self._effect, entity_id), None)
 
 
 def all_posteriors(store: Store, effect: str) -> Iterator[tuple[str, Posterior]]:

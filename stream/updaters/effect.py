@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 
 from stream.effects import JOB, MEMBER, EffectSpec
+from stream.events.ladder import BY_NAME, target
 from stream.events.structs import Application, Coefficients, Label
-from stream.labels.ladder import BY_NAME, target
 from stream.policy import FOLD, EffectSettings
 from stream.updaters import newton
 from stream.updaters.fitter import Fitter, Kernel

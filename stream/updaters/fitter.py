@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import StateError
+from stream.events.ladder import target
 from stream.features.blocks import vector
-from stream.labels.ladder import target
 from stream.policy import EffectSettings
 from stream.updaters.folding import fold, sigmoid
 from stream.updaters.kept import Example, Kept

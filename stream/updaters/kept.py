@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from stream.labels.ladder import rung
+from stream.events.ladder import rung
 
 
 class Example(msgspec.Struct, frozen=True, array_like=True, gc=False):

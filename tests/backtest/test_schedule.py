@@ -10,8 +10,8 @@ import pytest
 
 from stream.backtest.rehearsal import Rehearsal, Step, record, rehearse
 from stream.backtest.schedule import AT_EVERY_LABEL, NEVER, Learn, schedule
+from stream.events.ladder import BY_NAME
 from stream.events.structs import Label
-from stream.labels.ladder import BY_NAME
 from stream.logs.files import LogLine
 from stream.policy import DAY_MS, HOUR_MS, LabelPolicy, Policy
 from stream.replay.reader import first_look

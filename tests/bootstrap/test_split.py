@@ -20,7 +20,6 @@ from stream.events.partitioner import partition_of
 from stream.events.records import APPLICATIONS, LABELS, PLAIN, TOPICS, TopicNames
 from stream.events.structs import Application, Coefficients, DeadLetter, Label
 from stream.labels.changes import Scores
-from stream.labels.facts import Facts
 from stream.partitions.progress import identity_entry, progress_entry
 from stream.policy import Policy
 from stream.replay.run_folder import RunMetrics
@@ -28,6 +27,7 @@ from stream.replay.single import replay
 from stream.state import codec, keys
 from stream.state.census import COUNTS, Census, StateCounts
 from stream.state.deadlines import pending_deadlines
+from stream.state.facts import Facts
 from stream.state.overlay import Overlay
 from stream.state.posteriors import all_posteriors
 from stream.state.store import MemoryStore, RocksStore, Store
@@ -170,7 +170,7 @@ def check_split(store: Store, entries: list[Entry], partitions: int) -> None:
             owner = (key[1:] if key[:1] == b"b" else keys.job_of(key)).decode()
         assert number == partition_of(owner.encode(), partitions)
         if key[:1] == b"a":
-            record = codec.decode_application(value)
+            record = codec.APPLICATION.decode(value)
             if isinstance(record, Facts):
                 assert record.partition == partition_of(record.member_id.encode(), partitions)
         else:
@@ -228,7 +228,7 @@ def test_forgotten_and_aged_entities_go_where_the_entity_is() -> None:
     store = MemoryStore()
     store.write(
         {
-            keys.forgotten("per_member", "m7"): codec.encode_forgotten((1, 2)),
+            keys.forgotten("per_member", "m7"): codec.FORGOTTEN.encode((1, 2)),
             keys.age("per_job", 5, "j7"): b"",
             keys.own("ages per_job"): b"\x01",
         }

@@ -26,10 +26,10 @@ from producers.simulate import simulate
 from producers.truth import SimulationSettings, draw_truth
 from stream import effects
 from stream.configuration.policy_file import load_policy
+from stream.events.ladder import BY_NAME, rung
 from stream.events.records import COEFFICIENTS, CONSUMED, LABELS, PLAIN, TopicNames
 from stream.events.wire import decode_label
 from stream.kafka.cluster import ids_of_topics
-from stream.labels.ladder import BY_NAME, rung
 from stream.logs.files import merge, write_lines
 from stream.model.linear import GlobalModel, load_model
 from stream.model.training import Trainer

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from hypothesis import strategies as st
 
+from stream.events.ladder import BY_NAME, rung
 from stream.events.structs import DeadLetter
 from stream.labels.changes import Change, Entered, Ignored, Step
-from stream.labels.ladder import BY_NAME, rung
 from stream.labels.machine import LabelMachine
 from stream.policy import LabelPolicy
 from stream.state.overlay import Overlay

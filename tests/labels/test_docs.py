@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from stream.configuration.policy_file import parse_policy
+from stream.events.ladder import Kind, rung
 from stream.labels import document
-from stream.labels.ladder import Kind, rung
 from stream.labels.transitions import State, Stimulus
 from stream.policy import DAY_MS, LabelPolicy, Policy
 from tests.kit import application, closing, engagement

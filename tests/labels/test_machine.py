@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from stream.errors import ConflictError, MismatchError, UnknownActionError, UnmatchedError
 from stream.events.structs import DeadLetter, JobEvent
 from stream.labels.changes import Change
-from stream.labels.facts import DeadlineKind, Waiting
 from stream.policy import LabelPolicy
 from stream.state import codec, keys
+from stream.state.facts import DeadlineKind, Waiting
 from tests import kit, oracle
 from tests.conftest import thorough
 from tests.kit import TestEvent, application, closing, engagement
@@ -353,13 +353,13 @@ def test_of_many_orphans_some_expire_and_the_rest_is_adopted(listed: bool) -> No
         bench.overlay.flush()
         waiting = bench.overlay.get(keys.application("j", "a"))
         assert waiting is not None
-        record = codec.decode_application(waiting)
+        record = codec.APPLICATION.decode(waiting)
         assert isinstance(record, Waiting)
         assert len(record.listed) < record.orphans == 80
         prefix = keys.engagements_of("j", "a")
         for name in record.listed:
             bench.overlay.change(prefix, prefix + name.encode(), b"")
-        bench.overlay.put(keys.application("j", "a"), codec.encode_application(Waiting(80)))
+        bench.overlay.put(keys.application("j", "a"), codec.APPLICATION.encode(Waiting(80)))
         bench.overlay.flush()
         bench.restart(policy)
     bench.move(10_150)  # past the first 50

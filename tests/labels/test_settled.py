@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.labels import settled as module
-from stream.labels.settled import NOTHING, Settled, Stretch, added, found, since, with_stretch
+from stream.labels.settled import added, found, since, with_stretch
+from stream.state.facts import NOTHING, Settled, Stretch
 
 RANGES = st.lists(st.tuples(st.integers(-5, 60), st.integers(0, 25)), max_size=25)
 TIMES = range(-10, 100)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from stream.labels.facts import Facts, Marker
-from stream.labels.ladder import KINDS, Kind
+from stream.events.ladder import KINDS, Kind
 from stream.labels.transitions import RULES, TABLE, State, Stimulus, after
+from stream.state.facts import Facts, Marker
 from tests import oracle
 from tests.kit import TestEvent, application, closing, engagement
 from tests.labels.bench import Bench, W

@@ -19,7 +19,7 @@ from producers.truth import SimulationSettings
 from stream.configuration.policy_file import load_policy
 from stream.effects import EFFECTS
 from stream.errors import ConfigError, WorkerDiedError
-from stream.labels.ladder import BY_NAME, rung
+from stream.events.ladder import BY_NAME, rung
 from stream.logs.files import merge, write_lines
 from stream.model.linear import load_model
 from stream.model.training import Trainer

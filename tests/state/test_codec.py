@@ -14,16 +14,6 @@ import pytest
 
 from stream.errors import StateError
 from stream.events.structs import Source
-from stream.labels.facts import (
-    Applied,
-    Deadline,
-    Facts,
-    JobEventFact,
-    Marker,
-    Orphan,
-    Waiting,
-)
-from stream.labels.settled import Stretch
 from stream.partitions.clock import Channels
 from stream.partitions.progress import IDENTITY, PROGRESS, Identity, Progress
 from stream.policy import EffectSettings
@@ -32,6 +22,16 @@ from stream.quality.judged import JUDGEMENTS, TALLY, Judgements
 from stream.quality.tally import Paired, Score, Tally
 from stream.state import codec
 from stream.state.census import COUNTS, StateCounts
+from stream.state.facts import (
+    Applied,
+    Deadline,
+    Facts,
+    JobEventFact,
+    Marker,
+    Orphan,
+    Stretch,
+    Waiting,
+)
 from stream.updaters.kept import Example, Kept
 from stream.updaters.posterior import Posterior
 from stream.worker.changelog import MARKS, Mark
@@ -59,32 +59,32 @@ VALUES: dict[str, tuple[Any, Callable[[Any], bytes], Callable[[bytes], Any]]] = 
             engagements=("e1", "e2"),
             more=True,
         ),
-        codec.encode_application,
-        codec.decode_application,
+        codec.APPLICATION.encode,
+        codec.APPLICATION.decode,
     ),
-    "marker": (Marker("m1", 5), codec.encode_application, codec.decode_application),
-    "waiting": (Waiting(2), codec.encode_application, codec.decode_application),
-    "applied": (Applied(b"d" * 16), codec.encode_engagement, codec.decode_engagement),
+    "marker": (Marker("m1", 5), codec.APPLICATION.encode, codec.APPLICATION.decode),
+    "waiting": (Waiting(2), codec.APPLICATION.encode, codec.APPLICATION.decode),
+    "applied": (Applied(b"d" * 16), codec.ENGAGEMENT.encode, codec.ENGAGEMENT.decode),
     "orphan": (
         Orphan("e1", "a1", "m1", 5, "message", b"d" * 16, Source("t", 1, 2, 3, b"raw", b"k")),
-        codec.encode_engagement,
-        codec.decode_engagement,
+        codec.ENGAGEMENT.encode,
+        codec.ENGAGEMENT.decode,
     ),
     "settled": (
         (Stretch(1, 5, 9, "later_response"), Stretch(7, 8, 8, "job_closed")),
-        codec.encode_settled,
-        codec.decode_settled,
+        codec.SETTLED.encode,
+        codec.SETTLED.decode,
     ),
-    "job_event": (JobEventFact(5, b"d" * 16), codec.encode_job_event, codec.decode_job_event),
+    "job_event": (JobEventFact(5, b"d" * 16), codec.JOB_EVENT.encode, codec.JOB_EVENT.decode),
     "deadline": (
         Deadline(5, 1, "j", "a", "e"),
-        codec.encode_deadline,
-        codec.decode_deadline,
+        codec.DEADLINE.encode,
+        codec.DEADLINE.decode,
     ),
     "deadlines": (
         [Deadline(5, 1, "j", "a", "e"), Deadline(6, 3, "j")],
-        codec.encode_deadlines,
-        codec.decode_deadlines,
+        codec.DEADLINES.encode,
+        codec.DEADLINES.decode,
     ),
     "posterior": (
         Posterior(
@@ -199,7 +199,7 @@ def test_truncation_at_every_byte_is_an_error(name: str) -> None:
 def test_another_version_is_refused_in_words() -> None:
     """A value of a version to come names both versions."""
     with pytest.raises(StateError, match="version 9, this release reads 1"):
-        codec.decode_application(b"\x09" + codec.encode_application(Waiting(1))[1:])
+        codec.APPLICATION.decode(b"\x09" + codec.APPLICATION.encode(Waiting(1))[1:])
 
 
 def test_values_of_version_1_are_read_for_ever() -> None:

@@ -7,9 +7,9 @@ from unittest.mock import patch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stream.labels.facts import Deadline
 from stream.state import deadlines
 from stream.state.deadlines import DeadlineQueue
+from stream.state.facts import Deadline
 from stream.state.overlay import Overlay
 from stream.state.store import MemoryStore
 

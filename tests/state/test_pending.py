@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stream.state import pending
+from stream.state.census import Census
 from stream.state.overlay import Overlay
 from stream.state.pending import PendingApplications
 from stream.state.store import MemoryStore
@@ -31,7 +32,7 @@ def test_ranges_equal_those_of_a_sorted_list(
     store = MemoryStore()
     overlay = Overlay(store)
     with patch.object(pending, "PART", 2), patch.object(pending, "_MOST_KEPT", 6):
-        book = PendingApplications(overlay)
+        book = PendingApplications(overlay, Census(overlay))
         model: set[tuple[str, int, str]] = set()
         flushed: set[tuple[str, int, str]] = set()
         for step, entry in steps:
@@ -48,7 +49,7 @@ def test_ranges_equal_those_of_a_sorted_list(
                 flushed = set(model)
                 if step == "restart":
                     overlay = Overlay(store)
-                    book = PendingApplications(overlay)
+                    book = PendingApplications(overlay, Census(overlay))
         for job in JOBS:
             expected = [
                 name for which, at, name in sorted(model)
@@ -68,7 +69,7 @@ def test_what_was_given_may_be_struck_and_flushed_before_the_next(
     """Striking what comes out, with flushes between, still gives each one once, in order."""
     overlay = Overlay(MemoryStore())
     with patch.object(pending, "PART", 2), patch.object(pending, "_MOST_KEPT", 6):
-        book = PendingApplications(overlay)
+        book = PendingApplications(overlay, Census(overlay))
         for entry in entries:
             book.add(*entry)
         given_out = []

@@ -168,7 +168,7 @@ def test_overlay_is_a_dictionary_over_the_store(
             if key[0] == ord("p"):
                 overlay.change(key[:4], key, value)
             elif value is None:
-                overlay.delete(key)
+                overlay.put(key, None)
             else:
                 overlay.put(key, value)
         for key in writes:

@@ -19,10 +19,10 @@ from confluent_kafka import Consumer, Producer
 from producers.simulate import simulate
 from producers.truth import SimulationSettings, draw_truth
 from stream.effects import JOB
+from stream.events.ladder import BY_NAME, rung
 from stream.events.records import COEFFICIENTS, DEAD_LETTERS, LABELS
 from stream.events.wire import decode_label
 from stream.kafka.embedded import EmbeddedBroker
-from stream.labels.ladder import BY_NAME, rung
 from stream.logs.files import merge, write_lines
 from stream.model.linear import GlobalModel, load_model
 from stream.model.training import Trainer

@@ -1,0 +1,132 @@
+"""What is remembered of a job's applications (:mod:`stream.state.stored_facts` keeps it).
+
+A fact is forgotten when a deadline passes (:class:`Deadline`).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+from stream.events.structs import FurtherScores, Scored, Source, Terms
+
+MOST_LISTED = 32
+"""Engagements that an application's facts list by id; further ones are found by their index."""
+
+
+class Facts(msgspec.Struct, Scored, frozen=True, gc=False, kw_only=True, array_like=True, tag="f"):
+    """An application whose window is open.
+
+    ``digest`` fingerprints the producer's content (a repeat has the same); ``kind`` is the label
+    so far (:class:`~stream.events.ladder.Kind`), ``rule`` what inferred it; ``engagements`` are the
+    ids of those read, so that closing can forget them: the first :data:`MOST_LISTED`, further ones
+    (``more``) are indexed.
+    """
+
+    member_id: str
+    event_time_ms: int
+    digest: bytes
+    partition: int
+    per_member: bytes
+    per_job: bytes
+    global_score: float
+    member_score: float
+    job_score: float
+    channel: str | None
+    terms: Terms | None
+    kind: int = 0
+    rule: str | None = None
+    engagements: tuple[str, ...] = ()
+    more: bool = False
+    further_scores: FurtherScores | None = None
+
+
+class Marker(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="m"):
+    """An application whose window has closed: what tells a late engagement from an orphan."""
+
+    member_id: str
+    event_time_ms: int
+
+
+class Waiting(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="w"):
+    """No application yet, but ``orphans`` engagements that wait for it.
+
+    ``listed`` are the ids of at most :data:`MOST_LISTED` of them; the others are indexed (all were,
+    in states of earlier releases).
+    """
+
+    orphans: int
+    listed: tuple[str, ...] = ()
+
+
+class Applied(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="a"):
+    """An engagement that was applied to its application: only a repeat may still come."""
+
+    digest: bytes
+
+
+class Orphan(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="o"):
+    """An engagement that waits for its application, and all that applying it later takes.
+
+    ``source`` is kept because it may have to go to the dead letters.
+    """
+
+    engagement_id: str
+    application_id: str
+    member_id: str
+    event_time_ms: int
+    action: str
+    digest: bytes
+    source: Source
+
+
+class JobEventFact(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A job event read before."""
+
+    event_time_ms: int
+    digest: bytes
+
+
+class Stretch(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Submission times (ms, closed range) settled by a ``rule``; ``evidence_ms``: by what."""
+
+    first_ms: int
+    last_ms: int
+    evidence_ms: int
+    rule: str
+
+
+Settled = tuple[Stretch, ...]
+"""Disjoint stretches, sorted."""
+
+NOTHING: Settled = ()
+
+
+class DeadlineKind(IntEnum):
+    """What ends at a deadline. The numbers are stored and order what ends at one instant."""
+
+    WINDOW = 1
+    ORPHAN = 2
+    SETTLED = 3
+    CLOSING = 4
+    MARKER = 5
+    ENGAGEMENTS = 6
+
+
+class Deadline(msgspec.Struct, frozen=True, gc=False, array_like=True, order=True):
+    """Something ends once the watermark is *strictly* past ``at_ms``.
+
+    ``subject`` is the application's or job event's id; ``engagement_id`` an orphan's, or the last
+    of a closed application's engagements that was forgotten.
+    """
+
+    at_ms: int
+    kind: int
+    job_id: str
+    subject: str = ""
+    engagement_id: str = ""
+
+
+ApplicationRecord = Facts | Marker | Waiting
+EngagementRecord = Applied | Orphan
