@@ -443,7 +443,7 @@ def _fill(broker: str, application_id: str, number: int) -> None:
     for first in range(number, STATES, PARTITIONS * 5000):
         entities = range(first, min(STATES, first + PARTITIONS * 5000), PARTITIONS)
         writes: dict[bytes, bytes | None] = {
-            keys.posterior("per_member", f"m{entity:07}"): values[entity % len(values)]
+            keys.key(keys.POSTERIOR, "per_member", f"m{entity:07}"): values[entity % len(values)]
             for entity in entities
         }
         transactions.send([], {(topic, number): writes}, lambda: True)

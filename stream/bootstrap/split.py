@@ -77,21 +77,21 @@ def split(stores: Iterable[Store], partitions: int) -> Iterator[Entry]:
         for key, value in store.scan(_FIRST, _END):
             family = key[0]
             if family in _OF_JOB:
-                place = "job", partition_of(keys.job_of(key), partitions)
+                place = "job", partition_of(keys.parts(key)[0], partitions)
                 counts = counted[place]
                 counts.pending += family == ord("p")
                 counts.orphans += family == ord("e") and _waits(value)
                 yield Entry(place, key, _at_home(family, value, partitions))
             elif family in _OF_ENTITY:
-                effect, entity_id = keys.effect_and_entity(key)
-                place = _home_of(effect, entity_id, partitions)
+                place = _home_of(*keys.parts(key), partitions)
                 counted[place].entities += family == ord("n")
                 yield Entry(place, key, value)
             elif family == ord("b"):
                 yield Entry(("job", partition_of(key[1:], partitions)), key, value)
             elif family == ord("t"):
-                effect, _, entity_id = keys.age_entry(key)
-                yield Entry(_home_of(effect, entity_id, partitions), key, value)
+                effect, rest = keys.parts(key)
+                home = _home_of(effect, rest[keys.TIME_BYTES :], partitions)
+                yield Entry(home, key, value)
             elif family == ord("s"):
                 yield from _own(key, value, partitions)
             elif family != ord("d"):
@@ -141,11 +141,12 @@ class _Runs:
         return Entry(("job", number), *stored_run(sorted(set(self._waiting.pop(number)))))
 
 
-def _home_of(effect: str, entity_id: str, partitions: int) -> PartitionId:
-    stage = _STAGES.get(effect)
+def _home_of(effect: bytes, entity_id: bytes, partitions: int) -> PartitionId:
+    name = effect.decode()
+    stage = _STAGES.get(name)
     if stage is None:
-        raise StateError(f"the run's state has an effect that is not known: {effect[:64]!r}")
-    return stage, partition_of(entity_id.encode(), partitions)
+        raise StateError(f"the run's state has an effect that is not known: {name[:64]!r}")
+    return stage, partition_of(entity_id, partitions)
 
 
 def _waits(value: bytes) -> bool:

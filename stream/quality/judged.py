@@ -167,7 +167,8 @@ class JudgedScores:
             add_all([(self._tally(*bucket), taken) for bucket, taken in self._taken.items()])
         for judged, begin_ms in self._taken:
             value = TALLY.encode(self._tallies[judged, begin_ms])
-            self._overlay.change(keys.tallies(judged), keys.tally(judged, begin_ms), value)
+            prefix = keys.tallies(judged)
+            self._overlay.change(prefix, prefix + keys.time_bytes(begin_ms), value)
         self._taken.clear()
         if self._state_changed:
             self._overlay.put(_STATE, JUDGEMENTS.encode(self._state))
@@ -189,7 +190,7 @@ class JudgedScores:
     def _tally(self, judged: Judged, begin_ms: int) -> Tally:
         found = self._tallies.get((judged, begin_ms))
         if found is None:
-            value = self._overlay.get(keys.tally(judged, begin_ms))
+            value = self._overlay.get(keys.tallies(judged) + keys.time_bytes(begin_ms))
             found = Tally() if value is None else TALLY.decode(value)
             self._tallies[judged, begin_ms] = found
         return found
@@ -217,8 +218,8 @@ class JudgedScores:
         """Forget the buckets that are too old to count."""
         self.write_out()
         for judged in _JUDGED:
-            end = keys.tally(judged, max(mark_ms - 2 * self._window_ms, 0))
             prefix = keys.tallies(judged)
+            end = prefix + keys.time_bytes(mark_ms - 2 * self._window_ms)
             for key, _ in list(self._overlay.scan(prefix, prefix, end)):
                 self._overlay.change(prefix, key, None)
         self._tallies.clear()

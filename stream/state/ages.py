@@ -31,9 +31,8 @@ class EntityAges:
     """
 
     def __init__(self, effect: str, overlay: Overlay, *, kept: bool) -> None:
-        self._effect = effect
         self._overlay = overlay
-        self._group = keys.ages(effect)
+        self._group = keys.prefix(keys.AGE, effect)
         self._end = keys.after(self._group)
         self._kept = kept
         overlay.attach(self)
@@ -56,12 +55,12 @@ class EntityAges:
     def enter(self, entity_id: str, time_ms: int) -> None:
         """Enter an entity at its newest application."""
         if self._kept:
-            self._overlay.change(self._group, keys.age(self._effect, time_ms, entity_id), b"")
+            self._overlay.change(self._group, keys.timed(self._group, time_ms, entity_id), b"")
             self._first_ms = min(self._first_ms, time_ms)
 
     def remove(self, entity_id: str, time_ms: int) -> None:
         """Strike an entry."""
-        self._overlay.change(self._group, keys.age(self._effect, time_ms, entity_id), None)
+        self._overlay.change(self._group, keys.timed(self._group, time_ms, entity_id), None)
 
     def before(self, time_ms: int) -> list[tuple[int, str]]:
         """Return the first entries before a time, (time, entity id), some of them."""
@@ -70,10 +69,12 @@ class EntityAges:
         first = self._group + keys.time_bytes(self._first_ms)
         end = self._group + keys.time_bytes(time_ms)
         entries = islice(self._overlay.scan(self._group, first, end), _AT_ONCE)
-        found = [keys.aged(key) for key, _ in entries]
+        found = [keys.time_and_id(key, len(self._group)) for key, _ in entries]
         if found:
             self._first_ms = found[0][0]
         else:
             following = next(self._overlay.scan(self._group, end, self._end), None)
-            self._first_ms = keys.MAX_TIME if following is None else keys.aged(following[0])[0]
+            self._first_ms = (
+                keys.MAX_TIME if following is None else keys.time_at(following[0], len(self._group))
+            )
         return found

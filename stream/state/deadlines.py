@@ -26,9 +26,10 @@ RUN = 256
 """Deadlines in one value at most."""
 
 _AHEAD = 4  # runs fetched from the store at a time; not decoded before their time comes
-_FIRST = keys.DEADLINES_DONE + b"\x00"
-_END = keys.after(keys.DEADLINES_DONE)
-_TIME_AT = len(keys.DEADLINES_DONE)
+_DONE = keys.DEADLINES  # the last deadline taken out, while a run that held it is still there
+_FIRST = keys.DEADLINES + b"\x00"
+_END = keys.after(keys.DEADLINES)
+_TIME_AT = len(keys.DEADLINES)
 _HASH_BYTES = 8  # among runs that begin at one millisecond
 _NEVER = keys.MAX_TIME
 
@@ -59,7 +60,7 @@ class DeadlineQueue:
         self._horizon = _FIRST  # runs below this key are loaded
         self._ahead: deque[tuple[bytes, bytes]] = deque()  # the first runs that are not
         self._next_ms = 0  # when the first of them begins, or earlier
-        value = self._overlay.store.get(keys.DEADLINES_DONE)
+        value = self._overlay.store.get(_DONE)
         self._done = None if value is None else codec.DEADLINE.decode(value)
         self._stored_done = self._done
 
@@ -89,8 +90,8 @@ class DeadlineQueue:
         if done != self._stored_done:
             self._stored_done = done
             self._overlay.change(
-                keys.DEADLINES_DONE,
-                keys.DEADLINES_DONE,
+                keys.DEADLINES,
+                _DONE,
                 None if done is None else codec.DEADLINE.encode(done),
             )
 
@@ -122,7 +123,7 @@ class DeadlineQueue:
             heapreplace(self._runs, (run.deadlines[run.at], key, run))
         else:
             heappop(self._runs)
-            self._overlay.change(keys.DEADLINES_DONE, key, None)
+            self._overlay.change(keys.DEADLINES, key, None)
 
     def _load(self) -> None:
         """Load the next run if it begins where it was expected; see when the one after it does."""
@@ -136,7 +137,7 @@ class DeadlineQueue:
 
     def _next_run(self) -> tuple[bytes, bytes] | tuple[None, bytes]:
         if not self._ahead:
-            found = self._overlay.scan(keys.DEADLINES_DONE, self._horizon, _END)
+            found = self._overlay.scan(keys.DEADLINES, self._horizon, _END)
             self._ahead.extend(islice(found, _AHEAD))
         return self._ahead[0] if self._ahead else (None, b"")
 
@@ -147,11 +148,11 @@ class DeadlineQueue:
         if deadlines:
             heappush(self._runs, (deadlines[0], key, _Run(key, deadlines)))
         else:
-            self._overlay.change(keys.DEADLINES_DONE, key, None)
+            self._overlay.change(keys.DEADLINES, key, None)
 
     def _store(self, deadlines: list[Deadline]) -> None:
         key, value = stored_run(deadlines)
-        self._overlay.change(keys.DEADLINES_DONE, key, value)
+        self._overlay.change(keys.DEADLINES, key, value)
         if key < self._horizon:
             self._enter(key, deadlines)
             return
@@ -164,12 +165,12 @@ def stored_run(deadlines: list[Deadline]) -> tuple[bytes, bytes]:
     """Key and value of a run; at least one deadline, sorted."""
     value = codec.DEADLINES.encode(deadlines)
     digest = hashlib.blake2b(value, digest_size=_HASH_BYTES).digest()
-    return keys.deadlines(deadlines[0].at_ms, digest), value
+    return keys.DEADLINES + keys.time_bytes(deadlines[0].at_ms) + digest, value
 
 
 def pending_deadlines(store: Store) -> Iterator[Deadline]:
     """All deadlines of a store that were not taken out: its runs one after the other."""
-    value = store.get(keys.DEADLINES_DONE)
+    value = store.get(_DONE)
     done = None if value is None else codec.DEADLINE.decode(value)
     for _, run in store.scan(_FIRST, _END):
         for deadline in codec.DEADLINES.decode(run):

@@ -20,9 +20,9 @@ class Forgotten:
 
     def throw_away(self) -> None:
         """Read all again: the store is the truth."""
-        prefix = keys.forgotten_of(self._effect)
+        prefix = keys.prefix(keys.FORGOTTEN, self._effect)
         self._markers = {
-            keys.entity_of(key): codec.FORGOTTEN.decode(value)
+            keys.parts(key)[1].decode(): codec.FORGOTTEN.decode(value)
             for key, value in self._overlay.store.scan(prefix, keys.after(prefix))
         }
 
@@ -40,7 +40,7 @@ class Forgotten:
         """Mark an entity; a marker that reaches further stays."""
         if until_ms > self._markers.get(entity_id, (-1, 0))[0]:
             marker = self._markers[entity_id] = until_ms, asked_ms
-            key = keys.forgotten(self._effect, entity_id)
+            key = keys.key(keys.FORGOTTEN, self._effect, entity_id)
             self._overlay.put(key, codec.FORGOTTEN.encode(marker))
 
     def strike_before(self, time_ms: int, asked_ms: int) -> None:
@@ -54,4 +54,4 @@ class Forgotten:
         ]
         for entity_id in over:
             del self._markers[entity_id]
-            self._overlay.put(keys.forgotten(self._effect, entity_id), None)
+            self._overlay.put(keys.key(keys.FORGOTTEN, self._effect, entity_id), None)

@@ -32,8 +32,28 @@ from struct import Struct
 
 _SHORT = Struct(">H")
 _TIME = Struct(">Q")
+TIME_BYTES = _TIME.size
 MAX_TIME = (1 << 63) - 1
 _PREFIXES = 1 << 14  # prefixes of jobs that are not built anew
+
+APPLICATION, SETTLED, DEADLINES, ENGAGEMENT = b"a", b"b", b"d", b"e"
+FORGOTTEN, HELD, JOB_EVENT, POSTERIOR = b"g", b"h", b"j", b"n"
+PENDING, _TALLY, _OWN, AGE, _ENGAGEMENTS = b"p", b"q", b"s", b"t", b"x"
+
+_FAMILIES = {
+    APPLICATION: "application",
+    SETTLED: "settled evidence of job",
+    DEADLINES: "deadlines",
+    ENGAGEMENT: "engagement",
+    FORGOTTEN: "forgotten entity",
+    HELD: "held back entity",
+    JOB_EVENT: "job event",
+    PENDING: "pending application",
+    _TALLY: "tally of scores",
+    _OWN: "own state",
+    AGE: "entity by age",
+    _ENGAGEMENTS: "engagement of application",
+}
 
 
 def sized(text: str) -> bytes:
@@ -42,25 +62,36 @@ def sized(text: str) -> bytes:
     return _SHORT.pack(len(raw)) + raw
 
 
-_FAMILIES = {
-    b"a": "application",
-    b"b": "settled evidence of job",
-    b"d": "deadlines",
-    b"e": "engagement",
-    b"g": "forgotten entity",
-    b"h": "held back entity",
-    b"j": "job event",
-    b"p": "pending application",
-    b"q": "tally of scores",
-    b"s": "own state",
-    b"t": "entity by age",
-    b"x": "engagement of application",
-}
-
-
 @lru_cache(_PREFIXES)
-def _of_job(family: bytes, job_id: str) -> bytes:
-    return family + sized(job_id)
+def prefix(family: bytes, owner: str) -> bytes:
+    """Prefix of all that a family has of one job or effect."""
+    return family + sized(owner)
+
+
+def key(family: bytes, owner: str, name: str) -> bytes:
+    """Key of what a job or effect has under an id."""
+    return prefix(family, owner) + name.encode()
+
+
+def parts(key: bytes) -> tuple[bytes, bytes]:
+    """Job or effect (UTF-8) that a key begins with, and what comes after it."""
+    (size,) = _SHORT.unpack_from(key, 1)
+    return key[3 : 3 + size], key[3 + size :]
+
+
+def engagements_of(job_id: str, application_id: str) -> bytes:
+    """Prefix of the engagements of an application."""
+    return prefix(_ENGAGEMENTS, job_id) + sized(application_id)
+
+
+def tallies(judged: str) -> bytes:
+    """Prefix of the tallies of one judgement, ``early`` or ``final``."""
+    return _TALLY + judged[:1].encode()
+
+
+def own(name: str) -> bytes:
+    """Key of a piece of the partition's own state."""
+    return _OWN + name.encode()
 
 
 def time_bytes(time_ms: int) -> bytes:
@@ -74,131 +105,25 @@ def time_at(key: bytes, offset: int) -> int:
     return int(time_ms)
 
 
-def application(job_id: str, application_id: str) -> bytes:
-    """Key of an application record."""
-    return _of_job(b"a", job_id) + application_id.encode()
+def timed(prefix: bytes, time_ms: int, name: str) -> bytes:
+    """Key of an id by time."""
+    return prefix + time_bytes(time_ms) + name.encode()
 
 
-def engagement(job_id: str, engagement_id: str) -> bytes:
-    """Key of an engagement record."""
-    return _of_job(b"e", job_id) + engagement_id.encode()
-
-
-def engagements_of(job_id: str, application_id: str) -> bytes:
-    """Prefix of the engagements of an application."""
-    return b"x" + sized(job_id) + sized(application_id)
-
-
-def job_event(job_id: str, job_event_id: str) -> bytes:
-    """Key of a job event fact."""
-    return b"j" + sized(job_id) + job_event_id.encode()
-
-
-def pending(job_id: str) -> bytes:
-    """Prefix of a job's pending applications."""
-    return _of_job(b"p", job_id)
-
-
-def settled(job_id: str) -> bytes:
-    """Key of what a job's evidence has settled."""
-    return b"b" + job_id.encode()
-
-
-DEADLINES_DONE = b"d"
-"""Key of the last deadline taken out, while a run that held it is still there."""
-
-
-def deadlines(first_ms: int, digest: bytes) -> bytes:
-    """Key of a run of deadlines: the time of its first, and what tells it from others."""
-    return DEADLINES_DONE + time_bytes(first_ms) + digest
-
-
-def posterior(effect: str, entity_id: str) -> bytes:
-    """Key of an entity's posterior."""
-    return b"n" + sized(effect) + entity_id.encode()
-
-
-def posteriors(effect: str) -> bytes:
-    """Prefix of an effect's posteriors."""
-    return b"n" + sized(effect)
-
-
-def entity_of(key: bytes) -> str:
-    """Entity id of a key of the families ``n`` and ``g``."""
-    (size,) = _SHORT.unpack_from(key, 1)
-    return key[3 + size :].decode()
-
-
-def job_of(key: bytes) -> bytes:
-    """Job id (UTF-8) of a key that begins with it, length-prefixed."""
-    (size,) = _SHORT.unpack_from(key, 1)
-    return key[3 : 3 + size]
-
-
-def effect_and_entity(key: bytes) -> tuple[str, str]:
-    """Effect and entity id of a key of the families ``n`` and ``g``."""
-    return job_of(key).decode(), entity_of(key)
-
-
-def age(effect: str, time_ms: int, entity_id: str) -> bytes:
-    """Key of an entity's entry by age."""
-    return ages(effect) + time_bytes(time_ms) + entity_id.encode()
-
-
-def ages(effect: str) -> bytes:
-    """Prefix of an effect's entities by age."""
-    return b"t" + sized(effect)
-
-
-def aged(key: bytes) -> tuple[int, str]:
-    """Time and entity id of an entry by age."""
-    (size,) = _SHORT.unpack_from(key, 1)
-    return time_at(key, 3 + size), key[3 + size + _TIME.size :].decode()
-
-
-def age_entry(key: bytes) -> tuple[str, int, str]:
-    """Effect, time and entity id of an entry by age."""
-    return job_of(key).decode(), *aged(key)
-
-
-def forgotten(effect: str, entity_id: str) -> bytes:
-    """Key of a forgotten entity's marker."""
-    return forgotten_of(effect) + entity_id.encode()
-
-
-def forgotten_of(effect: str) -> bytes:
-    """Prefix of an effect's forgotten entities."""
-    return b"g" + sized(effect)
-
-
-def in_words(key: bytes) -> str:
-    """Tell a person what a key is of."""
-    if key[:1] == b"n":
-        (size,) = _SHORT.unpack_from(key, 1)
-        return f"{key[3 : 3 + size].decode()} {entity_of(key)}"
-    return f"{_FAMILIES.get(key[:1], 'unknown key')} {key[1:]!r}"
-
-
-HELD = b"h"
-"""Prefix of the entities whose coefficients are held back."""
-
-
-def tallies(judged: str) -> bytes:
-    """Prefix of the tallies of one judgement, ``early`` or ``final``."""
-    return b"q" + judged[:1].encode()
-
-
-def tally(judged: str, begin_ms: int) -> bytes:
-    """Key of a tally: of the applications submitted from a time on."""
-    return tallies(judged) + time_bytes(begin_ms)
-
-
-def own(name: str) -> bytes:
-    """Key of a piece of the partition's own state."""
-    return b"s" + name.encode()
+def time_and_id(key: bytes, offset: int) -> tuple[int, str]:
+    """Read both back out of a key whose prefix ends at ``offset``."""
+    return time_at(key, offset), key[offset + TIME_BYTES :].decode()
 
 
 def after(prefix: bytes) -> bytes:
     """Smallest key above every key that starts with the prefix (prefixes never end in 0xff…)."""
     trimmed = prefix.rstrip(b"\xff")
     return trimmed[:-1] + bytes([trimmed[-1] + 1])
+
+
+def in_words(key: bytes) -> str:
+    """Tell a person what a key is of."""
+    if key[:1] == POSTERIOR:
+        effect, entity_id = parts(key)
+        return f"{effect.decode()} {entity_id.decode()}"
+    return f"{_FAMILIES.get(key[:1], 'unknown key')} {key[1:]!r}"

@@ -49,8 +49,8 @@ class PendingApplications:
         """Enter an application that is not there: it has no label yet."""
         self._census.pending(1)
         entry = time_ms, application_id
-        prefix = keys.pending(job_id)
-        self._overlay.change(prefix, _key(prefix, entry), _NOTHING)
+        prefix = keys.prefix(keys.PENDING, job_id)
+        self._overlay.change(prefix, keys.timed(prefix, *entry), _NOTHING)
         oldest = self._oldest.get(job_id)
         if oldest is None or (oldest.until is not None and entry >= oldest.until):
             return
@@ -65,8 +65,8 @@ class PendingApplications:
         """Strike an application: it has a label now."""
         self._census.pending(-1)
         entry = time_ms, application_id
-        prefix = keys.pending(job_id)
-        self._overlay.change(prefix, _key(prefix, entry), None)
+        prefix = keys.prefix(keys.PENDING, job_id)
+        self._overlay.change(prefix, keys.timed(prefix, *entry), None)
         oldest = self._oldest.get(job_id)
         if oldest is not None:
             entries = oldest.entries
@@ -109,8 +109,8 @@ class PendingApplications:
 
     def _read_on(self, job_id: str, oldest: _Oldest) -> None:
         """Let the job's oldest reach further."""
-        prefix = keys.pending(job_id)
-        first = _key(prefix, oldest.until or _BEGINNING)
+        prefix = keys.prefix(keys.PENDING, job_id)
+        first = keys.timed(prefix, *(oldest.until or _BEGINNING))
         part = self._part(prefix, first, keys.after(prefix))
         oldest.entries += part
         oldest.until = _after(part[-1]) if len(part) == PART else None
@@ -121,10 +121,10 @@ class PendingApplications:
     ) -> Iterator[str]:
         """Give what was found, then a range from the store, each part from where it ended."""
         yield from found
-        prefix = keys.pending(job_id)
-        last = _key(prefix, end)
+        prefix = keys.prefix(keys.PENDING, job_id)
+        last = keys.timed(prefix, *end)
         while first < end:
-            part = self._part(prefix, _key(prefix, first), last)
+            part = self._part(prefix, keys.timed(prefix, *first), last)
             for _, application_id in part:
                 yield application_id
             if len(part) < PART:
@@ -134,13 +134,9 @@ class PendingApplications:
     def _part(self, prefix: bytes, first: bytes, end: bytes) -> list[Entry]:
         at = len(prefix)
         return [
-            (keys.time_at(key, at), key[at + 8 :].decode())
+            keys.time_and_id(key, at)
             for key, _ in islice(self._overlay.scan(prefix, first, end), PART)
         ]
-
-
-def _key(prefix: bytes, entry: Entry) -> bytes:
-    return prefix + keys.time_bytes(entry[0]) + entry[1].encode()
 
 
 def _after(entry: Entry) -> Entry:

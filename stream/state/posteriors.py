@@ -19,22 +19,22 @@ class StoredPosteriors:
 
     def load(self, entity_id: str) -> Posterior | None:
         """Return the posterior of an entity; None when it never learned."""
-        value = self._overlay.get(keys.posterior(self._effect, entity_id))
+        value = self._overlay.get(keys.key(keys.POSTERIOR, self._effect, entity_id))
         return None if value is None else codec.decode_posterior(value)
 
     def save(self, entity_id: str, posterior: Posterior) -> None:
         """Replace the posterior of an entity."""
         self._overlay.put(
-            keys.posterior(self._effect, entity_id), codec.encode_posterior(posterior)
+            keys.key(keys.POSTERIOR, self._effect, entity_id), codec.encode_posterior(posterior)
         )
 
     def remove(self, entity_id: str) -> None:
         """Remove the posterior of an entity."""
-        self._overlay.put(keys.posterior(self._effect, entity_id), None)
+        self._overlay.put(keys.key(keys.POSTERIOR, self._effect, entity_id), None)
 
 
 def all_posteriors(store: Store, effect: str) -> Iterator[tuple[str, Posterior]]:
     """Every flushed posterior of an effect, by entity id."""
-    prefix = keys.posteriors(effect)
+    prefix = keys.prefix(keys.POSTERIOR, effect)
     for key, value in store.scan(prefix, keys.after(prefix)):
-        yield keys.entity_of(key), codec.decode_posterior(value)
+        yield keys.parts(key)[1].decode(), codec.decode_posterior(value)

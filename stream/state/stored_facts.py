@@ -58,7 +58,7 @@ class StoredFacts:
         known = self._records.get(ids)
         if known is not None:
             return known
-        value = self._overlay.get(keys.application(job_id, application_id))
+        value = self._overlay.get(keys.key(keys.APPLICATION, job_id, application_id))
         if value is None:
             return None
         record = self._records[ids] = codec.APPLICATION.decode(value)
@@ -72,7 +72,7 @@ class StoredFacts:
 
     def engagement(self, job_id: str, engagement_id: str) -> EngagementRecord | None:
         """Return an engagement read before."""
-        value = self._overlay.get(keys.engagement(job_id, engagement_id))
+        value = self._overlay.get(keys.key(keys.ENGAGEMENT, job_id, engagement_id))
         return None if value is None else codec.ENGAGEMENT.decode(value)
 
     def put_engagement(
@@ -80,7 +80,7 @@ class StoredFacts:
     ) -> None:
         """Remember an engagement; None: forget it."""
         value = None if record is None else codec.ENGAGEMENT.encode(record)
-        self._overlay.put(keys.engagement(job_id, engagement_id), value)
+        self._overlay.put(keys.key(keys.ENGAGEMENT, job_id, engagement_id), value)
 
     def index_engagement(
         self, job_id: str, application_id: str, engagement_id: str, *, indexed: bool = True
@@ -103,7 +103,7 @@ class StoredFacts:
         """Return what a job's evidence has settled."""
         if job_id in self._settled:
             return self._settled[job_id]
-        value = self._overlay.get(keys.settled(job_id))
+        value = self._overlay.get(keys.SETTLED + job_id.encode())
         settled = NOTHING if value is None else codec.SETTLED.decode(value)
         self._settled[job_id] = settled
         return settled
@@ -115,19 +115,19 @@ class StoredFacts:
 
     def job_event(self, job_id: str, job_event_id: str) -> JobEventFact | None:
         """Return a job event read before."""
-        value = self._overlay.get(keys.job_event(job_id, job_event_id))
+        value = self._overlay.get(keys.key(keys.JOB_EVENT, job_id, job_event_id))
         return None if value is None else codec.JOB_EVENT.decode(value)
 
     def put_job_event(self, job_id: str, job_event_id: str, fact: JobEventFact | None) -> None:
         """Remember a job event; None: forget it."""
         value = None if fact is None else codec.JOB_EVENT.encode(fact)
-        self._overlay.put(keys.job_event(job_id, job_event_id), value)
+        self._overlay.put(keys.key(keys.JOB_EVENT, job_id, job_event_id), value)
 
     def write_out(self) -> None:
         """Encode what changed, and let the caches shrink."""
         overlay, records, settled = self._overlay, self._records, self._settled
         for ids, record in self._new_records.items():
-            key = keys.application(*ids)
+            key = keys.key(keys.APPLICATION, *ids)
             if record is None:
                 records.pop(ids, None)
                 overlay.put(key, None)
@@ -137,7 +137,7 @@ class StoredFacts:
         self._new_records.clear()
         for job_id in self._changed_settled:
             value = codec.SETTLED.encode(settled[job_id]) if settled[job_id] else None
-            overlay.put(keys.settled(job_id), value)
+            overlay.put(keys.SETTLED + job_id.encode(), value)
         self._changed_settled.clear()
         self._records = _shrunk(records, _RECORDS)
         self._settled = _shrunk(settled, _JOBS)

@@ -162,12 +162,12 @@ def check_split(store: Store, entries: list[Entry], partitions: int) -> None:
     assert Counter(entry.key for entry in plain) == Counter(held.keys())
     for (stage, number), key, value in plain:
         if key[:1] == b"n":
-            effect, owner = keys.effect_and_entity(key)
+            effect, owner = (part.decode() for part in keys.parts(key))
             assert stage == effect.removeprefix("per_")
             assert value == held[key]
         else:
             assert stage == "job"
-            owner = (key[1:] if key[:1] == b"b" else keys.job_of(key)).decode()
+            owner = (key[1:] if key[:1] == b"b" else keys.parts(key)[0]).decode()
         assert number == partition_of(owner.encode(), partitions)
         if key[:1] == b"a":
             record = codec.APPLICATION.decode(value)
@@ -195,10 +195,10 @@ def shared_out(store: Store, shares: int) -> list[Store]:
         for each in stores if key[:1] == b"s" else [dice.choice(stores)]:
             each.write({key: value})
     # Each has its own deadlines, of which it knows how far they were taken out.
-    done = store.get(keys.DEADLINES_DONE)
+    done = store.get(keys.DEADLINES)
     if done is not None:
         for each in stores:
-            each.write({keys.DEADLINES_DONE: done})
+            each.write({keys.DEADLINES: done})
     return stores
 
 
@@ -209,7 +209,7 @@ def test_what_no_replay_writes_is_refused() -> None:
     with pytest.raises(StateError, match="no replay's"):
         list(split([store], 2))
     other = MemoryStore()
-    other.write({keys.posterior("per_recruiter", "r1"): b"1"})
+    other.write({keys.key(keys.POSTERIOR, "per_recruiter", "r1"): b"1"})
     with pytest.raises(StateError, match="an effect that is not known"):
         list(split([other], 2))
 
@@ -228,15 +228,15 @@ def test_forgotten_and_aged_entities_go_where_the_entity_is() -> None:
     store = MemoryStore()
     store.write(
         {
-            keys.forgotten("per_member", "m7"): codec.FORGOTTEN.encode((1, 2)),
-            keys.age("per_job", 5, "j7"): b"",
+            keys.key(keys.FORGOTTEN, "per_member", "m7"): codec.FORGOTTEN.encode((1, 2)),
+            keys.timed(keys.prefix(keys.AGE, "per_job"), 5, "j7"): b"",
             keys.own("ages per_job"): b"\x01",
         }
     )
     entries = list(split([store], 3))
     assert {(entry.place, entry.key) for entry in entries} == {
-        (("member", partition_of(b"m7", 3)), keys.forgotten("per_member", "m7")),
-        (("job", partition_of(b"j7", 3)), keys.age("per_job", 5, "j7")),
+        (("member", partition_of(b"m7", 3)), keys.key(keys.FORGOTTEN, "per_member", "m7")),
+        (("job", partition_of(b"j7", 3)), keys.timed(keys.prefix(keys.AGE, "per_job"), 5, "j7")),
         *((("job", number), keys.own("ages per_job")) for number in range(3)),
     }
 

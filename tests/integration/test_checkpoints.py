@@ -67,7 +67,7 @@ def test_a_checkpoint_is_verified_and_restored(small_world: World) -> None:
 def spoil(folder: Path) -> None:
     """Let a store have an entity that nobody has learned."""
     store = RocksStore(folder / "job-0")
-    store.write({keys.posterior("per_job", "invented"): b"nonsense"})
+    store.write({keys.key(keys.POSTERIOR, "per_job", "invented"): b"nonsense"})
     store.close()
 
 

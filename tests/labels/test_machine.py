@@ -351,7 +351,7 @@ def test_of_many_orphans_some_expire_and_the_rest_is_adopted(listed: bool) -> No
         bench.apply(engagement(f"n{number:02}", "a", 10_000 + number, "note"))
     if not listed:
         bench.overlay.flush()
-        waiting = bench.overlay.get(keys.application("j", "a"))
+        waiting = bench.overlay.get(keys.key(keys.APPLICATION, "j", "a"))
         assert waiting is not None
         record = codec.APPLICATION.decode(waiting)
         assert isinstance(record, Waiting)
@@ -359,7 +359,9 @@ def test_of_many_orphans_some_expire_and_the_rest_is_adopted(listed: bool) -> No
         prefix = keys.engagements_of("j", "a")
         for name in record.listed:
             bench.overlay.change(prefix, prefix + name.encode(), b"")
-        bench.overlay.put(keys.application("j", "a"), codec.APPLICATION.encode(Waiting(80)))
+        bench.overlay.put(
+            keys.key(keys.APPLICATION, "j", "a"), codec.APPLICATION.encode(Waiting(80))
+        )
         bench.overlay.flush()
         bench.restart(policy)
     bench.move(10_150)  # past the first 50

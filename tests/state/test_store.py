@@ -198,9 +198,9 @@ def test_time_in_keys_sorts_as_time(times: list[int]) -> None:
 @given(TEXT, TEXT, TEXT)
 def test_keys_of_different_jobs_never_mix(job: str, other: str, name: str) -> None:
     """No application of another job lies between a job's prefix and its end."""
-    prefix = keys.pending(job)
+    prefix = keys.prefix(keys.PENDING, job)
     inside = prefix + keys.time_bytes(5) + name.encode()
     assert prefix <= inside < keys.after(prefix)
     if other != job:
-        outside = keys.pending(other) + keys.time_bytes(5)
+        outside = keys.prefix(keys.PENDING, other) + keys.time_bytes(5)
         assert not prefix <= outside < keys.after(prefix)
