@@ -27,7 +27,7 @@ from stream.events.structs import Coefficients, Label
 from stream.policy import EffectSettings, Policy
 from stream.serving.belief import Belief
 from stream.updaters.effect import Effect
-from stream.updaters.posterior import Posterior
+from stream.updaters.kept import Posterior
 from tests.updaters.test_folding import exact, hot_job, learn
 
 D = 6

@@ -38,8 +38,8 @@ from stream.updaters import newton
 from stream.updaters.dense import add_gram, compiled
 from stream.updaters.effect import Effect
 from stream.updaters.folding import fold
+from stream.updaters.kept import Posterior
 from stream.updaters.objective import curvatures, prior
-from stream.updaters.posterior import Posterior
 
 Array = NDArray[np.float64]
 

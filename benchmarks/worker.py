@@ -66,9 +66,8 @@ from stream.policy import DAY_MS, Policy
 from stream.replay.run_folder import RunFolder
 from stream.replay.single import replay
 from stream.state import codec, keys
-from stream.updaters.kept import Example, Kept
+from stream.updaters.kept import Example, Kept, Posterior
 from stream.updaters.newton import warm_up
-from stream.updaters.posterior import Posterior
 from stream.worker.changelog import changelog_of
 from stream.worker.topics import create_topics
 from stream.worker.transactions import Transactions

@@ -29,7 +29,7 @@ from stream.replay.run_folder import RunMetrics
 from stream.replay.single import replay
 from stream.state.store import MemoryStore, Store
 from stream.updaters.effect import Effect
-from stream.updaters.posterior import Posterior
+from stream.updaters.kept import Posterior
 
 Modes = dict[str, bytes]
 """Coefficients by entity: float64 bytes of shape (d,)."""

@@ -28,11 +28,6 @@ class Kind(IntEnum):
         """The name in a label message."""
         return self.name.lower()
 
-    @property
-    def label(self) -> int:
-        """The training target: 1 for positive, else 0."""
-        return target(self)
-
 
 KINDS: tuple[Kind, ...] = tuple(Kind)
 """Kinds by number: quicker than asking the enumeration."""

@@ -44,10 +44,6 @@ class Block:
                 f"features.{self.label} has a number too large for float32"
             ) from None
 
-    def unpack(self, packed: bytes) -> tuple[float, ...]:
-        """Return the vector as Python floats (each exactly a float32)."""
-        return self._struct.unpack(packed)
-
     def _from_names(self, values: dict[str, float]) -> list[float]:
         vector = [0.0] * self.size
         for name, value in values.items():

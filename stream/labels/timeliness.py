@@ -69,15 +69,8 @@ class Timeliness:
             if change.previous is not Kind.PENDING:
                 self.flips[change.previous_rule or change.previous.wire] += 1
 
-    def first_label_within(self) -> dict[str, float | None]:
-        """Share of first labels known within each age."""
-        return _shares(self.first_within)
 
-    def positives_within(self) -> dict[str, float | None]:
-        """Share of positives known within each age."""
-        return _shares(self.positives_known_within)
-
-
-def _shares(within: Counter[str]) -> dict[str, float | None]:
+def shares(within: Counter[str]) -> dict[str, float | None]:
+    """Share of labels that came within each age."""
     total = within[_ANY]
     return {name: within[name] / total if total else None for name in AGES_MS}

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from stream.errors import ConfigError, EventError, InvalidFeaturesError, ModelError
+from stream.events.ladder import target
 from stream.events.structs import Application, DeadLetter, Event, Features, Source
 from stream.events.wire import RawApplication, decode_raw, to_event
 from stream.features.blocks import FeatureSpace, RawBlock
@@ -260,7 +261,7 @@ class Trainer:
             match step:
                 case Change() if step.closed:
                     self._rows.append(self._open.pop((step.job_id, step.application_id)))
-                    self._targets.append(step.kind.label)
+                    self._targets.append(target(step.kind))
                     end_ms = step.facts.event_time_ms + self._policy.labels.window_ms
                     self._windows.append(end_ms)
                 case Entered(app) if row is not None:

@@ -14,7 +14,7 @@ import msgspec
 from stream.events.structs import Label
 from stream.policy import Policy
 from stream.quality.gate import Gate, Judged, decide, opened_by_hand
-from stream.quality.tally import JudgedScore, Tally, add_all, newest
+from stream.quality.tally import JudgedScore, Tally, add_all, merged
 from stream.state import keys
 from stream.state.codec import Codec
 from stream.state.overlay import Overlay
@@ -37,7 +37,7 @@ TALLY = Codec[Tally](Tally, unversioned=msgspec.msgpack.Decoder(Tally))
 
 
 class JudgedScores:
-    """Judgements and gate of one effect in one partition (an overlay's ``Holder``).
+    """Judgements and gate of one effect in one partition.
 
     Args:
         overlay: of the partition's state.
@@ -56,7 +56,7 @@ class JudgedScores:
         self._state_changed = False
         self._newest: dict[Judged, Tally] | None = None
         self._state = self._load_state()
-        overlay.attach(self)
+        overlay.attach(self.throw_away, self.write_out)
 
     # -- scores ------------------------------------------------------------------------------
 
@@ -205,7 +205,7 @@ class JudgedScores:
             for begin_ms, tally in self._buckets(judged)
             if begin_ms < until_ms and (everything or begin_ms >= from_ms)
         ]
-        return newest(tallies, self._settings.applications)
+        return merged(reversed(tallies), self._settings.applications)
 
     def _buckets(self, judged: Judged) -> Iterator[tuple[int, Tally]]:
         """Give all buckets that are kept, in order of time, changed ones as they are now."""

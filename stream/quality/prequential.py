@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.events.ladder import target
 from stream.labels.changes import Change
 from stream.quality.tally import Quality
 
@@ -55,7 +56,7 @@ class Prequential:
         facts = change.facts
         if not change.closed or facts.event_time_ms < self._score_from_ms:
             return
-        self._targets.append(change.kind.label)
+        self._targets.append(target(facts.kind))
         self._global.append(facts.global_score)
         self._full.append(facts.full_score)
 

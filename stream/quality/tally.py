@@ -83,10 +83,6 @@ class Tally(msgspec.Struct, array_like=True):
     scores: list[Score] = msgspec.field(default_factory=lambda: [Score() for _ in SCORES])
     paired: list[Paired] = msgspec.field(default_factory=lambda: [Paired() for _ in _WITHOUT])
 
-    def add(self, judged: Sequence[JudgedScore]) -> None:
-        """Take applications in."""
-        add_all([(self, judged)])
-
     def merge(self, other: Tally) -> None:
         """Take in all that another tally has."""
         self.applications += other.applications
@@ -199,14 +195,6 @@ def _count(
             counted.pop(bin_ - _LAST_BIN, None)
 
 
-def merged(tallies: Iterable[Tally]) -> Tally:
-    """Sum tallies up."""
-    whole = Tally()
-    for tally in tallies:
-        whole.merge(tally)
-    return whole
-
-
 def _auc(score: Score) -> float | None:
     """Chance that a positive's score is above a negative's, within a bin one half."""
     positives, negatives = sum(score.positives.values()), sum(score.negatives.values())
@@ -240,10 +228,10 @@ def _levelled_loss(score: Score) -> float | None:
     return float(counts @ np.logaddexp(0.0, odds) - positives @ odds)
 
 
-def newest(tallies: Sequence[Tally], applications: int) -> Tally:
-    """Sum up the last of the tallies, as many as it takes to come to so many applications."""
+def merged(tallies: Iterable[Tally], applications: float = math.inf) -> Tally:
+    """Sum up the first of the tallies, as many as it takes to come to so many applications."""
     whole = Tally()
-    for tally in reversed(tallies):
+    for tally in tallies:
         if whole.applications >= applications:
             break
         whole.merge(tally)

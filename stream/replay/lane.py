@@ -111,7 +111,7 @@ class Lane:
             lines: list[bytes] = []
             for entity_id, posterior in all_posteriors(self.stages.store, effect.name):
                 keys.append(entity_id.encode())
-                lines.append(encode(effect.describe(entity_id, posterior)))
+                lines.append(encode(effect.describe({entity_id: posterior})[entity_id]))
                 if len(lines) == _LINES:
                     yield Lines(keys, lines)
                     keys, lines = [], []

@@ -221,6 +221,6 @@ class _Run:
     def _write_coefficients(self, effect: Effect) -> int:
         count = 0
         for entity_id, posterior in all_posteriors(self._sink.store, effect.name):
-            self._sink.coefficients(effect.describe(entity_id, posterior))
+            self._sink.coefficients(effect.describe({entity_id: posterior})[entity_id])
             count += 1
         return count

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from stream.labels.timeliness import Timeliness
+from stream.labels.timeliness import shares
 from stream.quality.prequential import Prequential
 from stream.replay.run_folder import RunMetrics
 
@@ -51,9 +51,6 @@ def run_metrics(
 ) -> RunMetrics:
     """Sum up a run of one or several shares."""
     total = sum(counts, RunCounts())
-    timeliness = Timeliness()
-    timeliness.first_within = Counter(total.first_within)
-    timeliness.positives_known_within = Counter(total.positives_within)
     return RunMetrics(
         model_version=model_version,
         events=_sorted(events),
@@ -61,8 +58,8 @@ def run_metrics(
         dead_letters=_sorted(total.dead_letters),
         labels=_sorted(total.labels),
         flips=_sorted(total.flips),
-        first_label_within=timeliness.first_label_within(),
-        positives_within=timeliness.positives_within(),
+        first_label_within=shares(Counter(total.first_within)),
+        positives_within=shares(Counter(total.positives_within)),
         applications=total.applications,
         closed=total.closed,
         entities=_sorted(entities),

@@ -39,7 +39,7 @@ from stream.events.structs import Coefficients
 from stream.policy import EffectSettings
 from stream.updaters.fitter import precision_at_mode
 from stream.updaters.folding import sigmoid
-from stream.updaters.posterior import Posterior
+from stream.updaters.kept import Posterior
 
 Numbers = Sequence[float] | NDArray[np.float32] | NDArray[np.float64]
 _Vector = NDArray[np.float64]
@@ -48,7 +48,7 @@ _Vector = NDArray[np.float64]
 class Belief:
     """What is known of one entity's coefficients: a Gaussian.
 
-    Made by :meth:`of` (a message, or nothing known), :meth:`prior` or :meth:`of_state`.
+    Made by :meth:`of` (a message, or nothing known) or :meth:`of_state`.
 
     Args:
         mean: coefficients (d,).
@@ -63,7 +63,7 @@ class Belief:
 
     @classmethod
     def of(cls, coefficients: Coefficients | None, size: int, prior_precision: float) -> Self:
-        """Belief from a message; the prior where there is none.
+        """Belief from a message; the prior, N(0, I/λ), where there is none.
 
         Args:
             coefficients: the entity's last message; None for an unknown or forgotten entity.
@@ -71,11 +71,14 @@ class Belief:
             prior_precision: λ of the worker's policy.
 
         Raises:
+            ConfigError: λ is not positive.
             StateError: the message has another number of coefficients: it is another model's.
 
         """
         if coefficients is None:
-            return cls.prior(size, prior_precision)
+            if not prior_precision > 0.0:
+                raise ConfigError("prior_precision must be positive")
+            return cls(np.zeros(size), np.full(size, 1.0 / math.sqrt(prior_precision)))
         if not len(coefficients.mean) == len(coefficients.variance) == size:
             raise StateError(
                 f"the coefficients of {coefficients.effect} {coefficients.entity_id} are"
@@ -83,13 +86,6 @@ class Belief:
                 f" {size}: they are of another model ({coefficients.model_version})"
             )
         return cls(np.array(coefficients.mean), np.sqrt(np.array(coefficients.variance)))
-
-    @classmethod
-    def prior(cls, size: int, prior_precision: float) -> Self:
-        """N(0, I/λ): what is believed of an entity that never learned."""
-        if not prior_precision > 0.0:
-            raise ConfigError("prior_precision must be positive")
-        return cls(np.zeros(size), np.full(size, 1.0 / math.sqrt(prior_precision)))
 
     @classmethod
     def of_state(cls, posterior: Posterior, settings: EffectSettings) -> Self:

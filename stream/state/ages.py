@@ -35,7 +35,7 @@ class EntityAges:
         self._group = keys.prefix(keys.AGE, effect)
         self._end = keys.after(self._group)
         self._kept = kept
-        overlay.attach(self)
+        overlay.attach(self.throw_away)
         self.throw_away()
         complete = keys.own(f"ages {effect}")
         if kept and overlay.store.get(complete) is None:
@@ -48,9 +48,6 @@ class EntityAges:
     def throw_away(self) -> None:
         """Forget what is in memory: the store is the truth."""
         self._first_ms = 0  # when the first entry is, or earlier
-
-    def write_out(self) -> None:
-        """Nothing is held back."""
 
     def enter(self, entity_id: str, time_ms: int) -> None:
         """Enter an entity at its newest application."""

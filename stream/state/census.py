@@ -28,7 +28,7 @@ COUNTS = Codec[StateCounts](StateCounts, unversioned=msgspec.msgpack.Decoder(Sta
 
 
 class Census:
-    """The counts of one partition (a :class:`~stream.state.overlay.Holder`).
+    """The counts of one partition.
 
     A partition whose state is older than the census counts from its beginning; what was there
     before goes without having come, so no count falls below zero.
@@ -44,7 +44,7 @@ class Census:
         self._key = keys.own(f"census-{stage}")
         self._changed = False
         self.counts = _load(overlay, self._key)
-        overlay.attach(self)
+        overlay.attach(self.throw_away, self.write_out)
 
     def pending(self, change: int) -> None:
         """An application waits for its label, or has it."""

@@ -41,8 +41,7 @@ from stream.state.facts import (
     Settled,
     Waiting,
 )
-from stream.updaters.kept import Example, Kept
-from stream.updaters.posterior import Posterior
+from stream.updaters.kept import Example, Kept, Posterior
 
 _T = TypeVar("_T")
 

@@ -50,7 +50,7 @@ class DeadlineQueue:
 
     def __init__(self, overlay: Overlay) -> None:
         self._overlay = overlay
-        overlay.attach(self)
+        overlay.attach(self.throw_away, self.write_out)
         self.throw_away()
 
     def throw_away(self) -> None:

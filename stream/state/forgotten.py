@@ -15,7 +15,7 @@ class Forgotten:
     def __init__(self, effect: str, overlay: Overlay) -> None:
         self._effect = effect
         self._overlay = overlay
-        overlay.attach(self)
+        overlay.attach(self.throw_away)
         self.throw_away()
 
     def throw_away(self) -> None:
@@ -25,9 +25,6 @@ class Forgotten:
             keys.parts(key)[1].decode(): codec.FORGOTTEN.decode(value)
             for key, value in self._overlay.store.scan(prefix, keys.after(prefix))
         }
-
-    def write_out(self) -> None:
-        """Nothing is held back."""
 
     def counts(self, entity_id: str, application_time_ms: int) -> bool:
         """Whether an application counts: its entity was not forgotten since."""

@@ -6,23 +6,12 @@ outputs that belong to them are safe, or throws them away with :meth:`Overlay.di
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Protocol
 
 from stream.state.store import Store, Writes
 
 _PART = 1 << 12  # writes in one part of a flush
-
-
-class Holder(Protocol):
-    """Keeps values above the overlay: read ones, and changed ones that it has not written yet."""
-
-    def write_out(self) -> None:
-        """Put what is held back into the overlay: it is about to be drained."""
-
-    def throw_away(self) -> None:
-        """Forget everything: unflushed writes are thrown away."""
 
 
 class Overlay:
@@ -32,11 +21,22 @@ class Overlay:
         self.store = store
         self._pending: dict[bytes, bytes | None] = {}
         self._scanned: dict[bytes, set[bytes]] = {}  # pending keys of scanned families, by group
-        self._holders: list[Holder] = []
+        self._write_outs: list[Callable[[], None]] = []
+        self._throw_aways: list[Callable[[], None]] = []
 
-    def attach(self, holder: Holder) -> None:
-        """Tell a holder about flushes and discards from now on."""
-        self._holders.append(holder)
+    def attach(
+        self, throw_away: Callable[[], None], write_out: Callable[[], None] | None = None
+    ) -> None:
+        """Tell who keeps values above the overlay about flushes and discards from now on.
+
+        Args:
+            throw_away: forgets what was read or changed: unflushed writes are thrown away.
+            write_out: puts what is held back into the overlay, which is about to be drained.
+
+        """
+        self._throw_aways.append(throw_away)
+        if write_out is not None:
+            self._write_outs.append(write_out)
 
     def get(self, key: bytes) -> bytes | None:
         """Value of a key."""
@@ -90,8 +90,8 @@ class Overlay:
 
     def drain(self) -> Writes:
         """Return the pending writes; they stay visible until :meth:`settle`."""
-        for holder in self._holders:
-            holder.write_out()
+        for write_out in self._write_outs:
+            write_out()
         return self._pending
 
     def settle(self) -> None:
@@ -117,5 +117,5 @@ class Overlay:
     def discard(self) -> None:
         """Throw the pending writes away."""
         self.settle()
-        for holder in self._holders:
-            holder.throw_away()
+        for throw_away in self._throw_aways:
+            throw_away()

@@ -43,7 +43,7 @@ class PendingApplications:
         self._census = census
         self._oldest: dict[str, _Oldest] = {}
         self._kept = 0  # entries and jobs in memory, about
-        overlay.attach(self)
+        overlay.attach(self.throw_away, self.write_out)
 
     def add(self, job_id: str, time_ms: int, application_id: str) -> None:
         """Enter an application that is not there: it has no label yet."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from stream.state import codec, keys
 from stream.state.overlay import Overlay
 from stream.state.store import Store
-from stream.updaters.posterior import Posterior
+from stream.updaters.kept import Posterior
 
 
 class StoredPosteriors:

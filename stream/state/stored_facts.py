@@ -48,7 +48,7 @@ class StoredFacts:
         self._new_records: dict[tuple[str, str], ApplicationRecord | None] = {}
         self._settled: dict[str, Settled] = {}
         self._changed_settled: dict[str, None] = {}
-        overlay.attach(self)
+        overlay.attach(self.throw_away, self.write_out)
 
     def application(self, job_id: str, application_id: str) -> ApplicationRecord | None:
         """Return what is known of an application."""

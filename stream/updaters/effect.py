@@ -7,7 +7,7 @@ before it. What was used lately stays in memory, whatever is flushed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Protocol
 
@@ -19,8 +19,7 @@ from stream.events.structs import Application, Coefficients, Label
 from stream.policy import FOLD, EffectSettings
 from stream.updaters import newton
 from stream.updaters.fitter import Fitter, Kernel
-from stream.updaters.kept import Example, Kept
-from stream.updaters.posterior import Posterior
+from stream.updaters.kept import Example, Kept, Posterior
 
 MOST_HELD = 1 << 14
 """Examples in memory after a flush, about 200 bytes each and four more for each feature."""
@@ -163,7 +162,12 @@ class Effect:
     def publish(self) -> list[tuple[str, Coefficients | None]]:
         """Flush; return what changed and its coefficients, in order; None: the entity is gone."""
         changed = self._save()
-        coefficients = self._describe(changed)
+        there = {
+            entity_id: posterior
+            for entity_id in changed
+            if (posterior := self._live[entity_id]) is not None
+        }
+        coefficients = self.describe(there)
         self._evict()
         return [(entity_id, coefficients.get(entity_id)) for entity_id in changed]
 
@@ -182,12 +186,23 @@ class Effect:
     def coefficients(self, entity_id: str) -> Coefficients | None:
         """Mode and marginal variances of an entity as saved; None when it never learned."""
         posterior = self._book.load(entity_id)
-        return None if posterior is None else self.describe(entity_id, posterior)
+        return None if posterior is None else self.describe({entity_id: posterior})[entity_id]
 
-    def describe(self, entity_id: str, posterior: Posterior) -> Coefficients:
-        """Coefficients message of a posterior."""
-        (variance,) = self.fitter.variances([posterior])
-        return self._message(entity_id, posterior, variance)
+    def describe(self, posteriors: Mapping[str, Posterior]) -> dict[str, Coefficients]:
+        """Coefficients of entities by id, whose posteriors must be up to date."""
+        variances = self.fitter.variances(list(posteriors.values()))
+        return {
+            entity_id: Coefficients(
+                effect=self.name,
+                entity_id=entity_id,
+                model_version=self._model_version,
+                mean=np.frombuffer(posterior.mode).tolist(),
+                variance=variance,
+                examples=posterior.examples,
+                event_time_ms=posterior.time_ms,
+            )
+            for (entity_id, posterior), variance in zip(posteriors.items(), variances, strict=True)
+        }
 
     def _save(self) -> list[str]:
         """Refit what is stale, save what changed; it stays in memory."""
@@ -213,30 +228,6 @@ class Effect:
             self._weight -= _weight(self._live.pop(entity_id))
             if self._weight <= self._most_held // 2:
                 return
-
-    def _describe(self, entity_ids: Sequence[str]) -> dict[str, Coefficients]:
-        """Coefficients of entities in memory that are fitted."""
-        found = {
-            entity_id: posterior
-            for entity_id in entity_ids
-            if (posterior := self._live[entity_id]) is not None
-        }
-        variances = self.fitter.variances(list(found.values()))
-        return {
-            entity_id: self._message(entity_id, posterior, variance)
-            for (entity_id, posterior), variance in zip(found.items(), variances, strict=True)
-        }
-
-    def _message(self, entity_id: str, posterior: Posterior, variance: list[float]) -> Coefficients:
-        return Coefficients(
-            effect=self.name,
-            entity_id=entity_id,
-            model_version=self._model_version,
-            mean=np.frombuffer(posterior.mode).tolist(),
-            variance=variance,
-            examples=posterior.examples,
-            event_time_ms=posterior.time_ms,
-        )
 
     def _get(self, entity_id: str) -> Posterior | None:
         if entity_id in self._live:

@@ -18,8 +18,7 @@ from stream.events.ladder import target
 from stream.features.blocks import vector
 from stream.policy import EffectSettings
 from stream.updaters.folding import fold, sigmoid
-from stream.updaters.kept import Example, Kept
-from stream.updaters.posterior import Posterior
+from stream.updaters.kept import Example, Kept, Posterior
 
 _Vector = NDArray[np.float64]
 _Features = NDArray[np.float32]
@@ -135,7 +134,11 @@ class Fitter:
 
     def fold(self, posterior: Posterior, places: list[int], *, final: bool) -> None:
         """Fold the examples at some places, at the mode, which must be up to date."""
-        Z, y, w, o = self._arrays([(posterior.time_ms, posterior.kept.take(places))])
+        Z, y, w, o = _arrays(
+            [(posterior.time_ms, posterior.kept.take(places))],
+            self._size,
+            self._settings.half_life_ms,
+        )
         F, f = self._folded(posterior)
         fold(F, f, Z.astype(np.float64), y, w, o, np.frombuffer(posterior.mode), final=final)
         posterior.precision, posterior.linear = F.tobytes(), f.tobytes()
@@ -168,11 +171,8 @@ class Fitter:
         d = self._size
         if not posterior.linear:
             return np.zeros((d, d) if self._full else d), np.zeros(d)
-        F, f = self._natural([posterior])
+        F, f = _natural([posterior], d, full=self._full)
         return F[0].copy(), f[0].copy()
-
-    def _natural(self, posteriors: Sequence[Posterior]) -> tuple[_Vector, _Vector]:
-        return _natural(posteriors, self._size, full=self._full)
 
     def _packed(
         self, group: Sequence[Posterior]
@@ -180,7 +180,7 @@ class Fitter:
         """Where the examples of each begin; Z, y, w, o of all; F, f and modes of each."""
         starts = np.array([0, *accumulate(len(each.kept) for each in group)])
         Z, y, w, o = self._arrays([(each.time_ms, each.kept) for each in group])
-        F, f = self._natural(group)
+        F, f = _natural(group, self._size, full=self._full)
         modes = np.frombuffer(b"".join([posterior.mode for posterior in group]))
         return starts, Z, y, w, o, F, f, modes.reshape(f.shape)
 

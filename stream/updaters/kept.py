@@ -1,4 +1,4 @@
-"""The kept examples of an entity: packed column by column, as they are stored and fitted.
+"""An entity's posterior and its kept examples, packed by column as they are stored and fitted.
 
 Most entities are read, changed by one label and written back, with all that they keep; a column is
 one value then, however many examples there are.
@@ -9,10 +9,12 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 
 import msgspec
 
 from stream.events.ladder import rung
+from stream.policy import FOLD
 
 
 class Example(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -143,3 +145,40 @@ class Kept:
     def take(self, places: Sequence[int]) -> Kept:
         """Copy the examples at some places, which are in order."""
         return Kept.of([self[at] for at in places])
+
+
+@dataclass(slots=True)
+class Posterior:
+    """All that is known of an entity.
+
+    ``mode`` is the float64 bytes of θ, shape (d,), of the last refit. ``time_ms`` is T, the largest
+    application time learned. ``folded`` counts the examples that are in ``precision`` (F, float64
+    bytes of shape (d, d), or (d,) for its diagonal) and ``linear`` (f, (d,)) instead of ``kept``;
+    both are empty while nothing was folded.
+    """
+
+    mode: bytes
+    time_ms: int
+    kept: Kept
+    _: KW_ONLY
+    folded: int = 0
+    precision: bytes = b""
+    linear: bytes = b""
+
+    @property
+    def examples(self) -> int:
+        """Applications learned so far."""
+        return len(self.kept) + self.folded
+
+    def oldest(self, most: int, *, final: bool) -> list[int]:
+        """Where the ``FOLD`` oldest of a sort stand, when ``most`` + ``FOLD`` of it are kept."""
+        if len(self.kept) < most + FOLD:
+            return []
+        same = self.kept.places(final=final)
+        return same[:FOLD] if len(same) >= most + FOLD else []
+
+    def drop(self, places: list[int]) -> None:
+        """Keep the examples there no longer: they were folded."""
+        gone = set(places)
+        self.kept = self.kept.take([at for at in range(len(self.kept)) if at not in gone])
+        self.folded += len(places)

@@ -141,7 +141,7 @@ class Market:
         )
         found = {}
         for entity_id, posterior in all_posteriors(store, name):
-            told = effect.describe(entity_id, posterior)
+            told = effect.describe({entity_id: posterior})[entity_id]
             found[entity_id] = Learned(
                 told.examples,
                 [(example.id, example.kind, example.final) for example in posterior.kept],

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from hypothesis import strategies as st
 
-from stream.events.ladder import BY_NAME, rung
+from stream.events.ladder import BY_NAME, rung, target
 from stream.events.structs import DeadLetter
 from stream.labels.changes import Change, Entered, Ignored, Step
 from stream.labels.machine import LabelMachine
@@ -75,7 +75,7 @@ class Bench:
             )
             if change.label:
                 before = self.last.get(key)
-                after = (change.kind.label, change.kind.wire, change.final)
+                after = (target(change.kind), change.kind.wire, change.final)
                 if before is not None:
                     assert before[1] == change.previous.wire
                     assert rung(BY_NAME[before[1]], before[2]) < rung(change.kind, change.final)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
-from stream.labels.timeliness import Timeliness
+from stream.labels.timeliness import Timeliness, shares
 from stream.policy import DAY_MS, HOUR_MS, LabelPolicy
 from stream.quality.prequential import quality
 from tests.kit import application, closing, engagement
@@ -33,10 +33,16 @@ def test_shares_and_flips_follow_from_the_labels() -> None:
     changes += bench.move(15 * DAY_MS)
     for change in changes:
         seen.observe(change)
-    assert seen.first_label_within() == pytest.approx(
+    assert shares(seen.first_within) == pytest.approx(
         {"1h": 1 / 3, "1d": 2 / 3, "3d": 1.0, "7d": 1.0, "14d": 1.0}
     )
-    assert seen.positives_within() == {"1h": 0.5, "1d": 0.5, "3d": 0.5, "7d": 1.0, "14d": 1.0}
+    assert shares(seen.positives_known_within) == {
+        "1h": 0.5,
+        "1d": 0.5,
+        "3d": 0.5,
+        "7d": 1.0,
+        "14d": 1.0,
+    }
     assert seen.flips == {"later_response": 1}
     assert seen.labels == {"positive": 2, "negative_inferred": 2, "negative_conclusive": 1}
     assert seen.closed == 3
@@ -85,4 +91,4 @@ def test_nothing_to_judge_is_no_quality() -> None:
     assert one is not None
     assert one.auc is None
     assert one.log_loss == pytest.approx(0.5 * 0.6931, abs=1e-3)
-    assert Timeliness().first_label_within()["1d"] is None
+    assert shares(Timeliness().first_within)["1d"] is None

@@ -9,7 +9,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from stream.policy import GateSettings
 from stream.quality.gate import Gate, decide, opened_by_hand
-from stream.quality.tally import SCORES, JudgedScore, Tally, merged
+from stream.quality.tally import SCORES, JudgedScore, Tally, add_all, merged
 
 _Floats = NDArray[np.float64]
 
@@ -25,12 +25,11 @@ def draw(seed: int, count: int) -> tuple[_Floats, _Floats]:
 def tallied(labels: _Floats, parts: _Floats) -> Tally:
     """Take everything in."""
     tally = Tally()
-    tally.add(
-        [
-            JudgedScore(1, int(label), *map(float, scores))
-            for label, scores in zip(labels, parts, strict=True)
-        ]
-    )
+    judged = [
+        JudgedScore(1, int(label), *map(float, scores))
+        for label, scores in zip(labels, parts, strict=True)
+    ]
+    add_all([(tally, judged)])
     return tally
 
 
@@ -68,7 +67,7 @@ def test_a_negative_that_turns_positive_counts_as_if_it_always_had() -> None:
     for label, scores in zip(labels, parts, strict=True):
         if label:
             values = tuple(map(float, scores))
-            tally.add([JudgedScore(-1, 0, *values), JudgedScore(1, 1, *values)])
+            add_all([(tally, [JudgedScore(-1, 0, *values), JudgedScore(1, 1, *values)])])
     right = tallied(labels, parts)
     assert (tally.applications, tally.positives) == (right.applications, right.positives)
     for found, wanted in zip(tally.scores, right.scores, strict=True):
@@ -81,7 +80,9 @@ def test_a_negative_that_turns_positive_counts_as_if_it_always_had() -> None:
 def test_absurd_scores_are_finite() -> None:
     """Log-odds of thousands do not overflow."""
     tally = Tally()
-    tally.add([JudgedScore(1, 1, -5000.0, 0.0, 9000.0), JudgedScore(1, 0, 5000.0, 5000.0, 0.0)])
+    add_all(
+        [(tally, [JudgedScore(1, 1, -5000.0, 0.0, 9000.0), JudgedScore(1, 0, 5000.0, 5000.0, 0.0)])]
+    )
     found = tally.quality("full")
     assert found is not None
     assert np.isfinite(found.log_loss)

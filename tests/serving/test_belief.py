@@ -115,7 +115,7 @@ def test_a_runs_state_gives_the_joint_belief(tmp_path: Path) -> None:
 
 def test_a_seed_gives_the_same_draws() -> None:
     """Equal generators give equal scores; the global random state is not touched."""
-    belief = Belief.prior(2, 3.0)
+    belief = Belief.of(None, 2, 3.0)
     before = np.random.get_state()[1].copy()  # type: ignore[index]  # noqa: NPY002
     one, other = (
         [thompson_score(rng, 0.0, (belief, [1.0, 1.0]), (belief, [0.0, 2.0])) for _ in range(5)]
@@ -128,7 +128,7 @@ def test_a_seed_gives_the_same_draws() -> None:
 
 def test_sizes_must_fit() -> None:
     """Features or a message of another size are refused in words."""
-    belief = Belief.prior(2, 3.0)
+    belief = Belief.of(None, 2, 3.0)
     with pytest.raises(InvalidFeaturesError, match=r"\(3,\).*\(2,\)"):
         mean_score(0.0, (belief, [1.0, 2.0, 3.0]))
     with pytest.raises(InvalidFeaturesError, match="finite"):

@@ -32,8 +32,7 @@ from stream.state.facts import (
     Stretch,
     Waiting,
 )
-from stream.updaters.kept import Example, Kept
-from stream.updaters.posterior import Posterior
+from stream.updaters.kept import Example, Kept, Posterior
 from stream.worker.changelog import MARKS, Mark
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "state-values-v1.json"

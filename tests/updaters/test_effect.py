@@ -18,7 +18,7 @@ from stream.events.structs import Label
 from stream.policy import DAY_MS, EffectSettings
 from stream.state.codec import decode_posterior, encode_posterior
 from stream.updaters.effect import Effect
-from stream.updaters.posterior import Posterior
+from stream.updaters.kept import Posterior
 from tests.updaters.kernels import Array, ReferenceKernel, fitted, hessian
 
 Z_ROWS = np.random.default_rng(0).normal(size=(40, 3)).astype("<f4")

@@ -19,7 +19,7 @@ from stream.events.structs import Coefficients, Label
 from stream.policy import DAY_MS, EffectSettings
 from stream.updaters import folding
 from stream.updaters.effect import Effect
-from stream.updaters.posterior import Posterior
+from stream.updaters.kept import Posterior
 from tests.updaters.test_effect import DictBook
 
 Array = NDArray[np.float64]
@@ -273,7 +273,7 @@ def described(posterior: Posterior, **settings: Any) -> Coefficients:
     """Coefficients of a posterior of three features."""
     return Effect(
         JOB, 3, settings=EffectSettings(**settings), model_version="v", book=DictBook()
-    ).describe("j", posterior)
+    ).describe({"j": posterior})["j"]
 
 
 @pytest.mark.parametrize("ndim", [1, 2])
