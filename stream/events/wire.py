@@ -200,11 +200,30 @@ def encode_by_job(scored: ScoredApplication) -> bytes:
 
 def encode_label(label: Label) -> bytes:
     """Label → ``labels`` and ``labels.jsonl``."""
-    values = list(msgspec.structs.astuple(label))  # in order: names cost more than the encoding
-    blocks = _LabelFeatures(numbers(label.per_member), numbers(label.per_job))
-    values[_FEATURES : _FEATURES + 2] = (blocks,)
-    values[-1] = values[-1] or msgspec.UNSET
-    return _ENCODE(_LabelMessage(*values))
+    return _ENCODE(
+        _LabelMessage(  # in order: names would cost more than the encoding
+            label.application_id,
+            label.member_id,
+            label.job_id,
+            label.label,
+            label.kind,
+            label.previous,
+            label.rule,
+            label.final,
+            label.weight,
+            label.application_time_ms,
+            label.evidence_time_ms,
+            label.label_time_ms,
+            label.model_version,
+            _LabelFeatures(numbers(label.per_member), numbers(label.per_job)),
+            label.global_score,
+            label.member_score,
+            label.job_score,
+            label.channel,
+            label.terms,
+            label.further_scores or msgspec.UNSET,
+        )
+    )
 
 
 def decode_label(raw: bytes, space: FeatureSpace) -> Label:

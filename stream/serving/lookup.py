@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -91,12 +92,9 @@ def belief_from_run(path: Path, effect: EffectSpec, entity_id: str) -> Belief | 
         StateError: the folder holds no run.
 
     """
-    store = RocksStore(state_of(path, entity_id), read_only=True)
-    try:
+    with closing(RocksStore(state_of(path, entity_id), read_only=True)) as store:
         identity = load_identity(store)
         posterior = StoredPosteriors(effect.name, Overlay(store)).load(entity_id)
-    finally:
-        store.close()
     if identity is None or posterior is None:
         return None
     return Belief.of_state(posterior, identity.effects[effect.name])
@@ -160,8 +158,7 @@ def from_topic(
 
 
 def _from_store(folder: Path, effect: EffectSpec, entity_id: str) -> Entity | None:
-    store = RocksStore(folder, read_only=True)
-    try:
+    with closing(RocksStore(folder, read_only=True)) as store:
         identity = load_identity(store)
         if identity is None:
             return None
@@ -173,8 +170,6 @@ def _from_store(folder: Path, effect: EffectSpec, entity_id: str) -> Entity | No
             model_version=identity.model_version,
             book=StoredPosteriors(effect.name, Overlay(store)),
         ).coefficients(entity_id)
-    finally:
-        store.close()
     if coefficients is None:
         return None
     return Entity(coefficients=coefficients, names=names, kind=effect.kind)

@@ -14,9 +14,8 @@ from collections.abc import Iterator
 
 from stream.events.structs import Label
 from stream.policy import Policy
-from stream.state.ages import EntityAges
 from stream.state.census import Census
-from stream.state.forgotten import Forgotten
+from stream.state.entities import EntityAges, Forgotten
 from stream.state.overlay import Overlay
 from stream.updaters.effect import Effect
 

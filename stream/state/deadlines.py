@@ -34,17 +34,6 @@ _HASH_BYTES = 8  # among runs that begin at one millisecond
 _NEVER = keys.MAX_TIME
 
 
-class _Run:
-    """A run in memory, of which the deadlines before ``at`` were taken out."""
-
-    __slots__ = ("at", "deadlines", "key")
-
-    def __init__(self, key: bytes, deadlines: list[Deadline]) -> None:
-        self.key = key
-        self.deadlines = deadlines
-        self.at = 0
-
-
 class DeadlineQueue:
     """Deadlines of one partition."""
 
@@ -56,7 +45,8 @@ class DeadlineQueue:
     def throw_away(self) -> None:
         """Forget what is in memory: the store is the truth."""
         self._new: list[Deadline] = []  # a heap: not stored yet
-        self._runs: list[tuple[Deadline, bytes, _Run]] = []  # a heap: loaded, by what is next
+        # A heap of loaded runs: what is next of each, its key, and what comes after that.
+        self._runs: list[tuple[Deadline, bytes, Iterator[Deadline]]] = []
         self._horizon = _FIRST  # runs below this key are loaded
         self._ahead: deque[tuple[bytes, bytes]] = deque()  # the first runs that are not
         self._next_ms = 0  # when the first of them begins, or earlier
@@ -117,10 +107,10 @@ class DeadlineQueue:
 
     def _step(self) -> None:
         """Take the next deadline out of the loaded runs."""
-        _, key, run = self._runs[0]
-        run.at += 1
-        if run.at < len(run.deadlines):
-            heapreplace(self._runs, (run.deadlines[run.at], key, run))
+        _, key, rest = self._runs[0]
+        following = next(rest, None)
+        if following is not None:
+            heapreplace(self._runs, (following, key, rest))
         else:
             heappop(self._runs)
             self._overlay.change(keys.DEADLINES, key, None)
@@ -145,8 +135,10 @@ class DeadlineQueue:
         done = self._stored_done
         if done is not None and deadlines[0] <= done:
             deadlines = [deadline for deadline in deadlines if deadline > done]
-        if deadlines:
-            heappush(self._runs, (deadlines[0], key, _Run(key, deadlines)))
+        rest = iter(deadlines)
+        first = next(rest, None)
+        if first is not None:
+            heappush(self._runs, (first, key, rest))
         else:
             self._overlay.change(keys.DEADLINES, key, None)
 

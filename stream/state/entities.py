@@ -1,19 +1,22 @@
-"""Entities of one effect by age, so that the oldest are found without looking at all.
+"""Entities of one effect: by age, and markers of those that were forgotten.
 
-Each entity has one entry, made when it came. Its time is not moved when the entity learns, which
-would cost two writes per label, but looked at when it comes up: an entity that has learned since is
-entered again at its newest application. So an entry never lies later than its entity's T, and what
-has to go is always among the first.
+By age the oldest are found without looking at all. Each entity has one entry, made when it came.
+Its time is not moved when the entity learns, which would cost two writes per label, but looked at
+when it comes up: an entity that has learned since is entered again at its newest application. So an
+entry never lies later than its entity's T, and what has to go is always among the first.
 
 Entries are kept only while ``entity_ttl`` is on. When it is turned on for a state that has none,
 they are made from the entities that are there.
+
+A marker says up to when a forgotten entity's applications count for nothing and when, by the wall
+clock, that was asked for. Markers are few, so all are in memory.
 """
 
 from __future__ import annotations
 
 from itertools import islice
 
-from stream.state import keys
+from stream.state import codec, keys
 from stream.state.overlay import Overlay
 from stream.state.posteriors import all_posteriors
 
@@ -75,3 +78,48 @@ class EntityAges:
                 keys.MAX_TIME if following is None else keys.time_at(following[0], len(self._group))
             )
         return found
+
+
+class Forgotten:
+    """Markers of one effect, read and written through an overlay."""
+
+    def __init__(self, effect: str, overlay: Overlay) -> None:
+        self._effect = effect
+        self._overlay = overlay
+        overlay.attach(self.throw_away)
+        self.throw_away()
+
+    def throw_away(self) -> None:
+        """Read all again: the store is the truth."""
+        prefix = keys.prefix(keys.FORGOTTEN, self._effect)
+        self._markers = {
+            keys.parts(key)[1].decode(): codec.FORGOTTEN.decode(value)
+            for key, value in self._overlay.store.scan(prefix, keys.after(prefix))
+        }
+
+    def counts(self, entity_id: str, application_time_ms: int) -> bool:
+        """Whether an application counts: its entity was not forgotten since."""
+        if not self._markers:
+            return True
+        marker = self._markers.get(entity_id)
+        return marker is None or application_time_ms > marker[0]
+
+    def enter(self, entity_id: str, until_ms: int, asked_ms: int) -> None:
+        """Mark an entity; a marker that reaches further stays."""
+        if until_ms > self._markers.get(entity_id, (-1, 0))[0]:
+            marker = self._markers[entity_id] = until_ms, asked_ms
+            key = keys.key(keys.FORGOTTEN, self._effect, entity_id)
+            self._overlay.put(key, codec.FORGOTTEN.encode(marker))
+
+    def strike_before(self, time_ms: int, asked_ms: int) -> None:
+        """Strike the markers up to before a time that were asked for before another."""
+        if not self._markers:
+            return
+        over = [
+            entity_id
+            for entity_id, (until_ms, then_ms) in self._markers.items()
+            if until_ms < time_ms and then_ms < asked_ms
+        ]
+        for entity_id in over:
+            del self._markers[entity_id]
+            self._overlay.put(keys.key(keys.FORGOTTEN, self._effect, entity_id), None)
