@@ -74,7 +74,10 @@ def decide(
     judged: dict[Judged, Tally] = {"early": early, "final": final}
     if gate.cause is None:
         for name, tally in judged.items():
-            if _is_worse(tally, effect, name, settings):
+            if tally.applications < settings.applications:
+                continue
+            worse, error = worse_by(tally, effect, name)
+            if worse > settings.margin and worse > _CHANCE * error:
                 return msgspec.structs.replace(gate, cause=name, pauses=gate.pauses + 1)
         return gate
     tally = judged[gate.cause]
@@ -95,10 +98,3 @@ def opened_by_hand(gate: Gate, command: int, now_ms: int) -> Gate:
 def worse_by(tally: Tally, effect: str, judged: Judged) -> tuple[float, float]:
     """By how much an effect makes the score worse, in nats, and the standard error."""
     return tally.worse_but_for_level(effect) if judged == "early" else tally.worse(effect)
-
-
-def _is_worse(tally: Tally, effect: str, judged: Judged, settings: GateSettings) -> bool:
-    if tally.applications < settings.applications:
-        return False
-    worse, error = worse_by(tally, effect, judged)
-    return worse > settings.margin and worse > _CHANCE * error

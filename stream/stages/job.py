@@ -45,11 +45,8 @@ class JobStage(Stage):
     taken to its end (:mod:`stream.labels.machine`); the caller may flush after any step.
 
     Args:
-        overlay: where facts and posteriors are kept.
-        space: the feature blocks.
-        policy: label policy and settings of the effects.
-        model: the frozen global model; None when every application brings ``global_score``.
-        most_held: examples that an effect keeps in memory.
+        model: the frozen global model; None when every application brings ``global_score``. The
+            others are those of every stage; facts are kept in the overlay, too.
 
     """
 

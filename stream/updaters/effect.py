@@ -298,9 +298,12 @@ class Effect:
 
     def _fold(self, entity_id: str, posterior: Posterior, most: int, *, final: bool) -> None:
         """Fold the oldest of a sort when there are too many of it, at the mode as of now."""
-        oldest = posterior.oldest(most, final=final)
-        if not oldest:
+        if len(posterior.kept) < most + FOLD:
             return
+        same = posterior.kept.places(final=final)
+        if len(same) < most + FOLD:
+            return
+        oldest = same[:FOLD]
         if entity_id in self._stale:
             self._refit([entity_id])
         self.fitter.fold(posterior, oldest, final=final)

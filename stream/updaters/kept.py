@@ -14,7 +14,6 @@ from dataclasses import KW_ONLY, dataclass
 import msgspec
 
 from stream.events.ladder import rung
-from stream.policy import FOLD
 
 
 class Example(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -169,13 +168,6 @@ class Posterior:
     def examples(self) -> int:
         """Applications learned so far."""
         return len(self.kept) + self.folded
-
-    def oldest(self, most: int, *, final: bool) -> list[int]:
-        """Where the ``FOLD`` oldest of a sort stand, when ``most`` + ``FOLD`` of it are kept."""
-        if len(self.kept) < most + FOLD:
-            return []
-        same = self.kept.places(final=final)
-        return same[:FOLD] if len(same) >= most + FOLD else []
 
     def drop(self, places: list[int]) -> None:
         """Keep the examples there no longer: they were folded."""
