@@ -31,7 +31,7 @@ from stream.replay.messages import Asked, Batch, Item, Lines, Output
 from stream.replay.run_folder import dead_letter_line, score_line
 from stream.replay.stages import Stages
 from stream.stages.job import Labelled, Steps
-from stream.state.posteriors import all_posteriors
+from stream.state.entities import all_posteriors
 
 MOST_STEPS = 16_384
 """Labels changed and windows closed in one round at the most: some 20 MB on their way."""

@@ -22,7 +22,7 @@ from stream.replay.savepoint import Checkpoints, Savepoint, Share, load_rows, sa
 from stream.replay.stages import Stages
 from stream.replay.tallies import run_metrics
 from stream.stages.job import Labelled, Steps
-from stream.state.posteriors import all_posteriors
+from stream.state.entities import all_posteriors
 from stream.updaters.effect import Effect
 
 FLUSH_EVERY = 1 << 13

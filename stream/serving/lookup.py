@@ -20,8 +20,8 @@ from stream.model.linear import GlobalModel
 from stream.partitions.progress import load_identity
 from stream.replay.run_folder import state_of
 from stream.serving.belief import Belief
+from stream.state.entities import StoredPosteriors
 from stream.state.overlay import Overlay
-from stream.state.posteriors import StoredPosteriors
 from stream.state.store import RocksStore
 from stream.units import format_time
 from stream.updaters.effect import Effect

@@ -10,8 +10,8 @@ from stream.features.blocks import FeatureSpace
 from stream.policy import Policy
 from stream.stages.entities import Entities
 from stream.state.census import Census
+from stream.state.entities import StoredPosteriors
 from stream.state.overlay import Overlay
-from stream.state.posteriors import StoredPosteriors
 from stream.updaters.effect import MOST_HELD, Effect
 
 

@@ -27,9 +27,9 @@ from stream.replay.single import replay
 from stream.state import codec, keys
 from stream.state.census import COUNTS, Census, StateCounts
 from stream.state.deadlines import pending_deadlines
+from stream.state.entities import all_posteriors
 from stream.state.facts import Facts
 from stream.state.overlay import Overlay
-from stream.state.posteriors import all_posteriors
 from stream.state.store import MemoryStore, RocksStore, Store
 from tests.kit import SPACE, Market, TestEvent, last_labels, model
 from tests.labels.bench import arrivals

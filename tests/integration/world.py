@@ -36,8 +36,8 @@ from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy
 from stream.replay.run_folder import STATE, RunFolder
 from stream.replay.single import replay
+from stream.state.entities import StoredPosteriors, all_posteriors
 from stream.state.overlay import Overlay
-from stream.state.posteriors import StoredPosteriors, all_posteriors
 from stream.state.store import MemoryStore, RocksStore, Store
 from stream.updaters.effect import Effect
 from stream.worker.changelog import Changelog, changelog_of

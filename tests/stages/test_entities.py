@@ -16,8 +16,8 @@ from stream.policy import EffectSettings, LabelPolicy, Policy
 from stream.stages.entities import Entities
 from stream.state import keys
 from stream.state.census import Census
+from stream.state.entities import StoredPosteriors, all_posteriors
 from stream.state.overlay import Overlay
-from stream.state.posteriors import StoredPosteriors, all_posteriors
 from stream.state.store import MemoryStore
 from stream.updaters.effect import Effect
 from tests.conftest import thorough
