@@ -10,6 +10,7 @@ import msgspec
 
 from stream.labels.timeliness import Timeliness
 from stream.quality.prequential import Prequential
+from stream.replay.reader import Reader
 from stream.replay.run_folder import RunMetrics
 
 Counted = dict[str, int]
@@ -41,13 +42,11 @@ class RunCounts(msgspec.Struct, frozen=True, kw_only=True):
 def run_metrics(
     counts: Iterable[RunCounts],
     prequential: Prequential,
+    reader: Reader,
     *,
-    events: Mapping[str, int],
     entities: Mapping[str, int],
     model_version: str,
     score_from_ms: int,
-    newest_event_ms: int,
-    watermark_ms: int | None,
 ) -> RunMetrics:
     """Sum up a run of one or several shares."""
     total = sum(counts, RunCounts())
@@ -56,7 +55,7 @@ def run_metrics(
     timeliness.positives_known_within = Counter(total.positives_within)
     return RunMetrics(
         model_version=model_version,
-        events=_sorted(events),
+        events=_sorted(reader.events),
         ignored=_sorted(total.ignored),
         dead_letters=_sorted(total.dead_letters),
         labels=_sorted(total.labels),
@@ -68,8 +67,8 @@ def run_metrics(
         entities=_sorted(entities),
         refits=_sorted(total.refits),
         score_from_ms=score_from_ms,
-        newest_event_ms=newest_event_ms,
-        watermark_ms=watermark_ms,
+        newest_event_ms=reader.time.largest_ms,
+        watermark_ms=reader.time.watermark_ms,
         quality=prequential.summary(),
     )
 

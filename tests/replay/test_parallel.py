@@ -27,10 +27,10 @@ from stream.policy import Policy
 from stream.replay import parallel, process
 from stream.replay.lane import Lane
 from stream.replay.messages import Asked, Batch, Item
-from stream.replay.parallel import SYNC_MS
 from stream.replay.reader import first_look
-from stream.replay.resumable import Options, replay_into
+from stream.replay.resumable import replay_into
 from stream.replay.run_folder import COEFFICIENTS, FILES, LABELS, SCORES, RunMetrics
+from stream.replay.savepoint import SYNC_MS, Options
 from stream.replay.stages import Stages
 from stream.serving.lookup import from_run
 from stream.state.store import MemoryStore
