@@ -7,8 +7,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from stream.errors import ConfigError, StateError
-from stream.worker.batch import PartitionId
 from stream.worker.changelog import Mark, apply
+from stream.worker.contract import PartitionId
 from stream.worker.data_folder import DataFolder
 
 _BYTES = 8 << 20  # written at once, about

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -52,14 +51,12 @@ class Bootstrapped(NamedTuple):
 def bootstrap(
     settings: Settings,
     on_progress: Callable[[int, int], None] = lambda _, __: None,
-    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
 ) -> Bootstrapped:
     """Load a replay's state; blocks for as long as that takes.
 
     Args:
         settings: which, and where to.
         on_progress: called with how many entries are written, of about how many.
-        now_ms: the wall clock.
 
     Raises:
         BrokerError: the broker does not answer or refuses.
@@ -102,11 +99,9 @@ def bootstrap(
         crash_point("loaded")
         own = {place: target.own(place, identity, metrics.watermark_ms) for place in target.places}
         with _undisturbed():
-            ends = target.finish(own)
+            marks = target.finish(own)
             crash_point("bootstrapped")
             if copy is not None:
-                at_ms = now_ms()
-                marks = {place: target.mark(place, end, at_ms) for place, end in ends.items()}
                 copy.finish(own, marks)
     return Bootstrapped(done, entities, target.partitions, metrics.watermark_ms, target.names)
 

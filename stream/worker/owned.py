@@ -15,8 +15,7 @@ from functools import partial
 from typing import Any
 
 from stream.errors import BrokerError, InterruptedSessionError, StateError
-from stream.worker.batch import InputPartition, PartitionId
-from stream.worker.contract import Membership
+from stream.worker.contract import InputPartition, Membership, PartitionId
 from stream.worker.session import Session
 from stream.worker.settings import Resources
 from stream.worker.topics import ids_of_application
@@ -173,7 +172,7 @@ class Sessions:
         except BaseException:
             await asyncio.shield(session.end())
             raise
-        self._metrics.recovered(stage, recovery.records, recovery.seconds)
+        self._metrics.recovered(stage, *recovery)
         owned.opened(session)
 
     async def _ids(self) -> dict[str, str]:

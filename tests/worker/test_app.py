@@ -20,8 +20,7 @@ from faust.tables.manager import TableManager
 
 from stream.errors import PoisonError
 from stream.worker.app import run
-from stream.worker.batch import InputPartition, RecordBatch
-from stream.worker.contract import Membership
+from stream.worker.contract import InputPartition, Membership, RecordBatch
 from stream.worker.settings import WorkerSettings
 from tests.worker.conftest import TOPICS, Kit, Recorder, no_sleep
 
