@@ -17,14 +17,15 @@ transactions have one id: a second bootstrap fences the first.
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from stream.bootstrap.data_copy import DataCopy
 from stream.bootstrap.split import identity_of, split
 from stream.bootstrap.target import Settings, Target
 from stream.errors import ConfigError, StateError
@@ -33,9 +34,13 @@ from stream.events.wire import coefficients_key, decode_coefficients
 from stream.model.linear import NO_MODEL
 from stream.replay.run_folder import COEFFICIENTS, RunMetrics, load_metrics, states_of
 from stream.state.store import RocksStore
+from stream.worker.changelog import Mark, apply
+from stream.worker.contract import PartitionId
 from stream.worker.crashpoints import crash_point
+from stream.worker.data_folder import DataFolder
 
 _SAY_EVERY = 1_000  # records
+_COPY_BYTES = 8 << 20  # written at once into a data folder, about
 
 
 class Bootstrapped(NamedTuple):
@@ -104,6 +109,68 @@ def bootstrap(
             if copy is not None:
                 copy.finish(own, marks)
     return Bootstrapped(done, entities, target.partitions, metrics.watermark_ms, target.names)
+
+
+class DataCopy:
+    """A data folder in the making, beside the changelogs: under another name until it is whole."""
+
+    def __init__(self, path: Path, application_id: str) -> None:
+        self._path = path
+        self._making = path.with_name(f"{path.name}.part")
+        shutil.rmtree(self._making, ignore_errors=True)  # of an attempt that was cut short
+        self._folder: DataFolder | None = DataFolder(self._making, application_id)
+        self._writes: defaultdict[PartitionId, dict[bytes, bytes | None]] = defaultdict(dict)
+        self._bytes = 0
+
+    def put(self, place: PartitionId, key: bytes, value: bytes) -> None:
+        """Write an entry into a partition's store."""
+        self._writes[place][key] = value
+        self._bytes += len(key) + len(value)
+        if self._bytes >= _COPY_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        for place, writes in self._writes.items():
+            self._stores.store(place).write(writes, logged=False)  # cut short, it is thrown away
+        self._writes.clear()
+        self._bytes = 0
+
+    def finish(
+        self, own: dict[PartitionId, list[tuple[bytes, bytes]]], marks: dict[PartitionId, Mark]
+    ) -> None:
+        """Complete all stores, and give the folder its name.
+
+        Raises:
+            ConfigError: the name is taken by now.
+
+        """
+        for place, entries in own.items():
+            store = self._stores.store(place)
+            apply(store, dict(entries), marks[place], logged=False)
+            store.flush()
+        self._stores.release()
+        self._folder = None
+        try:
+            self._making.rename(self._path)
+        except OSError as error:
+            raise ConfigError(
+                f"{self._path} cannot be made: {error.strerror}; all is well without it, workers"
+                " recover from the changelogs"
+            ) from None
+
+    def abandon(self) -> None:
+        """Remove what there is, if it is not whole."""
+        if self._folder is not None:
+            self._folder.release()
+            self._folder = None
+            shutil.rmtree(self._making, ignore_errors=True)
+
+    @property
+    def _stores(self) -> DataFolder:
+        if self._folder is None:
+            raise StateError("the data folder is complete")
+        return self._folder
 
 
 def _check(settings: Settings, metrics: RunMetrics) -> None:

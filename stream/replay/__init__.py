@@ -3,8 +3,7 @@
 =================  ==============================================================================
 ``reader``         log lines → events in order, each with the whole log's watermark; holds back an
                    event that lies implausibly far ahead
-``run_folder``     the files of a run
-``tallies``        what is counted on the way, and ``metrics.json`` made of it
+``run_folder``     the files of a run; what is counted on the way, and ``metrics.json`` made of it
 ``savepoint``      how to replay, and what an interrupted replay goes on from
 ``stages``         both stages over the store of one share
 ``single``         one process: every record in full (scored, labelled, learned) before the next

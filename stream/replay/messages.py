@@ -21,7 +21,7 @@ import msgspec
 from stream.events.structs import Application, Engagement, Forget, JobEvent, Label, Source
 from stream.model.linear import Manifest
 from stream.policy import Policy
-from stream.replay.tallies import RunCounts
+from stream.replay.run_folder import RunCounts
 
 
 class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -40,9 +40,11 @@ from stream.replay.run_folder import (
     DEAD_LETTERS,
     LABELS,
     SCORES,
+    RunCounts,
     RunFolder,
     RunMetrics,
     dead_letter_line,
+    run_metrics,
 )
 from stream.replay.savepoint import (
     Checkpoints,
@@ -52,7 +54,6 @@ from stream.replay.savepoint import (
     load_rows,
     share_folder,
 )
-from stream.replay.tallies import RunCounts, run_metrics
 
 MOST_ITEMS = 8192
 """Events of a worker between two barriers, on average, at the most."""

@@ -26,8 +26,7 @@ import msgspec
 from stream.errors import ConfigError, StateError
 from stream.quality.prequential import ROW_BYTES, Prequential
 from stream.replay.reader import ReaderState
-from stream.replay.run_folder import CHECKPOINT, METRICS, STATE
-from stream.replay.tallies import RunCounts
+from stream.replay.run_folder import CHECKPOINT, METRICS, STATE, RunCounts
 from stream.units import MS_PER_UNIT
 
 FORMAT = 2

@@ -17,7 +17,7 @@ from stream.logs.files import LogLine
 from stream.model.linear import GlobalModel
 from stream.policy import Policy
 from stream.replay.reader import Read, Reader
-from stream.replay.run_folder import RunFolder, RunMetrics, RunSink
+from stream.replay.run_folder import RunFolder, RunMetrics, RunSink, run_metrics
 from stream.replay.savepoint import (
     DEFAULTS,
     LOOK_EVERY,
@@ -29,7 +29,6 @@ from stream.replay.savepoint import (
     save_rows,
 )
 from stream.replay.stages import Stages
-from stream.replay.tallies import run_metrics
 from stream.stages.job import Labelled, Steps
 from stream.state.posteriors import all_posteriors
 from stream.updaters.effect import Effect

@@ -21,7 +21,7 @@ import faust
 import msgspec
 from faust.types import TP, StreamT
 
-from stream.errors import ConfigError, HearbackError
+from stream.errors import HearbackError
 from stream.kafka.cluster import look_at_cluster
 from stream.kafka.connection import security_of, tls_context
 from stream.worker.contract import HandlerFactory, InputPartition, RecordBatch
@@ -195,7 +195,9 @@ class Worker:
 
         """
         try:
-            await asyncio.to_thread(check_broker, self._settings)
+            # Refused in one line, before Faust starts.
+            settings = self._settings
+            await asyncio.to_thread(look_at_cluster, settings.broker, settings.broker_timeout_s)
             await self._until_done()
         finally:
             async with self._turn_of_handler():
@@ -275,26 +277,6 @@ class Worker:
             async with self._turn_of_handler():
                 if self._owned and not self._done.is_set():
                     await self._handler.tick()
-
-
-def check_broker(settings: WorkerSettings) -> None:
-    """Ask the broker for the input topics.
-
-    Raises:
-        BrokerError: it does not answer.
-        ConfigError: a topic is missing or has another number of partitions.
-
-    """
-    found = look_at_cluster(settings.broker, settings.broker_timeout_s).partitions
-    for topic in map(settings.names.of, settings.topics):
-        count = found.get(topic, 0)
-        if count != settings.partitions:
-            raise ConfigError(
-                f"topic {topic} has {count} partitions at {settings.broker}, "
-                f"not {settings.partitions}: create all topics with the same number"
-                if count
-                else f"topic {topic} does not exist at {settings.broker}: create the topics first"
-            )
 
 
 def run(settings: WorkerSettings, handler_factory: HandlerFactory) -> int:

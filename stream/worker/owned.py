@@ -58,12 +58,6 @@ class Owned:
             await self._changed.wait()
         return self.session
 
-    def opened(self, session: Session) -> None:
-        """Let batches go on, with this session."""
-        self.session = session
-        self.lost_at = None
-        self.wake()
-
     def wake(self) -> None:
         """Let waiting batches look again."""
         self._changed.set()
@@ -173,7 +167,9 @@ class Sessions:
             await asyncio.shield(session.end())
             raise
         self._metrics.recovered(stage, *recovery)
-        owned.opened(session)
+        owned.session = session
+        owned.lost_at = None
+        owned.wake()
 
     async def _ids(self) -> dict[str, str]:
         """Ask once per assignment what Kafka calls the topics."""

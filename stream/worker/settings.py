@@ -31,7 +31,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     names: TopicNames = PLAIN
     """What Kafka calls them."""
     partitions: int
-    """How many partitions each input topic must have."""
+    """How many partitions each input topic has."""
     embedded: bool = False
     """The broker is the embedded one: its checksums are wrong, and it shows transactions that were
     never committed."""

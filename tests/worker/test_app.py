@@ -268,24 +268,6 @@ def test_no_broker_is_said_in_one_line(kit: Kit, worker: Callable[..., Process])
     assert len(process.lines("stop")) == 1
 
 
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        ({"topics": ("labels",)}, "topic labels does not exist at .*: create the topics first"),
-        ({"partitions": 5}, "topic applications has 4 partitions at .*, not 5: .*"),
-    ],
-)
-def test_wrong_topics_are_refused(
-    kit: Kit,
-    capsys: pytest.CaptureFixture[str],
-    changes: dict[str, object],
-    line: str,
-) -> None:
-    """A missing topic or another partition count is exit code 1 and one line."""
-    assert run(kit.settings(**changes), Recorder()) == 1
-    assert re.fullmatch(f"hearback worker: {line}\n", capsys.readouterr().err)
-
-
 def _links(pid: int) -> list[Path]:
     return [link for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
 
