@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Self
 
+import msgspec
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
@@ -28,7 +29,7 @@ _SILENCE_S = 30.0  # without a record or an end, before that is an error
 _LOST = {KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART}
 
 
-class Chunk:
+class Chunk(msgspec.Struct):
     """What came of one partition.
 
     Attributes:
@@ -41,15 +42,12 @@ class Chunk:
 
     """
 
-    __slots__ = ("at_end", "error", "next", "partition", "records", "topic")
-
-    def __init__(self, topic: str, partition: int) -> None:
-        self.topic = topic
-        self.partition = partition
-        self.records: list[tuple[int, bytes, bytes | None]] = []
-        self.next = 0
-        self.at_end = False
-        self.error: KafkaError | None = None
+    topic: str
+    partition: int
+    records: list[tuple[int, bytes, bytes | None]] = []
+    next: int = 0
+    at_end: bool = False
+    error: KafkaError | None = None
 
     @property
     def lost(self) -> bool:

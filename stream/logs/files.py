@@ -50,14 +50,11 @@ class LogLine(msgspec.Struct, frozen=True, gc=False):
     damaged: str | None = None
 
 
-class ReadProgress:
+class ReadProgress(msgspec.Struct):
     """How much of the logs was read, in bytes on disk: right for compressed files too."""
 
-    __slots__ = ("done_bytes", "total_bytes")
-
-    def __init__(self) -> None:
-        self.done_bytes = 0
-        self.total_bytes = 0
+    done_bytes: int = 0
+    total_bytes: int = 0
 
 
 class LineHead(msgspec.Struct, frozen=True):

@@ -25,7 +25,7 @@ from stream import DISTRIBUTION
 from stream.events.records import COEFFICIENTS
 from stream.labels.timeliness import AGES_MS
 from stream.metrics.catalogue import BY_NAME, Metric
-from stream.metrics.quality import QualityMetrics, gauge_of
+from stream.metrics.quality import QualityMetrics
 from stream.partitions.base import Partition, Unit
 from stream.partitions.job import JobPartition
 from stream.state.store import RocksStore, StoreSize
@@ -289,7 +289,8 @@ class WorkerMetrics:
         return Counter(name, metric.text, metric.labels, registry=self.registry)
 
     def _gauge(self, name: str) -> Gauge:
-        return gauge_of(name, self.registry)
+        metric = BY_NAME[name]
+        return Gauge(name, metric.text, metric.labels, registry=self.registry)
 
     def _histogram(self, name: str) -> Histogram:
         metric = BY_NAME[name]

@@ -13,6 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from stream.errors import BrokerError, DamagedStateError, StateError
 from stream.kafka.cluster import ids_of_topics
 from stream.kafka.reader import Chunk, Reader
@@ -29,14 +31,13 @@ _AGAIN_S = 5.0  # before what failed is tried again
 _FRESH_S = 600.0  # a copy at the end says so, or it would pass for old
 
 
-class _Copy:
+class _Copy(msgspec.Struct):
     """A store that follows a changelog."""
 
-    def __init__(self, place: PartitionId, store: Store, mark: Mark) -> None:
-        self.place = place
-        self.store = store
-        self.mark = mark
-        self.at_end = False
+    place: PartitionId
+    store: Store
+    mark: Mark
+    at_end: bool = False
 
 
 class Standbys:
