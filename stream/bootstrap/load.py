@@ -118,7 +118,8 @@ class DataCopy:
         self._path = path
         self._making = path.with_name(f"{path.name}.part")
         shutil.rmtree(self._making, ignore_errors=True)  # of an attempt that was cut short
-        self._folder: DataFolder | None = DataFolder(self._making, application_id)
+        self._folder = DataFolder(self._making, application_id)
+        self._whole = False
         self._writes: defaultdict[PartitionId, dict[bytes, bytes | None]] = defaultdict(dict)
         self._bytes = 0
 
@@ -132,7 +133,7 @@ class DataCopy:
     def flush(self) -> None:
         """Write what waits."""
         for place, writes in self._writes.items():
-            self._stores.store(place).write(writes, logged=False)  # cut short, it is thrown away
+            self._folder.store(place).write(writes, logged=False)  # cut short, it is thrown away
         self._writes.clear()
         self._bytes = 0
 
@@ -146,11 +147,11 @@ class DataCopy:
 
         """
         for place, entries in own.items():
-            store = self._stores.store(place)
+            store = self._folder.store(place)
             apply(store, dict(entries), marks[place], logged=False)
             store.flush()
-        self._stores.release()
-        self._folder = None
+        self._folder.release()
+        self._whole = True
         try:
             self._making.rename(self._path)
         except OSError as error:
@@ -161,16 +162,9 @@ class DataCopy:
 
     def abandon(self) -> None:
         """Remove what there is, if it is not whole."""
-        if self._folder is not None:
+        if not self._whole:
             self._folder.release()
-            self._folder = None
             shutil.rmtree(self._making, ignore_errors=True)
-
-    @property
-    def _stores(self) -> DataFolder:
-        if self._folder is None:
-            raise StateError("the data folder is complete")
-        return self._folder
 
 
 def _check(settings: Settings, metrics: RunMetrics) -> None:
