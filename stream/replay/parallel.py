@@ -199,31 +199,26 @@ class _Parallel:
 
     def _split(self, read: Read) -> None:
         """Put an event into the batch of the share of its job."""
-        event, source, watermark_ms = read.event, read.source, read.watermark_ms
+        event = read.event
         self._count += 1
         match event:
             case Application():
                 share, owner = self._share_of(event.job_id), self._share_of(event.member_id)
-                item = Item(self._sequence, watermark_ms, source, owner, event)
                 if owner != share:
                     asked = Asked(event.member_id, event.features.per_member)
                     self._asked[owner][share].append(asked)
-            case Engagement():
-                share = self._share_of(event.job_id)
-                item = Item(self._sequence, watermark_ms, source, share, engagement=event)
-            case JobEvent():
-                share = self._share_of(event.job_id)
-                item = Item(self._sequence, watermark_ms, source, share, job_event=event)
+            case Engagement() | JobEvent():
+                share = owner = self._share_of(event.job_id)
             case Forget():
                 if event.member_id is not None:
                     forgotten = self._forgotten[self._share_of(event.member_id)]
                     forgotten.append((event.member_id, event.event_time_ms))
                 if event.job_id is None:
                     return
-                share = self._share_of(event.job_id)
-                item = Item(self._sequence, watermark_ms, source, share, forget=event)
+                share = owner = self._share_of(event.job_id)
             case Clock():
                 return
+        item = Item(self._sequence, read.watermark_ms, read.source, owner, event)
         self._items[share].append(item)
 
     def _dead_letter(self, letter: DeadLetter) -> None:

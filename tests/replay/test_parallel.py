@@ -272,10 +272,7 @@ def _lanes(events: Sequence[Any], count: int, cuts: Sequence[int]) -> dict[Any, 
             share = hash_of(event.job_id, count)
             name = type(event).__name__
             owner = hash_of(getattr(event, "member_id", event.job_id), count)
-            field = {
-                "Application": "application", "Engagement": "engagement", "JobEvent": "job_event",
-            }[name]  # fmt: skip
-            batches[share].append(Item(number, watermark, kit.source(), owner, **{field: event}))
+            batches[share].append(Item(number, watermark, kit.source(), owner, event))
             if name == "Application" and owner != share:
                 asked[owner][share].append(Asked(event.member_id, event.features.per_member))
             largest = max(largest, event.event_time_ms)
