@@ -33,6 +33,7 @@ from stream.policy import DAY_MS, Policy
 from stream.quality.prequential import quality
 from stream.replay.reader import first_look
 from stream.replay.run_folder import RunFolder, RunMetrics
+from stream.replay.savepoint import Options
 from stream.replay.single import replay
 from stream.updaters.newton import warm_up
 
@@ -97,7 +98,8 @@ def replay_all(
     """Replay and close the log."""
     lines, space = first_look(merge([log]), model)
     with RunFolder(out) as folder:
-        return replay(lines, folder, policy, model, space, score_from_ms=score_from_ms, close=True)
+        options = Options(score_from_ms=score_from_ms, close=True)
+        return replay(lines, folder, policy, model, space, options)
 
 
 def tail_auc(run: Path, model: GlobalModel, from_ms: int) -> float | None:

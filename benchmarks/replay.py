@@ -43,8 +43,9 @@ from producers.truth import SimulationSettings
 from stream.logs.files import merge, write_lines
 from stream.policy import Policy
 from stream.replay.reader import first_look
-from stream.replay.resumable import Options, replay_into
+from stream.replay.resumable import replay_into
 from stream.replay.run_folder import LABELS
+from stream.replay.savepoint import Options
 from stream.units import MS_PER_UNIT
 from stream.updaters.newton import warm_up
 

@@ -26,6 +26,7 @@ from stream.logs.files import LogLine
 from stream.model.linear import NO_MODEL, GlobalModel
 from stream.policy import Policy
 from stream.replay.run_folder import RunMetrics
+from stream.replay.savepoint import Options
 from stream.replay.single import replay
 from stream.state.store import MemoryStore, Store
 from stream.updaters.effect import Effect
@@ -104,7 +105,7 @@ def record(
 ) -> Rehearsal:
     """Replay a log to its end, every window closed, and keep what the effects saw."""
     recorder = Recorder()
-    replay(lines, recorder, policy, model, space, close=True, progress=progress)
+    replay(lines, recorder, policy, model, space, Options(close=True), progress=progress)
     return Rehearsal(recorder, space)
 
 

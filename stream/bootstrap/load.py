@@ -17,15 +17,15 @@ transactions have one id: a second bootstrap fences the first.
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
-import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from stream.bootstrap.data_copy import DataCopy
 from stream.bootstrap.split import identity_of, split
 from stream.bootstrap.target import Settings, Target
 from stream.errors import ConfigError, StateError
@@ -34,9 +34,13 @@ from stream.events.wire import coefficients_key, decode_coefficients
 from stream.model.linear import NO_MODEL
 from stream.replay.run_folder import COEFFICIENTS, RunMetrics, load_metrics, states_of
 from stream.state.store import RocksStore
+from stream.worker.changelog import Mark, apply
+from stream.worker.contract import PartitionId
 from stream.worker.crashpoints import crash_point
+from stream.worker.data_folder import DataFolder
 
 _SAY_EVERY = 1_000  # records
+_COPY_BYTES = 8 << 20  # written at once into a data folder, about
 
 
 class Bootstrapped(NamedTuple):
@@ -52,14 +56,12 @@ class Bootstrapped(NamedTuple):
 def bootstrap(
     settings: Settings,
     on_progress: Callable[[int, int], None] = lambda _, __: None,
-    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
 ) -> Bootstrapped:
     """Load a replay's state; blocks for as long as that takes.
 
     Args:
         settings: which, and where to.
         on_progress: called with how many entries are written, of about how many.
-        now_ms: the wall clock.
 
     Raises:
         BrokerError: the broker does not answer or refuses.
@@ -102,13 +104,67 @@ def bootstrap(
         crash_point("loaded")
         own = {place: target.own(place, identity, metrics.watermark_ms) for place in target.places}
         with _undisturbed():
-            ends = target.finish(own)
+            marks = target.finish(own)
             crash_point("bootstrapped")
             if copy is not None:
-                at_ms = now_ms()
-                marks = {place: target.mark(place, end, at_ms) for place, end in ends.items()}
                 copy.finish(own, marks)
     return Bootstrapped(done, entities, target.partitions, metrics.watermark_ms, target.names)
+
+
+class DataCopy:
+    """A data folder in the making, beside the changelogs: under another name until it is whole."""
+
+    def __init__(self, path: Path, application_id: str) -> None:
+        self._path = path
+        self._making = path.with_name(f"{path.name}.part")
+        shutil.rmtree(self._making, ignore_errors=True)  # of an attempt that was cut short
+        self._folder = DataFolder(self._making, application_id)
+        self._whole = False
+        self._writes: defaultdict[PartitionId, dict[bytes, bytes | None]] = defaultdict(dict)
+        self._bytes = 0
+
+    def put(self, place: PartitionId, key: bytes, value: bytes) -> None:
+        """Write an entry into a partition's store."""
+        self._writes[place][key] = value
+        self._bytes += len(key) + len(value)
+        if self._bytes >= _COPY_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        for place, writes in self._writes.items():
+            self._folder.store(place).write(writes, logged=False)  # cut short, it is thrown away
+        self._writes.clear()
+        self._bytes = 0
+
+    def finish(
+        self, own: dict[PartitionId, list[tuple[bytes, bytes]]], marks: dict[PartitionId, Mark]
+    ) -> None:
+        """Complete all stores, and give the folder its name.
+
+        Raises:
+            ConfigError: the name is taken by now.
+
+        """
+        for place, entries in own.items():
+            store = self._folder.store(place)
+            apply(store, dict(entries), marks[place], logged=False)
+            store.flush()
+        self._folder.release()
+        self._whole = True
+        try:
+            self._making.rename(self._path)
+        except OSError as error:
+            raise ConfigError(
+                f"{self._path} cannot be made: {error.strerror}; all is well without it, workers"
+                " recover from the changelogs"
+            ) from None
+
+    def abandon(self) -> None:
+        """Remove what there is, if it is not whole."""
+        if not self._whole:
+            self._folder.release()
+            shutil.rmtree(self._making, ignore_errors=True)
 
 
 def _check(settings: Settings, metrics: RunMetrics) -> None:

@@ -28,7 +28,7 @@ from stream.state.census import StateCounts, census_entry
 from stream.state.deadlines import RUN, pending_deadlines, stored_run
 from stream.state.facts import Deadline, Facts, Orphan
 from stream.state.store import Store
-from stream.worker.batch import PartitionId
+from stream.worker.contract import PartitionId
 
 _FIRST, _END = b"\x00", b"\xff"  # no key begins so
 _OF_JOB = frozenset(b"aejpx")  # families whose keys begin with the length and the id of a job

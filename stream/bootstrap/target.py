@@ -25,7 +25,6 @@ from stream.partitions.member import MemberPartition
 from stream.partitions.progress import Identity, identity_entry, progress_entry
 from stream.policy import LabelPolicy
 from stream.state.store import Writes
-from stream.worker.batch import PartitionId
 from stream.worker.changelog import (
     MARK,
     STAGES,
@@ -34,6 +33,7 @@ from stream.worker.changelog import (
     Mark,
     changelog_of,
 )
+from stream.worker.contract import PartitionId
 from stream.worker.crashpoints import crash_point
 from stream.worker.session import session_of
 from stream.worker.topics import (
@@ -297,13 +297,14 @@ class Target:
         )
         return [identity_entry(whose), progress_entry(progress)]
 
-    def finish(self, own: dict[PartitionId, list[tuple[bytes, bytes]]]) -> dict[PartitionId, int]:
-        """Make all partitions complete at once; return the offset after each one's last record."""
-        return self._send({place: {UNFINISHED: None, **dict(each)} for place, each in own.items()})
-
-    def mark(self, place: PartitionId, offset: int, now_ms: int) -> Mark:
-        """Return the mark of a store that holds all that was written."""
-        return self._changelog(place).fresh(now_ms).at(offset, now_ms)
+    def finish(self, own: dict[PartitionId, list[tuple[bytes, bytes]]]) -> dict[PartitionId, Mark]:
+        """Make all partitions complete at once; return the marks of stores that hold all of it."""
+        ends = self._send({place: {UNFINISHED: None, **dict(each)} for place, each in own.items()})
+        now_ms = time.time_ns() // 1_000_000
+        return {
+            place: self._changelog(place).fresh(now_ms).at(end, now_ms)
+            for place, end in ends.items()
+        }
 
     def close(self) -> None:
         """Give up what is on its way."""

@@ -216,7 +216,8 @@ def replay(
     """
     from stream.cli.report import run_summary
     from stream.replay.reader import first_look
-    from stream.replay.resumable import Options, replay_into
+    from stream.replay.resumable import replay_into
+    from stream.replay.savepoint import Options
 
     policies = configured(config, policy=policy).policy
     loaded = None if model is None else load_model(model)

@@ -6,6 +6,7 @@ counts, never ids or payloads.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -18,13 +19,14 @@ import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from stream.console.probes import Answer, Probes
-from stream.console.status import About, status
+from stream.console.status import About, Answer, status
 from stream.errors import ConfigError
 
 _log = logging.getLogger(__name__)
 
 _IDLE_S = 10.0  # a client that sends nothing for so long is disconnected
+_BEAT_S = 1.0
+_SILENT_S = 30.0  # a recovery's or a batch's compute may hold the loop for some seconds
 _TEXT = "text/plain; charset=utf-8"
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self';"
@@ -33,6 +35,44 @@ _POLICY = (
 
 Body = tuple[HTTPStatus, str, bytes]
 """Status, content type and body."""
+
+
+class Probes:
+    """Answers for ``/healthz`` and ``/readyz``.
+
+    Alive: the event loop turns. A worker that is not should be killed; the next one goes on from
+    the state. Ready: every partition that is assigned here is worked on; not while recovering.
+
+    Args:
+        now_s: a clock that never goes back.
+
+    """
+
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
+        self._beaten_s = now_s()
+        self._why_not: Callable[[], str | None] = lambda: "starting"
+
+    def watch(self, why_not: Callable[[], str | None]) -> None:
+        """Ask this from now on: why the worker is not ready, or None when it is."""
+        self._why_not = why_not
+
+    def beat(self) -> None:
+        """Note that the event loop turns; once called within it, it calls itself."""
+        self._beaten_s = self._now_s()
+        asyncio.get_running_loop().call_later(_BEAT_S, self.beat)
+
+    def alive(self) -> Answer:
+        """Whether the event loop has turned lately."""
+        silent_s = self._now_s() - self._beaten_s
+        if silent_s > _SILENT_S:
+            return False, f"the event loop has not turned for {silent_s:.0f} s"
+        return True, "alive"
+
+    def ready(self) -> Answer:
+        """Whether every partition that is assigned is worked on."""
+        why_not = self._why_not()
+        return why_not is None, why_not or "ready"
 
 
 class Console:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import msgspec
 from prometheus_client import CollectorRegistry
 
-from stream.console.probes import Answer
+Answer = tuple[bool, str]
+"""Yes or no, and the reason."""
 
 
 class About(msgspec.Struct, frozen=True):

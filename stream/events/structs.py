@@ -59,8 +59,8 @@ class Features(msgspec.Struct, frozen=True, gc=False):
     per_job: bytes
 
 
-class Application(msgspec.Struct, frozen=True, gc=False):
-    """A member applied for a job."""
+class Application(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="application"):
+    """A member applied for a job; what travels is a :class:`stream.events.wire.RawApplication`."""
 
     application_id: str
     member_id: str

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Self
 
+import msgspec
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
@@ -29,7 +29,7 @@ _SILENCE_S = 30.0  # without a record or an end, before that is an error
 _LOST = {KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART}
 
 
-class Chunk:
+class Chunk(msgspec.Struct):
     """What came of one partition.
 
     Attributes:
@@ -42,15 +42,12 @@ class Chunk:
 
     """
 
-    __slots__ = ("at_end", "error", "next", "partition", "records", "topic")
-
-    def __init__(self, topic: str, partition: int) -> None:
-        self.topic = topic
-        self.partition = partition
-        self.records: list[tuple[int, bytes, bytes | None]] = []
-        self.next = 0
-        self.at_end = False
-        self.error: KafkaError | None = None
+    topic: str
+    partition: int
+    records: list[tuple[int, bytes, bytes | None]] = []
+    next: int = 0
+    at_end: bool = False
+    error: KafkaError | None = None
 
     @property
     def lost(self) -> bool:
@@ -86,12 +83,7 @@ class Reader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._consumer.close()
 
     def span(self, topic: str, partition: int) -> tuple[int, int]:

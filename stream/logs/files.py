@@ -50,14 +50,11 @@ class LogLine(msgspec.Struct, frozen=True, gc=False):
     damaged: str | None = None
 
 
-class ReadProgress:
+class ReadProgress(msgspec.Struct):
     """How much of the logs was read, in bytes on disk: right for compressed files too."""
 
-    __slots__ = ("done_bytes", "total_bytes")
-
-    def __init__(self) -> None:
-        self.done_bytes = 0
-        self.total_bytes = 0
+    done_bytes: int = 0
+    total_bytes: int = 0
 
 
 class LineHead(msgspec.Struct, frozen=True):
@@ -135,10 +132,12 @@ def merge(paths: Sequence[Path], progress: ReadProgress | None = None) -> Iterat
     progress.total_bytes += sum(path.stat().st_size for path in paths)
     if len(paths) == 1:
         return _opened(paths[0], progress)
-    for path in paths:
-        if path.suffix in parquet.SUFFIXES:
-            parquet.check(path)  # what is known before the first line is an error now
-    return _merged(paths, progress)
+    turns: list[tuple[_Place, LogLine | None]] = [
+        (place, None)
+        for file, path in enumerate(paths)
+        for place, _ in islice(_ordered(_opened(path, ReadProgress()), file), 1)
+    ]
+    return _merged(paths, turns, progress)
 
 
 def write_lines(path: Path, lines: Iterable[bytes]) -> int:
@@ -201,13 +200,11 @@ _Place = tuple[int, int, int]
 """What the merge compares: time, kind of event, file. No two files' are equal."""
 
 
-def _merged(paths: Sequence[Path], progress: ReadProgress) -> Iterator[LogLine]:
-    """Merge files, opening each when it is its first line's turn."""
+def _merged(
+    paths: Sequence[Path], turns: list[tuple[_Place, LogLine | None]], progress: ReadProgress
+) -> Iterator[LogLine]:
+    """Merge files by the places of their first lines, opening each when it is that one's turn."""
     opened: dict[int, Iterator[tuple[_Place, LogLine]]] = {}
-    turns: list[tuple[_Place, LogLine | None]] = []
-    for file, path in enumerate(paths):
-        for place, _ in islice(_ordered(_opened(path, ReadProgress()), file), 1):
-            turns.append((place, None))
     heapq.heapify(turns)
     while turns:
         (_, _, file), line = turns[0]

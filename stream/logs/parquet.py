@@ -33,17 +33,6 @@ class BrokenParquetError(Exception):
     """A Parquet file cannot be read on; the message says why."""
 
 
-def check(path: Path) -> None:
-    """Make sure that a file can be read.
-
-    Raises:
-        LogError: it is no Parquet file, lacks what every event has, or pyarrow is not installed.
-
-    """
-    with _opened(path):
-        pass
-
-
 def rows(path: Path, on_bytes: Callable[[int], None] = lambda _: None) -> Iterator[bytes]:
     """Read a file's rows as JSON; called by :func:`stream.logs.files.merge`.
 
@@ -52,8 +41,8 @@ def rows(path: Path, on_bytes: Callable[[int], None] = lambda _: None) -> Iterat
         on_bytes: told how many more of its bytes were read, in proportion to the rows.
 
     Raises:
-        LogError: at once, as :func:`check` does. BrokenParquetError: later, where a part of the
-            file is corrupt.
+        LogError: at once, where it is no Parquet file, lacks what every event has, or pyarrow is
+            not installed. BrokenParquetError: later, where a part of the file is corrupt.
 
     """
     return _rows(_opened(path), path.stat().st_size, on_bytes)

@@ -3,24 +3,96 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 from stream import DISTRIBUTION
 from stream.events.records import COEFFICIENTS
 from stream.labels.timeliness import AGES_MS
-from stream.metrics.catalogue import BY_NAME
-from stream.metrics.counted import CountedHistogram
-from stream.metrics.quality import QualityMetrics, gauge_of
+from stream.metrics.catalogue import BY_NAME, Metric
+from stream.metrics.quality import QualityMetrics
 from stream.partitions.base import Partition, Unit
 from stream.partitions.job import JobPartition
 from stream.state.store import RocksStore, StoreSize
 
 _ANY_AGE = (*AGES_MS, "any")
+
+
+def process_registry() -> CollectorRegistry:
+    """Make a registry that tells of the process itself: CPU, memory, files, garbage collections."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
+
+
+class CountedHistogram(Collector):
+    """A histogram of what was counted elsewhere: the core counts, it does not call back.
+
+    Sums cumulative counts of several sources, each of which only grows.
+
+    Args:
+        metric: of the catalogue.
+        registry: where it goes.
+
+    """
+
+    def __init__(self, metric: Metric, registry: CollectorRegistry) -> None:
+        self._metric = metric
+        self._ends = (*map(str, metric.buckets), "+Inf")
+        self._counts: dict[str, list[int]] = {}
+        self._sums: dict[str, float] = {}
+        self._seen: dict[tuple[Hashable, str], tuple[list[int], float]] = {}
+        registry.register(self)
+
+    def take(self, source: Hashable, label: str, cumulative: Sequence[int], total: float) -> None:
+        """Take over what a source has counted by now.
+
+        Args:
+            source: who counts; one that starts from zero again is another source.
+            label: the one label's value.
+            cumulative: how many lie within each bucket's end; the last one counts all.
+            total: the sum of all that was counted.
+
+        """
+        nothing = [0] * len(self._ends)
+        before, before_total = self._seen.get((source, label), (nothing, 0.0))
+        counts = self._counts.setdefault(label, list(nothing))
+        for at, (now, then) in enumerate(zip(cumulative, before, strict=True)):
+            counts[at] += now - then
+        self._sums[label] = self._sums.get(label, 0.0) + total - before_total
+        self._seen[source, label] = (list(cumulative), total)
+
+    def keep_only(self, sources: Mapping[Hashable, object]) -> None:
+        """Forget sources that went; what they counted stays."""
+        self._seen = {key: seen for key, seen in self._seen.items() if key[0] in sources}
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """Give what Prometheus is told."""
+        family = HistogramMetricFamily(
+            self._metric.name, self._metric.text, labels=self._metric.labels
+        )
+        for label, counts in list(self._counts.items()):
+            buckets = list(zip(self._ends, map(float, counts), strict=True))
+            family.add_metric([label], buckets, self._sums[label])
+        yield family
 
 
 class WorkerMetrics:
@@ -217,7 +289,8 @@ class WorkerMetrics:
         return Counter(name, metric.text, metric.labels, registry=self.registry)
 
     def _gauge(self, name: str) -> Gauge:
-        return gauge_of(name, self.registry)
+        metric = BY_NAME[name]
+        return Gauge(name, metric.text, metric.labels, registry=self.registry)
 
     def _histogram(self, name: str) -> Histogram:
         metric = BY_NAME[name]

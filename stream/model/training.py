@@ -168,13 +168,10 @@ class Trainer:
             ModelError: that model has features that this log has not, or has seen all of them.
 
         """
-        used, _ = self._used()
-        y = self._y(used)
+        X, y, ends_ms = self._used()
         window_ms = self._policy.labels.window_ms
-        times_ms = np.array([self._windows[at] for at in used], dtype=np.int64) - window_ms
-        X = self._matrix([self._rows[at] for at in used])
         names = self._names["global"].names()
-        return hold_out(X, y, times_ms, window_ms, names, fit_logistic, than)
+        return hold_out(X, y, ends_ms - window_ms, window_ms, names, fit_logistic, than)
 
     def fit(self, out: Path, held_out: HeldOut | None = None) -> Manifest:
         """Fit on what was read and write the model folder.
@@ -186,8 +183,7 @@ class Trainer:
             ModelError: nothing to fit on, or one class only.
 
         """
-        used, until_ms = self._used()
-        y = self._y(used)
+        X, y, _ = self._used()
         positives = int(y.sum())
         if not 0 < positives < len(y):
             raise ModelError(
@@ -195,26 +191,28 @@ class Trainer:
                 f" {positives} of them positive: both kinds are needed; take a longer log, a later"
                 " --until or a shorter window"
             )
-        X = self._matrix([self._rows[at] for at in used])
         return save_model(
             out,
             fit_logistic(X, y),
             {block: names.names() for block, names in self._names.items()},
             trained_from_ms=self._from_ms or 0,
-            trained_until_ms=until_ms,
+            trained_until_ms=self._end_ms,
             applications=len(y),
             positives=positives,
             regularisation=REGULARISATION,
             held_out=held_out,
         )
 
-    def _used(self) -> tuple[list[int], int]:
-        """Rows whose whole window has passed by the end of training, and that end."""
-        until_ms = self._time.largest_ms if self._until_ms is None else self._until_ms
-        return [at for at, end_ms in enumerate(self._windows) if end_ms <= until_ms], until_ms
+    @property
+    def _end_ms(self) -> int:
+        return self._time.largest_ms if self._until_ms is None else self._until_ms
 
-    def _y(self, used: list[int]) -> NDArray[np.int64]:
-        return np.array([self._targets[at] for at in used], dtype=np.int64)
+    def _used(self) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+        """Features, labels and ends (ms) of the windows that had passed by the end of training."""
+        ends_ms = np.array(self._windows, dtype=np.int64)
+        used = np.flatnonzero(ends_ms <= self._end_ms)
+        y = np.array(self._targets, dtype=np.int64)[used]
+        return self._matrix([self._rows[at] for at in used]), y, ends_ms[used]
 
     def _event(self, line: LogLine) -> tuple[Event | None, _Open | None]:
         """Read a line: its event, with the global block of an application; None: not used."""

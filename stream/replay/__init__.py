@@ -1,11 +1,10 @@
 """SHELL: history through the same stages as the worker's, without a broker.
 
 =================  ==============================================================================
-``reader``         log lines → events in order, each with the whole log's watermark
-``jump``           holds back an event that lies implausibly far ahead
-``run_folder``     the files of a run
-``tallies``        what is counted on the way, and ``metrics.json`` made of it
-``savepoint``      what an interrupted replay goes on from
+``reader``         log lines → events in order, each with the whole log's watermark; holds back an
+                   event that lies implausibly far ahead
+``run_folder``     the files of a run; what is counted on the way, and ``metrics.json`` made of it
+``savepoint``      how to replay, and what an interrupted replay goes on from
 ``stages``         both stages over the store of one share
 ``single``         one process: every record in full (scored, labelled, learned) before the next
 ``lane``           the stages over one share of the members and jobs, for several processes

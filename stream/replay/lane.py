@@ -23,7 +23,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stream.events.structs import DeadLetter, Engagement, JobEvent, Label, ScoredApplication
+from stream.events.structs import (
+    Application,
+    DeadLetter,
+    Engagement,
+    Forget,
+    JobEvent,
+    Label,
+    ScoredApplication,
+)
 from stream.events.wire import encode, encode_label
 from stream.labels import driver
 from stream.labels.changes import Entered, Ignored
@@ -124,20 +132,19 @@ class Lane:
         return np.array([score(one.member_id, one.z) for one in asked], dtype=np.float64).tobytes()
 
     def _item(self, item: Item, scores: Iterator[float]) -> Iterator[Round]:
-        if item.forget is not None and item.forget.job_id is not None:
-            self._jobs.entities.forget(item.forget.job_id, item.forget.event_time_ms)
-        event: ScoredApplication | Engagement | JobEvent | None
-        event = item.engagement or item.job_event
-        if item.application is not None:
+        event: ScoredApplication | Application | Engagement | JobEvent | Forget = item.event
+        if isinstance(event, Forget):
+            if event.job_id is not None:
+                self._jobs.entities.forget(event.job_id, event.event_time_ms)
+            return
+        if isinstance(event, Application):
             # Where a worker has the partition of the application, a lane has its member's share.
-            app, owner = item.application, item.owner
-            if owner == self._share:
-                event = self._members.score(app, owner, None)
+            if item.owner == self._share:
+                event = self._members.score(event, item.owner, None)
             else:
-                event = ScoredApplication(app, next(scores), owner, None)
-        if event is not None:
-            now_ms = item.watermark_ms
-            yield from self._emit(driver.read(self._jobs, event, item.source, now_ms, now_ms))
+                event = ScoredApplication(event, next(scores), item.owner, None)
+        now_ms = item.watermark_ms
+        yield from self._emit(driver.read(self._jobs, event, item.source, now_ms, now_ms))
 
     def _emit(self, steps: Steps) -> Iterator[Round]:
         for step in steps:

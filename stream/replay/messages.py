@@ -21,24 +21,20 @@ import msgspec
 from stream.events.structs import Application, Engagement, Forget, JobEvent, Label, Source
 from stream.model.linear import Manifest
 from stream.policy import Policy
-from stream.replay.tallies import RunCounts
+from stream.replay.run_folder import RunCounts
 
 
 class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An event of the jobs of a share, with the whole log's watermark before it.
 
-    Exactly one of the last four is there; ``forget`` is of a job. ``owner`` is the share
-    of the application's member.
+    A ``Forget`` is of a job. ``owner`` is the share of an application's member.
     """
 
     sequence: int
     watermark_ms: int | None
     source: Source
     owner: int
-    application: Application | None = None
-    engagement: Engagement | None = None
-    job_event: JobEvent | None = None
-    forget: Forget | None = None
+    event: Application | Engagement | JobEvent | Forget
 
 
 class Asked(msgspec.Struct, frozen=True, array_like=True, gc=False):

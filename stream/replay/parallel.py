@@ -40,24 +40,20 @@ from stream.replay.run_folder import (
     DEAD_LETTERS,
     LABELS,
     SCORES,
+    RunCounts,
     RunFolder,
     RunMetrics,
     dead_letter_line,
+    run_metrics,
 )
 from stream.replay.savepoint import (
     Checkpoints,
+    Options,
     Savepoint,
     Share,
     load_rows,
     share_folder,
 )
-from stream.replay.single import FLUSH_EVERY
-from stream.replay.tallies import RunCounts, run_metrics
-from stream.units import MS_PER_UNIT
-
-SYNC_MS = 10 * MS_PER_UNIT["m"]
-"""Event time between two barriers unless told otherwise: labels reach the members of other workers
-this late at the most."""
 
 MOST_ITEMS = 8192
 """Events of a worker between two barriers, on average, at the most."""
@@ -74,27 +70,19 @@ def replay_parallel(
     policy: Policy,
     model: GlobalModel | None,
     space: FeatureSpace,
+    options: Options,
     *,
-    workers: int,
+    progress: Callable[[int], None],
     checkpoints: Checkpoints,
-    sync_ms: int = SYNC_MS,
-    flush_every: int = FLUSH_EVERY,
-    score_from_ms: int = 0,
-    close: bool = False,
-    max_jump_ms: int | None = None,
-    progress: Callable[[int], None] = lambda _: None,
-    resumed: Savepoint | None = None,
+    resumed: Savepoint | None,
 ) -> RunMetrics:
     """Replay a log with several worker processes into an opened run folder.
 
     Args:
         lines: the log, in order of arrival.
         folder: where the results go; without a state of its own.
-        policy, model, space, score_from_ms, close, max_jump_ms, progress: as in
-            :func:`stream.replay.replay`.
-        workers: how many processes work, beside this one.
-        sync_ms: event time between two barriers.
-        flush_every: lines for each worker between two flushes.
+        policy, model, space, progress: as in :func:`stream.replay.single.replay`.
+        options: the rest; its workers are processes beside this one.
         checkpoints: of the folder.
         resumed: what ``checkpoints`` found to go on from.
 
@@ -103,18 +91,18 @@ def replay_parallel(
             checkpoint can be resumed.
 
     """
-    reader = Reader(space, policy, scored=model is not None, max_jump_ms=max_jump_ms)
-    setups = _setups(folder, policy, model, space, workers, checkpoints, score_from_ms, resumed)
+    reader = Reader(space, policy, scored=model is not None, max_jump_ms=options.max_jump_ms)
+    setups = _setups(folder, policy, model, space, options, checkpoints, resumed)
     with Workers(setups) as team:
-        run = _Parallel(reader, folder, team, checkpoints, flush_every)
+        run = _Parallel(reader, folder, team, checkpoints, options)
         rest = iter(lines)
         if resumed is not None:
             reader.skip(rest, resumed.reader)
             run.count_dead(resumed)
-        run.read(rest, sync_ms, progress)
-        run.end_of_log(close=close)
+        run.read(rest, progress)
+        run.end_of_log()
         progress(reader.lines)
-        metrics = run.finish(NO_MODEL if model is None else model.version, score_from_ms)
+        metrics = run.finish(NO_MODEL if model is None else model.version)
     folder.metrics(metrics)
     return metrics
 
@@ -135,9 +123,9 @@ class _Parallel:
         folder: RunFolder,
         team: Workers,
         checkpoints: Checkpoints,
-        flush_every: int,
+        options: Options,
     ) -> None:
-        self._flush_every = flush_every
+        self._options = options
         self._reader = reader
         self._folder = folder
         self._team = team
@@ -153,9 +141,10 @@ class _Parallel:
         self._dead = dict(progress.dead_letters)
         self._flushed_lines = progress.reader.lines
 
-    def read(self, lines: Iterator[LogLine], sync_ms: int, progress: Callable[[int], None]) -> None:
+    def read(self, lines: Iterator[LogLine], progress: Callable[[int], None]) -> None:
         """Read the log to its end; a barrier for each stretch of event time."""
         reader, most = self._reader, MOST_ITEMS * len(self._team)
+        sync_ms = self._options.sync_ms
         stretch = _stretch(reader.time.watermark_ms, sync_ms)
         for line in lines:
             for read in reader.line(line):
@@ -170,32 +159,31 @@ class _Parallel:
                 self._barrier(reader.time.watermark_ms)
                 progress(reader.lines)
 
-    def end_of_log(self, *, close: bool) -> None:
+    def end_of_log(self) -> None:
         """Set aside unconfirmed jumps of time, and let the workers end; close every window."""
         for letter in self._reader.end():
             self._sequence += 1
             self._dead_letter(letter)
-        self._barrier(self._reader.time.close() if close else self._reader.time.watermark_ms)
+        time = self._reader.time
+        self._barrier(time.close() if self._options.close else time.watermark_ms)
         while self._sent:
             self._collect()
 
-    def finish(self, model_version: str, score_from_ms: int) -> RunMetrics:
+    def finish(self, model_version: str) -> RunMetrics:
         """Sum up, and write the coefficients in the order of their keys."""
         self._team.send([Finish()] * len(self._team))
         finished = self._team.receive(Finished)
-        prequential = Prequential(score_from_ms)
+        prequential = Prequential(self._options.score_from_ms)
         for share in finished:
             prequential.extend(share.rows)
         entities = {name: self._write_coefficients() for name in sorted(EFFECT_NAMES)}
         return run_metrics(
             [*(share.counts for share in finished), RunCounts(dead_letters=self._dead)],
             prequential,
-            events=self._reader.events,
+            self._reader,
             entities=entities,
             model_version=model_version,
-            score_from_ms=score_from_ms,
-            newest_event_ms=self._reader.time.largest_ms,
-            watermark_ms=self._reader.time.watermark_ms,
+            score_from_ms=self._options.score_from_ms,
         )
 
     def _begin_batch(self) -> None:
@@ -211,31 +199,26 @@ class _Parallel:
 
     def _split(self, read: Read) -> None:
         """Put an event into the batch of the share of its job."""
-        event, source, watermark_ms = read.event, read.source, read.watermark_ms
+        event = read.event
         self._count += 1
         match event:
             case Application():
                 share, owner = self._share_of(event.job_id), self._share_of(event.member_id)
-                item = Item(self._sequence, watermark_ms, source, owner, event)
                 if owner != share:
                     asked = Asked(event.member_id, event.features.per_member)
                     self._asked[owner][share].append(asked)
-            case Engagement():
-                share = self._share_of(event.job_id)
-                item = Item(self._sequence, watermark_ms, source, share, engagement=event)
-            case JobEvent():
-                share = self._share_of(event.job_id)
-                item = Item(self._sequence, watermark_ms, source, share, job_event=event)
+            case Engagement() | JobEvent():
+                share = owner = self._share_of(event.job_id)
             case Forget():
                 if event.member_id is not None:
                     forgotten = self._forgotten[self._share_of(event.member_id)]
                     forgotten.append((event.member_id, event.event_time_ms))
                 if event.job_id is None:
                     return
-                share = self._share_of(event.job_id)
-                item = Item(self._sequence, watermark_ms, source, share, forget=event)
+                share = owner = self._share_of(event.job_id)
             case Clock():
                 return
+        item = Item(self._sequence, read.watermark_ms, read.source, owner, event)
         self._items[share].append(item)
 
     def _dead_letter(self, letter: DeadLetter) -> None:
@@ -247,7 +230,7 @@ class _Parallel:
         """Send the workers their batches; take in what they have done of an earlier one."""
         lines, shares = self._reader.lines, range(len(self._team))
         due = self._checkpoints.due(lines)
-        flush = due or lines - self._flushed_lines >= self._flush_every * len(shares)
+        flush = due or lines - self._flushed_lines >= self._options.flush_every * len(shares)
         if flush:
             self._flushed_lines = lines
         if due:
@@ -316,29 +299,28 @@ def _setups(
     policy: Policy,
     model: GlobalModel | None,
     space: FeatureSpace,
-    workers: int,
+    options: Options,
     checkpoints: Checkpoints,
-    score_from_ms: int,
     resumed: Savepoint | None,
 ) -> list[Setup]:
     """What each worker is told first."""
     return [
         Setup(
             share=share,
-            shares=workers,
-            state=str(share_folder(folder.path, share, workers)),
+            shares=options.workers,
+            state=str(share_folder(folder.path, share, options.workers)),
             model=None if model is None else model.manifest,
             coefficients=b"" if model is None else model.coefficients.tobytes(),
             policy=policy,
             per_member=list(space.per_member.names),
             per_job=list(space.per_job.names),
-            score_from_ms=score_from_ms,
+            score_from_ms=options.score_from_ms,
             counts=None if resumed is None else resumed.shares[share].counts,
             rows=b""
             if resumed is None
             else load_rows(checkpoints.judged(share), resumed.shares[share].judged),
         )
-        for share in range(workers)
+        for share in range(options.workers)
     ]
 
 

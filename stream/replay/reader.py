@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -37,10 +38,14 @@ from stream.labels.driver import LogTime
 from stream.logs.files import LogLine
 from stream.model.linear import GlobalModel
 from stream.policy import Policy
-from stream.replay.jump import CONFIRMATIONS, JumpFilter
+
+CONFIRMATIONS = 100
+"""Further events beyond the limit that confirm a jump of time."""
 
 _LOOK_AHEAD = 10_000  # lines
 _FEW = 10  # applications
+
+_T = TypeVar("_T")
 
 _NAMES: dict[type[Event], str] = {
     Application: "application",
@@ -77,6 +82,58 @@ class ReaderState(msgspec.Struct, frozen=True, kw_only=True):
     jump_ms: int | None = None
     held: list[int] = []
     events: dict[str, int] = {}
+
+
+class JumpFilter(Generic[_T]):
+    """Holds back an event that lies implausibly far ahead, until others confirm it.
+
+    One wrong clock among millions of events would otherwise close every window. An event more than
+    ``max_jump_ms`` beyond the largest time seen is held (None: never); when 100 further ones lie
+    beyond that limit too, the log really goes on there, and all are given out in the order in which
+    they came. An event that time catches up with is given out then. What is still held at the end
+    of the log was a jump.
+
+    Attributes:
+        largest_ms: the largest time given out.
+        held: what is held back, with its time, in the order in which it came.
+
+    """
+
+    def __init__(self, max_jump_ms: int | None) -> None:
+        self._max_jump_ms = max_jump_ms
+        self.largest_ms: int | None = None
+        self.held: list[tuple[int, _T]] = []
+
+    def take(self, time_ms: int, item: _T) -> Iterator[_T]:
+        """Take an event in; give out what may be applied now, in order."""
+        if self._is_beyond(time_ms):
+            self.held.append((time_ms, item))
+            if len(self.held) > CONFIRMATIONS:
+                yield from self._release()
+            return
+        self._pass(time_ms)
+        yield item
+        if self.held:
+            yield from self._release(self._is_beyond)
+
+    def _is_beyond(self, time_ms: int) -> bool:
+        if self._max_jump_ms is None or self.largest_ms is None:
+            return False
+        return time_ms > self.largest_ms + self._max_jump_ms
+
+    def _pass(self, time_ms: int) -> None:
+        if self.largest_ms is None or time_ms > self.largest_ms:
+            self.largest_ms = time_ms
+
+    def _release(self, keep: Callable[[int], bool] = lambda _: False) -> Iterator[_T]:
+        """Give out the held events, one after the other, but those of a time that is to be kept."""
+        waiting, self.held = self.held, []
+        for time_ms, item in waiting:
+            if keep(time_ms):
+                self.held.append((time_ms, item))
+            else:
+                self._pass(time_ms)
+                yield item
 
 
 class Reader:
@@ -119,7 +176,8 @@ class Reader:
 
     def end(self) -> Iterator[DeadLetter]:
         """Set aside the jumps of time that nothing confirmed, at the end of the log."""
-        for event, source, _ in self._jumps.rest():
+        held, self._jumps.held = self._jumps.held, []
+        for _, (event, source, _) in held:
             error = TimeJumpError(
                 f"event_time_ms {event.event_time_ms} lies more than --max-jump ahead, and fewer"
                 f" than {CONFIRMATIONS} further events followed it there"
@@ -160,7 +218,7 @@ class Reader:
             )
         self.lines, self._checksum = state.lines, state.checksum
         self.time.largest_ms, self.time.watermark_ms = state.largest_ms, state.watermark_ms
-        self._jumps.restore(state.jump_ms, held)
+        self._jumps.largest_ms, self._jumps.held = state.jump_ms, held
         self.events = Counter(state.events)
 
     def _decode(self, line: LogLine) -> tuple[Event, Source]:

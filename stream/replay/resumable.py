@@ -12,38 +12,11 @@ from stream.features.blocks import FeatureSpace
 from stream.logs.files import LogLine
 from stream.model.linear import NO_MODEL, GlobalModel
 from stream.policy import Policy
-from stream.replay.parallel import SYNC_MS, replay_parallel
+from stream.replay.parallel import replay_parallel
 from stream.replay.process import seldom_collecting
 from stream.replay.run_folder import RunFolder, RunMetrics
-from stream.replay.savepoint import EVERY_LINES, Checkpoints, RunSettings
-from stream.replay.single import FLUSH_EVERY, LOOK_EVERY, replay
-
-MOST_WORKERS = 64
-
-
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How to replay; all of it is part of what is replayed.
-
-    ``flush_every``: lines, for each worker, between two flushes of the state; ``checkpoint_every``:
-    lines between two checkpoints, at which memory is let go of.
-    """
-
-    score_from_ms: int = 0
-    close: bool = False
-    max_jump_ms: int | None = None
-    workers: int = 1
-    sync_ms: int = SYNC_MS
-    flush_every: int = FLUSH_EVERY
-    checkpoint_every: int = EVERY_LINES
-
-    def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
-        if not 1 <= self.workers <= MOST_WORKERS:
-            raise ConfigError(f"--workers must lie between 1 and {MOST_WORKERS}")
-        if self.sync_ms < 1:
-            raise ConfigError("--sync must be longer than zero")
-        if self.flush_every < 1 or self.flush_every % LOOK_EVERY:
-            raise ConfigError(f"flush_every must be a multiple of {LOOK_EVERY}")
+from stream.replay.savepoint import Checkpoints, Options, RunSettings
+from stream.replay.single import replay
 
 
 def replay_into(
@@ -92,7 +65,7 @@ def replay_into(
         flush_every=options.flush_every,
         every_lines=options.checkpoint_every,
     )
-    checkpoints = Checkpoints(out, settings, every_lines=options.checkpoint_every)
+    checkpoints = Checkpoints(out, settings)
     if resume:
         resumed = checkpoints.resume()
         folder = RunFolder(out, lengths=resumed.lengths if resumed else {}, own_state=alone)
@@ -100,38 +73,13 @@ def replay_into(
         resumed = None
         folder = RunFolder(out, own_state=alone)
         checkpoints.begin()
+    run = replay if alone else replay_parallel
     with seldom_collecting(), folder:
-        if alone:
-            metrics = replay(
-                lines,
-                folder,
-                policy,
-                model,
-                space,
-                score_from_ms=options.score_from_ms,
-                close=options.close,
-                max_jump_ms=options.max_jump_ms,
-                progress=progress,
-                flush_every=options.flush_every,
-                checkpoints=checkpoints,
-                resumed=resumed,
-            )
-        else:
-            metrics = replay_parallel(
-                lines,
-                folder,
-                policy,
-                model,
-                space,
-                workers=options.workers,
-                checkpoints=checkpoints,
-                sync_ms=options.sync_ms,
-                score_from_ms=options.score_from_ms,
-                close=options.close,
-                max_jump_ms=options.max_jump_ms,
-                progress=progress,
-                flush_every=options.flush_every,
-                resumed=resumed,
-            )
+        metrics = run(
+            *(lines, folder, policy, model, space, options),
+            progress=progress,
+            checkpoints=checkpoints,
+            resumed=resumed,
+        )
     checkpoints.remove()
     return metrics

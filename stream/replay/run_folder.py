@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import base64
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol, Self
+from typing import IO, Any, Protocol, Self
 
 import msgspec
 
@@ -29,7 +30,9 @@ from stream.events.partitioner import partition_of
 from stream.events.structs import Application, Coefficients, DeadLetter, FurtherScores, Label
 from stream.events.wire import encode, encode_label
 from stream.labels.changes import Scores
-from stream.quality.prequential import Summary
+from stream.labels.timeliness import shares
+from stream.quality.prequential import Prequential, Summary
+from stream.replay.reader import Reader
 from stream.state.store import RocksStore, Store
 
 LABELS = "labels.jsonl"
@@ -72,6 +75,32 @@ class DeadLetterLine(msgspec.Struct, frozen=True):
     value_base64: str | None
 
 
+Counted = dict[str, int]
+
+
+class RunCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """All that one share of a replay has counted; shares add up."""
+
+    dead_letters: Counted = {}
+    ignored: Counted = {}
+    labels: Counted = {}
+    flips: Counted = {}
+    first_within: Counted = {}
+    positives_within: Counted = {}
+    refits: Counted = {}
+    applications: int = 0
+    closed: int = 0
+
+    def __add__(self, other: RunCounts) -> RunCounts:
+        """Return the counts of both."""
+        theirs = msgspec.structs.asdict(other)
+        both: dict[str, Any] = {
+            name: _sum(mine, theirs[name]) if isinstance(mine, dict) else mine + theirs[name]
+            for name, mine in msgspec.structs.asdict(self).items()
+        }
+        return RunCounts(**both)
+
+
 class RunMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """``metrics.json``: nothing in it depends on the clock or the machine."""
 
@@ -92,6 +121,45 @@ class RunMetrics(msgspec.Struct, frozen=True, kw_only=True):
     watermark_ms: int | None = None
     """How far event time came: where workers go on (``hearback bootstrap``)."""
     quality: Summary
+
+
+def run_metrics(
+    counts: Iterable[RunCounts],
+    prequential: Prequential,
+    reader: Reader,
+    *,
+    entities: Mapping[str, int],
+    model_version: str,
+    score_from_ms: int,
+) -> RunMetrics:
+    """Sum up a run of one or several shares."""
+    total = sum(counts, RunCounts())
+    return RunMetrics(
+        model_version=model_version,
+        events=_sorted(reader.events),
+        ignored=_sorted(total.ignored),
+        dead_letters=_sorted(total.dead_letters),
+        labels=_sorted(total.labels),
+        flips=_sorted(total.flips),
+        first_label_within=shares(Counter(total.first_within)),
+        positives_within=shares(Counter(total.positives_within)),
+        applications=total.applications,
+        closed=total.closed,
+        entities=_sorted(entities),
+        refits=_sorted(total.refits),
+        score_from_ms=score_from_ms,
+        newest_event_ms=reader.time.largest_ms,
+        watermark_ms=reader.time.watermark_ms,
+        quality=prequential.summary(),
+    )
+
+
+def _sum(one: Counted, other: Counted) -> Counted:
+    return {name: one.get(name, 0) + other.get(name, 0) for name in {**one, **other}}
+
+
+def _sorted(counts: Mapping[str, int]) -> Counted:
+    return dict(sorted(counts.items()))
 
 
 def load_metrics(run: Path) -> RunMetrics:

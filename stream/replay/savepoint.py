@@ -26,10 +26,23 @@ import msgspec
 from stream.errors import ConfigError, StateError
 from stream.quality.prequential import ROW_BYTES, Prequential
 from stream.replay.reader import ReaderState
-from stream.replay.run_folder import CHECKPOINT, METRICS, STATE
-from stream.replay.tallies import RunCounts
+from stream.replay.run_folder import CHECKPOINT, METRICS, STATE, RunCounts
+from stream.units import MS_PER_UNIT
 
 FORMAT = 2
+MOST_WORKERS = 64
+
+SYNC_MS = 10 * MS_PER_UNIT["m"]
+"""Event time between two barriers unless told otherwise: labels reach the members of other workers
+this late at the most."""
+
+FLUSH_EVERY = 1 << 13
+"""Lines, or labels of one line, between two flushes to RocksDB; fewer where an effect has twice
+``MOST_HELD`` in memory. An entity is refitted and written once for all its labels between two."""
+
+LOOK_EVERY = 1 << 10
+"""Lines after which ``progress`` is called, and memory looked at; ``flush_every`` is a multiple."""
+
 EVERY_LINES = 250_000
 """Lines between two checkpoints: some ten seconds of work, of which a checkpoint takes a tenth of
 one (RocksDB writes what it has in memory to a file)."""
@@ -37,6 +50,37 @@ one (RocksDB writes what it has in memory to a file)."""
 _SETTINGS = "settings.json"
 _PROGRESS = "progress.json"
 _T = TypeVar("_T")
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How to replay; all of it is part of what is replayed.
+
+    ``score_from_ms``: applications before it are left out of the quality in ``metrics.json``.
+    ``close``: move event time past every window at the end. ``max_jump_ms``: hold an event further
+    ahead back until others confirm it; None: never. ``flush_every``: lines, for each worker,
+    between two flushes of the state; ``checkpoint_every``: lines between two checkpoints, at which
+    memory is let go of.
+    """
+
+    score_from_ms: int = 0
+    close: bool = False
+    max_jump_ms: int | None = None
+    workers: int = 1
+    sync_ms: int = SYNC_MS
+    flush_every: int = FLUSH_EVERY
+    checkpoint_every: int = EVERY_LINES
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        if not 1 <= self.workers <= MOST_WORKERS:
+            raise ConfigError(f"--workers must lie between 1 and {MOST_WORKERS}")
+        if self.sync_ms < 1:
+            raise ConfigError("--sync must be longer than zero")
+        if self.flush_every < 1 or self.flush_every % LOOK_EVERY:
+            raise ConfigError(f"flush_every must be a multiple of {LOOK_EVERY}")
+
+
+DEFAULTS = Options()
 
 
 class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,14 +139,12 @@ class Checkpoints:
     Args:
         run: the folder.
         settings: of the replay.
-        every_lines: how often one is due.
 
     """
 
-    def __init__(self, run: Path, settings: RunSettings, *, every_lines: int = EVERY_LINES) -> None:
+    def __init__(self, run: Path, settings: RunSettings) -> None:
         self._run = run
         self._settings = settings
-        self._every_lines = every_lines
         self._folder = run / CHECKPOINT
         self._last_lines = 0
         self._number = 0
@@ -129,7 +171,7 @@ class Checkpoints:
             )
         before = self._folder / _SETTINGS
         if not before.exists():
-            self._forget_all()
+            shutil.rmtree(self._run / STATE, ignore_errors=True)  # it had hardly begun
             _write(before, self._settings)
             return None
         self._check(_read(before, RunSettings))
@@ -157,7 +199,7 @@ class Checkpoints:
 
     def due(self, lines: int) -> bool:
         """Whether a checkpoint should be made, now that so many lines were read."""
-        return lines - self._last_lines >= self._every_lines
+        return lines - self._last_lines >= self._settings.every_lines
 
     def make(self, lines: int) -> list[Path]:
         """Begin one; return where the state of each share is to be put."""
@@ -180,10 +222,6 @@ class Checkpoints:
 
     def _making(self) -> Path:
         return self._folder / f"{self._number}.part"
-
-    def _forget_all(self) -> None:
-        """Begin anew: the interrupted replay did not come to its first word."""
-        shutil.rmtree(self._run / STATE, ignore_errors=True)
 
     def _check(self, before: RunSettings) -> None:
         now = msgspec.to_builtins(self._settings)

@@ -17,20 +17,21 @@ from stream.logs.files import LogLine
 from stream.model.linear import GlobalModel
 from stream.policy import Policy
 from stream.replay.reader import Read, Reader
-from stream.replay.run_folder import RunFolder, RunMetrics, RunSink
-from stream.replay.savepoint import Checkpoints, Savepoint, Share, load_rows, save_rows
+from stream.replay.run_folder import RunFolder, RunMetrics, RunSink, run_metrics
+from stream.replay.savepoint import (
+    DEFAULTS,
+    LOOK_EVERY,
+    Checkpoints,
+    Options,
+    Savepoint,
+    Share,
+    load_rows,
+    save_rows,
+)
 from stream.replay.stages import Stages
-from stream.replay.tallies import run_metrics
 from stream.stages.job import Labelled, Steps
 from stream.state.entities import all_posteriors
 from stream.updaters.effect import Effect
-
-FLUSH_EVERY = 1 << 13
-"""Lines, or labels of one line, between two flushes to RocksDB; fewer where an effect has twice
-``MOST_HELD`` in memory. An entity is refitted and written once for all its labels between two."""
-
-LOOK_EVERY = 1 << 10
-"""Lines after which ``progress`` is called, and memory looked at; ``flush_every`` is a multiple."""
 
 
 def replay(
@@ -39,12 +40,9 @@ def replay(
     policy: Policy,
     model: GlobalModel | None,
     space: FeatureSpace,
+    options: Options = DEFAULTS,
     *,
-    score_from_ms: int = 0,
-    close: bool = False,
-    max_jump_ms: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
-    flush_every: int = FLUSH_EVERY,
     checkpoints: Checkpoints | None = None,
     resumed: Savepoint | None = None,
 ) -> RunMetrics:
@@ -56,25 +54,13 @@ def replay(
         policy: label policy and effects.
         model: the frozen global model; None when every application brings its ``global_score``.
         space: the feature blocks, from :func:`stream.replay.first_look`.
-        score_from_ms: applications before it are left out of the quality in ``metrics.json``.
-        close: move event time past every window at the end.
-        max_jump_ms: hold an event further ahead back until others confirm it; None: never.
+        options: the rest; of one worker.
         progress: called with the number of lines read, now and then.
-        flush_every: lines (a multiple of ``LOOK_EVERY``), or labels of one line, between two
-            flushes.
         checkpoints: of the sink, which must be a run folder then; None: make none.
         resumed: what ``checkpoints`` found to go on from.
 
     """
-    run = _Run(
-        sink,
-        policy=policy,
-        model=model,
-        space=space,
-        score_from_ms=score_from_ms,
-        max_jump_ms=max_jump_ms,
-        flush_every=flush_every,
-    )
+    run = _Run(sink, policy, model, space, options)
     rest = iter(lines)
     if checkpoints is not None and resumed is not None:
         run.restore(rest, checkpoints, resumed)
@@ -84,12 +70,12 @@ def replay(
         if reader.lines % LOOK_EVERY:
             continue
         progress(reader.lines)
-        if reader.lines % flush_every == 0 or run.stages.is_full:
+        if reader.lines % options.flush_every == 0 or run.stages.is_full:
             run.flush()
             if checkpoints is not None and checkpoints.due(reader.lines):
                 run.save(checkpoints)
     run.end_of_log()
-    if close:
+    if options.close:
         run.close()
     run.flush()
     progress(reader.lines)
@@ -104,19 +90,18 @@ class _Run:
     def __init__(
         self,
         sink: RunSink,
-        *,
         policy: Policy,
         model: GlobalModel | None,
         space: FeatureSpace,
-        score_from_ms: int,
-        max_jump_ms: int | None,
-        flush_every: int,
+        options: Options,
     ) -> None:
-        self._flush_every = flush_every
-        self.reader = Reader(space, policy, scored=model is not None, max_jump_ms=max_jump_ms)
+        self._flush_every = options.flush_every
+        self.reader = Reader(
+            space, policy, scored=model is not None, max_jump_ms=options.max_jump_ms
+        )
         self._sink = sink
-        self._score_from_ms = score_from_ms
-        self.stages = Stages(sink.store, policy, model, space, score_from_ms)
+        self._score_from_ms = options.score_from_ms
+        self.stages = Stages(sink.store, policy, model, space, options.score_from_ms)
         self._judged = 0  # rows that the last checkpoint has
 
     def line(self, line: LogLine) -> None:
@@ -174,12 +159,10 @@ class _Run:
         return run_metrics(
             [self.stages.counts()],
             self.stages.prequential,
-            events=self.reader.events,
+            self.reader,
             entities=entities,
             model_version=self.stages.model_version,
             score_from_ms=self._score_from_ms,
-            newest_event_ms=self.reader.time.largest_ms,
-            watermark_ms=self.reader.time.watermark_ms,
         )
 
     def _folder(self) -> RunFolder:

@@ -12,7 +12,7 @@ from stream.model.linear import GlobalModel
 from stream.partitions.progress import save_identity
 from stream.policy import Policy
 from stream.quality.prequential import Prequential
-from stream.replay.tallies import RunCounts
+from stream.replay.run_folder import RunCounts
 from stream.stages.job import JobStage, Labelled
 from stream.stages.member import MemberStage
 from stream.state.overlay import Overlay

@@ -14,18 +14,17 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, cast
 
 import faust
 import msgspec
 from faust.types import TP, StreamT
 
-from stream.errors import ConfigError, HearbackError
+from stream.errors import HearbackError
 from stream.kafka.cluster import look_at_cluster
 from stream.kafka.connection import security_of, tls_context
-from stream.worker.batch import InputPartition, RecordBatch
-from stream.worker.contract import HandlerFactory
+from stream.worker.contract import HandlerFactory, InputPartition, RecordBatch
 from stream.worker.crashpoints import crash_point
 from stream.worker.fetching import BatchSchema, Hooks
 from stream.worker.logs import Terse, formatter
@@ -34,6 +33,7 @@ from stream.worker.transport import BatchConsumer, install_transport
 
 _log = logging.getLogger(__name__)
 
+_REBALANCE_TIMEOUT_S = 60.0  # for ``revoked`` together with the batches in flight
 _REQUEST_TIMEOUT_S = 30.0  # Kafka's own default; Faust's is 90
 
 
@@ -62,7 +62,7 @@ def make_app(
         # More than 0 makes Faust use its own assignor even without a table: only that one gives
         # the same partition of all topics to the same worker, and says who stands by.
         table_standby_replicas=1,
-        stream_buffer_maxsize=settings.buffered_batches,
+        stream_buffer_maxsize=1,  # batches of one partition that wait for their turn
         # A rebalance and the end wait for the batches in flight.
         stream_wait_empty=True,
         stream_recovery_delay=0.0,
@@ -71,7 +71,7 @@ def make_app(
         broker_request_timeout=max(_REQUEST_TIMEOUT_S, settings.session_timeout_s + 5.0),
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=settings.session_timeout_s / 4,
-        broker_rebalance_timeout=settings.rebalance_timeout_s,
+        broker_rebalance_timeout=_REBALANCE_TIMEOUT_S,
         broker_check_crcs=not settings.embedded,
         worker_redirect_stdouts=False,
         **_security(settings.broker),
@@ -79,14 +79,7 @@ def make_app(
     # Nothing is sent through Faust: outputs go in the handler's own transactions.
     app.boot_strategy.enable_kafka_producer = False
     app.boot_strategy.enable_web = False
-    install_transport(
-        app,
-        Hooks(
-            fetch_max_wait_ms=settings.fetch_max_wait_ms,
-            on_failure=on_failure,
-            on_leaving=on_leaving,
-        ),
-    )
+    install_transport(app, Hooks(on_failure=on_failure, on_leaving=on_leaving))
     return app
 
 
@@ -202,18 +195,23 @@ class Worker:
 
         """
         try:
-            await asyncio.to_thread(check_broker, self._settings)
+            # Refused in one line, before Faust starts.
+            settings = self._settings
+            await asyncio.to_thread(look_at_cluster, settings.broker, settings.broker_timeout_s)
             await self._until_done()
         finally:
-            await self._release()
+            async with self._turn_of_handler():
+                await self._handler.stop()
         if self.error is not None:
             raise self.error
 
-    async def _release(self) -> None:
+    @contextlib.asynccontextmanager
+    async def _turn_of_handler(self) -> AsyncIterator[None]:
+        """Let one call of the handler run at a time; an error stops the worker."""
         async with self._turn:
             try:
-                await self._handler.stop()
-            except Exception as error:  # noqa: BLE001 - the error before it is the cause
+                yield
+            except Exception as error:  # noqa: BLE001
                 self.fail(error)
 
     async def _until_done(self) -> None:
@@ -262,52 +260,23 @@ class Worker:
         await asyncio.shield(self._take_over(frozenset(map(self._plain_name, inputs))))
 
     async def _take_over(self, partitions: frozenset[InputPartition]) -> None:
-        async with self._turn:
+        async with self._turn_of_handler():
             self._owned = partitions
-            try:
-                await self._handler.assigned(partitions)
-            except Exception as error:  # noqa: BLE001
-                self.fail(error)
+            await self._handler.assigned(partitions)
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
-        async with self._turn:
+        async with self._turn_of_handler():
             partitions, self._owned = self._owned, frozenset()
-            try:
-                if partitions:
-                    await self._handler.revoked(partitions)
-            except Exception as error:  # noqa: BLE001
-                self.fail(error)
+            if partitions:
+                await self._handler.revoked(partitions)
 
     async def _tick(self) -> None:
         while not self._done.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._done.wait(), self._settings.tick_s)
-            async with self._turn:
+            async with self._turn_of_handler():
                 if self._owned and not self._done.is_set():
-                    try:
-                        await self._handler.tick()
-                    except Exception as error:  # noqa: BLE001
-                        self.fail(error)
-
-
-def check_broker(settings: WorkerSettings) -> None:
-    """Ask the broker for the input topics.
-
-    Raises:
-        BrokerError: it does not answer.
-        ConfigError: a topic is missing or has another number of partitions.
-
-    """
-    found = look_at_cluster(settings.broker, settings.broker_timeout_s).partitions
-    for topic in map(settings.names.of, settings.topics):
-        count = found.get(topic, 0)
-        if count != settings.partitions:
-            raise ConfigError(
-                f"topic {topic} has {count} partitions at {settings.broker}, "
-                f"not {settings.partitions}: create all topics with the same number"
-                if count
-                else f"topic {topic} does not exist at {settings.broker}: create the topics first"
-            )
+                    await self._handler.tick()
 
 
 def run(settings: WorkerSettings, handler_factory: HandlerFactory) -> int:

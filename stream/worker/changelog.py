@@ -22,7 +22,7 @@ from stream.partitions.progress import LAST_OF_UNIT
 from stream.state import keys
 from stream.state.codec import Codec
 from stream.state.store import Store, Writes
-from stream.worker.batch import PartitionId
+from stream.worker.contract import PartitionId
 from stream.worker.crashpoints import crash_point
 
 DELETE_RETENTION_MS = 7 * 24 * 3_600_000

@@ -1,6 +1,6 @@
 """What the Faust side and the host that does the work ask of each other.
 
-Faust assigns partitions and brings record batches (:mod:`stream.worker.group`); the handler, which
+Faust assigns partitions and brings record batches (:mod:`stream.worker.app`); the handler, which
 knows nothing of Faust, does the work (:mod:`stream.worker.host`). What a handler may count on:
 
 - ``assigned`` → ``process``, ``tick`` → ``revoked`` → ``assigned`` → …, ``stop`` at the end.
@@ -21,7 +21,40 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from stream.worker.batch import InputPartition, RecordBatch
+import msgspec
+
+from stream.events.records import Record
+
+InputPartition = tuple[str, int]
+"""A topic and the number of one of its partitions."""
+
+PartitionId = tuple[str, int]
+"""A stage and the number of one of its partitions."""
+
+
+class RecordBatch(msgspec.Struct, frozen=True):
+    """What one fetch brought of one partition, in order of offsets.
+
+    ``begin`` is the consumer's position before the fetch, ``end`` the position after it: the next
+    batch of the partition begins there. Both may be outside the records' own offsets, because
+    transaction markers and aborted records are passed over; ``records`` may be empty.
+    ``high_watermark`` is the end of the partition when the fetch was answered, including
+    transactions that are still open.
+    """
+
+    topic: str
+    partition: int
+    begin: int
+    end: int
+    high_watermark: int
+    records: tuple[Record, ...]
+
+    def since(self, position: int) -> RecordBatch:
+        """Return the part from ``position``, begin < position < end, to the end."""
+        kept = tuple(record for record in self.records if record.offset >= position)
+        return RecordBatch(
+            self.topic, self.partition, position, self.end, self.high_watermark, kept
+        )
 
 
 class Handler(Protocol):

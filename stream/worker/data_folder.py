@@ -24,8 +24,8 @@ import msgspec
 
 from stream.errors import ConfigError, DamagedStateError, StateError
 from stream.state.store import RocksMemory, RocksStore
-from stream.worker.batch import PartitionId
 from stream.worker.changelog import STAGES, TOO_OLD_MS
+from stream.worker.contract import PartitionId
 
 FORMAT = 1
 """Version of the folder's layout."""
@@ -228,3 +228,67 @@ class DataFolder:
                 f"{self.path} belongs to application id {found.application_id}, not"
                 f" {application_id}: name another --data"
             )
+
+
+class Checkpointed(msgspec.Struct, frozen=True):
+    """What a checkpoint holds."""
+
+    stores: int
+    size_bytes: int
+
+
+class CheckpointFolder:
+    """A data folder as it was at a moment, copied while its worker goes on. All methods block.
+
+    Each store is copied between two of its writes, so it holds whole units of work and says how
+    much of its changelog they are: a worker that is started on it brings it up to the end. It is
+    under another name until it is whole.
+
+    Args:
+        out: the folder; not there yet.
+        application_id: whose state it is.
+
+    Raises:
+        ConfigError: it is there, or cannot be made.
+
+    """
+
+    def __init__(self, out: Path, application_id: str) -> None:
+        self._out = out
+        self._making = out.with_name(f"{out.name}.part-{time.time_ns()}")  # nobody else's
+        self._stores = 0
+        if out.exists():
+            raise ConfigError(f"{out} is there already: name another folder")
+        try:
+            self._making.mkdir(parents=True)
+            say_whose(self._making, application_id)
+        except OSError as error:
+            raise ConfigError(f"{out} cannot be made: {error.strerror}") from None
+
+    def add(self, place: PartitionId, store: RocksStore) -> None:
+        """Copy a partition's store as it is now.
+
+        Raises:
+            StateError: it cannot be written.
+
+        """
+        store.checkpoint(self._making / name_of(place))
+        self._stores += 1
+
+    def finish(self) -> Checkpointed:
+        """Give it its name.
+
+        Raises:
+            ConfigError: that is taken by now.
+
+        """
+        size = sum(path.stat().st_size for path in self._making.rglob("*") if path.is_file())
+        try:
+            self._making.rename(self._out)
+        except OSError as error:
+            raise ConfigError(f"{self._out} cannot be made: {error.strerror}") from None
+        return Checkpointed(self._stores, size)
+
+    def abandon(self) -> None:
+        """Remove what there is of it."""
+        shutil.rmtree(self._making, ignore_errors=True)

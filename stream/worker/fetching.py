@@ -28,12 +28,15 @@ from faust.transport.drivers import aiokafka as faust_driver
 from faust.types import TP, AppT, ConsumerMessage, Message
 
 from stream.events.records import Record
-from stream.worker.batch import RecordBatch
+from stream.worker.contract import RecordBatch
 
 _log = logging.getLogger(__name__)
 
 Untyped: TypeAlias = Any
 """An object of aiokafka, which has no types."""
+
+FETCH_MAX_WAIT_MS = 100
+"""How long the broker may hold a fetch without records: it delays the other partitions'."""
 
 FETCH_WAIT_S = 1.0
 """The longest that one call into the consumer's thread waits for records, in seconds."""
@@ -48,8 +51,6 @@ COMMIT_WAIT_S = 5.0
 class Hooks(msgspec.Struct, frozen=True, kw_only=True):
     """What the worker adds to Faust's driver."""
 
-    fetch_max_wait_ms: int
-    """How long the broker may hold a fetch without records; it delays the other partitions'."""
     on_leaving: Callable[[], None]
     """Called when a rebalance begins, before the batches in flight are waited for."""
     on_failure: Callable[[Exception], None]
@@ -83,7 +84,6 @@ class BatchConsumerThread(faust_driver.AIOKafkaConsumerThread):
 
     _consumer: Untyped
 
-    fetch_max_wait_ms: int
     fetchable: Callable[[], frozenset[TP]]
     """Tells the partitions to fetch from now; empty means none."""
 
@@ -94,7 +94,7 @@ class BatchConsumerThread(faust_driver.AIOKafkaConsumerThread):
         # Faust has no settings for these three; aiokafka reads them when it starts.
         consumer._isolation_level = "read_committed"
         consumer._auto_offset_reset = "none"
-        consumer._fetch_max_wait_ms = self.fetch_max_wait_ms
+        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
         return consumer
 
     async def fetch(self, generation: int) -> list[RecordBatch]:

@@ -19,11 +19,10 @@ from stream.events.records import CONSUMED
 from stream.partitions.base import Unit
 from stream.partitions.commands import GateCommand
 from stream.partitions.member import MemberPartition
-from stream.worker.batch import InputPartition, PartitionId, RecordBatch
 from stream.worker.changelog import STAGES
-from stream.worker.checkpoint_folder import Checkpointed, CheckpointFolder
-from stream.worker.contract import Membership
+from stream.worker.contract import InputPartition, Membership, PartitionId, RecordBatch
 from stream.worker.crashpoints import crash_point
+from stream.worker.data_folder import Checkpointed, CheckpointFolder
 from stream.worker.owned import Owned, Sessions
 from stream.worker.requests import Requests
 from stream.worker.session import Session, Status
@@ -58,7 +57,7 @@ class Host:
         self._metrics = metrics = resources.metrics
         self._now_ms = resources.now_ms
         self._threads = resources.threads
-        self._standbys = Standbys(resources.settings, data, resources.now_ms)
+        self._standbys = Standbys(resources)
         self._sessions = Sessions(membership, resources, self._tell_owned)
         self._owned: dict[PartitionId, Owned] = {}
         self._assigned = False  # this worker belongs to the group, with or without partitions
@@ -219,13 +218,7 @@ class Host:
             for unit in units:
                 start = time.monotonic()
                 took = await session.flush(unit)
-                self._metrics.flushed(
-                    unit,
-                    time.monotonic() - start,
-                    took.commit_s,
-                    took.write_s,
-                    self._now_ms(),
-                )
+                self._metrics.flushed(unit, time.monotonic() - start, *took, self._now_ms())
                 await asyncio.sleep(0)  # there may be a thousand units: others have their turn
         except BrokerError as error:
             await self._sessions.lose(owned, session, error)

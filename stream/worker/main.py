@@ -12,11 +12,9 @@ from pathlib import Path
 
 from stream import DISTRIBUTION
 from stream.configuration.sections import Config
-from stream.console.probes import Probes
-from stream.console.server import Console
+from stream.console.server import Console, Probes
 from stream.console.status import About
-from stream.metrics.process import process_registry
-from stream.metrics.worker import WorkerMetrics
+from stream.metrics.worker import WorkerMetrics, process_registry
 from stream.model.linear import load_model
 from stream.updaters.newton import warm_up
 from stream.worker.app import run

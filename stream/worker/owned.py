@@ -15,8 +15,7 @@ from functools import partial
 from typing import Any
 
 from stream.errors import BrokerError, InterruptedSessionError, StateError
-from stream.worker.batch import InputPartition, PartitionId
-from stream.worker.contract import Membership
+from stream.worker.contract import InputPartition, Membership, PartitionId
 from stream.worker.session import Session
 from stream.worker.settings import Resources
 from stream.worker.topics import ids_of_application
@@ -58,12 +57,6 @@ class Owned:
             self._changed.clear()
             await self._changed.wait()
         return self.session
-
-    def opened(self, session: Session) -> None:
-        """Let batches go on, with this session."""
-        self.session = session
-        self.lost_at = None
-        self.wake()
 
     def wake(self) -> None:
         """Let waiting batches look again."""
@@ -173,8 +166,10 @@ class Sessions:
         except BaseException:
             await asyncio.shield(session.end())
             raise
-        self._metrics.recovered(stage, recovery.records, recovery.seconds)
-        owned.opened(session)
+        self._metrics.recovered(stage, *recovery)
+        owned.session = session
+        owned.lost_at = None
+        owned.wake()
 
     async def _ids(self) -> dict[str, str]:
         """Ask once per assignment what Kafka calls the topics."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from stream.errors import ConfigError, HearbackError, StateError
-from stream.worker.checkpoint_folder import Checkpointed
+from stream.worker.data_folder import Checkpointed
 
 _log = logging.getLogger(__name__)
 

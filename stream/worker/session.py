@@ -20,8 +20,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from enum import Enum
-
-import msgspec
+from typing import NamedTuple
 
 from stream.errors import InterruptedSessionError, NotOpenError, StateError
 from stream.partitions.base import Partition, Unit
@@ -29,8 +28,8 @@ from stream.partitions.job import JobPartition
 from stream.partitions.member import MemberPartition
 from stream.state.overlay import Overlay
 from stream.state.store import Store, Writes
-from stream.worker.batch import PartitionId
 from stream.worker.changelog import END, UNFINISHED, Changelog, Mark, apply
+from stream.worker.contract import PartitionId
 from stream.worker.crashpoints import crash_point
 from stream.worker.settings import Resources
 from stream.worker.transactions import Transactions
@@ -47,14 +46,14 @@ def session_of(application_id: str, place: PartitionId) -> str:
     return f"{application_id}-{stage}-{number}"
 
 
-class Recovery(msgspec.Struct, frozen=True):
+class Recovery(NamedTuple):
     """What it took to open a session."""
 
     records: int
     seconds: float
 
 
-class FlushTimes(msgspec.Struct, frozen=True):
+class FlushTimes(NamedTuple):
     """What a flush took, in Kafka and in the store."""
 
     commit_s: float
@@ -99,12 +98,8 @@ class Session:
         self.status = Status.NEW
         self.flushing_since: float | None = None
         """When the flush began that is under way, or was and is lost, by the monotonic clock."""
+        self._resources = resources
         settings = self._settings = resources.settings
-        self._model = resources.model
-        self._policy = resources.policy
-        self._data = resources.data
-        self._threads = resources.threads
-        self._now_ms = resources.now_ms
         self._topic_ids = topic_ids
         self._go_on = go_on
         self._in_flight: asyncio.Future[FlushTimes] | None = None
@@ -146,12 +141,12 @@ class Session:
         self._check_go_on()
         end = self._transmit([], END)
         self._check_go_on()
-        store = self._data.store(self.place)
+        data = self._resources.data
         self._store, self._mark, records = self._changelog.bring_up(
-            store,
-            renew=lambda: self._data.renew(self.place),
+            data.store(self.place),
+            renew=lambda: data.renew(self.place),
             go_on=self._go_on,
-            now_ms=self._now_ms,
+            now_ms=self._resources.now_ms,
             end=end,
             on_remaining=self._on_remaining,
             swept=swept,
@@ -159,7 +154,7 @@ class Session:
         self._on_remaining(0)
         crash_point("recovered")
         if self._store.get(UNFINISHED) is not None:
-            self._data.renew(self.place)  # begun again, the changelog will be another one
+            data.renew(self.place)  # begun again, the changelog will be another one
             application_id = self._settings.application_id
             raise StateError(
                 f"the state of application id {application_id} is being loaded, or was not to its"
@@ -205,8 +200,8 @@ class Session:
         self.flushing_since = time.monotonic()
         try:
             writes = self._overlay.drain()
-            loop = asyncio.get_running_loop()
-            self._in_flight = loop.run_in_executor(self._threads, self._send, unit, writes)
+            loop, threads = asyncio.get_running_loop(), self._resources.threads
+            self._in_flight = loop.run_in_executor(threads, self._send, unit, writes)
             # Whoever waits for this may be cancelled; commit and write go on together.
             times = await asyncio.shield(self._in_flight)
             self._overlay.settle()
@@ -226,14 +221,15 @@ class Session:
         if self._in_flight is not None:
             await asyncio.wait({self._in_flight})
             self._in_flight.exception()  # whoever waited has it
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._transactions.close)
+        loop, threads = asyncio.get_running_loop(), self._resources.threads
+        await loop.run_in_executor(threads, self._transactions.close)
 
     def _send(self, unit: Unit, writes: Writes) -> FlushTimes:
         began = time.monotonic()
         offset = self._transmit(unit, writes)
         committed = time.monotonic()
         crash_point("committed")
-        mark = self._mark.at(offset, self._now_ms(), own=True)
+        mark = self._mark.at(offset, self._resources.now_ms(), own=True)
         self._mark = apply(self._store, writes, mark)
         crash_point("written")
         return FlushTimes(committed - began, time.monotonic() - committed)
@@ -264,8 +260,8 @@ class Session:
             number,
             partitions=self._settings.partitions,
             overlay=self._overlay,
-            model=self._model,
-            policy=self._policy,
+            model=self._resources.model,
+            policy=self._resources.policy,
             idle_timeout_ms=self._settings.idle_timeout_ms,
             topic_ids={
                 topic: self._topic_ids[topic] for topic in kind.topics if topic in self._topic_ids

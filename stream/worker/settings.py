@@ -31,23 +31,16 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     names: TopicNames = PLAIN
     """What Kafka calls them."""
     partitions: int
-    """How many partitions each input topic must have."""
+    """How many partitions each input topic has."""
     embedded: bool = False
     """The broker is the embedded one: its checksums are wrong, and it shows transactions that were
     never committed."""
     max_poll_records: int = 1500
     """The most records in one batch."""
-    buffered_batches: int = 1
-    """The most batches of one partition that wait for their turn."""
-    fetch_max_wait_ms: int = 100
-    """How long a fetch may wait at the broker; with one idle partition, new records of another
-    wait as long before they can be asked for."""
     commit_interval_s: float = 1.0
     tick_s: float = 0.25
     session_timeout_s: float = 10.0
     """After how long a silent worker loses its partitions."""
-    rebalance_timeout_s: float = 60.0
-    """How long ``revoked`` may take together with the batches in flight."""
     stop_timeout_s: float = 20.0
     """How long a graceful stop may take; after that the process exits with code 1."""
     broker_timeout_s: float = 10.0

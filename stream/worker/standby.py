@@ -13,14 +13,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from stream.errors import BrokerError, DamagedStateError, StateError
 from stream.kafka.cluster import ids_of_topics
 from stream.kafka.reader import Chunk, Reader
 from stream.state.store import Store
-from stream.worker.batch import PartitionId
 from stream.worker.changelog import STAGES, Changelog, Mark, apply, changelog_of
-from stream.worker.data_folder import DataFolder
-from stream.worker.settings import WorkerSettings
+from stream.worker.contract import PartitionId
+from stream.worker.settings import Resources
 
 _log = logging.getLogger(__name__)
 
@@ -30,35 +31,25 @@ _AGAIN_S = 5.0  # before what failed is tried again
 _FRESH_S = 600.0  # a copy at the end says so, or it would pass for old
 
 
-class _Copy:
+class _Copy(msgspec.Struct):
     """A store that follows a changelog."""
 
-    def __init__(self, place: PartitionId, store: Store, mark: Mark) -> None:
-        self.place = place
-        self.store = store
-        self.mark = mark
-        self.at_end = False
+    place: PartitionId
+    store: Store
+    mark: Mark
+    at_end: bool = False
 
 
 class Standbys:
     """The copies of one worker; one thread follows them all.
 
-    Args:
-        settings: broker and application id; on the embedded broker nothing is followed.
-        data: where the stores are.
-        now_ms: the wall clock.
-
+    On the embedded broker nothing is followed.
     """
 
-    def __init__(
-        self,
-        settings: WorkerSettings,
-        data: DataFolder,
-        now_ms: Callable[[], int],
-    ) -> None:
-        self._settings = settings
-        self._data = data
-        self._now_ms = now_ms
+    def __init__(self, resources: Resources) -> None:
+        self._settings = resources.settings
+        self._data = resources.data
+        self._now_ms = resources.now_ms
         self._places: frozenset[PartitionId] = frozenset()
         self._copies: dict[tuple[str, int], _Copy] = {}
         self._complained: dict[PartitionId, str] = {}

@@ -133,7 +133,7 @@ def create_topics(
     if making:
         for name, future in client.create_topics(making, request_timeout=_ANSWER_S).items():
             _result(future, f"topic {name} cannot be created")
-        _wait_until_seen(broker, [plan.name for plan in missing])
+        _wait_until(broker, [plan.name for plan in missing], seen=True)
     return {plan.name: plan in missing for plan in wanted}
 
 
@@ -189,11 +189,7 @@ def remove_topics(broker: str, names: Sequence[str]) -> None:
     client = AdminClient(client_settings(broker))
     for name, future in client.delete_topics(list(names), request_timeout=_ANSWER_S).items():
         _result(future, f"topic {name} cannot be deleted")
-    deadline = time.monotonic() + _SEEN_S
-    while set(names) & look_at_cluster(broker, _ANSWER_S).partitions.keys():
-        if time.monotonic() > deadline:
-            raise BrokerError(f"the topics {', '.join(names)} were deleted, but are still seen")
-        time.sleep(0.1)
+    _wait_until(broker, names, seen=False)
 
 
 def _partition_count(cluster: Cluster, wanted: Sequence[TopicPlan], asked: int | None) -> int:
@@ -299,11 +295,12 @@ def _make_on_first_use(broker: str, cluster: Cluster, wanted: Sequence[TopicPlan
     return Cluster(found, cluster.embedded, cluster.brokers)
 
 
-def _wait_until_seen(broker: str, names: Sequence[str]) -> None:
+def _wait_until(broker: str, names: Sequence[str], *, seen: bool) -> None:
     deadline = time.monotonic() + _SEEN_S
-    while set(names) - look_at_cluster(broker, _ANSWER_S).partitions.keys():
+    while len(look_at_cluster(broker, _ANSWER_S).partitions.keys() & names) != seen * len(names):
         if time.monotonic() > deadline:
-            raise BrokerError(f"the topics {', '.join(names)} were created, but are not seen")
+            how = "created, but are not seen" if seen else "deleted, but are still seen"
+            raise BrokerError(f"the topics {', '.join(names)} were {how}")
         time.sleep(0.1)
 
 

@@ -40,7 +40,7 @@ from faust.types.transports import ConsumerT, ProducerT
 from mode import Service, ServiceT
 
 from stream.errors import BrokerError, StateError
-from stream.worker.batch import RecordBatch
+from stream.worker.contract import RecordBatch
 from stream.worker.faust_internals import check_faust_internals
 from stream.worker.fetching import BatchConsumerThread, Hooks, message_of
 
@@ -85,7 +85,6 @@ class BatchConsumer(faust_driver.Consumer):
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
         thread = BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
-        thread.fetch_max_wait_ms = self._hooks.fetch_max_wait_ms
         thread.fetchable = self.fetchable
         return thread
 

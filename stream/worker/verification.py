@@ -21,8 +21,8 @@ from stream.kafka.cluster import ids_of_topics, look_at_cluster
 from stream.state import keys
 from stream.state.store import RocksStore, Store
 from stream.units import format_time
-from stream.worker.batch import PartitionId
 from stream.worker.changelog import MARK, Changelog, Mark, changelog_of, load_mark
+from stream.worker.contract import PartitionId
 from stream.worker.data_folder import name_of, partition_ids_in, whose
 
 _ANSWER_S = 10.0
@@ -51,7 +51,6 @@ def verify_checkpoint(
     folder: Path,
     broker: str,
     on_place: Callable[[PartitionId], None] = lambda _: None,
-    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
 ) -> Iterator[Verified]:
     """Compare all stores of a folder with the changelogs at a broker, one after the other.
 
@@ -59,7 +58,6 @@ def verify_checkpoint(
         folder: a checkpoint, or the data folder of a worker that is at rest.
         broker: where the changelogs are.
         on_place: called with the partition is compared next.
-        now_ms: the wall clock.
 
     Raises:
         BrokerError: the broker does not answer. ConfigError: it is no such folder.
@@ -83,7 +81,7 @@ def verify_checkpoint(
                 raise StateError(f"{folder / name_of(place)} holds no state")
             start, end = changelog.span()
             changelog.check(mark, start, end)
-            if changelog.is_too_old(mark, end, now_ms()):
+            if changelog.is_too_old(mark, end, time.time_ns() // 1_000_000):
                 raise StateError(
                     f"{folder / name_of(place)} is from {format_time(mark.applied_ms)}: so old that"
                     " deletions may have vanished from the changelog since; a worker would make it"

@@ -13,6 +13,7 @@ from stream.events.records import TOPICS
 from stream.kafka.embedded import EmbeddedBroker
 from stream.policy import LabelPolicy, Policy
 from stream.replay.run_folder import METRICS, STATE, RunFolder, load_metrics, states_of
+from stream.replay.savepoint import Options
 from stream.replay.single import replay
 from tests.kit import SPACE, model
 from tests.replay.test_single import lines_of
@@ -23,7 +24,7 @@ def run_of(path: Path, *, with_model: bool = True, close: bool = False) -> Path:
     """Replay a small log."""
     chosen = model() if with_model else None
     with RunFolder(path) as folder:
-        replay(lines_of(log()), folder, Policy(), chosen, SPACE, close=close)
+        replay(lines_of(log()), folder, Policy(), chosen, SPACE, Options(close=close))
     return path
 
 

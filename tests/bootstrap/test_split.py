@@ -23,6 +23,7 @@ from stream.labels.changes import Scores
 from stream.partitions.progress import identity_entry, progress_entry
 from stream.policy import Policy
 from stream.replay.run_folder import RunMetrics
+from stream.replay.savepoint import Options
 from stream.replay.single import replay
 from stream.state import codec, keys
 from stream.state.census import COUNTS, Census, StateCounts
@@ -69,7 +70,7 @@ def replayed(
 ) -> Sink:
     """Replay events into memory."""
     sink = Sink(store)
-    replay(lines_of(events), sink, policy, model(), SPACE, **more)
+    replay(lines_of(events), sink, policy, model(), SPACE, Options(**more))
     return sink
 
 

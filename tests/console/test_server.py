@@ -11,12 +11,10 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from stream.console.probes import Probes
-from stream.console.server import Console
+from stream.console.server import Console, Probes
 from stream.console.status import About, Status
 from stream.errors import ConfigError
-from stream.metrics.process import process_registry
-from stream.metrics.worker import WorkerMetrics
+from stream.metrics.worker import WorkerMetrics, process_registry
 from stream.policy import HOUR_MS, Policy
 from tests.kit import NOW_MS, Market, application, engagement, looked_at
 

@@ -26,8 +26,7 @@ from deploy.dashboards.board import SOURCE, file_name
 from deploy.kafka import PROPERTIES
 from stream.cli.lazy import COMMANDS, load
 from stream.configuration.load import load_config
-from stream.console.probes import Probes
-from stream.console.server import Console
+from stream.console.server import Console, Probes
 from stream.console.status import About
 from stream.units import parse_speed, parse_time_ms
 

@@ -35,6 +35,7 @@ from stream.model.linear import GlobalModel, load_model
 from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy
 from stream.replay.run_folder import STATE, RunFolder
+from stream.replay.savepoint import Options
 from stream.replay.single import replay
 from stream.state.entities import StoredPosteriors, all_posteriors
 from stream.state.overlay import Overlay
@@ -98,7 +99,14 @@ class Market:
         trainer.fit(folder / "model")
         self.model: GlobalModel = load_model(folder / "model")
         with RunFolder(folder / "run") as run:
-            replay(merge([self.log]), run, self.policy, self.model, self.model.space, close=True)
+            replay(
+                merge([self.log]),
+                run,
+                self.policy,
+                self.model,
+                self.model.space,
+                Options(close=True),
+            )
         lines = (folder / "run" / "labels.jsonl").read_bytes().splitlines()
         self.last = last_labels(lines, self.model)
         store = RocksStore(folder / "run" / STATE, read_only=True)

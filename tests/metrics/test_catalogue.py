@@ -6,8 +6,7 @@ from pathlib import Path
 
 from stream.metrics.catalogue import BY_NAME, GROUPS, PROCESS
 from stream.metrics.document import PAGE, page
-from stream.metrics.process import process_registry
-from stream.metrics.worker import WorkerMetrics
+from stream.metrics.worker import WorkerMetrics, process_registry
 
 NAMES = {
     "hearback_build_info",

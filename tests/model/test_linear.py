@@ -17,6 +17,7 @@ from stream.model.linear import ARRAYS, MANIFEST, load_model, save_model
 from stream.model.training import Trainer, fit_logistic
 from stream.policy import DAY_MS, Policy
 from stream.replay.run_folder import RunFolder
+from stream.replay.savepoint import Options
 from stream.replay.single import replay
 from tests import kit, oracle
 from tests.kit import TestEvent, application, engagement
@@ -153,7 +154,7 @@ def test_training_takes_the_labels_that_a_replay_gives(tmp_path: Path) -> None:
     model = kit.model()
     with RunFolder(tmp_path / "run") as folder:
         lines = _lines(events)
-        metrics = replay(lines, folder, Policy(), model, model.space, close=True)
+        metrics = replay(lines, folder, Policy(), model, model.space, Options(close=True))
     trainer = Trainer(Policy(), None, None)
     trainer.read(_lines(events), lambda _: None)
     manifest = trainer.fit(tmp_path / "model")

@@ -10,7 +10,8 @@ import msgspec
 from stream.logs.files import merge
 from stream.policy import Policy
 from stream.replay.reader import first_look
-from stream.replay.resumable import Options, replay_into
+from stream.replay.resumable import replay_into
+from stream.replay.savepoint import Options
 from stream.updaters.newton import warm_up
 
 

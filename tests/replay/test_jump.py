@@ -5,14 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.replay.jump import CONFIRMATIONS, JumpFilter
+from stream.replay.reader import CONFIRMATIONS, JumpFilter
 
 
 def run(times: list[int], max_jump: int | None) -> tuple[list[int], list[int]]:
     """Return what was given out, in order, and what was left at the end."""
     jumps: JumpFilter[int] = JumpFilter(max_jump)
     out = [item for time in times for item in jumps.take(time, time)]
-    return out, jumps.rest()
+    return out, [item for _, item in jumps.held]
 
 
 def test_without_a_limit_everything_passes() -> None:

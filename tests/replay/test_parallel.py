@@ -27,10 +27,10 @@ from stream.policy import Policy
 from stream.replay import parallel, process
 from stream.replay.lane import Lane
 from stream.replay.messages import Asked, Batch, Item
-from stream.replay.parallel import SYNC_MS
 from stream.replay.reader import first_look
-from stream.replay.resumable import Options, replay_into
+from stream.replay.resumable import replay_into
 from stream.replay.run_folder import COEFFICIENTS, FILES, LABELS, SCORES, RunMetrics
+from stream.replay.savepoint import SYNC_MS, Options
 from stream.replay.stages import Stages
 from stream.serving.lookup import from_run
 from stream.state.store import MemoryStore
@@ -272,10 +272,7 @@ def _lanes(events: Sequence[Any], count: int, cuts: Sequence[int]) -> dict[Any, 
             share = hash_of(event.job_id, count)
             name = type(event).__name__
             owner = hash_of(getattr(event, "member_id", event.job_id), count)
-            field = {
-                "Application": "application", "Engagement": "engagement", "JobEvent": "job_event",
-            }[name]  # fmt: skip
-            batches[share].append(Item(number, watermark, kit.source(), owner, **{field: event}))
+            batches[share].append(Item(number, watermark, kit.source(), owner, event))
             if name == "Application" and owner != share:
                 asked[owner][share].append(Asked(event.member_id, event.features.per_member))
             largest = max(largest, event.event_time_ms)

@@ -22,8 +22,9 @@ from stream.logs.files import merge, write_lines
 from stream.policy import DAY_MS, Policy
 from stream.replay import single, stages
 from stream.replay.reader import first_look
-from stream.replay.resumable import Options, replay_into
+from stream.replay.resumable import replay_into
 from stream.replay.run_folder import CHECKPOINT, FILES
+from stream.replay.savepoint import Options
 from tests.replay.program import Arguments
 
 MARKET = SimulationSettings(

@@ -24,6 +24,7 @@ from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy
 from stream.replay.reader import first_look
 from stream.replay.run_folder import FILES, RunFolder, RunMetrics
+from stream.replay.savepoint import Options
 from stream.replay.single import replay
 from tests import kit, oracle
 from tests.kit import CONTEST, TestEvent, application, closing, engagement, model, with_contest
@@ -42,7 +43,7 @@ def run(
     chosen = options.pop("model", model())
     lines, space = first_look(lines_of(events), chosen)
     with RunFolder(path) as folder:
-        return replay(lines, folder, policy or Policy(), chosen, space, **options)
+        return replay(lines, folder, policy or Policy(), chosen, space, Options(**options))
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -263,15 +264,8 @@ def test_contest_log_reaches_its_figures(tmp_path: Path) -> None:
     trained = load_model(tmp_path / "model")
     lines, space = first_look(merge([CONTEST]), trained)
     with RunFolder(tmp_path / "run") as folder:
-        quality = replay(
-            lines,
-            folder,
-            policy,
-            trained,
-            space,
-            score_from_ms=quarter,
-            close=True,
-        ).quality
+        options = Options(score_from_ms=quarter, close=True)
+        quality = replay(lines, folder, policy, trained, space, options).quality
     assert quality.full is not None
     assert quality.global_ is not None
     assert quality.full.auc is not None

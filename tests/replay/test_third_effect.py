@@ -19,9 +19,10 @@ from stream.events.wire import decode_coefficients
 from stream.features.blocks import vector
 from stream.policy import EffectSettings, Policy
 from stream.replay.reader import first_look
-from stream.replay.resumable import Options, replay_into
+from stream.replay.resumable import replay_into
 from stream.replay.run_folder import COEFFICIENTS as COEFFICIENTS_FILE
 from stream.replay.run_folder import DEAD_LETTERS, LABELS, SCORES
+from stream.replay.savepoint import Options
 from tests import kit
 from tests.kit import TestEvent
 from tests.replay.test_single import lines_of, market, rows, run

@@ -16,8 +16,7 @@ from faust.tables.manager import TableManager
 from stream.events.records import Record
 from stream.kafka.embedded import EmbeddedBroker
 from stream.worker.app import Worker
-from stream.worker.batch import InputPartition, RecordBatch
-from stream.worker.contract import Membership
+from stream.worker.contract import InputPartition, Membership, RecordBatch
 from stream.worker.settings import WorkerSettings
 
 TOPICS = ("applications", "engagements")

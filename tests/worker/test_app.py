@@ -20,8 +20,7 @@ from faust.tables.manager import TableManager
 
 from stream.errors import PoisonError
 from stream.worker.app import run
-from stream.worker.batch import InputPartition, RecordBatch
-from stream.worker.contract import Membership
+from stream.worker.contract import InputPartition, Membership, RecordBatch
 from stream.worker.settings import WorkerSettings
 from tests.worker.conftest import TOPICS, Kit, Recorder, no_sleep
 
@@ -267,24 +266,6 @@ def test_no_broker_is_said_in_one_line(kit: Kit, worker: Callable[..., Process])
     assert code == 1
     assert re.fullmatch(rf"hearback worker: no Kafka broker answers at 127.0.0.1:{port} .*\n", err)
     assert len(process.lines("stop")) == 1
-
-
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        ({"topics": ("labels",)}, "topic labels does not exist at .*: create the topics first"),
-        ({"partitions": 5}, "topic applications has 4 partitions at .*, not 5: .*"),
-    ],
-)
-def test_wrong_topics_are_refused(
-    kit: Kit,
-    capsys: pytest.CaptureFixture[str],
-    changes: dict[str, object],
-    line: str,
-) -> None:
-    """A missing topic or another partition count is exit code 1 and one line."""
-    assert run(kit.settings(**changes), Recorder()) == 1
-    assert re.fullmatch(f"hearback worker: {line}\n", capsys.readouterr().err)
 
 
 def _links(pid: int) -> list[Path]:

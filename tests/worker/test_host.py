@@ -26,9 +26,8 @@ from stream.partitions.progress import load_progress
 from stream.policy import DAY_MS, Policy
 from stream.state.store import RocksStore
 from stream.worker import owned as owned_module
-from stream.worker.batch import InputPartition, RecordBatch
-from stream.worker.checkpoint_folder import Checkpointed
-from stream.worker.data_folder import DataFolder, partition_ids_in, whose
+from stream.worker.contract import InputPartition, RecordBatch
+from stream.worker.data_folder import Checkpointed, DataFolder, partition_ids_in, whose
 from stream.worker.host import Host
 from stream.worker.requests import SOCKET, Requests, ask_checkpoint
 from stream.worker.settings import Resources, WorkerSettings

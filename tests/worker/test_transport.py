@@ -18,7 +18,7 @@ from stream.errors import BrokerError, ConfigError, StateError
 from stream.events.records import Record
 from stream.worker import fetching, transport
 from stream.worker.app import Worker
-from stream.worker.batch import InputPartition, RecordBatch
+from stream.worker.contract import InputPartition, RecordBatch
 from stream.worker.faust_internals import check_faust_internals
 from stream.worker.transport import BatchConsumer
 from tests.worker.conftest import PARTITIONS, TOPICS, Kit, Recorder

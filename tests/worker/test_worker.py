@@ -28,6 +28,7 @@ from stream.model.linear import GlobalModel, load_model
 from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy
 from stream.replay.run_folder import RunFolder
+from stream.replay.savepoint import Options
 from stream.replay.single import replay
 from stream.serving.lookup import from_data, from_run, from_topic
 from stream.worker.topics import plans
@@ -53,7 +54,9 @@ class World:
         trainer.fit(folder / "model")
         self.model: GlobalModel = load_model(folder / "model")
         with RunFolder(folder / "run") as run:
-            replay(merge([self.log]), run, Policy(), self.model, self.model.space, close=True)
+            replay(
+                merge([self.log]), run, Policy(), self.model, self.model.space, Options(close=True)
+            )
         lines = (folder / "run" / "labels.jsonl").read_bytes().splitlines()
         self.wanted = last_labels(lines, self.model)
         broker.create_topics({plan.name: PARTITIONS for plan in plans("hearback", DAY_MS)})
