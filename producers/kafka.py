@@ -92,7 +92,14 @@ def produce(
         report(progress)
         closing = _find_closing_ms(paths, chosen, labels)
         progress.waiting_for = None
-    outbox = Outbox(broker, client or {}, throttle, throttle_group, progress, report)
+    outbox = Outbox(
+        broker,
+        client=client or {},
+        throttle=throttle,
+        group=throttle_group,
+        progress=progress,
+        report=report,
+    )
     try:
         pace = _Pace(speed)
         for line, head, time_ms in _timed(merge(paths, progress.read)):

@@ -61,6 +61,7 @@ class Outbox:
     def __init__(
         self,
         broker: str,
+        *,
         client: Mapping[str, str | int | float | bool],
         throttle: ThrottleMode,
         group: str,
@@ -107,7 +108,11 @@ class Outbox:
             names = TopicNames.among(group, there)
             consumed = [names.of(topic) for topic in CONSUMED]
             self._throttle = Throttle(
-                settings, group, consumed, (APPLICATIONS, ENGAGEMENTS), self.partitions
+                settings,
+                group=group,
+                topics=consumed,
+                written=(APPLICATIONS, ENGAGEMENTS),
+                partitions=self.partitions,
             )
 
     def _look_at_topics(self, broker: str) -> tuple[bool, int, Collection[str]]:

@@ -53,6 +53,7 @@ class Throttle:
     def __init__(
         self,
         settings: Mapping[str, Any],
+        *,
         group: str,
         topics: Sequence[str],
         written: Sequence[str],

@@ -239,7 +239,7 @@ class Market:
         at_end = (partition.position(partition.input_topic) or 0) >= len(
             self.topics[partition.input_topic, number]
         )
-        partition.clock.observe_end(at_end, self.now_ms)
+        partition.clock.observe_end(self.now_ms, at_end=at_end)
         self.deliver(stage, number, partition.tick(self.now_ms))
 
     def run(self) -> None:

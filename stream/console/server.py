@@ -88,7 +88,7 @@ class Console:
     """
 
     def __init__(
-        self, registry: CollectorRegistry, probes: Probes, about: About, host: str, port: int
+        self, registry: CollectorRegistry, probes: Probes, about: About, *, host: str, port: int
     ) -> None:
         self._registry = registry
         self._probes = probes

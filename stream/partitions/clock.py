@@ -118,7 +118,7 @@ class EventClock:
         """The own input brought something, whatever it is: it is not idle."""
         self._at_end_since_ms = None
 
-    def observe_end(self, at_end: bool, now_ms: int) -> None:
+    def observe_end(self, now_ms: int, *, at_end: bool) -> None:
         """Take note whether the own input's position equals its end."""
         if not at_end:
             self._at_end_since_ms = None

@@ -246,7 +246,8 @@ class Host:
                     if at is not None and end is not None:
                         lags[topic] = max(end - at, 0)
                 now_ms = self._now_ms()
-                partition.clock.observe_end(lags.get(partition.input_topic) == 0, now_ms)
+                at_end = lags.get(partition.input_topic) == 0
+                partition.clock.observe_end(now_ms, at_end=at_end)
                 units = chain(partition.obey(self._commands(), now_ms), partition.tick(now_ms))
                 await self._work(owned, session, units)
                 self._metrics.standing(partition, lags, now_ms)

@@ -63,8 +63,8 @@ def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -
         registry,
         probes,
         About(application_id, version(DISTRIBUTION), model.version),
-        config.console.host,
-        config.console.port,
+        host=config.console.host,
+        port=config.console.port,
     )
     console.start()
     reader = CommandReader(broker, application_id)

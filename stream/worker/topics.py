@@ -39,7 +39,7 @@ _MOST_REPLICAS = 3
 _OVERHEAD_BYTES = 64 << 10
 
 
-class TopicPlan(msgspec.Struct, frozen=True):
+class TopicPlan(msgspec.Struct, frozen=True, kw_only=True):
     """How a topic has to be."""
 
     name: str
@@ -76,11 +76,19 @@ def plans(application_id: str, window_ms: int, names: TopicNames = PLAIN) -> lis
         "max.message.bytes": str(MAX_VALUE_BYTES + _OVERHEAD_BYTES),
     }
     return [
-        *(TopicPlan(names.of(topic), False, kept, consumed=True) for topic in CONSUMED),
-        TopicPlan(names.of(COEFFICIENTS), True, compacted),
-        TopicPlan(names.of(DEAD_LETTERS), False, kept, same_count=False),
-        TopicPlan(control_of(application_id), True, compacted, same_count=False),
-        *(TopicPlan(changelog_of(application_id, stage), True, changelog) for stage in STAGES),
+        *(
+            TopicPlan(name=names.of(topic), compacted=False, settings=kept, consumed=True)
+            for topic in CONSUMED
+        ),
+        TopicPlan(name=names.of(COEFFICIENTS), compacted=True, settings=compacted),
+        TopicPlan(name=names.of(DEAD_LETTERS), compacted=False, settings=kept, same_count=False),
+        TopicPlan(
+            name=control_of(application_id), compacted=True, settings=compacted, same_count=False
+        ),
+        *(
+            TopicPlan(name=changelog_of(application_id, stage), compacted=True, settings=changelog)
+            for stage in STAGES
+        ),
     ]
 
 

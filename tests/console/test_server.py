@@ -40,7 +40,7 @@ class Bench:
         self.now_s = 0.0
         self.probes = Probes(lambda: self.now_s)
         self.probes.watch(lambda: self.why_not)
-        self.console = Console(registry, self.probes, ABOUT, "127.0.0.1", 0)
+        self.console = Console(registry, self.probes, ABOUT, host="127.0.0.1", port=0)
         self.console.start()
 
     @property
@@ -134,7 +134,7 @@ def test_what_fails_is_told_to_the_client(bench: Bench, caplog: pytest.LogCaptur
 def test_a_port_that_is_taken_is_said_in_words(bench: Bench) -> None:
     """The message names the option."""
     with pytest.raises(ConfigError, match="--metrics-port"):
-        Console(process_registry(), bench.probes, ABOUT, "127.0.0.1", bench.console.port)
+        Console(process_registry(), bench.probes, ABOUT, host="127.0.0.1", port=bench.console.port)
 
 
 def test_the_page_needs_nothing_from_outside(bench: Bench) -> None:

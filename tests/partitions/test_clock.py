@@ -68,7 +68,7 @@ def test_wall_time_counts_only_while_all_are_idle() -> None:
     clock.tick(NOW + 60)
     assert clock.watermark_ms == 1000
     clock.read_watermark(0, None, idle=True)
-    clock.observe_end(True, NOW + 60)
+    clock.observe_end(NOW + 60, at_end=True)
     assert not clock.tick(NOW + 60 + IDLE)
     assert clock.tick(NOW + 120 + IDLE)
     assert clock.watermark_ms == 1060
@@ -79,7 +79,7 @@ def test_wall_time_counts_only_while_all_are_idle() -> None:
 def test_nothing_grows_before_anything_was_read() -> None:
     """Idle channels without a mark give no watermark to grow."""
     clock = clock_of(1)
-    clock.observe_end(True, NOW)
+    clock.observe_end(NOW, at_end=True)
     clock.tick(NOW + IDLE)
     clock.tick(NOW + IDLE + 60)
     assert clock.watermark_ms is None
@@ -88,14 +88,14 @@ def test_nothing_grows_before_anything_was_read() -> None:
 def test_the_own_input_is_idle_after_its_timeout_at_the_end() -> None:
     """Idle means at the end for the whole timeout; a record, or not being there, begins anew."""
     clock = clock_of(1)
-    clock.observe_end(True, NOW)
+    clock.observe_end(NOW, at_end=True)
     assert not clock.is_idle(NOW + IDLE - 1)
     assert clock.is_idle(NOW + IDLE)
     clock.brought_records()
     assert not clock.is_idle(NOW + IDLE)
-    clock.observe_end(True, NOW + IDLE)
-    clock.observe_end(False, NOW + IDLE + 1)
-    clock.observe_end(True, NOW + IDLE + 2)
+    clock.observe_end(NOW + IDLE, at_end=True)
+    clock.observe_end(NOW + IDLE + 1, at_end=False)
+    clock.observe_end(NOW + IDLE + 2, at_end=True)
     assert not clock.is_idle(NOW + 2 * IDLE)
     assert clock.is_idle(NOW + 2 * IDLE + 2)
 
