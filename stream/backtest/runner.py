@@ -27,8 +27,7 @@ from stream.backtest.result import (
     LabelTiming,
     SettingResult,
 )
-from stream.backtest.schedule import schedule
-from stream.backtest.timeliness import timeliness
+from stream.backtest.schedule import schedule, timeliness
 from stream.errors import ConfigError
 from stream.logs.files import LogLine, read_head
 from stream.model.linear import NO_MODEL, GlobalModel

@@ -13,7 +13,7 @@ from typing import Final
 from stream.backtest.freshness import Freshness
 from stream.backtest.judgement import CalibrationBin, Interval
 from stream.backtest.result import GLOBAL_ALONE, Backtest, Gain, SettingResult
-from stream.backtest.timeliness import AtAge
+from stream.backtest.schedule import AtAge
 from stream.policy import DAY_MS
 from stream.report.svg import Plot, Point, Scale, numbers, places
 from stream.units import format_time
