@@ -95,6 +95,7 @@ class Runner:
 
     Args:
         read: gives the log's lines from the start, each time that it is called.
+        progress: is told how many lines were read.
         names: of the log's files.
         span: from :func:`look_through`.
         comparison: what is compared.
@@ -111,6 +112,7 @@ class Runner:
         self,
         *,
         read: Callable[[], Iterable[LogLine]],
+        progress: Callable[[int], None] = lambda _: None,
         names: list[str],
         span: Span,
         comparison: Comparison,
@@ -118,7 +120,8 @@ class Runner:
         model: GlobalModel | None,
         score_from_ms: int,
     ) -> None:
-        self._read, self._names, self._span = read, names, span
+        self._read, self._progress = read, progress
+        self._names, self._span = names, span
         self._comparison, self._policy, self._model = comparison, policy, model
         self._score_from_ms = score_from_ms
         self._truth = self._record(policy.labels)
@@ -196,7 +199,7 @@ class Runner:
 
     def _record(self, labels: LabelPolicy) -> Rehearsal:
         lines, space = first_look(self._read(), self._model)
-        return record(lines, Policy(labels=labels), self._model, space)
+        return record(lines, Policy(labels=labels), self._model, space, self._progress)
 
     def _to_judge(self, rehearsal: Rehearsal) -> _Bools:
         times_ms, window_ms = rehearsal.times_ms, self._policy.labels.window_ms

@@ -12,7 +12,7 @@ import typer
 from producers.drift import truth_over_time
 from producers.truth import SimulationSettings, lively
 from stream.cli.options import ConfigFile, Logs, PolicyFile, configured, parsed
-from stream.cli.terminal import ERR, OUT, doing, load_kernel, reading, tell
+from stream.cli.terminal import ERR, OUT, doing, load_kernel, reading, run_summary, tell
 from stream.errors import ConfigError, StoppedError
 from stream.logs.files import ReadProgress, merge, write_lines
 from stream.model.held_out import Judgement, in_words
@@ -214,7 +214,6 @@ def replay(
     `hearback inspect --run RUN` reads. The same log, model and settings give the same bytes, also
     when the run was interrupted and resumed.
     """
-    from stream.cli.report import run_summary
     from stream.replay.reader import first_look
     from stream.replay.resumable import replay_into
     from stream.replay.savepoint import Options

@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import (
     BarColumn,
+    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     SpinnerColumn,
@@ -23,6 +25,11 @@ from rich.table import Table
 from rich.text import Text
 
 from stream.logs.files import ReadProgress
+
+if TYPE_CHECKING:
+    from stream.quality.prequential import Summary
+    from stream.quality.tally import Quality
+    from stream.replay.run_folder import RunMetrics
 
 _SAID_EVERY_S = 30.0
 
@@ -47,9 +54,68 @@ def numbers(title: str | None, first: str, *others: str) -> Table:
     return table
 
 
+def run_summary(metrics: RunMetrics) -> Group:
+    """Counts and quality of a replay."""
+    parts = [key_values("events", metrics.events), key_values("labels", metrics.labels)]
+    if metrics.dead_letters:
+        parts.append(key_values("dead letters", metrics.dead_letters))
+    parts.append(quality_table(metrics.quality))
+    return Group(*parts)
+
+
+def key_values(title: str, values: dict[str, int]) -> Table:
+    """Two columns: name and number."""
+    table = Table(title=title, title_justify="left", show_header=False, box=None, min_width=36)
+    table.add_column(style="dim")
+    table.add_column(justify="right")
+    for name, value in values.items():
+        table.add_row(name, f"{value:,}")
+    return table
+
+
+def quality_table(summary: Summary) -> Table:
+    """AUC, log loss and calibration of the global and the full score."""
+    title = (
+        f"scored before learned: {summary.applications:,} applications whose window has"
+        f" closed, {summary.positives:,} positive"
+    )
+    table = numbers(title, "score", "AUC", "log loss", "observed/expected")
+    for name, quality in (("global only", summary.global_), ("full", summary.full)):
+        table.add_row(name, *_cells(quality))
+    return table
+
+
+def _cells(quality: Quality | None) -> tuple[str, str, str]:
+    if quality is None:
+        return ("-", "-", "-")
+    auc = "-" if quality.auc is None else f"{quality.auc:.4f}"
+    return auc, f"{quality.log_loss:.4f}", f"{quality.observed_over_expected:.3f}"
+
+
 def bar(*columns: ProgressColumn) -> Progress:
     """Progress bar, shown while somebody sees it."""
     return Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal)
+
+
+@contextmanager
+def steps(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """Show how many steps are done and the time left; give the callback for those and a text."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with bar(*columns) as shown:
+        task = shown.add_task(what, total=total)
+
+        def show(done: int, description: str) -> None:
+            shown.update(
+                task, completed=done, total=max(total, done), description=f"{what}: {description}"
+            )
+
+        yield show
 
 
 class _Rate(ProgressColumn):
