@@ -33,12 +33,7 @@ from stream.logs.files import LogLine, read_head
 from stream.model.linear import NO_MODEL, GlobalModel
 from stream.policy import LabelPolicy, Policy
 from stream.replay.reader import first_look
-from stream.units import format_duration, format_time
 
-FEWEST: Final = 200
-"""Applications to judge by, at least; and ten of each outcome."""
-
-_FEWEST_OF_EACH = 10
 _FEWEST_IN_A_GROUP = 50
 _EXAMPLE_EDGES: Final = (0, 1, 3, 6, 11, 21, 51)
 
@@ -126,7 +121,9 @@ class Runner:
         self._score_from_ms = score_from_ms
         self._truth = self._record(policy.labels)
         self._keys = _keys(self._truth)
-        self._judged = self._to_judge(self._truth)
+        self._judged = self._truth.to_judge(
+            score_from_ms, span.last_ms or 0, policy.labels.window_ms, "an earlier --score-from"
+        )
         self._targets = self._truth.targets[self._judged]
         self._blocks = Blocks.cut(self._truth.times_ms[self._judged], score_from_ms)
         self._judge = Judge(self._targets, self._blocks.of, len(self._blocks.from_ms))
@@ -200,20 +197,6 @@ class Runner:
     def _record(self, labels: LabelPolicy) -> Rehearsal:
         lines, space = first_look(self._read(), self._model)
         return record(lines, Policy(labels=labels), self._model, space, self._progress)
-
-    def _to_judge(self, rehearsal: Rehearsal) -> _Bools:
-        times_ms, window_ms = rehearsal.times_ms, self._policy.labels.window_ms
-        judged: _Bools = (times_ms >= self._score_from_ms) & ~np.isnan(rehearsal.targets)
-        judged &= times_ms + window_ms <= (self._span.last_ms or 0)
-        count, positives = int(judged.sum()), int(rehearsal.targets[judged].sum())
-        if count < FEWEST or not _FEWEST_OF_EACH <= positives <= count - _FEWEST_OF_EACH:
-            raise ConfigError(
-                f"only {count} applications since {format_time(self._score_from_ms)} have their"
-                f" whole window of {format_duration(window_ms)} in the log, {positives} of them"
-                f" positive: at least {FEWEST}, {_FEWEST_OF_EACH} of each outcome, are needed; take"
-                " a longer log or an earlier --score-from"
-            )
-        return judged
 
     def _with_freshness(
         self, setting: Setting, steps: list[Step]
