@@ -144,7 +144,6 @@ def rehearse(
     policy: Policy,
     effects: Collection[str] | None = None,
     *,
-    until: int | None = None,
     steps: Sequence[Step] | None = None,
     pauses: Container[int] = (),
     on_pause: Callable[[int, dict[str, Modes]], None] = lambda _number, _modes: None,
@@ -155,7 +154,6 @@ def rehearse(
         rehearsal: from :func:`record`.
         policy: only the effects' settings are used: the labels are as recorded.
         effects: by name; one that is left out scores 0 and learns nothing. None: all.
-        until: only so many steps; None: all.
         steps: in place of the recorded ones, for who wants labels later, or others.
         pauses: numbers of the applications before whose scoring ``on_pause`` is called, with the
             application's number and the coefficients of then.
@@ -179,7 +177,7 @@ def rehearse(
         )
     fixed = rehearsal.global_scores
     scores = {spec.name: np.zeros(n) for spec in policy.declared}
-    for number, label in (rehearsal.steps if steps is None else steps)[:until]:
+    for number, label in rehearsal.steps if steps is None else steps:
         if label is None:
             if number in pauses:
                 for effect in made.values():

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from stream.backtest.comparison import Comparison, Setting
 from stream.backtest.freshness import Freezer, Freshness
-from stream.backtest.judgement import Blocks, Interval, Judge, Sums, interval
+from stream.backtest.judgement import Blocks, Judge, Sums
 from stream.backtest.rehearsal import Rehearsal, Step, record, rehearse
 from stream.backtest.result import (
     GLOBAL_ALONE,
@@ -263,8 +263,6 @@ class Runner:
                 continue
             judge = Judge(self._targets[within], self._blocks.of[within], count)
             before, after = judge.sums(alone[within]), judge.sums(full[within])
-            losses = [float(one.log_loss(judge.whole)[0]) for one in (before, after)]
-            drawn = before.log_loss(judge.draws) - after.log_loss(judge.draws)
             text = str(low) if high == low + 1 else f"{low}-{high - 1}"
             gains.append(
                 Gain(
@@ -272,9 +270,9 @@ class Runner:
                     applications=int(within.sum()),
                     auc_global=_known(before.auc(judge.whole)[0]),
                     auc=_known(after.auc(judge.whole)[0]),
-                    log_loss_global=losses[0],
-                    log_loss=losses[1],
-                    log_loss_gained=interval(losses[0] - losses[1], drawn, count),
+                    log_loss_global=float(before.log_loss(judge.whole)[0]),
+                    log_loss=float(after.log_loss(judge.whole)[0]),
+                    log_loss_gained=judge.figure(before.log_loss, after.log_loss),
                 )
             )
         return gains
@@ -283,24 +281,18 @@ class Runner:
         self, name: str, in_words: str, scores: _Floats, sums: dict[str, Sums], reference: str
     ) -> SettingResult:
         judge, own, other = self._judge, sums[name], sums[reference]
-        count = len(self._blocks.from_ms)
-
-        def figure(of: Callable[[Sums, _Floats], _Floats], *, difference: bool) -> Interval:
-            value, drawn = of(own, judge.whole)[0], of(own, judge.draws)
-            if difference:
-                value, drawn = value - of(other, judge.whole)[0], drawn - of(other, judge.draws)
-            return interval(float(value), drawn, count)
-
-        single = np.eye(count)
+        single = np.eye(len(self._blocks.from_ms))
         auc, log_loss = own.auc(single), own.log_loss(single)
         return SettingResult(
             name=name,
             in_words=in_words,
-            auc=figure(Sums.auc, difference=False),
-            log_loss=figure(Sums.log_loss, difference=False),
-            observed_over_expected=figure(Sums.observed_over_expected, difference=False),
-            auc_difference=figure(Sums.auc, difference=True),
-            log_loss_difference=figure(Sums.log_loss, difference=True),
+            auc=judge.figure(own.auc),
+            log_loss=judge.figure(own.log_loss),
+            observed_over_expected=judge.figure(own.observed_over_expected),
+            auc_difference=judge.figure(own.auc, other.auc),
+            log_loss_difference=judge.figure(
+                lambda draws: own.log_loss(draws) - other.log_loss(draws)
+            ),
             over_time=[
                 BlockFigures(
                     from_ms=from_ms,

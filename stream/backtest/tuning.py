@@ -118,7 +118,7 @@ class Tuner:
         )
         self.positives = int(rehearsal.targets[self.judged].sum())
         self._targets = rehearsal.targets[self.judged]
-        self._last = _last_step(rehearsal, self.judged)
+        self._steps = rehearsal.steps[: _last_step(rehearsal, self.judged)]
         self._best_losses = np.empty(0)
 
     @property
@@ -151,7 +151,7 @@ class Tuner:
 
     def _try(self, setting: str, value: str, policy: Policy) -> Trial:
         rehearsal = self._rehearsal
-        scores = rehearsal.scores(rehearse(rehearsal, policy, until=self._last))[self.judged]
+        scores = rehearsal.scores(rehearse(rehearsal, policy, steps=self._steps))[self.judged]
         found = quality(self._targets, scores)
         if found is None:  # there are at least FEWEST
             raise ConfigError("nothing to judge")
