@@ -16,13 +16,11 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     SpinnerColumn,
-    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
-from rich.text import Text
 
 from stream.logs.files import ReadProgress
 
@@ -118,20 +116,6 @@ def steps(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
         yield show
 
 
-class _Rate(ProgressColumn):
-    """Events, or what else there is, per second."""
-
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit = unit
-
-    def render(self, task: Task) -> Text:
-        """Render a task's rate."""
-        events = task.fields.get("events", 0)
-        rate = events / task.elapsed if task.elapsed else 0.0
-        return Text(f"{events:,} {self._unit}, {rate:,.0f}/s")
-
-
 @contextmanager
 def doing(what: str) -> Iterator[Callable[[str], None]]:
     """Say what is being done while it takes; give the callback that changes it."""
@@ -167,47 +151,44 @@ def reading(what: str, read: ReadProgress, unit: str = "events") -> Iterator[Cal
 
     In a terminal a bar; elsewhere (a log file, a pipe) a line every :data:`_SAID_EVERY_S`.
     """
+    began_s = said_s = time.monotonic()
+
+    def so_far(events: int, now_s: float) -> str:
+        return f"{events:,} {unit}, {events / max(now_s - began_s, 1e-9):,.0f}/s"
+
+    def say(events: int) -> None:
+        nonlocal said_s
+        now_s = time.monotonic()
+        if now_s - said_s < _SAID_EVERY_S:
+            return
+        said_s = now_s
+        share = read.done_bytes / max(read.total_bytes, 1)
+        left = ""
+        if share > 0:
+            left_s = (now_s - began_s) * (1 - share) / share
+            left = f", {timedelta(seconds=round(left_s))} left"
+        tell(f"{what}: {so_far(events, now_s)}, {share:.0%}{left}", ERR)
+
     if not ERR.is_terminal:
-        yield _Said(what, read, unit).advance
+        yield say
         return
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
-        _Rate(unit),
+        TextColumn("{task.fields[so_far]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     with bar(*columns) as shown:
-        task = shown.add_task(what, total=None, events=0)
+        task = shown.add_task(what, total=None, so_far="")
 
         def advance(events: int) -> None:
             shown.update(
-                task, total=read.total_bytes or None, completed=read.done_bytes, events=events
+                task,
+                total=read.total_bytes or None,
+                completed=read.done_bytes,
+                so_far=so_far(events, time.monotonic()),
             )
 
         yield advance
-
-
-class _Said:
-    """Progress as plain lines, now and then."""
-
-    def __init__(self, what: str, read: ReadProgress, unit: str) -> None:
-        self._what, self._read, self._unit = what, read, unit
-        self._began_s = self._said_s = time.monotonic()
-
-    def advance(self, events: int) -> None:
-        """Say how far it is, if nothing was said for a while."""
-        now_s = time.monotonic()
-        if now_s - self._said_s < _SAID_EVERY_S:
-            return
-        self._said_s = now_s
-        share = self._read.done_bytes / max(self._read.total_bytes, 1)
-        passed_s = now_s - self._began_s
-        left = ""
-        if share > 0:
-            left = f", {timedelta(seconds=round(passed_s * (1 - share) / share))} left"
-        tell(
-            f"{self._what}: {events:,} {self._unit}, {events / passed_s:,.0f}/s, {share:.0%}{left}",
-            ERR,
-        )

@@ -12,7 +12,7 @@ from typing import Final
 
 from stream.backtest.freshness import Freshness
 from stream.backtest.judgement import CalibrationBin, Interval
-from stream.backtest.result import GLOBAL_ALONE, Backtest, Gain, SettingResult
+from stream.backtest.result import GLOBAL_ALONE, Backtest, Gain
 from stream.backtest.schedule import AtAge
 from stream.policy import DAY_MS
 from stream.report.svg import Plot, Point, Scale, numbers, places
@@ -83,7 +83,8 @@ def over_time(found: Backtest) -> str:
             _number(getattr(block, figure)) for one in found.settings for block in one.over_time
         ]
         plot = Plot(x, numbers(values, "{:.2f}"), title=f"{title}, {found.block} by {found.block}")
-        for one in _reference_last(found):
+        # The reference last, on top of the others.
+        for one in sorted(found.settings, key=lambda one: one.name == found.reference):
             kind = f"setting {kinds(found)[one.name]}"
             if one.name == found.reference:
                 kind += " reference"
@@ -238,11 +239,6 @@ def _dates(from_ms: int, until_ms: int) -> Scale:
     return Scale(
         float(from_ms), float(until_ms), tuple((float(at), format_time(at)[form]) for at in ticks)
     )
-
-
-def _reference_last(found: Backtest) -> list[SettingResult]:
-    """Put the reference on top of the others."""
-    return sorted(found.settings, key=lambda one: one.name == found.reference)
 
 
 def _pair(bin_: CalibrationBin) -> Point:
