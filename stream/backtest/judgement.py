@@ -27,7 +27,6 @@ from stream.quality.prequential import probability
 
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.int64]
-_Bools = NDArray[np.bool_]
 
 Figure = Callable[[_Floats], _Floats]
 """Takes draws (B, K), gives a figure of each (B,)."""

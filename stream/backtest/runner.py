@@ -39,7 +39,6 @@ _EXAMPLE_EDGES: Final = (0, 1, 3, 6, 11, 21, 51)
 
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.int64]
-_Bools = NDArray[np.bool_]
 _Key = tuple[str, str]
 
 
