@@ -22,7 +22,7 @@ import msgspec
 
 from producers.kafka import produce
 from stream.cli.audience import Audience
-from stream.configuration.policy_file import load_policy
+from stream.configuration.load import load_config
 from stream.events.records import TOPICS
 from stream.events.wire import decode_label
 from stream.kafka.embedded import EmbeddedBroker
@@ -47,7 +47,7 @@ def main() -> None:
     if not Path(named).is_file():
         sys.exit("HEARBACK_CONTEST_LOG must name the contest log (events.jsonl.gz)")
     log = Path(named)
-    policy = load_policy(log.parent / "policy.toml")
+    policy = load_config(None, {}, log.parent / "policy.toml").policy
     first_ms, last_ms = application_span(log)
     quarter_ms = first_ms + (last_ms - first_ms) // 4
     with tempfile.TemporaryDirectory() as folder:

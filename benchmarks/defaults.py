@@ -25,7 +25,7 @@ from benchmarks.contest import application_span
 from producers.simulate import SimulationSettings, simulate
 from stream.backtest.rehearsal import Rehearsal, record, rehearse
 from stream.backtest.tuning import before, cross_fit, train_until
-from stream.configuration.policy_file import load_policy
+from stream.configuration.load import load_config
 from stream.logs.files import LogLine, merge
 from stream.policy import DAY_MS, EffectSettings, Policy
 from stream.quality.prequential import quality
@@ -135,7 +135,7 @@ def simulated(settings: SimulationSettings) -> Rehearsal:
 
 def contest_quarter(log: Path) -> Market:
     """Record the first quarter of the contest log's application time span."""
-    policy = load_policy(log.parent / "policy.toml")
+    policy = load_config(None, {}, log.parent / "policy.toml").policy
     first_ms, last_ms = application_span(log)
     quarter_ms = first_ms + (last_ms - first_ms) // 4
     model = train_until(merge([log]), policy, quarter_ms, lambda _: None)

@@ -38,7 +38,7 @@ from benchmarks.baselines import baselines_python
 from benchmarks.contest import application_span
 from benchmarks.defaults import contest_quarter
 from stream.backtest.rehearsal import Rehearsal, record, rehearse
-from stream.configuration.policy_file import load_policy
+from stream.configuration.load import load_config
 from stream.effects import EFFECT_NAMES
 from stream.logs.files import merge
 from stream.model.linear import load_model
@@ -126,7 +126,7 @@ def main() -> None:
 
 def scored_part(log: Path) -> Exercise:
     """Train the global model on the first quarter; record the log; judge what follows."""
-    policy = load_policy(log.parent / "policy.toml")
+    policy = load_config(None, {}, log.parent / "policy.toml").policy
     first_ms, last_ms = application_span(log)
     quarter_ms = first_ms + (last_ms - first_ms) // 4
     names = msgspec.json.decode((log.parent / "features.json").read_bytes())

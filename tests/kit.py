@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from deploy import browser
+from stream.configuration.settings import changed, parse_toml, read_document
 from stream.events import wire
 from stream.events.ladder import BY_NAME, rung
 from stream.events.partitioner import partition_of
@@ -49,6 +50,11 @@ with_contest = pytest.mark.skipif(
 
 ONE = np.array([1.0], dtype="<f4").tobytes()
 TWO = np.array([1.0, 0.5], dtype="<f4").tobytes()
+
+
+def parse_policy(text: str, policy: Policy = Policy()) -> Policy:  # noqa: B008 - frozen
+    """Policy with what the text of a policy file changes."""
+    return changed(policy, read_document(parse_toml(text), policy))
 
 
 def model(policy_version: str = "test-model") -> GlobalModel:

@@ -2,11 +2,10 @@
 
 ======================  =======================================================================
 ``comparison``          ``compare.toml``: which settings
-``schedule``            when each setting hears of a label: at once, weekly, after the window
+``schedule``            when each setting hears of a label, and how right those known are then
 ``judgement``           AUC, log loss and calibration over time, with intervals by blocks of time
 ``freshness``           what is lost when updates stop
-``timeliness``          how early labels are known, and how right they are at each age
 ``result``              all of it, as ``backtest.json`` has it
-``run``                 one recording of the log, one pass of learning for each setting
+``runner``              one recording of the log, one pass of learning for each setting
 ======================  =======================================================================
 """

@@ -119,7 +119,6 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
         )
         learn = {"early": "", "explicit": "nothing inferred", "final": "final labels only"}
         use = f"{' and '.join(self.use)} alone" if self.use else "no effects"
-        use = "" if self.use == EFFECT_NAMES else use
         said = (
             refresh if self.use else "",
             learn[self.learn],
@@ -152,16 +151,12 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 def load_comparison(path: Path | None, base: Policy) -> Comparison:
     """Comparison from a file; the example without one."""
     if path is None:
-        return parse_comparison(EXAMPLE, base)
-    return read_toml(path, "comparison", partial(_comparison, base=base))
+        return parse_comparison(parse_toml(EXAMPLE), base)
+    return read_toml(path, "comparison", partial(parse_comparison, base=base))
 
 
-def parse_comparison(text: str, base: Policy) -> Comparison:
-    """TOML text → comparison; ConfigError names the setting and the key."""
-    return _comparison(parse_toml(text), base)
-
-
-def _comparison(document: dict[str, Any], base: Policy) -> Comparison:
+def parse_comparison(document: dict[str, Any], base: Policy) -> Comparison:
+    """Parsed TOML → comparison; ConfigError names the setting and the key."""
     try:
         found = msgspec.convert(document, _File)
     except msgspec.ValidationError as error:

@@ -15,7 +15,7 @@ was never updated. Shapes: n applications, E entities, d features.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from stream.backtest.judgement import Interval, Judge, Sums, divided, interval
 from stream.backtest.rehearsal import Modes, Rehearsal
-from stream.effects import JOB, MEMBER
+from stream.effects import JOB, MEMBER, EffectSpec
 from stream.policy import DAY_MS
 
 MOST_FREEZES: Final = 12
@@ -103,18 +103,7 @@ class Freezer:
     ) -> None:
         self._judged = judged
         self._times_ms = rehearsal.times_ms
-        applications = rehearsal.applications
-        space = rehearsal.space
-        self._members = _Entities(
-            [one.member_id for one in applications],
-            [one.features.per_member for one in applications],
-            space.per_member.size,
-        )
-        self._jobs = _Entities(
-            [one.job_id for one in applications],
-            [one.features.per_job for one in applications],
-            space.per_job.size,
-        )
+        self._entities = [_Entities(rehearsal, spec) for spec in (MEMBER, JOB)]
         self.rows = np.empty(0, _ROW)
         self.pauses: dict[int, int] = {}
         for freeze_ms in _freezes(from_ms, until_ms):
@@ -130,8 +119,8 @@ class Freezer:
         rows = np.empty(np.count_nonzero(chosen), _ROW)
         rows["number"] = np.flatnonzero(chosen)
         rows["age_ms"] = age_ms[chosen]
-        rows["member"] = self._members.scores(rows["number"], modes.get(MEMBER.name, {}))
-        rows["job"] = self._jobs.scores(rows["number"], modes.get(JOB.name, {}))
+        for one in self._entities:
+            rows[one.spec.kind] = one.scores(rows["number"], modes.get(one.spec.name, {}))
         self.rows = np.concatenate([self.rows, rows])
 
     def curve(
@@ -176,10 +165,14 @@ class Freezer:
 class _Entities:
     """One effect's side of all applications: whose coefficients (n,), features (n, d)."""
 
-    def __init__(self, ids: Sequence[str], packed: Iterable[bytes], size: int) -> None:
+    def __init__(self, rehearsal: Rehearsal, spec: EffectSpec) -> None:
+        self.spec = spec
         self._index: dict[str, int] = {}
+        ids = [getattr(one, spec.entity) for one in rehearsal.applications]
         self._of = np.array([self._index.setdefault(one, len(self._index)) for one in ids])
-        self._z = np.frombuffer(b"".join(packed), dtype="<f4").reshape(len(ids), size)
+        packed = b"".join(getattr(one.features, spec.block) for one in rehearsal.applications)
+        size = rehearsal.space.block(spec.block).size
+        self._z = np.frombuffer(packed, dtype="<f4").reshape(len(ids), size)
 
     def scores(self, numbers: _Ints, modes: Modes) -> _Floats:
         """z'θ of some applications, 0 for an entity without coefficients."""

@@ -15,6 +15,7 @@ Shapes: n applications, K blocks, B draws.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -26,7 +27,9 @@ from stream.quality.prequential import probability
 
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.int64]
-_Bools = NDArray[np.bool_]
+
+Figure = Callable[[_Floats], _Floats]
+"""Takes draws (B, K), gives a figure of each (B,)."""
 
 DRAWS: Final = 1000
 FEWEST_BLOCKS: Final = 5
@@ -43,6 +46,12 @@ class Interval(msgspec.Struct, frozen=True):
     value: float
     low: float | None = None
     high: float | None = None
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The interval; the figure itself where there is none."""
+        low = self.value if self.low is None else self.low
+        return low, self.value if self.high is None else self.high
 
     def text(self, form: str) -> str:
         """Write the figure and, where there is one, its interval."""
@@ -137,6 +146,11 @@ class Judge:
             np.bincount(blocks, loss, minlength=count).astype(np.float64),
             np.bincount(blocks, probability(scores), minlength=count).astype(np.float64),
         )
+
+    def figure(self, of: Figure, less: Figure = lambda _: np.zeros(1)) -> Interval:
+        """Give a figure, or what it is more than another one, with its interval."""
+        value = float((of(self.whole) - less(self.whole))[0])
+        return interval(value, of(self.draws) - less(self.draws), self._count)
 
     def calibration(self, scores: _Floats) -> list[CalibrationBin]:
         """Cut applications into tenths by score (n,): expected and observed shares."""

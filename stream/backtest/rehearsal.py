@@ -12,13 +12,14 @@ is rehearsed. Shapes: n applications in order of their first sight.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.effects import JOB, MEMBER
+from stream.errors import ConfigError
 from stream.events.structs import Application, Coefficients, DeadLetter, Label
 from stream.features.blocks import FeatureSpace
 from stream.labels.changes import Scores
@@ -29,13 +30,20 @@ from stream.replay.run_folder import RunMetrics
 from stream.replay.savepoint import Options
 from stream.replay.single import replay
 from stream.state.store import MemoryStore, Store
+from stream.units import format_duration, format_time
 from stream.updaters.effect import Effect
 from stream.updaters.kept import Posterior
+
+FEWEST: Final = 200
+"""Applications to judge by, at least; and ten of each outcome."""
+
+_FEWEST_OF_EACH: Final = 10
 
 Modes = dict[str, bytes]
 """Coefficients by entity: float64 bytes of shape (d,)."""
 
 _Floats = NDArray[np.float64]
+_Bools = NDArray[np.bool_]
 
 
 class Step(NamedTuple):
@@ -70,6 +78,28 @@ class Rehearsal:
                 self.targets[number] = label.label
         self.times_ms = np.array([app.event_time_ms for app in self.applications], dtype=np.int64)
         self.space = space
+
+    def to_judge(self, from_ms: int, until_ms: int, window_ms: int, remedy: str) -> _Bools:
+        """Tell which applications are judged (n,): those with their whole window in a span of time.
+
+        Labels whose window had not passed by ``until_ms`` are not the truth yet, and taking those
+        known so far would favour early answers.
+
+        Raises:
+            ConfigError: too little to judge by; ``remedy`` is what helps.
+
+        """
+        judged: _Bools = (self.times_ms >= from_ms) & ~np.isnan(self.targets)
+        judged &= self.times_ms + window_ms <= until_ms
+        count, positives = int(judged.sum()), int(self.targets[judged].sum())
+        if count < FEWEST or not _FEWEST_OF_EACH <= positives <= count - _FEWEST_OF_EACH:
+            raise ConfigError(
+                f"only {count} applications since {format_time(from_ms)} have their whole window"
+                f" of {format_duration(window_ms)} in the log up to {format_time(until_ms)},"
+                f" {positives} of them positive: at least {FEWEST}, {_FEWEST_OF_EACH} of each"
+                f" outcome, are needed; take a longer log or {remedy}"
+            )
+        return judged
 
     def scores(self, rehearsed: Rehearsed) -> _Floats:
         """Full scores (n,) in log-odds: the global one and that of every effect."""
@@ -114,7 +144,6 @@ def rehearse(
     policy: Policy,
     effects: Collection[str] | None = None,
     *,
-    until: int | None = None,
     steps: Sequence[Step] | None = None,
     pauses: Container[int] = (),
     on_pause: Callable[[int, dict[str, Modes]], None] = lambda _number, _modes: None,
@@ -125,7 +154,6 @@ def rehearse(
         rehearsal: from :func:`record`.
         policy: only the effects' settings are used: the labels are as recorded.
         effects: by name; one that is left out scores 0 and learns nothing. None: all.
-        until: only so many steps; None: all.
         steps: in place of the recorded ones, for who wants labels later, or others.
         pauses: numbers of the applications before whose scoring ``on_pause`` is called, with the
             application's number and the coefficients of then.
@@ -149,7 +177,7 @@ def rehearse(
         )
     fixed = rehearsal.global_scores
     scores = {spec.name: np.zeros(n) for spec in policy.declared}
-    for number, label in (rehearsal.steps if steps is None else steps)[:until]:
+    for number, label in rehearsal.steps if steps is None else steps:
         if label is None:
             if number in pauses:
                 for effect in made.values():

@@ -6,7 +6,7 @@ import msgspec
 
 from stream.backtest.freshness import Freshness
 from stream.backtest.judgement import CalibrationBin, Interval
-from stream.backtest.timeliness import AtAge
+from stream.backtest.schedule import AtAge
 from stream.policy import DAY_MS
 
 GLOBAL_ALONE = "global model alone"

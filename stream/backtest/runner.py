@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from stream.backtest.comparison import Comparison, Setting
 from stream.backtest.freshness import Freezer, Freshness
-from stream.backtest.judgement import Blocks, Interval, Judge, Sums, interval
+from stream.backtest.judgement import Blocks, Judge, Sums
 from stream.backtest.rehearsal import Rehearsal, Step, record, rehearse
 from stream.backtest.result import (
     GLOBAL_ALONE,
@@ -27,25 +27,18 @@ from stream.backtest.result import (
     LabelTiming,
     SettingResult,
 )
-from stream.backtest.schedule import schedule
-from stream.backtest.timeliness import timeliness
+from stream.backtest.schedule import schedule, timeliness
 from stream.errors import ConfigError
 from stream.logs.files import LogLine, read_head
 from stream.model.linear import NO_MODEL, GlobalModel
 from stream.policy import LabelPolicy, Policy
 from stream.replay.reader import first_look
-from stream.units import format_duration, format_time
 
-FEWEST: Final = 200
-"""Applications to judge by, at least; and ten of each outcome."""
-
-_FEWEST_OF_EACH = 10
 _FEWEST_IN_A_GROUP = 50
 _EXAMPLE_EDGES: Final = (0, 1, 3, 6, 11, 21, 51)
 
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.int64]
-_Bools = NDArray[np.bool_]
 _Key = tuple[str, str]
 
 
@@ -96,6 +89,7 @@ class Runner:
 
     Args:
         read: gives the log's lines from the start, each time that it is called.
+        progress: is told how many lines were read.
         names: of the log's files.
         span: from :func:`look_through`.
         comparison: what is compared.
@@ -112,6 +106,7 @@ class Runner:
         self,
         *,
         read: Callable[[], Iterable[LogLine]],
+        progress: Callable[[int], None] = lambda _: None,
         names: list[str],
         span: Span,
         comparison: Comparison,
@@ -119,12 +114,15 @@ class Runner:
         model: GlobalModel | None,
         score_from_ms: int,
     ) -> None:
-        self._read, self._names, self._span = read, names, span
+        self._read, self._progress = read, progress
+        self._names, self._span = names, span
         self._comparison, self._policy, self._model = comparison, policy, model
         self._score_from_ms = score_from_ms
         self._truth = self._record(policy.labels)
         self._keys = _keys(self._truth)
-        self._judged = self._to_judge(self._truth)
+        self._judged = self._truth.to_judge(
+            score_from_ms, span.last_ms or 0, policy.labels.window_ms, "an earlier --score-from"
+        )
         self._targets = self._truth.targets[self._judged]
         self._blocks = Blocks.cut(self._truth.times_ms[self._judged], score_from_ms)
         self._judge = Judge(self._targets, self._blocks.of, len(self._blocks.from_ms))
@@ -197,21 +195,7 @@ class Runner:
 
     def _record(self, labels: LabelPolicy) -> Rehearsal:
         lines, space = first_look(self._read(), self._model)
-        return record(lines, Policy(labels=labels), self._model, space)
-
-    def _to_judge(self, rehearsal: Rehearsal) -> _Bools:
-        times_ms, window_ms = rehearsal.times_ms, self._policy.labels.window_ms
-        judged: _Bools = (times_ms >= self._score_from_ms) & ~np.isnan(rehearsal.targets)
-        judged &= times_ms + window_ms <= (self._span.last_ms or 0)
-        count, positives = int(judged.sum()), int(rehearsal.targets[judged].sum())
-        if count < FEWEST or not _FEWEST_OF_EACH <= positives <= count - _FEWEST_OF_EACH:
-            raise ConfigError(
-                f"only {count} applications since {format_time(self._score_from_ms)} have their"
-                f" whole window of {format_duration(window_ms)} in the log, {positives} of them"
-                f" positive: at least {FEWEST}, {_FEWEST_OF_EACH} of each outcome, are needed; take"
-                " a longer log or an earlier --score-from"
-            )
-        return judged
+        return record(lines, Policy(labels=labels), self._model, space, self._progress)
 
     def _with_freshness(
         self, setting: Setting, steps: list[Step]
@@ -278,8 +262,6 @@ class Runner:
                 continue
             judge = Judge(self._targets[within], self._blocks.of[within], count)
             before, after = judge.sums(alone[within]), judge.sums(full[within])
-            losses = [float(one.log_loss(judge.whole)[0]) for one in (before, after)]
-            drawn = before.log_loss(judge.draws) - after.log_loss(judge.draws)
             text = str(low) if high == low + 1 else f"{low}-{high - 1}"
             gains.append(
                 Gain(
@@ -287,9 +269,9 @@ class Runner:
                     applications=int(within.sum()),
                     auc_global=_known(before.auc(judge.whole)[0]),
                     auc=_known(after.auc(judge.whole)[0]),
-                    log_loss_global=losses[0],
-                    log_loss=losses[1],
-                    log_loss_gained=interval(losses[0] - losses[1], drawn, count),
+                    log_loss_global=float(before.log_loss(judge.whole)[0]),
+                    log_loss=float(after.log_loss(judge.whole)[0]),
+                    log_loss_gained=judge.figure(before.log_loss, after.log_loss),
                 )
             )
         return gains
@@ -298,24 +280,18 @@ class Runner:
         self, name: str, in_words: str, scores: _Floats, sums: dict[str, Sums], reference: str
     ) -> SettingResult:
         judge, own, other = self._judge, sums[name], sums[reference]
-        count = len(self._blocks.from_ms)
-
-        def figure(of: Callable[[Sums, _Floats], _Floats], *, difference: bool) -> Interval:
-            value, drawn = of(own, judge.whole)[0], of(own, judge.draws)
-            if difference:
-                value, drawn = value - of(other, judge.whole)[0], drawn - of(other, judge.draws)
-            return interval(float(value), drawn, count)
-
-        single = np.eye(count)
+        single = np.eye(len(self._blocks.from_ms))
         auc, log_loss = own.auc(single), own.log_loss(single)
         return SettingResult(
             name=name,
             in_words=in_words,
-            auc=figure(Sums.auc, difference=False),
-            log_loss=figure(Sums.log_loss, difference=False),
-            observed_over_expected=figure(Sums.observed_over_expected, difference=False),
-            auc_difference=figure(Sums.auc, difference=True),
-            log_loss_difference=figure(Sums.log_loss, difference=True),
+            auc=judge.figure(own.auc),
+            log_loss=judge.figure(own.log_loss),
+            observed_over_expected=judge.figure(own.observed_over_expected),
+            auc_difference=judge.figure(own.auc, other.auc),
+            log_loss_difference=judge.figure(
+                lambda draws: own.log_loss(draws) - other.log_loss(draws)
+            ),
             over_time=[
                 BlockFigures(
                     from_ms=from_ms,

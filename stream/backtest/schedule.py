@@ -1,5 +1,7 @@
 """When a setting hears of which label: a recorded replay's steps, put in another order.
 
+And what that means for labels: how early they are known, and how right they are at each age.
+
 Labels do not depend on scores, so whoever learns them later, or fewer of them, sees the same
 applications with the same final labels. Event time is the largest time seen so far.
 
@@ -9,27 +11,51 @@ applications with the same final labels. Event time is the largest time seen so 
 - **learn**: ``early`` takes every label; ``explicit`` leaves out inferred negatives, so that an
   application is negative when the recruiter says so or when its window has closed; ``final`` takes
   each application's last label when its window has passed, positives too.
+
+Shapes: n applications.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable
 from typing import Final, Literal
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from stream.backtest.rehearsal import Rehearsal, Step
 from stream.events.ladder import Kind
 from stream.events.structs import Label
-from stream.policy import DAY_MS
+from stream.policy import DAY_MS, HOUR_MS
+from stream.units import format_duration
 
 Learn = Literal["early", "explicit", "final"]
 
 AT_EVERY_LABEL: Final = 0
 NEVER: Final = None
 
+AGES_MS: Final = (HOUR_MS, 6 * HOUR_MS, *(days * DAY_MS for days in (1, 2, 3, 5, 7, 10, 14)))
+"""Ages at which it is asked what was known; the window's end and a day more come after them."""
+
 _MONDAY_MS: Final = 4 * DAY_MS  # 1970-01-01 was a Thursday
 _INFERRED: Final = Kind.NEGATIVE_INFERRED.wire
+
+
+class AtAge(msgspec.Struct, frozen=True, kw_only=True):
+    """What was known of applications of an age. Shares; None where nothing was known yet.
+
+    ``labelled`` have any label; ``right`` of these have the final one; ``positives_known`` of the
+    positives are known to be; ``negatives_right`` of those called negative stay so.
+    """
+
+    age_ms: int
+    age: str
+    labelled: float
+    right: float | None
+    positives_known: float | None
+    negatives_right: float | None
 
 
 def schedule(
@@ -60,9 +86,9 @@ def schedule(
         if label is None:
             steps.append(step)
             continue
-        if not heard(label, learn):
+        if not _heard(label, learn):
             continue
-        due = due_ms(label, now_ms, learn, window_ms)
+        due = _due_ms(label, now_ms, learn, window_ms)
         if refresh_ms is NEVER:
             if due >= stop_ms:
                 continue
@@ -75,12 +101,42 @@ def schedule(
     return steps
 
 
-def heard(label: Label, learn: Learn) -> bool:
+def timeliness(
+    steps: Iterable[Step],
+    learn: Learn,
+    targets: NDArray[np.float64],
+    judged: NDArray[np.bool_],
+    window_ms: int,
+) -> list[AtAge]:
+    """Ask at each age which labels were known, for one way of taking them.
+
+    Args:
+        steps: as recorded.
+        learn: which labels.
+        targets: final labels (n,).
+        judged: which applications count (n,).
+        window_ms: of the label policy.
+
+    """
+    ages = [age for age in AGES_MS if age < window_ms] + [window_ms, window_ms + DAY_MS]
+    known = np.full((len(ages), len(targets)), np.nan)
+    for number, label in steps:
+        if label is not None and judged[number] and _heard(label, learn):
+            age_ms = _due_ms(label, label.label_time_ms, learn, window_ms)
+            at = int(np.searchsorted(ages, age_ms - label.application_time_ms))
+            known[at:, number] = label.label
+    y = targets[judged]
+    return [
+        _at_age(age, known_then[judged], y) for age, known_then in zip(ages, known, strict=True)
+    ]
+
+
+def _heard(label: Label, learn: Learn) -> bool:
     """Whether a setting hears of a label at all."""
     return label.final if learn == "final" else learn == "early" or label.kind != _INFERRED
 
 
-def due_ms(label: Label, now_ms: int, learn: Learn, window_ms: int) -> int:
+def _due_ms(label: Label, now_ms: int, learn: Learn, window_ms: int) -> int:
     """When a setting hears of a label that is there now."""
     if learn == "final":
         return max(now_ms, label.application_time_ms + window_ms + 1)
@@ -97,3 +153,19 @@ def _learned(step: Step, known: dict[int, str]) -> Step:
     if previous == label.previous:
         return step
     return Step(number, msgspec.structs.replace(label, previous=previous))
+
+
+def _at_age(age_ms: int, known: NDArray[np.float64], y: NDArray[np.float64]) -> AtAge:
+    labelled = ~np.isnan(known)
+    return AtAge(
+        age_ms=age_ms,
+        age=format_duration(age_ms),
+        labelled=_share(labelled) or 0.0,
+        right=_share(known[labelled] == y[labelled]),
+        positives_known=_share(known[y == 1] == 1),
+        negatives_right=_share(y[known == 0] == 0),
+    )
+
+
+def _share(found: NDArray[np.bool_]) -> float | None:
+    return float(found.mean()) if len(found) else None

@@ -8,8 +8,7 @@ before is not tried again. Labels are made once (:mod:`stream.backtest.rehearsal
 only the learning.
 
 Only events up to ``until`` are read, and only applications whose whole window had passed by then
-are judged: the others' labels are not the truth yet, and taking those known so far would favour
-early answers.
+are judged.
 
 **Global scores are cross-fitted.** A global model scores the very applications that it was fitted
 on far too well (on the first quarter of the contest log AUC 0.75, where new applications get
@@ -40,16 +39,12 @@ from stream.model.training import Trainer, fit_logistic
 from stream.policy import DAY_MS, Policy
 from stream.quality.prequential import quality
 from stream.quality.tally import Quality
-from stream.units import format_duration, format_time
 
 LEAST_GAIN = 1e-4
 """Nats per application that a value must gain at least: less is not worth another policy."""
 
 SWEEPS = 2
-FEWEST = 200
-"""Applications to judge by, at least; and ten of each outcome."""
 
-_FEWEST_OF_EACH = 10
 _PARTS = 5  # of the jobs, for cross-fitting
 
 
@@ -117,19 +112,13 @@ class Tuner:
         self.trials: list[Trial] = []
         self._rehearsal = rehearsal
         self._policy = policy
-        past = rehearsal.times_ms + policy.labels.window_ms <= until_ms
-        self.judged: NDArray[np.bool_] = past & ~np.isnan(rehearsal.targets)
+        first_ms = int(rehearsal.times_ms.min(initial=until_ms))
+        self.judged = rehearsal.to_judge(
+            first_ms, until_ms, policy.labels.window_ms, "a later --until"
+        )
         self.positives = int(rehearsal.targets[self.judged].sum())
-        count = int(self.judged.sum())
-        if count < FEWEST or not _FEWEST_OF_EACH <= self.positives <= count - _FEWEST_OF_EACH:
-            raise ConfigError(
-                f"{count} applications have their whole window of"
-                f" {format_duration(policy.labels.window_ms)} before {format_time(until_ms)},"
-                f" {self.positives} of them positive: at least {FEWEST}, {_FEWEST_OF_EACH} of each"
-                " outcome, are needed; take a longer log or a later --until"
-            )
         self._targets = rehearsal.targets[self.judged]
-        self._last = _last_step(rehearsal, self.judged)
+        self._steps = rehearsal.steps[: _last_step(rehearsal, self.judged)]
         self._best_losses = np.empty(0)
 
     @property
@@ -162,7 +151,7 @@ class Tuner:
 
     def _try(self, setting: str, value: str, policy: Policy) -> Trial:
         rehearsal = self._rehearsal
-        scores = rehearsal.scores(rehearse(rehearsal, policy, until=self._last))[self.judged]
+        scores = rehearsal.scores(rehearse(rehearsal, policy, steps=self._steps))[self.judged]
         found = quality(self._targets, scores)
         if found is None:  # there are at least FEWEST
             raise ConfigError("nothing to judge")

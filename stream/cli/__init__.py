@@ -5,16 +5,85 @@ Exit codes: 0 done, 1 failed with one line on stderr, 2 bad usage, 130 interrupt
 
 from __future__ import annotations
 
+import ast
 import sys
-from typing import Annotated
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_group
 
 from stream import DISTRIBUTION
-from stream.cli.lazy import LazyGroup
 from stream.errors import HearbackError, StoppedError
 
 _INTERRUPTED = 130  # Typer's exit code after Ctrl-C
+
+COMMANDS: Final = {
+    "demo": "demo",
+    "simulate": "history",
+    "train": "history",
+    "replay": "history",
+    "backtest": "compare",
+    "tune": "compare",
+    "inspect": "upkeep",
+    "broker": "live",
+    "worker": "live",
+    "produce": "live",
+    "bootstrap": "upkeep",
+    "checkpoint": "upkeep",
+    "forget": "upkeep",
+    "topics": "upkeep",
+    "state": "upkeep",
+    "gate": "upkeep",
+    "config": "config",
+}
+"""The module of each command, which has a function or a group of the command's name.
+
+It is imported when the command runs, not to list it: what the list says of a command, the docstring
+of its function or the text of its group, is read from the source.
+"""
+
+
+def load(name: str) -> typer.Typer:
+    """Import a command; return a command line that has it alone."""
+    alone = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+    alone.callback()(lambda: None)  # without it Typer takes an only command for the whole
+    found = getattr(import_module(f"stream.cli.{COMMANDS[name]}"), name)
+    if isinstance(found, typer.Typer):
+        alone.add_typer(found, name=name)
+    else:
+        alone.command(name)(found)
+    return alone
+
+
+class LazyGroup(TyperGroup):
+    """The command line's root: any of :data:`COMMANDS`."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name in COMMANDS:
+            self.add_command(TyperCommand(name))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return what the list shows of a command."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            source = Path(__file__).with_name(f"{COMMANDS[cmd_name]}.py").read_text("utf-8")
+            for node in ast.parse(source).body:
+                match node:
+                    case ast.FunctionDef(name=name) if name == cmd_name:
+                        command.help = ast.get_docstring(node)
+                    case ast.Assign([ast.Name(id=name)], ast.Call(args=[text])) if name == cmd_name:
+                        command.help = ast.literal_eval(text)
+        return command
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command to run, imported."""
+        name, known, rest = super().resolve_command(ctx, args)
+        return name, known and get_group(load(args[0])).get_command(ctx, args[0]), rest
+
 
 app = typer.Typer(
     name=DISTRIBUTION,

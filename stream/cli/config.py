@@ -1,14 +1,12 @@
-"""The configuration: one TOML file, overridden by the environment."""
+"""The config command."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 from stream.cli.options import ConfigFile, PolicyFile, configured, group
 from stream.cli.terminal import tell
 from stream.configuration.settings import to_toml
 
-config = group(__doc__)
+config = group("The configuration: one TOML file, overridden by the environment.")
 
 
 @config.command()
@@ -38,10 +36,6 @@ def check(config: ConfigFile = None, policy: PolicyFile = None) -> None:
         space = load_model(found.worker.model).space
         for spec in found.policy.declared:
             found.policy.effects[spec.name].fitted(space.block(spec.block).size)
-    given = f"{len(found.sources)} settings are not the default"
-    where = _where(config, policy)
-    tell(f"{where} can be used; {given}")
-
-
-def _where(*files: Path | None) -> str:
-    return " and ".join([*(str(path) for path in files if path is not None), "the environment"])
+    files = [str(path) for path in (config, policy) if path is not None]
+    where = " and ".join([*files, "the environment"])
+    tell(f"{where} can be used; {len(found.sources)} settings are not the default")

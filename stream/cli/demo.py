@@ -16,7 +16,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from stream.cli.terminal import OUT, doing
+from stream.cli.terminal import OUT, doing, key_values, quality_table
 from stream.effects import EFFECTS, MEMBER
 from stream.errors import ConfigError, HearbackError
 from stream.units import MS_PER_UNIT, format_time, parse_time_ms
@@ -189,7 +189,6 @@ class _Stage:
 
 def _summary(stage: _Stage, until_ms: int, out: Path) -> RenderableType:
     """What a person wants to know."""
-    from stream.cli.report import key_values, quality_table
     from stream.serving.lookup import Entity
 
     heard = stage.audience

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import typer
@@ -12,7 +11,7 @@ import typer
 from producers.drift import truth_over_time
 from producers.truth import SimulationSettings, lively
 from stream.cli.options import ConfigFile, Logs, PolicyFile, configured, parsed
-from stream.cli.terminal import ERR, OUT, doing, load_kernel, reading, tell
+from stream.cli.terminal import ERR, OUT, doing, load_kernel, reading, run_summary, tell
 from stream.errors import ConfigError, StoppedError
 from stream.logs.files import ReadProgress, merge, write_lines
 from stream.model.held_out import Judgement, in_words
@@ -22,13 +21,6 @@ from stream.units import format_time, parse_duration_ms, parse_time_ms
 _DEFAULTS = lively()
 
 
-class Market(StrEnum):
-    """What kind of market is simulated."""
-
-    LIVELY = "lively"
-    CALM = "calm"
-
-
 def simulate(
     out: Annotated[Path, typer.Option("--out", help="The log to write (.jsonl, .gz or .zst).")],
     truth: Annotated[
@@ -36,12 +28,12 @@ def simulate(
         typer.Option("--truth", help="Where the true coefficients go; LOG.truth.json unless set."),
     ] = None,
     market: Annotated[
-        Market,
+        Literal["lively", "calm"],
         typer.Option(
             help="lively: members search for weeks, jobs live for days, preferences drift and"
             " recruiters have habits. calm: nothing ever changes."
         ),
-    ] = Market.LIVELY,
+    ] = "lively",
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 1,
     members: Annotated[int, typer.Option(help="How many members apply.")] = _DEFAULTS.members,
     jobs: Annotated[int, typer.Option(help="How many jobs there are.")] = _DEFAULTS.jobs,
@@ -65,7 +57,7 @@ def simulate(
     """
     from producers.simulate import simulate as simulate_lines
 
-    kind = lively if market is Market.LIVELY else SimulationSettings
+    kind = lively if market == "lively" else SimulationSettings
     settings = kind(
         seed=seed,
         members=members,
@@ -214,7 +206,6 @@ def replay(
     `hearback inspect --run RUN` reads. The same log, model and settings give the same bytes, also
     when the run was interrupted and resumed.
     """
-    from stream.cli.report import run_summary
     from stream.replay.reader import first_look
     from stream.replay.resumable import replay_into
     from stream.replay.savepoint import Options

@@ -19,8 +19,8 @@ from stream.kafka.connection import Broker
 _T = TypeVar("_T")
 
 
-def group(about: str | None) -> typer.Typer:
-    """Commands below a name, which stays when there is but one; ``about``: their module's text."""
+def group(about: str) -> typer.Typer:
+    """Commands below a name, which stays when there is but one; ``about``: what the list says."""
     commands = typer.Typer(help=about, no_args_is_help=True)
     commands.callback()(lambda: None)
     return commands
@@ -63,6 +63,10 @@ ConfigFile = Annotated[
 ]
 BrokerAddress = Annotated[str | None, setting("kafka.broker", "--broker", envvar="HEARBACK_BROKER")]
 ApplicationId = Annotated[str | None, setting("worker.application_id", "--app-id")]
+Replication = Annotated[
+    int | None,
+    typer.Option(min=1, help="Copies of each new topic. Default: 3, if there are 3 brokers."),
+]
 DataFolder = Annotated[Path | None, setting("worker.data", "--data")]
 
 

@@ -7,22 +7,27 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import (
     BarColumn,
+    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     SpinnerColumn,
-    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
-from rich.text import Text
 
 from stream.logs.files import ReadProgress
+
+if TYPE_CHECKING:
+    from stream.quality.prequential import Summary
+    from stream.quality.tally import Quality
+    from stream.replay.run_folder import RunMetrics
 
 _SAID_EVERY_S = 30.0
 
@@ -47,23 +52,68 @@ def numbers(title: str | None, first: str, *others: str) -> Table:
     return table
 
 
+def run_summary(metrics: RunMetrics) -> Group:
+    """Counts and quality of a replay."""
+    parts = [key_values("events", metrics.events), key_values("labels", metrics.labels)]
+    if metrics.dead_letters:
+        parts.append(key_values("dead letters", metrics.dead_letters))
+    parts.append(quality_table(metrics.quality))
+    return Group(*parts)
+
+
+def key_values(title: str, values: dict[str, int]) -> Table:
+    """Two columns: name and number."""
+    table = Table(title=title, title_justify="left", show_header=False, box=None, min_width=36)
+    table.add_column(style="dim")
+    table.add_column(justify="right")
+    for name, value in values.items():
+        table.add_row(name, f"{value:,}")
+    return table
+
+
+def quality_table(summary: Summary) -> Table:
+    """AUC, log loss and calibration of the global and the full score."""
+    title = (
+        f"scored before learned: {summary.applications:,} applications whose window has"
+        f" closed, {summary.positives:,} positive"
+    )
+    table = numbers(title, "score", "AUC", "log loss", "observed/expected")
+    for name, quality in (("global only", summary.global_), ("full", summary.full)):
+        table.add_row(name, *_cells(quality))
+    return table
+
+
+def _cells(quality: Quality | None) -> tuple[str, str, str]:
+    if quality is None:
+        return ("-", "-", "-")
+    auc = "-" if quality.auc is None else f"{quality.auc:.4f}"
+    return auc, f"{quality.log_loss:.4f}", f"{quality.observed_over_expected:.3f}"
+
+
 def bar(*columns: ProgressColumn) -> Progress:
     """Progress bar, shown while somebody sees it."""
     return Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal)
 
 
-class _Rate(ProgressColumn):
-    """Events, or what else there is, per second."""
+@contextmanager
+def steps(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """Show how many steps are done and the time left; give the callback for those and a text."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with bar(*columns) as shown:
+        task = shown.add_task(what, total=total)
 
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit = unit
+        def show(done: int, description: str) -> None:
+            shown.update(
+                task, completed=done, total=max(total, done), description=f"{what}: {description}"
+            )
 
-    def render(self, task: Task) -> Text:
-        """Render a task's rate."""
-        events = task.fields.get("events", 0)
-        rate = events / task.elapsed if task.elapsed else 0.0
-        return Text(f"{events:,} {self._unit}, {rate:,.0f}/s")
+        yield show
 
 
 @contextmanager
@@ -101,47 +151,44 @@ def reading(what: str, read: ReadProgress, unit: str = "events") -> Iterator[Cal
 
     In a terminal a bar; elsewhere (a log file, a pipe) a line every :data:`_SAID_EVERY_S`.
     """
+    began_s = said_s = time.monotonic()
+
+    def so_far(events: int, now_s: float) -> str:
+        return f"{events:,} {unit}, {events / max(now_s - began_s, 1e-9):,.0f}/s"
+
+    def say(events: int) -> None:
+        nonlocal said_s
+        now_s = time.monotonic()
+        if now_s - said_s < _SAID_EVERY_S:
+            return
+        said_s = now_s
+        share = read.done_bytes / max(read.total_bytes, 1)
+        left = ""
+        if share > 0:
+            left_s = (now_s - began_s) * (1 - share) / share
+            left = f", {timedelta(seconds=round(left_s))} left"
+        tell(f"{what}: {so_far(events, now_s)}, {share:.0%}{left}", ERR)
+
     if not ERR.is_terminal:
-        yield _Said(what, read, unit).advance
+        yield say
         return
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
-        _Rate(unit),
+        TextColumn("{task.fields[so_far]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     with bar(*columns) as shown:
-        task = shown.add_task(what, total=None, events=0)
+        task = shown.add_task(what, total=None, so_far="")
 
         def advance(events: int) -> None:
             shown.update(
-                task, total=read.total_bytes or None, completed=read.done_bytes, events=events
+                task,
+                total=read.total_bytes or None,
+                completed=read.done_bytes,
+                so_far=so_far(events, time.monotonic()),
             )
 
         yield advance
-
-
-class _Said:
-    """Progress as plain lines, now and then."""
-
-    def __init__(self, what: str, read: ReadProgress, unit: str) -> None:
-        self._what, self._read, self._unit = what, read, unit
-        self._began_s = self._said_s = time.monotonic()
-
-    def advance(self, events: int) -> None:
-        """Say how far it is, if nothing was said for a while."""
-        now_s = time.monotonic()
-        if now_s - self._said_s < _SAID_EVERY_S:
-            return
-        self._said_s = now_s
-        share = self._read.done_bytes / max(self._read.total_bytes, 1)
-        passed_s = now_s - self._began_s
-        left = ""
-        if share > 0:
-            left = f", {timedelta(seconds=round(passed_s * (1 - share) / share))} left"
-        tell(
-            f"{self._what}: {events:,} {self._unit}, {events / passed_s:,.0f}/s, {share:.0%}{left}",
-            ERR,
-        )

@@ -12,8 +12,8 @@ from typing import Final
 
 from stream.backtest.freshness import Freshness
 from stream.backtest.judgement import CalibrationBin, Interval
-from stream.backtest.result import GLOBAL_ALONE, Backtest, Gain, SettingResult
-from stream.backtest.timeliness import AtAge
+from stream.backtest.result import GLOBAL_ALONE, Backtest, Gain
+from stream.backtest.schedule import AtAge
 from stream.policy import DAY_MS
 from stream.report.svg import Plot, Point, Scale, numbers, places
 from stream.units import format_time
@@ -48,7 +48,7 @@ def differences(found: Backtest) -> str:
         ("Log loss, difference", "log_loss_difference", "← better"),
     ):
         intervals: list[Interval] = [getattr(one, figure) for one in others]
-        values = [value for each in intervals for value in _ends(each)]
+        values = [value for each in intervals for value in each.ends]
         x = numbers([*values, 0.0], "{:+.3g}")
         left = 150.0 if figure == "auc_difference" else 20.0
         names = [one.name if left > 100 else "" for one in others]
@@ -65,9 +65,9 @@ def differences(found: Backtest) -> str:
         )
         plot.rule(x=0.0)
         for row, (one, each) in enumerate(zip(others, intervals, strict=True)):
-            low, high = _ends(each)
+            low, high = each.ends
             kind = kinds(found)[one.name]
-            said = f"{one.name}: {_signed(each)}"
+            said = f"{one.name}: {each.text('{:+.4f}')}"
             plot.whisker((each.value, row), (low, row), (high, row), kind, said)
         plots.append(plot.svg())
     return "".join(plots)
@@ -83,7 +83,8 @@ def over_time(found: Backtest) -> str:
             _number(getattr(block, figure)) for one in found.settings for block in one.over_time
         ]
         plot = Plot(x, numbers(values, "{:.2f}"), title=f"{title}, {found.block} by {found.block}")
-        for one in _reference_last(found):
+        # The reference last, on top of the others.
+        for one in sorted(found.settings, key=lambda one: one.name == found.reference):
             kind = f"setting {kinds(found)[one.name]}"
             if one.name == found.reference:
                 kind += " reference"
@@ -117,7 +118,7 @@ def freshness(curve: Freshness) -> str:
             share: Interval | None = getattr(point, name).auc
             if share is None:
                 continue
-            low, high = _ends(share)
+            low, high = share.ends
             points.append((point.mean_days, _within(share.value)))
             lower.append((point.mean_days, _within(low)))
             upper.append((point.mean_days, _within(high)))
@@ -209,9 +210,7 @@ def gains(found: Backtest) -> str:
         ("member", "members", found.by_member_examples),
         ("job", "jobs", found.by_job_examples),
     )
-    every = [
-        each for _, _, group in groups for gain in group for each in _ends(gain.log_loss_gained)
-    ]
+    every = [each for _, _, group in groups for gain in group for each in gain.log_loss_gained.ends]
     y = numbers([*every, 0.0], "{:.2f}")
     for kind, whose, group in groups:
         if not group:
@@ -225,9 +224,8 @@ def gains(found: Backtest) -> str:
         )
         plot.rule(y=0.0)
         for at, gain in enumerate(group):
-            low, high = _ends(gain.log_loss_gained)
-            value = gain.log_loss_gained.value
-            plot.whisker((at, value), (at, low), (at, high), kind, _said(gain))
+            low, high = gain.log_loss_gained.ends
+            plot.whisker((at, gain.log_loss_gained.value), (at, low), (at, high), kind, _said(gain))
         plots.append(plot.svg())
     return "".join(plots)
 
@@ -243,19 +241,8 @@ def _dates(from_ms: int, until_ms: int) -> Scale:
     )
 
 
-def _reference_last(found: Backtest) -> list[SettingResult]:
-    """Put the reference on top of the others."""
-    return sorted(found.settings, key=lambda one: one.name == found.reference)
-
-
 def _pair(bin_: CalibrationBin) -> Point:
     return bin_.expected, bin_.observed
-
-
-def _ends(found: Interval) -> tuple[float, float]:
-    low = found.value if found.low is None else found.low
-    high = found.value if found.high is None else found.high
-    return low, high
 
 
 def _within(share: float) -> float:
@@ -266,15 +253,9 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _signed(found: Interval) -> str:
-    low, high = _ends(found)
-    return f"{found.value:+.4f} ({low:+.4f} to {high:+.4f})"
-
-
 def _said(gain: Gain) -> str:
-    low, high = _ends(gain.log_loss_gained)
     return (
         f"{gain.examples} before: {gain.applications:,} applications, log loss"
         f" {gain.log_loss_global:.4f} → {gain.log_loss:.4f}, gained"
-        f" {gain.log_loss_gained.value:.4f} ({low:.4f} to {high:.4f})"
+        f" {gain.log_loss_gained.text('{:.4f}')}"
     )

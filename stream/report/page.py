@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from importlib.resources import files
 
+from stream.backtest.freshness import Freshness
 from stream.backtest.judgement import Interval
 from stream.backtest.result import GLOBAL_ALONE, Backtest, SettingResult
 from stream.report import charts, words
@@ -64,7 +65,7 @@ def _sections(found: Backtest) -> Iterator[str]:
         _legend(found) + f'<div class="row">{charts.over_time(found)}</div>',
     )
     if found.freshness is not None and found.freshness.points:
-        yield _freshness(found)
+        yield _freshness(found.freshness)
     if found.labels:
         yield _labels(found)
     yield _section(
@@ -132,10 +133,7 @@ def _legend(found: Backtest) -> str:
     return f'<div class="legend">{"".join(boxes)}</div>'
 
 
-def _freshness(found: Backtest) -> str:
-    curve = found.freshness
-    if curve is None:
-        return ""
+def _freshness(curve: Freshness) -> str:
     rows = [
         (
             f"{point.from_days:g}-{point.to_days:g}",

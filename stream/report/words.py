@@ -60,7 +60,8 @@ def _refresh(found: Backtest) -> Iterator[str]:
     for one in found.settings:
         words = one.in_words
         if words.startswith("refreshed every") or words == "never updated":
-            parts.append(f"{_lost(one.auc_difference)} when {words} (“{one.name}”)")
+            lost = f"{one.auc_difference.value:+.3f}".replace("-", "−")
+            parts.append(f"{lost} when {words} (“{one.name}”)")
     if parts and found.named(found.reference).in_words.startswith("at every label"):
         yield (
             "How soon labels take effect: compared with taking them in at once, AUC changes by "
@@ -164,10 +165,6 @@ def _verdict(difference: Interval) -> str:
 
 def _in_hundred(one: SettingResult) -> str:
     return f"{100 * one.auc.value:.0f}"
-
-
-def _lost(found: Interval) -> str:
-    return f"{found.value:+.3f}".replace("-", "−")
 
 
 def _gained(gain: Gain) -> str:

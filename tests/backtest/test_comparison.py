@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from stream.backtest.comparison import EXAMPLE, load_comparison, parse_comparison
+from stream.configuration.settings import parse_toml
 from stream.errors import ConfigError
 from stream.policy import DAY_MS, HOUR_MS, EffectSettings, Policy
 
@@ -14,7 +15,7 @@ from stream.policy import DAY_MS, HOUR_MS, EffectSettings, Policy
 def test_the_example_compares_what_it_says() -> None:
     """The example is what is compared without a file, and has every kind of setting."""
     found = load_comparison(None, Policy())
-    assert found == parse_comparison(EXAMPLE, Policy())
+    assert found == parse_comparison(parse_toml(EXAMPLE), Policy())
     by_name = {setting.name: setting for setting in found.settings}
     assert found.settings[found.reference].name == "every label"
     assert {setting.refresh_ms for setting in found.settings} == {0, DAY_MS, 7 * DAY_MS, None}
@@ -37,7 +38,7 @@ def test_changes_go_over_the_base_policy() -> None:
     policy.labels.window = "7d"
     policy.effects.per_job.capacity = 16
     """
-    as_is, shorter = parse_comparison(text, base).settings
+    as_is, shorter = parse_comparison(parse_toml(text), base).settings
     assert as_is.policy == base
     assert shorter.policy.labels.window_ms == 7 * DAY_MS
     assert shorter.policy.effects["per_job"] == EffectSettings(
@@ -78,7 +79,7 @@ def test_settings_are_said_in_words() -> None:
 def test_what_makes_no_sense_is_refused(text: str, says: str) -> None:
     """Each refusal is one line that names the setting and the key."""
     with pytest.raises(ConfigError, match=says) as caught:
-        parse_comparison(text, Policy())
+        parse_comparison(parse_toml(text), Policy())
     assert "\n" not in str(caught.value)
 
 

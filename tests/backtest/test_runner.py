@@ -10,6 +10,7 @@ from stream.backtest.comparison import Comparison, parse_comparison
 from stream.backtest.rehearsal import Rehearsal
 from stream.backtest.result import GLOBAL_ALONE, Backtest
 from stream.backtest.runner import Runner, Span, look_through
+from stream.configuration.settings import parse_toml
 from stream.errors import ConfigError
 from stream.logs.files import LogLine
 from stream.policy import DAY_MS, Policy
@@ -60,7 +61,7 @@ def runner(log: list[LogLine], comparison: Comparison, from_ms: int = FROM_MS) -
 def found(log: list[LogLine]) -> Backtest:
     """Compare some settings."""
     started: list[str] = []
-    result = runner(log, parse_comparison(COMPARED, Policy())).run(started.append)
+    result = runner(log, parse_comparison(parse_toml(COMPARED), Policy())).run(started.append)
     assert len(started) == 7
     return result
 
@@ -130,14 +131,14 @@ def test_everything_is_in_the_result(found: Backtest) -> None:
 
 def test_the_same_log_gives_the_same_result(log: list[LogLine]) -> None:
     """Two runs give the same bytes."""
-    comparison = parse_comparison("[[setting]]\nname = 'one'", Policy())
+    comparison = parse_comparison({"setting": [{"name": "one"}]}, Policy())
     once, again = (runner(log, comparison).run() for _ in range(2))
     assert msgspec.json.encode(once) == msgspec.json.encode(again)
 
 
 def test_too_little_to_judge_by_is_refused(log: list[LogLine]) -> None:
     """A time after nearly everything, and a log without applications, are refused in words."""
-    comparison = parse_comparison("[[setting]]\nname = 'one'", Policy())
+    comparison = parse_comparison({"setting": [{"name": "one"}]}, Policy())
     with pytest.raises(ConfigError, match="whole window of 14d in the log"):
         runner(log, comparison, SETTINGS.start_ms + 59 * DAY_MS)
     with pytest.raises(ConfigError, match="no application"):

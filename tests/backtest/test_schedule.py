@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stream.backtest.rehearsal import Rehearsal, Step, record, rehearse
-from stream.backtest.schedule import AT_EVERY_LABEL, NEVER, Learn, schedule
+from stream.backtest.schedule import AT_EVERY_LABEL, NEVER, AtAge, Learn, schedule, timeliness
 from stream.events.ladder import BY_NAME
 from stream.events.structs import Label
 from stream.logs.files import LogLine
@@ -130,3 +130,44 @@ def test_final_labels_wait_for_their_window(rehearsal: Rehearsal, stop_ms: int) 
         return max(now_ms, passed_ms) if label.final else 2**62
 
     assert learned_then(steps) == known_then(rehearsal, due)
+
+
+def at_ages(rehearsal: Rehearsal, learn: Learn) -> dict[str, AtAge]:
+    """Ask for one way of taking labels."""
+    judged = np.ones(len(rehearsal.applications), dtype=bool)
+    found = timeliness(rehearsal.steps, learn, rehearsal.targets, judged, WINDOW_MS)
+    return {one.age: one for one in found}
+
+
+def test_early_labels_are_counted(rehearsal: Rehearsal) -> None:
+    """At three days, shares equal those counted label by label."""
+    known: dict[int, int] = {}
+    for number, label in rehearsal.steps:
+        if label is not None and label.label_time_ms - label.application_time_ms <= 3 * DAY_MS:
+            known[number] = label.label
+    truth = rehearsal.targets
+    found = at_ages(rehearsal, "early")["3d"]
+    n = len(truth)
+    assert found.labelled == pytest.approx(len(known) / n)
+    assert found.right == pytest.approx(np.mean([truth[k] == y for k, y in known.items()]))
+    positives = [number for number in range(n) if truth[number] == 1]
+    assert found.positives_known == pytest.approx(np.mean([known.get(k) == 1 for k in positives]))
+    negative = [number for number, y in known.items() if y == 0]
+    assert found.negatives_right == pytest.approx(np.mean([truth[k] == 0 for k in negative]))
+
+
+def test_the_ways_differ_as_they_should(rehearsal: Rehearsal) -> None:
+    """Inferring labels more, explicit ones are surer, and final ones come with the window."""
+    early, explicit, final = (
+        at_ages(rehearsal, "early"),
+        at_ages(rehearsal, "explicit"),
+        at_ages(rehearsal, "final"),
+    )
+    assert early["1d"].labelled > explicit["1d"].labelled > final["1d"].labelled == 0.0
+    assert final["1d"].right is None
+    assert (explicit["3d"].right or 0) > (early["3d"].right or 1)
+    assert final["14d"].labelled == 0.0
+    for one in (early, explicit, final):
+        assert one["15d"].labelled > 0.98
+        assert one["15d"].right == 1.0
+    assert list(early) == ["1h", "6h", "1d", "2d", "3d", "5d", "7d", "10d", "14d", "15d"]

@@ -18,7 +18,7 @@ import pytest
 from producers.simulate import START_MS, SimulationSettings, simulate
 from stream.backtest.rehearsal import Rehearsal, record, rehearse
 from stream.backtest.tuning import LEAST_GAIN, Tuner, before, cross_fit, train_until
-from stream.configuration.policy_file import load_policy
+from stream.configuration.load import load_config
 from stream.errors import ConfigError
 from stream.logs.files import LogLine
 from stream.policy import DAY_MS, EffectSettings, Policy
@@ -142,7 +142,7 @@ def test_the_command_writes_a_policy_that_is_ready(log: Path, tmp_path: Path) ->
     assert (done.returncode, done.stderr) == (0, "")
     for name in ("per_job.prior_precision", "per_member.half_life", "capacity", "coupled", "start"):
         assert name in done.stdout
-    assert load_policy(out).labels == Policy().labels
+    assert load_config(None, {}, out).policy.labels == Policy().labels
     done = hearback("train", log, "--out", tmp_path / "model")
     done = hearback(
         "replay", log, "--out", tmp_path / "run", "--model", tmp_path / "model", "--policy", out
@@ -176,7 +176,7 @@ def test_ctrl_c_keeps_the_best_so_far(tmp_path: Path) -> None:
     assert last.startswith("hearback: interrupted; the best of the")
     assert str(out) in last
     assert "Traceback" not in stderr
-    load_policy(out)
+    load_config(None, {}, out)
 
 
 def test_policies_compare_as_values() -> None:

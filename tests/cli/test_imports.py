@@ -12,8 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from stream import DISTRIBUTION
-from stream.cli import app
-from stream.cli.lazy import COMMANDS
+from stream.cli import COMMANDS, app
 
 LEARNING = ("sklearn", "pandas", "pyarrow", "scipy.linalg", "scipy.special", "scipy.sparse")
 """Of SciPy itself only what Numba imports to ask for its version is there."""
@@ -67,7 +66,7 @@ def test_a_worker_imports_nothing_that_trains() -> None:
 
 
 def test_the_list_says_what_each_command_says_itself() -> None:
-    """The list has the first line of each command's docstring, or of its group's module."""
+    """The list has the first line of each command's docstring, or its group's text."""
     wide = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"})
     assert wide.exit_code == 0
     rows = [line.strip("│ ").split(None, 1) for line in wide.stdout.splitlines()]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stream.configuration.policy_file import format_policy, load_policy, parse_policy
+from stream.configuration.load import load_config
+from stream.configuration.settings import to_toml
 from stream.errors import ConfigError
 from stream.policy import (
     DAY_MS,
@@ -16,11 +17,12 @@ from stream.policy import (
     LabelPolicy,
     Policy,
 )
+from tests.kit import parse_policy
 
 
 def test_empty_file_is_the_defaults() -> None:
     """Every key is optional."""
-    assert parse_policy("") == Policy() == load_policy(None)
+    assert parse_policy("") == Policy() == load_config(None, {}).policy
 
 
 def test_every_key_is_read() -> None:
@@ -96,7 +98,7 @@ def test_refusals_name_the_key(text: str, says: str, tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=says) as caught:
-        load_policy(path)
+        load_config(None, {}, path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -104,11 +106,11 @@ def test_refusals_name_the_key(text: str, says: str, tmp_path: Path) -> None:
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     """A policy that is not there is a clear error, not the defaults."""
     with pytest.raises(ConfigError, match="No such file"):
-        load_policy(tmp_path / "none.toml")
+        load_config(None, {}, tmp_path / "none.toml")
 
 
 def test_a_written_policy_comes_back_equal() -> None:
-    """What ``format_policy`` writes is read back as the same policy, strange actions too."""
+    """What ``to_toml`` writes is read back as the same policy, strange actions too."""
     policy = Policy(
         labels=LabelPolicy(
             positive_actions=frozenset({'say "yes"', "naïve\\", "tab\t", "del\x7f"}),
@@ -126,8 +128,8 @@ def test_a_written_policy_comes_back_equal() -> None:
         },
         gate=GateSettings(enabled=False, age_ms=2 * DAY_MS, applications=5, margin=0.5),
     )
-    assert parse_policy(format_policy(policy)) == policy
-    assert parse_policy(format_policy(Policy())) == Policy()
+    assert parse_policy(to_toml(policy)) == policy
+    assert parse_policy(to_toml(Policy())) == Policy()
 
 
 def test_entities_stay_for_four_windows_at_least() -> None:

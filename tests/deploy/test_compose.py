@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from deploy.compose import Service, in_order, services
 from deploy.dashboards.board import SOURCE, file_name
 from deploy.kafka import PROPERTIES
-from stream.cli.lazy import COMMANDS, load
+from stream.cli import COMMANDS, load
 from stream.configuration.load import load_config
 from stream.console.server import Console, Probes
 from stream.console.status import About

@@ -25,7 +25,7 @@ from confluent_kafka.admin import AdminClient
 from producers.simulate import simulate
 from producers.truth import SimulationSettings, draw_truth
 from stream import effects
-from stream.configuration.policy_file import load_policy
+from stream.configuration.load import load_config
 from stream.events.ladder import BY_NAME, rung
 from stream.events.records import COEFFICIENTS, CONSUMED, LABELS, PLAIN, TopicNames
 from stream.events.wire import decode_label
@@ -91,7 +91,7 @@ class Market:
         self.log = folder / "log.jsonl.gz"
         self.policy_file = folder / "policy.toml"
         self.policy_file.write_text(_POLICY)
-        self.policy: Policy = load_policy(self.policy_file)
+        self.policy: Policy = load_config(None, {}, self.policy_file).policy
         self.events = write_lines(self.log, simulate(settings))
         until_ms = settings.start_ms + (trained_days or settings.days) * DAY_MS
         trainer = Trainer(self.policy, until_ms, draw_truth(settings).feature_names)

@@ -11,7 +11,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.configuration.policy_file import load_policy
+from stream.configuration.load import load_config
 from stream.errors import EventError, MismatchError, UnmatchedError
 from stream.events.structs import Application, Clock, Engagement, Forget, JobEvent
 from stream.events.wire import decode_event
@@ -163,7 +163,7 @@ def test_a_job_partition_waits_for_a_member_partition_that_is_away() -> None:
 @with_contest
 def test_contest_log_in_three_orders_gives_the_same_final_labels() -> None:
     """A real log in three random arrival orders within lateness ends with identical labels."""
-    policy = load_policy(CONTEST.parent / "policy.toml").labels
+    policy = load_config(None, {}, CONTEST.parent / "policy.toml").policy.labels
     names = msgspec.json.decode((CONTEST.parent / "features.json").read_bytes())
     space = FeatureSpace(names["global"], names["per_member"], names["per_job"])
     with gzip.open(CONTEST) as file:

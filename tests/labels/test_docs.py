@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from stream.configuration.policy_file import parse_policy
 from stream.events.ladder import Kind, rung
 from stream.labels import document
 from stream.labels.transitions import State, Stimulus
 from stream.policy import DAY_MS, LabelPolicy, Policy
-from tests.kit import application, closing, engagement
+from tests.kit import application, closing, engagement, parse_policy
 from tests.labels.bench import Bench
 
 PAGE = (Path(__file__).parents[2] / "docs" / "labels.md").read_text()

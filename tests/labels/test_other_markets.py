@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from stream.configuration.policy_file import parse_policy
 from stream.errors import UnknownActionError
 from stream.policy import DAY_MS, HOUR_MS, LabelPolicy
-from tests.kit import TestEvent, application, closing, engagement
+from tests.kit import TestEvent, application, closing, engagement, parse_policy
 from tests.labels.bench import CONCLUSIVE, EXPLICIT, INFERRED, POSITIVE, Bench
 
 PAGE = (Path(__file__).parents[2] / "docs" / "other-markets.md").read_text()

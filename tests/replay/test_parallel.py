@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from producers.simulate import simulate
 from producers.truth import SimulationSettings
-from stream.configuration.policy_file import load_policy
+from stream.configuration.load import load_config
 from stream.effects import EFFECTS
 from stream.errors import ConfigError, WorkerDiedError
 from stream.events.ladder import BY_NAME, rung
@@ -120,7 +120,7 @@ def test_quality_is_that_of_one_process(
 @with_contest
 def test_quality_on_a_real_log_is_that_of_one_process(tmp_path: Path) -> None:
     """The contest log with a model of its first quarter: two workers are within 0.002 of one."""
-    policy = load_policy(CONTEST.parent / "policy.toml")
+    policy = load_config(None, {}, CONTEST.parent / "policy.toml").policy
     quarter_ms = 1_494_321_754_582
     names = msgspec.json.decode((CONTEST.parent / "features.json").read_bytes())
     trainer = Trainer(policy, quarter_ms, names)

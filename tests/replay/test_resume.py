@@ -16,7 +16,6 @@ import pytest
 
 from producers.simulate import simulate
 from producers.truth import SimulationSettings
-from stream.configuration.policy_file import parse_policy
 from stream.errors import ConfigError
 from stream.logs.files import merge, write_lines
 from stream.policy import DAY_MS, Policy
@@ -25,6 +24,7 @@ from stream.replay.reader import first_look
 from stream.replay.resumable import replay_into
 from stream.replay.run_folder import CHECKPOINT, FILES
 from stream.replay.savepoint import Options
+from tests.kit import parse_policy
 from tests.replay.program import Arguments
 
 MARKET = SimulationSettings(

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from stream.configuration.policy_file import parse_policy
 from stream.errors import ConfigError, ModelError
 from stream.events.structs import Forget
 from stream.events.wire import encode
@@ -124,7 +123,7 @@ def test_scores_are_prequential_and_offsets_those_of_first_sight(tmp_path: Path)
 
 def test_every_score_sees_all_earlier_records(tmp_path: Path) -> None:
     """The score of an application follows from the labels before it, by an independent fit."""
-    policy = parse_policy(
+    policy = kit.parse_policy(
         "[effects.per_member]\nhalf_life='off'\ncoupled=false\n[effects.per_job]\nhalf_life='off'"
     )
     events: list[TestEvent] = [
@@ -252,7 +251,7 @@ def test_an_existing_folder_is_refused(tmp_path: Path) -> None:
 @with_contest
 def test_contest_log_reaches_its_figures(tmp_path: Path) -> None:
     """On the contest log the full score has AUC ≥ 0.738 and log loss ≤ 0.450."""
-    policy = parse_policy((CONTEST.parent / "policy.toml").read_text())
+    policy = kit.parse_policy((CONTEST.parent / "policy.toml").read_text())
     names = msgspec.json.decode((CONTEST.parent / "features.json").read_bytes())
     with gzip.open(CONTEST) as file:
         events = [msgspec.json.decode(line) for line in file]
@@ -286,7 +285,7 @@ def test_entities_leave_a_replay(tmp_path: Path) -> None:
     ]
     run(tmp_path / "kept", events)
     ttl = 'entity_ttl = "56d"'
-    policy = parse_policy(f"[effects.per_member]\n{ttl}\n[effects.per_job]\n{ttl}\n")
+    policy = kit.parse_policy(f"[effects.per_member]\n{ttl}\n[effects.per_job]\n{ttl}\n")
     run(tmp_path / "left", events, policy)
     found = {
         name: {row["entity_id"] for row in rows(tmp_path / name / "coefficients.jsonl")}

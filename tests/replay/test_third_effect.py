@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from stream.configuration.policy_file import change_policy, format_policy
+from stream.configuration.settings import to_toml
 from stream.effects import EFFECTS, EffectSpec
 from stream.errors import ConfigError
 from stream.events.records import COEFFICIENTS
@@ -24,7 +23,7 @@ from stream.replay.run_folder import COEFFICIENTS as COEFFICIENTS_FILE
 from stream.replay.run_folder import DEAD_LETTERS, LABELS, SCORES
 from stream.replay.savepoint import Options
 from tests import kit
-from tests.kit import TestEvent
+from tests.kit import TestEvent, parse_policy
 from tests.replay.test_single import lines_of, market, rows, run
 from tests.updaters.kernels import Array, ReferenceKernel, fitted, variances
 
@@ -48,7 +47,7 @@ CHANNELS = (None, "search", "mail", "profile: pages")
 @pytest.fixture
 def policy() -> Policy:
     """The shipped effects and the third one."""
-    return change_policy(Policy(declared=(*EFFECTS, CHANNEL)), tomllib.loads(SETTINGS))
+    return parse_policy(SETTINGS, Policy(declared=(*EFFECTS, CHANNEL)))
 
 
 def events() -> list[TestEvent]:
@@ -167,12 +166,12 @@ def test_its_settings_are_in_the_policy() -> None:
     """``[effects.per_channel]`` is read where the effect is declared, and refused elsewhere."""
     declared = Policy(declared=(*EFFECTS, CHANNEL))
     assert declared.effects["per_channel"] == EffectSettings()
-    changes = {"effects": {"per_channel": {"capacity": 7}}}
-    changed = change_policy(declared, changes)
+    changes = "[effects.per_channel]\ncapacity = 7"
+    changed = parse_policy(changes, declared)
     assert changed.effects["per_channel"].capacity == 7
-    assert change_policy(declared, tomllib.loads(format_policy(changed))) == changed
+    assert parse_policy(to_toml(changed), declared) == changed
     with pytest.raises(ConfigError, match=r"no section \[effects.per_channel\]"):
-        change_policy(Policy(), changes)
+        parse_policy(changes)
 
 
 def test_it_may_be_learned_beside_the_member(tmp_path: Path, policy: Policy) -> None:

@@ -15,7 +15,7 @@ from stream.backtest.result import (
     LabelTiming,
     SettingResult,
 )
-from stream.backtest.timeliness import AtAge
+from stream.backtest.schedule import AtAge
 from stream.policy import DAY_MS
 
 START_MS = 1_704_067_200_000

@@ -1,0 +1,269 @@
+"""Commands that learn one log with many settings: tune, backtest."""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+from rich.table import Table
+
+from stream.cli.options import ConfigFile, Logs, PolicyFile, configured, parsed
+from stream.cli.terminal import OUT, load_kernel, numbers, reading, steps, tell
+from stream.configuration.settings import to_toml
+from stream.errors import ConfigError, ModelError, StoppedError
+from stream.logs.files import ReadProgress, check_logs, merge
+from stream.model.linear import load_model
+from stream.policy import Policy
+from stream.units import format_time, parse_time_ms
+
+if TYPE_CHECKING:
+    from stream.backtest.result import Backtest
+    from stream.backtest.tuning import Trial, Tuner
+    from stream.model.linear import GlobalModel
+
+RESULT = "backtest.json"
+REPORT = "report.html"
+CURVE = "freshness.svg"
+
+
+def tune(
+    logs: Logs,
+    until: Annotated[
+        str,
+        typer.Option(
+            help="Use only events up to this time (ISO 8601 or milliseconds); keep what follows to"
+            " see what the choice is worth."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The policy file to write (TOML).")],
+    policy: PolicyFile = None,
+    config: ConfigFile = None,
+) -> None:
+    """Choose the effects' settings for your own log.
+
+    Tries prior precision and half-life of each effect, capacity and coupling, one at a time, and
+    takes what predicts better: every application is scored before anything of it is learned, and
+    judged by log loss if its whole label window had passed by --until. A value must gain more
+    than its standard error. About 30 to 50 values are tried, each as long as learning the log
+    once. Ctrl-C keeps the best so far.
+
+    No --model is needed: where applications carry no global_score, global models are fitted here,
+    each scoring only jobs that it was not fitted on.
+
+    The file that it writes holds the label policy too and is ready for `--policy`. To see what the
+    choice is worth, replay twice with `--score-from TIME`, with it and without.
+    """
+    from stream.backtest.rehearsal import record
+    from stream.backtest.tuning import Tuner, before, cross_fit
+    from stream.replay.reader import first_look
+
+    start = configured(config, policy=policy).policy
+    until_ms = parsed(parse_time_ms, until) or 0
+    check_logs(logs)
+    if out.exists():
+        raise ConfigError(f"{out} is there already: name another file or remove it")
+    model = fitted_model(logs, start, until_ms)
+    read = ReadProgress()
+    lines, space = first_look(before(merge(logs, read), until_ms), model)
+    with reading("labelling", read) as progress:
+        rehearsal = record(lines, start, model, space, progress)
+    if model is not None:
+        cross_fit(rehearsal, start, until_ms)
+    tuner = Tuner(rehearsal, start, until_ms)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with steps("trying", tuner.most) as show:
+            for done, trial in enumerate(tuner.run(), 1):
+                show(done, f"log loss {tuner.best.quality.log_loss:.4f}, after {_said(trial)}")
+    except KeyboardInterrupt:
+        if not tuner.trials:
+            raise StoppedError("interrupted before anything was tried") from None
+        _write(out, tuner, until_ms)
+        OUT.print(_trials(tuner))
+        raise StoppedError(
+            f"interrupted; the best of the {len(tuner.trials)} tried so far is in {out}"
+        ) from None
+    _write(out, tuner, until_ms)
+    OUT.print(_trials(tuner))
+    best, first = tuner.best.quality, tuner.trials[0].quality
+    tell(
+        f"log loss {best.log_loss:.4f}, {first.log_loss:.4f} at the start, over"
+        f" {int(tuner.judged.sum()):,} applications ({tuner.positives:,} positive) up to"
+        f" {format_time(until_ms)}; the policy is in {out}"
+    )
+
+
+def fitted_model(logs: list[Path], policy: Policy, until_ms: int) -> GlobalModel | None:
+    """Fit a global model on the log up to a time; None: applications bring their global score."""
+    from stream.backtest.tuning import before, train_until
+    from stream.replay.reader import first_look
+
+    try:
+        first_look(before(merge(logs), until_ms), None)
+    except ModelError:  # no global scores
+        read = ReadProgress()
+        with reading("fitting a global model", read) as progress:
+            return train_until(merge(logs, read), policy, until_ms, progress)
+    return None
+
+
+def _said(trial: Trial) -> str:
+    return f"{trial.setting} = {trial.value}" if trial.value else "the start"
+
+
+def _write(out: Path, tuner: Tuner, until_ms: int) -> None:
+    best = tuner.best
+    text = (
+        f"# Chosen by hearback tune on events up to {format_time(until_ms)}: prequential log loss"
+        f" {best.quality.log_loss:.4f}\n# over {int(tuner.judged.sum())} applications,"
+        f" {tuner.trials[0].quality.log_loss:.4f} at the start.\n\n{to_toml(best.policy)}"
+    )
+    partial = out.with_name(out.name + ".part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(out)
+
+
+def _trials(tuner: Tuner) -> Table:
+    """What was tried, in order; what was taken, marked."""
+    title = "what was tried, one after the other"
+    table = numbers(title, "setting", "value", "log loss", "AUC", "")
+    for trial in tuner.trials:
+        auc = trial.quality.auc
+        table.add_row(
+            trial.setting,
+            trial.value,
+            f"{trial.quality.log_loss:.5f}",
+            "-" if auc is None else f"{auc:.4f}",
+            "taken" if trial.taken else "",
+            style="bold" if trial is tuner.best else None,
+        )
+    return table
+
+
+def _print_example(asked: bool) -> None:
+    if asked:
+        from stream.backtest.comparison import EXAMPLE
+
+        typer.echo(EXAMPLE, nl=False)
+        raise typer.Exit
+
+
+def backtest(
+    logs: Logs,
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the report; must be new or empty.")
+    ],
+    config: Annotated[
+        Path | None,
+        typer.Option(help="What to compare (TOML); without it, what --example prints."),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Model folder. Without it, and where applications bring no global_score, one is"
+            " fitted on the first quarter of the log."
+        ),
+    ] = None,
+    policy: PolicyFile = None,
+    score_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Judge only applications from this time on. Unless given: from the end of the"
+            " model's training, or of the log's first quarter."
+        ),
+    ] = None,
+    example: Annotated[  # noqa: ARG001 - the callback answers it
+        bool,
+        typer.Option(
+            "--example",
+            is_eager=True,
+            callback=_print_example,
+            help="Print an example of --config and end.",
+        ),
+    ] = False,
+) -> None:
+    """What would this have done for us? Compares settings over one log, and writes a report.
+
+    Every setting sees the log as it happened: each application is scored before anything of it is
+    learned, and judged by its final label. Settings differ in when labels take effect (never,
+    weekly, daily, at once), in which labels are taken (early ones, explicit ones, only those of
+    whole windows), in the effects and in how these learn. Intervals are of 95 %, by resampling
+    weeks. `hearback backtest --example > compare.toml` is a start.
+
+    Writes report.html (one file, to look at or to send), backtest.json with every figure, and
+    freshness.svg. The log is held in memory, about 2 kB for each application.
+    """
+    from stream.backtest.comparison import load_comparison
+    from stream.backtest.runner import Runner, look_through
+    from stream.report.charts import freshness
+    from stream.report.page import page, picture
+    from stream.report.words import sentences
+
+    base = configured(None, policy=policy).policy
+    comparison = load_comparison(config, base)
+    loaded = None if model is None else load_model(model)
+    score_from_ms = parsed(parse_time_ms, score_from)
+    check_logs(logs)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} is there already: name another folder or remove it")
+    read = ReadProgress()
+    with reading("looking through", read) as progress:
+        span = look_through(merge(logs, read), progress)
+    if loaded is not None:
+        from_ms = loaded.manifest.trained_until_ms
+    else:
+        from_ms = span.quarter_ms()
+        loaded = fitted_model(logs, base, from_ms)
+    load_kernel()
+    read = ReadProgress()
+    with reading("labelling", read) as progress:
+        runner = Runner(
+            read=lambda: merge(logs, read),
+            progress=progress,
+            names=[path.name for path in logs],
+            span=span,
+            comparison=comparison,
+            policy=base,
+            model=loaded,
+            score_from_ms=from_ms if score_from_ms is None else score_from_ms,
+        )
+    done = count()
+    with steps("learning", len(comparison.settings)) as show:
+        found = runner.run(lambda name: show(next(done), name))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / RESULT).write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
+    (out / REPORT).write_text(page(found), encoding="utf-8")
+    if found.freshness is not None and found.freshness.points:
+        (out / CURVE).write_text(picture(freshness(found.freshness)), encoding="utf-8")
+    OUT.print(_table(found))
+    tell("")
+    for sentence in sentences(found):
+        tell(f"- {sentence}")
+    tell(f"\nto look at: {out / REPORT}; every figure: {out / RESULT}")
+
+
+def _table(found: Backtest) -> Table:
+    """One row for each setting; differences to the reference."""
+    title = (
+        f"{found.judged:,} applications from {format_time(found.score_from_ms)[:10]} to"
+        f" {format_time(found.until_ms)[:10]}, {found.positives / found.judged:.1%} answered;"
+        f" differences to '{found.reference}', 95 % intervals over {found.blocks}"
+        f" {found.block}s"
+    )
+    columns = ("AUC", "difference", "log loss", "difference", "observed/expected")
+    table = numbers(title, "setting", *columns)
+    for one in found.settings:
+        reference = one.name == found.reference
+        table.add_row(
+            one.name,
+            f"{one.auc.value:.4f}",
+            "" if reference else one.auc_difference.text("{:+.4f}"),
+            f"{one.log_loss.value:.4f}",
+            "" if reference else one.log_loss_difference.text("{:+.4f}"),
+            f"{one.observed_over_expected.value:.3f}",
+            style="bold" if reference else None,
+        )
+    return table
