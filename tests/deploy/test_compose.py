@@ -133,7 +133,9 @@ def test_history_ends_where_training_and_the_live_market_meet() -> None:
 
 def answers(path: str) -> bool:
     """Whether a worker's console has an answer to this path."""
-    console = Console(CollectorRegistry(), Probes(), About("app", "1", "m"), host="127.0.0.1", port=0)
+    console = Console(
+        CollectorRegistry(), Probes(), About("app", "1", "m"), host="127.0.0.1", port=0
+    )
     console.start()
     try:
         return console.answer(path, "")[0] is not HTTPStatus.NOT_FOUND
