@@ -45,7 +45,7 @@ wheel: setup ## a wheel in dist/, to install without a checkout
 test: setup ## all tests but those on a real Kafka
 	$(BIN)/python -m pytest --ignore tests/integration
 
-test-integration: setup ## on a real Kafka: every crash point, 5 random kills (ten minutes)
+test-integration: setup ## on a real Kafka: every crash point, 5 random kills (20 minutes)
 	$(BIN)/python -m pytest tests/integration/$(ONLY) $(if $(ONLY),,-m "not long")
 
 test-kafka: setup ## all of them, with 20 random kills (half an hour)

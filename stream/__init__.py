@@ -1,7 +1,7 @@
 """hearback: a near-real-time learner for hiring marketplaces.
 
-The map of the package, from the bottom up. A room imports only from rooms above it in this table;
-``make check`` holds that.
+The map of the package, from the bottom up. Each part imports only from those listed before it;
+``make check`` enforces that.
 
 =================  =============================================================================
 ``errors``         one error root

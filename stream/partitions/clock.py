@@ -5,10 +5,10 @@ time read there less the allowed lateness, or what its clocks say. What is read 
 as far as the slowest of them: the watermark is the smallest mark over the channels that are not
 idle. A channel never heard from holds it back. It never goes back.
 
-The clock is the only thing that moves event time, and knows nothing of records: a partition tells
-it what it read, and what the shell observed. Wall time is passed in. Its state, :class:`Channels`,
-is stored with the positions; what concerns idleness is observed anew after a restart. (The model is
-bytewax's ``ClockLogic``.)
+The clock is the only thing that moves a partition's event time, and knows nothing of records: a
+partition tells it what it read, and what the shell observed. Wall time is passed in. Its state,
+:class:`Channels`, is stored with the positions; what concerns idleness is observed anew after a
+restart. (The model is bytewax's ``ClockLogic``.)
 """
 
 from __future__ import annotations
