@@ -60,7 +60,7 @@ def make_app(broker: str, partitions: int, progress: Progress) -> Any:
 
     def handle(name: str, onward: str | None) -> None:
         async def agent(stream: Any) -> None:
-            async for event in stream.events.structs():
+            async for event in stream.events():
                 if onward is not None:
                     await topics[onward].send(key=event.key, value=event.value)
                 progress.count(name)
