@@ -23,9 +23,9 @@ member mark, noted only if engagements have been written to some partition since
 outage of one producer holds event time; it does not push it on.
 
 The clock is the only thing that moves a partition's event time, and knows nothing of records: a
-partition tells it what it read, and what the shell observed. Wall and monotonic time are passed in. Its state,
-:class:`EventTime`, is stored with the positions; idleness is observed anew after a restart. (The
-model is bytewax's ``ClockLogic``.)
+partition tells it what it read, and what the shell observed. Wall and monotonic time are passed in.
+Its state, :class:`EventTime`, is stored with the positions; idleness is observed anew after a
+restart. (The model is bytewax's ``ClockLogic``.)
 """
 
 from __future__ import annotations
