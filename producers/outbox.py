@@ -160,7 +160,8 @@ class Outbox:
             problem = self._send(topic, line.raw, key)
             if problem is None:
                 self._progress.sent += 1
-                self._written.add(topic)
+                if head is not None and head.type != "forget":  # which may lie anywhere in time
+                    self._written.add(topic)
                 if topic == APPLICATIONS and self._throttle is not None:
                     self._throttle.saw_application(len(line.raw))
                     self._application_bytes[time_ms // DAY_MS] += len(line.raw)
@@ -171,7 +172,8 @@ class Outbox:
             return
         if time_ms > (self._progress.event_time_ms or -1) and not is_absurd(time_ms):
             self._progress.event_time_ms = time_ms
-            self._tell_time(time_ms)
+            if head is not None and head.type != "forget":
+                self._tell_time(time_ms)
         if time.monotonic() - self._reported > REPORT_S:
             self.idle(0.0)
 
@@ -187,7 +189,7 @@ class Outbox:
         if hour_ms <= self._clocked_ms or time.monotonic() - self._clocked_s < _CLOCK_EVERY_S:
             return
         self._clocked_ms, self._clocked_s = hour_ms, time.monotonic()
-        self._broadcast(encode(Clock(hour_ms)), sorted(self._written))
+        self._broadcast(encode(Clock(hour_ms, sure=True)), sorted(self._written))
 
     def close_windows(self, closing_ms: int, window_ms: int) -> None:
         """Send the closing clock everywhere.
@@ -209,7 +211,7 @@ class Outbox:
             if step > 1 and self._throttle is not None:
                 self._wait(self._throttle, 0, all_read=True)
             time_ms = start_ms + (closing_ms - start_ms) * step // steps
-            self._broadcast(encode(Clock(time_ms, closes=True)))
+            self._broadcast(encode(Clock(time_ms, sure=True)))
         self._progress.closed_at_ms = closing_ms
 
     def idle(self, seconds: float) -> None:

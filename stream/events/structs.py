@@ -113,11 +113,11 @@ class Clock(
 ):
     """Nothing earlier than ``event_time_ms`` will follow in this topic and partition.
 
-    ``closes``: it ends a log, and may lie far ahead of all that was read.
+    ``sure``: it may lie far ahead of all that was read, as where a log is played or ends.
     """
 
     event_time_ms: TimeMs
-    closes: bool = False
+    sure: bool = False
 
 
 class Forget(

@@ -148,22 +148,29 @@ class EventClock:
         """An event of the own input was applied; it moves event time to now at most."""
         self._read_own(min(time_ms, now_ms) - self._allowed_lateness_ms, now_ms, sure=False)
 
-    def read_clock(self, time_ms: int, now_ms: int, *, closes: bool) -> None:
+    def read_clock(self, time_ms: int, now_ms: int, *, sure: bool) -> None:
         """The own input's producer says that nothing earlier will follow.
 
-        ``closes``: that of a log which ends; it needs no confirmation, however far it jumps.
+        ``sure``: it needs no confirmation, however far it jumps.
         """
-        self._read_own(min(time_ms, now_ms), now_ms, sure=closes)
+        self._read_own(min(time_ms, now_ms), now_ms, sure=sure)
 
     def read_mark(
-        self, channel: int, mark_ms: int | None, now_ms: int, *, idle: bool = False
+        self,
+        channel: int,
+        mark_ms: int | None,
+        now_ms: int,
+        *,
+        record: bool = False,
+        idle: bool = False,
     ) -> None:
-        """Another channel says how far it is, and whether it was idle once more.
+        """Another channel says how far it is, with a record or bare, and if it was idle once more.
 
-        What it says is never believed beyond now.
+        What it says is never believed beyond now. A bare mark that it had said before, as after a
+        restart, says nothing new.
         """
         own_ms = None if mark_ms is None else min(mark_ms, now_ms)
-        self._heard(channel, own_ms, record=not idle)
+        self._heard(channel, own_ms, record=record)
         if idle:
             marks = (
                 each.own_ms

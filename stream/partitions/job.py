@@ -134,7 +134,13 @@ class JobPartition(Partition):
         if isinstance(message, Watermark):
             self._marks += 1
             idle = message.idle
-        self.clock.read_mark(message.partition, message.watermark_ms, now_ms, idle=idle)
+        self.clock.read_mark(
+            message.partition,
+            message.watermark_ms,
+            now_ms,
+            record=isinstance(message, ScoredApplication),
+            idle=idle,
+        )
         if refusal is not None:
             raise refusal
 
@@ -158,7 +164,7 @@ class JobPartition(Partition):
         self.clock.check(event.event_time_ms, now_ms)
         if isinstance(event, Clock):
             self.events["clock"] += 1
-            self.clock.read_clock(event.event_time_ms, now_ms, closes=event.closes)
+            self.clock.read_clock(event.event_time_ms, now_ms, sure=event.sure)
             return
         job_id = event.job_id
         if job_id is None:

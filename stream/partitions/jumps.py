@@ -56,6 +56,7 @@ class JumpGuard:
             jumps.since_ms = now_ms
         insort(waiting, mark_ms)
         if len(waiting) > CONFIRMATIONS or now_ms - jumps.since_ms >= CONFIRMED_AFTER_MS:
+            jumps.since_ms = now_ms  # of what still waits after it
             return self._reached(jumps, waiting[0])
         return None
 

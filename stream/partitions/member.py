@@ -136,7 +136,7 @@ class MemberPartition(Partition):
                 self._forget(member_id, event, record.timestamp_ms)
             case Clock():
                 self.clock.check(event.event_time_ms, now_ms)
-                self.clock.read_clock(event.event_time_ms, now_ms, closes=event.closes)
+                self.clock.read_clock(event.event_time_ms, now_ms, sure=event.sure)
                 self.events["clock"] += 1
             case _:
                 raise UnknownTypeError(f"{type(event).__name__} does not belong into {topic}")

@@ -30,13 +30,13 @@ def clock_of(count: int, state: EventTime | None = None) -> EventClock:
 def test_a_channel_never_heard_from_holds_the_watermark_back() -> None:
     """There is no watermark until every channel has a mark; that one is idle is none."""
     clock = clock_of(3)
-    clock.read_mark(0, 100, NOW)
-    clock.read_clock(50, NOW, closes=False)
+    clock.read_mark(0, 100, NOW, record=True)
+    clock.read_clock(50, NOW, sure=False)
     assert clock.watermark_ms is None
     clock.read_mark(1, None, NOW, idle=True)
     assert clock.watermark_ms is None
     assert clock.slowest() == 1
-    clock.read_mark(1, 70, NOW)
+    clock.read_mark(1, 70, NOW, record=True)
     assert clock.state.watermark_ms == 50
     assert clock.slowest() == 2
 
@@ -44,22 +44,22 @@ def test_a_channel_never_heard_from_holds_the_watermark_back() -> None:
 def test_the_slowest_channel_counts() -> None:
     """The fast channel's marks move nothing until the slow one follows."""
     clock = clock_of(2)
-    clock.read_mark(0, 1000, NOW)
-    clock.read_clock(10, NOW, closes=False)
+    clock.read_mark(0, 1000, NOW, record=True)
+    clock.read_clock(10, NOW, sure=False)
     assert clock.watermark_ms == 10
-    clock.read_clock(500, NOW, closes=False)
+    clock.read_clock(500, NOW, sure=False)
     assert clock.watermark_ms == 500
 
 
 def test_an_idle_channel_follows_what_the_others_had_read_the_time_before() -> None:
     """It is raised when it was idle once more, to what the others had come to the time before."""
     clock = clock_of(3)
-    clock.read_clock(9_000, NOW, closes=False)
-    clock.read_mark(0, 10, NOW)
-    clock.read_mark(1, 1_000, NOW)
+    clock.read_clock(9_000, NOW, sure=False)
+    clock.read_mark(0, 10, NOW, record=True)
+    clock.read_mark(1, 1_000, NOW, record=True)
     clock.read_mark(0, 10, NOW, idle=True)
     assert clock.watermark_ms == 10
-    clock.read_mark(1, 2_000, NOW)
+    clock.read_mark(1, 2_000, NOW, record=True)
     clock.read_mark(0, 10, NOW, idle=True)
     assert clock.watermark_ms == 1_000
     clock.read_mark(0, 10, NOW, idle=True)
@@ -71,30 +71,30 @@ def test_an_idle_channel_follows_what_the_others_had_read_the_time_before() -> N
 def test_a_record_between_cancels_the_candidate_and_returns_a_channel_to_its_own_mark() -> None:
     """The watermark stays where it was, and waits for the channel that came back."""
     clock = clock_of(3)
-    clock.read_clock(9_000, NOW, closes=False)
+    clock.read_clock(9_000, NOW, sure=False)
     for mark in (1_000, 2_000):
-        clock.read_mark(1, mark, NOW)
+        clock.read_mark(1, mark, NOW, record=True)
         clock.read_mark(0, 10, NOW, idle=True)
     assert clock.watermark_ms == 10  # its first message told of its mark: that was a record
     clock.read_mark(0, 10, NOW, idle=True)
     assert clock.watermark_ms == 2_000
-    clock.read_mark(1, 5_000, NOW)
+    clock.read_mark(1, 5_000, NOW, record=True)
     clock.read_mark(0, 10, NOW, idle=True)
-    clock.read_mark(0, 20, NOW)
+    clock.read_mark(0, 20, NOW, record=True)
     clock.read_mark(0, 20, NOW, idle=True)
     assert clock.watermark_ms == 2_000
-    clock.read_mark(0, 3_000, NOW)
+    clock.read_mark(0, 3_000, NOW, record=True)
     assert clock.watermark_ms == 3_000
 
 
 def test_an_idle_channel_without_a_mark_follows_too() -> None:
     """A partition that is never used holds event time back for two idle timeouts only."""
     clock = clock_of(3)
-    clock.read_clock(9_000, NOW, closes=False)
-    clock.read_mark(1, 1_000, NOW)
+    clock.read_clock(9_000, NOW, sure=False)
+    clock.read_mark(1, 1_000, NOW, record=True)
     clock.read_mark(0, None, NOW, idle=True)
     assert clock.watermark_ms is None
-    clock.read_mark(1, 1_100, NOW)
+    clock.read_mark(1, 1_100, NOW, record=True)
     clock.read_mark(0, None, NOW, idle=True)
     assert clock.watermark_ms == 1_000
 
@@ -102,8 +102,8 @@ def test_an_idle_channel_without_a_mark_follows_too() -> None:
 def test_engagements_follow_the_members_only_while_they_are_written_somewhere() -> None:
     """An outage of all engagements holds event time; one partition that gets none does not."""
     clock = clock_of(2)
-    clock.read_clock(10, NOW, closes=False)
-    clock.read_mark(0, 500, NOW)
+    clock.read_clock(10, NOW, sure=False)
+    clock.read_mark(0, 500, NOW, record=True)
     clock.observe_end(0, at_end=True, written=7)
     clock.follow_members(7)
     clock.follow_members(7)
@@ -119,7 +119,7 @@ def test_engagements_follow_the_members_only_while_they_are_written_somewhere() 
 def test_a_topic_that_never_had_an_engagement_holds_nothing_back() -> None:
     """Windows close where nobody ever answers."""
     clock = clock_of(2)
-    clock.read_mark(0, 500, NOW)
+    clock.read_mark(0, 500, NOW, record=True)
     clock.observe_end(0, at_end=True, written=0)
     clock.follow_members(0)
     assert clock.watermark_ms is None
@@ -130,7 +130,7 @@ def test_a_topic_that_never_had_an_engagement_holds_nothing_back() -> None:
 def test_engagements_wait_for_members_that_were_never_heard_from() -> None:
     """While one member partition has no mark there is no candidate."""
     clock = clock_of(3)
-    clock.read_mark(0, 500, NOW)
+    clock.read_mark(0, 500, NOW, record=True)
     for written in range(4):
         clock.observe_end(0, at_end=True, written=written)
         clock.follow_members(written)
@@ -161,21 +161,21 @@ def test_events_count_less_the_lateness_and_clocks_as_they_are() -> None:
     clock = clock_of(1)
     clock.read_event(NOW - 10 * DAY_MS, NOW)
     assert clock.own_mark_ms == NOW - 10 * DAY_MS - LATENESS
-    clock.read_clock(NOW - 10 * DAY_MS, NOW, closes=False)
+    clock.read_clock(NOW - 10 * DAY_MS, NOW, sure=False)
     assert clock.own_mark_ms == NOW - 10 * DAY_MS
     clock.check(NOW + MAX_AHEAD_MS, NOW)
     with pytest.raises(InvalidTimeError, match="more than a day ahead"):
         clock.check(NOW + MAX_AHEAD_MS + 1, NOW)
     clock.read_event(NOW + MAX_AHEAD_MS, NOW)
     assert clock.own_mark_ms == NOW - LATENESS
-    clock.read_clock(NOW + MAX_AHEAD_MS, NOW, closes=False)
+    clock.read_clock(NOW + MAX_AHEAD_MS, NOW, sure=False)
     assert clock.watermark_ms == NOW
 
 
 def test_a_mark_in_a_message_is_never_believed_beyond_now() -> None:
     """A forged or mistaken watermark message cannot close windows of the future."""
     clock = clock_of(2)
-    clock.read_clock(NOW, NOW, closes=False)
+    clock.read_clock(NOW, NOW, sure=False)
     clock.read_mark(0, NOW + 10 * DAY_MS, NOW)
     assert clock.watermark_ms == NOW
 
@@ -186,7 +186,7 @@ def test_a_lone_far_time_raises_nothing_and_a_clock_that_closes_a_log_does() -> 
     clock.read_event(1_000, NOW)
     clock.read_event(1_000 + 40 * DAY_MS, NOW)
     assert clock.watermark_ms == 1_000 - LATENESS
-    clock.read_clock(2_000 + 40 * DAY_MS, NOW, closes=True)
+    clock.read_clock(2_000 + 40 * DAY_MS, NOW, sure=True)
     assert clock.watermark_ms == 2_000 + 40 * DAY_MS
 
 
@@ -206,7 +206,7 @@ def test_the_watermark_follows_the_rule_whatever_is_said_and_restarted(
 ) -> None:
     """It equals the rule written with sets, for all orders, also when its state was stored."""
     clock = clock_of(4)
-    clock.read_clock(100, NOW, closes=False)
+    clock.read_clock(100, NOW, sure=False)
     own: list[int | None] = [None] * 3
     mark: list[int | None] = [None] * 3
     candidate: list[int | None] = [None] * 3
@@ -216,7 +216,7 @@ def test_the_watermark_follows_the_rule_whatever_is_said_and_restarted(
         if restart:
             stored = msgspec.msgpack.encode(clock.state)
             clock = clock_of(4, msgspec.msgpack.decode(stored, type=EventTime))
-        clock.read_mark(channel, said, NOW, idle=idle)
+        clock.read_mark(channel, said, NOW, record=not idle, idle=idle)
         raised = said is not None and (own[channel] is None or said > (own[channel] or 0))
         if raised:
             own[channel] = said

@@ -171,7 +171,7 @@ def play(market: Market, until_ms: int, *, engagements_first: bool) -> Outcome:
         for number, event, mark_ms, idle in messages:
             if event is not None:
                 job.application(event)
-            job.clock.read_mark(number, mark_ms, now_ms, idle=idle)
+            job.clock.read_mark(number, mark_ms, now_ms, record=event is not None, idle=idle)
             job.close()
 
     written = 0

@@ -149,7 +149,7 @@ def clock(time_ms: int) -> bytes:
 
 def closing(time_ms: int) -> bytes:
     """Make a clock's line that ends a log."""
-    return b'{"type":"clock","event_time_ms":%d,"closes":true}' % time_ms
+    return b'{"type":"clock","event_time_ms":%d,"sure":true}' % time_ms
 
 
 def log(folder: Path, *lines: bytes, name: str = "log.jsonl") -> Path:
@@ -255,7 +255,7 @@ def test_clocks_tell_how_far_the_log_has_come(
     produce([log(tmp_path, *lines)], broker, throttle="off")
     for records in received(broker, APPLICATIONS).values():
         clocks = [value for key, value in records if key is None]
-        assert clocks == [clock(hour - HOUR_MS), clock(hour), clock(hour + HOUR_MS)]
+        assert clocks == [closing(hour - HOUR_MS), closing(hour), closing(hour + HOUR_MS)]
     assert not any(received(broker, ENGAGEMENTS).values())
 
 
