@@ -2,7 +2,7 @@
 
 Each line travels unchanged. Applications go to ``applications`` under their member's id,
 engagements and job events to ``engagements`` under their job's, both partitioned by murmur2; a
-clock goes to every partition of both.
+clock goes to every partition of both. Clocks of its own tell how far the log has come.
 
 A broker that keeps little drops what is older, read or not (the embedded one: 5 MB of a
 partition). There the producer waits for the worker: see :func:`produce`.
@@ -43,6 +43,7 @@ def produce(
     from_ms: int | None = None,
     until_ms: int | None = None,
     close: bool = False,
+    clocks: bool = True,
     labels: LabelPolicy | None = None,
     throttle: ThrottleMode = "auto",
     throttle_group: str = "hearback",
@@ -67,7 +68,10 @@ def produce(
         from_ms: events before it are left out.
         until_ms: events from it on are left out.
         close: end with a clock past every window, in every partition of both inputs.
-        labels: say when every window and every wait is over, for ``close``; None: the defaults.
+        clocks: also send a clock for every whole hour of event time that the log has passed, once a
+            second at most, to the inputs that it has events for; not where others write too.
+        labels: say how far out of order events may be, and when every window and every wait is
+            over; None: the defaults.
         throttle: ``auto`` is on for the embedded broker only.
         throttle_group: the worker's consumer group, its application id.
         client: more settings for librdkafka, such as those of SASL and TLS.
@@ -99,6 +103,7 @@ def produce(
         group=throttle_group,
         progress=progress,
         report=report,
+        lateness_ms=labels.allowed_lateness_ms if clocks else None,
     )
     try:
         pace = _Pace(speed)

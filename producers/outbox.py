@@ -6,9 +6,10 @@ would drop a log of 2017 at once, by its retention.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -16,14 +17,17 @@ import confluent_kafka
 
 from producers.throttle import ANSWER_S, GROWTH, MAX_UNREAD_BYTES, RECORD_BYTES, Throttle
 from stream.errors import BrokerError, ConfigError
-from stream.events.records import APPLICATIONS, CONSUMED, ENGAGEMENTS, TopicNames
+from stream.events.records import APPLICATIONS, CONSUMED, ENGAGEMENTS, INPUTS, TopicNames
+from stream.events.structs import Clock
+from stream.events.wire import encode
 from stream.kafka.embedded import CLUSTER_ID_PREFIX
 from stream.logs.files import LineHead, LogLine, ReadProgress
-from stream.policy import DAY_MS
+from stream.policy import DAY_MS, HOUR_MS
 
 MAX_PROBLEMS: Final = 5
 """How many of the lines that could not be sent are told one by one."""
 
+_CLOCK_EVERY_S: Final = 1.0
 _DELIVERY_S: Final = 60.0  # how long a record may be on its way before that is an error
 _PAUSE_S: Final = 0.02  # between two looks at the worker's progress
 REPORT_S: Final = 0.2  # between two progress reports
@@ -39,6 +43,7 @@ class ProduceProgress:
 
     ``sent`` counts events, ``clocks`` lines of that type, ``skipped`` lines that belong to no
     topic or are too large for any (the first of them in ``problems``, as ``file:line: reason``),
+    ``shared`` names an input partition that somebody else was found to write to,
     ``left_out`` those outside ``from_ms`` … ``until_ms``. ``event_time_ms`` is the largest time
     sent, ``closed_at_ms`` that of the closing clock. ``waiting_for`` is None, or says
     what holds the producer up.
@@ -51,6 +56,7 @@ class ProduceProgress:
     event_time_ms: int | None = None
     closed_at_ms: int | None = None
     waiting_for: str | None = None
+    shared: str | None = None
     problems: list[str] = field(default_factory=list)
     read: ReadProgress = field(default_factory=ReadProgress)
 
@@ -67,8 +73,14 @@ class Outbox:
         group: str,
         progress: ProduceProgress,
         report: Callable[[ProduceProgress], None],
+        lateness_ms: int | None,
     ) -> None:
         self._progress = progress
+        self._lateness_ms = lateness_ms  # None: no clocks of its own
+        self._written: set[str] = set()  # topics that the log has events for
+        self._clocked_ms = -1  # event time of the newest clock
+        self._clocked_s = -math.inf  # when it was sent
+        self._offsets: dict[tuple[str, int], int] = {}  # of the newest delivery
         self._report = report
         self._reported = time.monotonic()
         self._failure: str | None = None
@@ -148,6 +160,8 @@ class Outbox:
             problem = self._send(topic, line.raw, key)
             if problem is None:
                 self._progress.sent += 1
+                if head is not None and head.type != "forget":  # which may lie anywhere in time
+                    self._written.add(topic)
                 if topic == APPLICATIONS and self._throttle is not None:
                     self._throttle.saw_application(len(line.raw))
                     self._application_bytes[time_ms // DAY_MS] += len(line.raw)
@@ -158,8 +172,24 @@ class Outbox:
             return
         if time_ms > (self._progress.event_time_ms or -1) and not is_absurd(time_ms):
             self._progress.event_time_ms = time_ms
+            if head is not None and head.type != "forget":
+                self._tell_time(time_ms)
         if time.monotonic() - self._reported > REPORT_S:
             self.idle(0.0)
+
+    def _tell_time(self, largest_ms: int) -> None:
+        """Send a clock for the last whole hour that the log has passed, now and then.
+
+        So that windows close behind the log also where partitions have few events. A clock binds
+        everybody who writes to its partition: there is none where somebody else does.
+        """
+        if self._lateness_ms is None or self._progress.shared is not None:
+            return
+        hour_ms = (largest_ms - self._lateness_ms) // HOUR_MS * HOUR_MS
+        if hour_ms <= self._clocked_ms or time.monotonic() - self._clocked_s < _CLOCK_EVERY_S:
+            return
+        self._clocked_ms, self._clocked_s = hour_ms, time.monotonic()
+        self._broadcast(encode(Clock(hour_ms, sure=True)), sorted(self._written))
 
     def close_windows(self, closing_ms: int, window_ms: int) -> None:
         """Send the closing clock everywhere.
@@ -181,7 +211,7 @@ class Outbox:
             if step > 1 and self._throttle is not None:
                 self._wait(self._throttle, 0, all_read=True)
             time_ms = start_ms + (closing_ms - start_ms) * step // steps
-            self._broadcast(b'{"type":"clock","event_time_ms":%d}' % time_ms)
+            self._broadcast(encode(Clock(time_ms, sure=True)))
         self._progress.closed_at_ms = closing_ms
 
     def idle(self, seconds: float) -> None:
@@ -207,8 +237,8 @@ class Outbox:
         if self._throttle is not None:
             self._throttle.end()
 
-    def _broadcast(self, value: bytes) -> None:
-        for topic in (APPLICATIONS, ENGAGEMENTS):
+    def _broadcast(self, value: bytes, topics: Sequence[str] = INPUTS) -> None:
+        for topic in topics:
             for partition in range(self.partitions):
                 self._send(topic, value, None, partition)
 
@@ -253,7 +283,13 @@ class Outbox:
     ) -> None:
         if error is not None:
             self._failure = self._failure or f"topic {message.topic()}: {error.str()}"
-        elif self._throttle is not None:
+            return
+        place, offset = (message.topic() or "", message.partition() or 0), message.offset() or 0
+        before = self._offsets.get(place)
+        if before is not None and offset != before + 1 and self._progress.shared is None:
+            self._progress.shared = f"{place[0]}-{place[1]}"
+        self._offsets[place] = offset
+        if self._throttle is not None:
             self._throttle.delivered(message)
 
     def _note_trouble(self, error: confluent_kafka.KafkaError) -> None:

@@ -15,6 +15,7 @@ from stream.errors import ConfigError
 from stream.units import Setting, format_duration
 
 DAY_MS = 86_400_000
+MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
 
 MAX_ENTITY_BYTES = 512 * 1024

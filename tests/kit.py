@@ -152,7 +152,7 @@ class Market:
         policy: Policy,
         partitions: int,
         *,
-        idle_timeout_ms: int = 60_000,
+        idle_timeout_ms: int = 1_800_000,
         global_model: GlobalModel | None = None,
     ) -> None:
         self.policy = policy
@@ -245,8 +245,9 @@ class Market:
         at_end = (partition.position(partition.input_topic) or 0) >= len(
             self.topics[partition.input_topic, number]
         )
-        partition.clock.observe_end(self.now_ms, at_end=at_end)
-        self.deliver(stage, number, partition.tick(self.now_ms))
+        written = sum(len(self.topics[partition.input_topic, each]) for each in range(self.count))
+        partition.clock.observe_end(self.now_ms, at_end=at_end, written=written)
+        self.deliver(stage, number, partition.tick(self.now_ms, self.now_ms, written))
 
     def run(self) -> None:
         """Let everybody read everything; wall time passes, so that bare watermarks travel."""

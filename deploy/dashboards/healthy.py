@@ -63,10 +63,23 @@ _INTAKE = Row(
         ),
         Panel(
             title="Event time behind the clock",
-            text="About allowed_lateness on a live market; the age of the log where an old one is"
-            " played. What grows while records come has an input partition that is silent.",
+            text="About allowed_lateness on a busy market, more where partitions are sparse; the"
+            " age of the log where an old one is played. It grows while nothing comes.",
             queries=(Query("max by (stage) (hearback_watermark_lag_seconds)", "{{stage}}"),),
             unit="s",
+        ),
+        Panel(
+            title="What holds event time back",
+            text="By job partition: the member partition that is slowest, −1 for the partition's"
+            " own engagements; and for how many seconds it has been that one.",
+            queries=(
+                Query("max by (partition) (hearback_slowest_channel)", "{{partition}}: channel"),
+                Query(
+                    "max by (partition) (hearback_slowest_channel_since_seconds)",
+                    "{{partition}}: seconds",
+                ),
+            ),
+            unit="locale",
         ),
         Panel(
             title="Dead letters",

@@ -21,7 +21,7 @@ import msgspec
 from stream.effects import EFFECTS
 from stream.errors import StateError
 from stream.events.partitioner import partition_of
-from stream.partitions.clock import Channels
+from stream.partitions.clock import EventTime
 from stream.partitions.progress import Identity, Progress, load_identity
 from stream.state import codec, keys
 from stream.state.census import StateCounts, census_entry
@@ -115,7 +115,7 @@ def first_progress(stage: str, partitions: int, watermark_ms: int | None) -> Pro
     count = 1 if stage == "member" else partitions + 1
     return Progress(
         positions={},
-        channels=Channels([watermark_ms] * count, [False] * count, watermark_ms),
+        event_time=EventTime.of(count, watermark_ms),
     )
 
 

@@ -124,6 +124,13 @@ def produce(
     close: Annotated[
         bool, typer.Option("--close", help="End with a clock past every label window.")
     ] = False,
+    clocks: Annotated[
+        bool,
+        typer.Option(
+            help="Send clocks as the log goes on, so that windows close behind it. Turn them off"
+            " where others write to the topics too: a clock binds them."
+        ),
+    ] = True,
     policy: PolicyFile = None,
     config: ConfigFile = None,
     app_id: ApplicationId = None,
@@ -166,6 +173,7 @@ def produce(
             from_ms=parsed(parse_time_ms, from_),
             until_ms=parsed(parse_time_ms, until),
             close=close,
+            clocks=clocks,
             labels=found.policy.labels,
             throttle=throttle,
             throttle_group=found.worker.application_id,
@@ -173,5 +181,11 @@ def produce(
         )
     for problem in done.problems:
         tell(f"not sent: {problem}", ERR)
+    if done.shared is not None and clocks:
+        tell(
+            f"{done.shared} has another writer: no further clocks were sent, because a clock binds"
+            " everybody who writes to its partition (--no-clocks sends none)",
+            ERR,
+        )
     closed = f", closed at {format_time(done.closed_at_ms)}" if done.closed_at_ms else ""
     tell(f"{done.sent:,} events sent, {done.skipped:,} lines skipped{closed}")

@@ -13,7 +13,7 @@ import msgspec
 
 from stream.errors import ConfigError
 from stream.kafka.connection import Broker, Security
-from stream.policy import Policy
+from stream.policy import MINUTE_MS, Policy
 from stream.units import Setting
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -41,8 +41,12 @@ class WorkerSection(msgspec.Struct, frozen=True, kw_only=True):
         "hearback-data"
     )
     idle_timeout_ms: Annotated[
-        int, Setting("after so long at its end an input no longer holds event time back")
-    ] = 60_000
+        int,
+        Setting(
+            "each time that an input has brought nothing for so long, it follows the others'"
+            " event time; allowed_lateness at most"
+        ),
+    ] = 30 * MINUTE_MS
     session_timeout_ms: Annotated[
         int, Setting("after so long a silent worker loses its partitions")
     ] = 10_000

@@ -108,10 +108,16 @@ class JobEvent(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="job
     action: Id
 
 
-class Clock(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="clock"):
-    """Nothing earlier than ``event_time_ms`` will follow in this topic and partition."""
+class Clock(
+    msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="clock"
+):
+    """Nothing earlier than ``event_time_ms`` will follow in this topic and partition.
+
+    ``sure``: it may lie far ahead of all that was read, as where a log is played or ends.
+    """
 
     event_time_ms: TimeMs
+    sure: bool = False
 
 
 class Forget(

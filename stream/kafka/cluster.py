@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from confluent_kafka import KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaException, TopicCollection, TopicPartition, admin
 
 from stream.errors import BrokerError
 from stream.kafka.connection import client_security
@@ -42,7 +41,7 @@ def look_at_cluster(broker: str, timeout_s: float) -> Cluster:
         BrokerError: it does not answer in time.
 
     """
-    client = AdminClient(client_settings(broker))
+    client = admin.AdminClient(client_settings(broker))
     try:
         found = client.list_topics(timeout=timeout_s)
     except KafkaException as error:
@@ -57,6 +56,35 @@ def look_at_cluster(broker: str, timeout_s: float) -> Cluster:
     )
 
 
+class TopicEnds:
+    """Asks how much was written to a topic; to be used by one thread at a time.
+
+    Args:
+        broker: where it is. topic: as Kafka calls it. partitions: how many it has.
+
+    """
+
+    def __init__(self, broker: str, topic: str, partitions: int) -> None:
+        self._client = admin.AdminClient(client_settings(broker))
+        latest: Any = admin.OffsetSpec  # type: ignore[attr-defined]  # exported by name only
+        self._asked = {
+            TopicPartition(topic, number): latest.latest() for number in range(partitions)
+        }
+
+    def written(self, timeout_s: float) -> int:
+        """Return the sum of the ends of all partitions: it grows with every record.
+
+        Raises:
+            BrokerError: the broker does not answer.
+
+        """
+        try:
+            ends = self._client.list_offsets(self._asked, request_timeout=timeout_s)
+            return sum(int(end.result().offset) for end in ends.values())
+        except KafkaException as error:
+            raise BrokerError(f"the ends of a topic are not known: {error.args[0].str()}") from None
+
+
 def ids_of_topics(broker: str, topics: Iterable[str], timeout_s: float) -> dict[str, str]:
     """Ask a real broker what it calls these topics: another id is another topic.
 
@@ -64,7 +92,7 @@ def ids_of_topics(broker: str, topics: Iterable[str], timeout_s: float) -> dict[
         BrokerError: it does not answer, or there is no such topic.
 
     """
-    client = AdminClient(client_settings(broker))
+    client = admin.AdminClient(client_settings(broker))
     try:
         found = client.describe_topics(TopicCollection(list(topics)), request_timeout=timeout_s)
         return {name: str(future.result().topic_id) for name, future in found.items()}

@@ -78,9 +78,22 @@ INTAKE = Group(
             "hearback_watermark_lag_seconds",
             "gauge",
             _PLACE,
-            "Wall clock less the partition's event time: about `allowed_lateness` on a live"
-            " market, years for a played log of old. What grows while records come has an input"
-            " partition that is silent without being idle.",
+            "Wall clock less the partition's event time: about `allowed_lateness` on a busy"
+            " market, up to three times `idle_timeout` more where partitions are sparse, years for"
+            " a played log of old. It grows while nothing comes.",
+        ),
+        Metric(
+            "hearback_slowest_channel",
+            "gauge",
+            ("partition",),
+            "What holds the event time of a job partition back: the number of a member partition,"
+            " or −1 for the partition's own engagements.",
+        ),
+        Metric(
+            "hearback_slowest_channel_since_seconds",
+            "gauge",
+            ("partition",),
+            "For how long it has been that one.",
         ),
     ),
 )

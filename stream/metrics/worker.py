@@ -111,6 +111,9 @@ class WorkerMetrics:
         self._ignored = self._counter("hearback_ignored")
         self._read_lag = self._gauge("hearback_read_lag_records")
         self._watermark_lag = self._gauge("hearback_watermark_lag_seconds")
+        self._slowest = self._gauge("hearback_slowest_channel")
+        self._slowest_since = self._gauge("hearback_slowest_channel_since_seconds")
+        self._slowest_seen: dict[int, tuple[int, int]] = {}  # partition → channel, wall clock
         self._labels = self._counter("hearback_labels")
         self._flips = self._counter("hearback_label_flips")
         self._ages = CountedHistogram(BY_NAME["hearback_time_to_label_seconds"], registry)
@@ -155,7 +158,9 @@ class WorkerMetrics:
         for stage in ("member", "job"):
             owned = sum(partition.stage == stage for partition in partitions)
             self._partitions.labels(stage).set(owned)
-        self._watermark_lag.clear()
+        for gauge in (self._watermark_lag, self._slowest, self._slowest_since):
+            gauge.clear()
+        self._slowest_seen.clear()
         self._read_lag.clear()
         self._unattended.clear()
         self._remaining.clear()
@@ -241,8 +246,20 @@ class WorkerMetrics:
         counts = partition.learning.census.counts
         self._entities.labels(partition.learning.effect.name, number).set(counts.entities)
         if isinstance(partition, JobPartition):
+            self._hold(partition, now_ms)
             self._pending.labels(number).set(counts.pending)
             self._orphans.labels(number).set(counts.orphans)
+
+    def _hold(self, partition: JobPartition, now_ms: int) -> None:
+        """Tell which channel holds a job partition back, and since when."""
+        channel = partition.clock.slowest()
+        seen = self._slowest_seen.get(partition.number)
+        if seen is None or seen[0] != channel:
+            seen = self._slowest_seen[partition.number] = channel, now_ms
+        number = str(partition.number)
+        own = channel == partition.partitions
+        self._slowest.labels(number).set(-1 if own else channel)
+        self._slowest_since.labels(number).set((now_ms - seen[1]) / 1000.0)
 
     def stored(self, stores: Mapping[tuple[str, int], RocksStore], cache_bytes: int) -> None:
         """Take what the open stores, by stage and partition, say of themselves.

@@ -27,16 +27,18 @@ from stream.events.wire import (
     encode,
 )
 from stream.model.linear import GlobalModel
-from stream.partitions.clock import Channels, EventClock
+from stream.partitions.clock import EventClock, EventTime
 from stream.partitions.commands import GateCommand
 from stream.partitions.progress import (
+    PROGRESS,
     Progress,
+    decode_progress,
     load_identity,
     load_progress,
     save_identity,
     save_progress,
 )
-from stream.policy import Policy
+from stream.policy import DAY_MS, Policy
 from stream.quality.judged import JudgedScores
 from stream.stages.base import Stage
 from stream.state.overlay import Overlay
@@ -45,6 +47,7 @@ Unit = list[Message]
 """Messages that belong together: all are sent before the overlay is flushed."""
 
 _SAVE_PROGRESS_MS = 60_000
+_LEAST_MAX_JUMP_MS = 30 * DAY_MS
 _MOST_EXPIRED = 500  # entities looked at in one unit of work
 
 MOST_RELEASED = 200
@@ -104,7 +107,8 @@ class Partition(ABC):
         self._space = model.space
         self._policy = policy
         self._routing = Routing(self.input_topic, number, partitions)
-        self._unsaved_since_ms: int | None = None  # a position has moved past markers alone
+        self._unsaved_since_ms: int | None = None  # wall clock; the progress has moved alone
+        self._marks = 0  # bare watermarks of the batch
         self._messages: Unit = []  # of the unit of work that is being done
         self._cause_ms: dict[str, int] = {}  # entity → timestamp of the event that changed it
         self._removed_now: set[str] = set()  # entities that went in this unit of work
@@ -115,12 +119,13 @@ class Partition(ABC):
         self._check_identity(model.version, topic_ids or {})
         self._progress = self._load_progress(channels)
         self.clock = EventClock(
-            self._progress.channels,
+            self._progress.event_time,
             own=channels - 1,
             allowed_lateness_ms=policy.labels.allowed_lateness_ms,
             idle_timeout_ms=idle_timeout_ms,
-            grows_when_idle=channels > 1,
+            max_jump_ms=max(_LEAST_MAX_JUMP_MS, 2 * policy.labels.window_ms),
         )
+        self._settled_progress = PROGRESS.encode(self._progress)
 
     # -- what the shell calls ----------------------------------------------------------------
 
@@ -153,8 +158,6 @@ class Partition(ABC):
         position = self._progress.positions.get(topic, 0)
         fresh = [record for record in records if record.offset >= position]
         after = max(end, position)
-        if fresh and topic == self.input_topic:
-            self.clock.brought_records()
         if not self._counted:
             self._keep_counts()
         try:
@@ -180,8 +183,14 @@ class Partition(ABC):
             yield self._end_at(topic, after)
 
     @abstractmethod
-    def tick(self, now_ms: int) -> Iterator[Unit]:
-        """Do what is due by the wall clock."""
+    def tick(self, now_ms: int, monotonic_ms: int, written: int | None = None) -> Iterator[Unit]:
+        """Do what is due by the clock.
+
+        Args:
+            now_ms: wall clock. monotonic_ms: a clock that nobody sets.
+            written: offsets written so far to all partitions of the input topic; None: not known.
+
+        """
 
     def obey(self, commands: Iterable[GateCommand], now_ms: int) -> Iterator[Unit]:
         """Do what workers were told and this partition has not done yet.
@@ -211,14 +220,7 @@ class Partition(ABC):
         """
         for _ in self._closings(now_ms):
             yield self._finish()
-        if not records and not self._touched and topic in self._progress.positions:
-            # Only transaction markers. Not worth a unit of work, and a restart may pass them again.
-            # (The first ones are: a group that has read something without any state of it would
-            # look like state that was lost.)
-            self._progress.positions[topic] = after
-            if self._unsaved_since_ms is None:
-                self._unsaved_since_ms = now_ms
-            return
+        self._marks = 0
         closed_ms = self.watermark_ms
         for record in records:
             try:
@@ -231,12 +233,26 @@ class Partition(ABC):
                 closed_ms = self.watermark_ms
                 for _ in self._closings(record.timestamp_ms):
                     yield self._end_at(topic, record.offset + 1)
-        yield self._end_at(topic, after)
+        if self._marks < len(records) or self._touched or topic not in self._progress.positions:
+            yield self._end_at(topic, after)
+            return
+        # Only transaction markers, and bare watermarks that closed nothing. Not worth a unit of
+        # work, and a restart may read them again. (The first ones are: a group that has read
+        # something without any state of it would look like state that was lost.)
+        self._progress.positions[topic] = after
+        self._save_later(now_ms)
+
+    def _save_later(self, now_ms: int) -> None:
+        """Leave what the progress alone says to the next unit of work, or to the next minute."""
+        self._settled_progress = PROGRESS.encode(self._progress)
+        self._keep_counts()
+        if self._unsaved_since_ms is None:
+            self._unsaved_since_ms = now_ms
 
     @property
     def _touched(self) -> bool:
         """Whether the unit of work that is being done has done anything yet."""
-        return bool(self._messages or self._cause_ms)
+        return bool(self._messages or self._cause_ms or self._overlay.has_writes)
 
     def _closings(self, timestamp_ms: int) -> Cuts:
         """Do what is due. When that fails, no record is to blame, and none becomes a dead letter.
@@ -288,7 +304,8 @@ class Partition(ABC):
         messages, self._messages = self._messages, []
         self._cause_ms.clear()
         self._removed_now.clear()
-        save_progress(self._overlay, self._progress)
+        self._settled_progress = PROGRESS.encode(self._progress)
+        save_progress(self._overlay, self._settled_progress)
         self._unsaved_since_ms = None
         self._keep_counts()
         return messages
@@ -337,8 +354,8 @@ class Partition(ABC):
             effect.discard()
         self._cause_ms.clear()
         self._removed_now.clear()
-        self._progress = self._load_progress(len(self._progress.channels.marks))
-        self.clock.restore(self._progress.channels)
+        self._progress = decode_progress(self._settled_progress)
+        self.clock.restore(self._progress.event_time)
 
     def _dead_letter(self, letter: DeadLetter, timestamp_ms: int) -> None:
         self.dead_letters[letter.reason] += 1
@@ -394,7 +411,7 @@ class Partition(ABC):
 
     def _load_progress(self, channels: int) -> Progress:
         stored = load_progress(self._overlay.store)
-        return stored or Progress(positions={}, channels=Channels.of(channels))
+        return stored or Progress(positions={}, event_time=EventTime.of(channels))
 
     def _check_identity(self, model_version: str, topic_ids: Mapping[str, str]) -> None:
         """Refuse a state of another model, another partition count or other topics."""

@@ -1,13 +1,30 @@
 """Event time of one partition: what its inputs say goes in, one watermark comes out.
 
-A *channel* is one input partition, heard at its own pace. Each has its own mark: the largest event
-time read there less the allowed lateness, or what its clocks say. What is read from several is only
-as far as the slowest of them: the watermark is the smallest mark over the channels that are not
-idle. A channel never heard from holds it back. It never goes back.
+A *channel* is one input partition, heard at its own pace. Its *own mark* comes from its records and
+clocks alone: the largest event time read there less the allowed lateness, or what a clock says. The
+watermark is the smallest mark over **all** channels, whatever their state. It never goes back, and
+a channel never heard from holds it back.
+
+**Idle channels follow the others at a distance.** A partition is idle while its position is at its
+end and no record raises its own mark. Each time this has held for another ``idle_timeout``, its
+channel
+
+1. is raised to the candidate that was noted the time before, unless a record came between;
+2. notes a new candidate: the smallest own mark among the channels whose records have raised them
+   since the time before; none, if there are none.
+
+So what an idle partition could still bring would have to be older than what the others had read an
+``idle_timeout`` before it was proven empty. Its next record returns it to its own mark. When
+everything is silent, nothing moves.
+
+A job partition has one channel for each member partition, which says by message when it was idle,
+and one for its own engagements, which follows at the same pace: its candidate is the smallest
+member mark, noted only if engagements have been written to some partition since, or never. So an
+outage of one producer holds event time; it does not push it on.
 
 The clock is the only thing that moves a partition's event time, and knows nothing of records: a
-partition tells it what it read, and what the shell observed. Wall time is passed in. Its state,
-:class:`Channels`, is stored with the positions; what concerns idleness is observed anew after a
+partition tells it what it read, and what the shell observed. Wall and monotonic time are passed in.
+Its state, :class:`EventTime`, is stored with the positions; idleness is observed anew after a
 restart. (The model is bytewax's ``ClockLogic``.)
 """
 
@@ -16,57 +33,78 @@ from __future__ import annotations
 import msgspec
 
 from stream.errors import InvalidTimeError
+from stream.partitions.jumps import JumpGuard, Jumps
 from stream.policy import DAY_MS
 
 MAX_AHEAD_MS = DAY_MS
 """How far ahead of the wall clock an event's time may lie."""
 
+_SETTLED_MS = 10_000
+"""At its end for so long, a partition has said all that it has to say for now."""
 
-class Channels(msgspec.Struct, array_like=True):
-    """What is stored of a clock: marks by channel, and the watermark (ms; None: not known yet)."""
 
-    marks: list[int | None]
-    idle: list[bool]
+class Channel(msgspec.Struct, array_like=True):
+    """One input partition, as a clock knows it (ms; None: not known).
+
+    ``own_ms`` is its own mark, ``mark_ms`` the one that counts: that, or a candidate it was raised
+    to. ``raised_at`` and ``since`` are numbers of messages: of the last one that raised its own
+    mark, and of the last one that was its own.
+    """
+
+    own_ms: int | None = None
+    mark_ms: int | None = None
+    candidate_ms: int | None = None
+    raised_at: int = 0
+    since: int = 0
+
+
+class EventTime(msgspec.Struct, array_like=True):
+    """What is stored of a clock. ``messages`` numbers what channels have said so far."""
+
+    channels: list[Channel]
     watermark_ms: int | None = None
+    messages: int = 0
+    jumps: Jumps = msgspec.field(default_factory=Jumps)
 
     @classmethod
-    def of(cls, count: int) -> Channels:
-        """``count`` channels, none heard from yet."""
-        return cls([None] * count, [False] * count)
+    def of(cls, count: int, mark_ms: int | None = None) -> EventTime:
+        """``count`` channels that all stand at one mark; None: none was heard from yet."""
+        return cls([Channel(mark_ms, mark_ms) for _ in range(count)], mark_ms)
 
 
 class EventClock:
     """The event time of one partition.
 
     Args:
-        own: the channel of the partition's own input; the others are told by messages.
+        state: to go on from.
+        own: the channel of the partition's own input; messages tell of the others.
         allowed_lateness_ms: how far out of order events may arrive.
-        idle_timeout_ms: wall time at the end of the own input after which it counts as idle.
-        grows_when_idle: whether event time passes with the wall clock while all is idle.
+        idle_timeout_ms: how long the own input must be at its end to count as idle once more.
+        max_jump_ms: how far ahead of its mark the own input may jump unconfirmed.
 
     """
 
     def __init__(
         self,
-        channels: Channels,
+        state: EventTime,
         *,
         own: int,
         allowed_lateness_ms: int,
         idle_timeout_ms: int,
-        grows_when_idle: bool,
+        max_jump_ms: int,
     ) -> None:
         self._own = own
         self._allowed_lateness_ms = allowed_lateness_ms
         self._idle_timeout_ms = idle_timeout_ms
-        self._grows_when_idle = grows_when_idle
-        self._at_end_since_ms: int | None = None  # the own input, by the wall clock
-        self._ticked_ms: int | None = None
-        self.restore(channels)
+        self._guard = JumpGuard(max_jump_ms)
+        self._at_end_since_ms: int | None = None  # monotonic; no record has raised the mark since
+        self._idle_since_ms = 0  # monotonic; when it was idle last, or came to the end
+        self._written: int | None = None  # engagements written when it was idle last
+        self.restore(state)
 
-    def restore(self, channels: Channels) -> None:
-        """Go on from a stored state. Whether the own input is idle is to be observed anew."""
-        self.channels = channels
-        channels.idle[self._own] = False
+    def restore(self, state: EventTime) -> None:
+        """Go on from a stored state."""
+        self.state = state
         self._merge()
 
     # -- what is asked of it -----------------------------------------------------------------
@@ -74,17 +112,24 @@ class EventClock:
     @property
     def watermark_ms(self) -> int | None:
         """How far event time has come; None: not known yet."""
-        return self.channels.watermark_ms
+        return self.state.watermark_ms
 
     @property
     def own_mark_ms(self) -> int | None:
-        """How far the own input has come; None: nothing was read."""
-        return self.channels.marks[self._own]
+        """How far the own input has come by its records; None: nothing was read."""
+        return self.state.channels[self._own].own_ms
 
-    def is_idle(self, now_ms: int) -> bool:
-        """Whether the own input has been at its end for so long that it counts as idle."""
+    def slowest(self) -> int:
+        """The channel that holds the watermark back; one never heard from before all others."""
+        marks = [channel.mark_ms for channel in self.state.channels]
+        return min(range(len(marks)), key=lambda at: -1 if (mark := marks[at]) is None else mark)
+
+    def is_settled(self, monotonic_ms: int) -> bool:
+        """Whether the own input has been at its end for a moment."""
         since_ms = self._at_end_since_ms
-        return since_ms is not None and now_ms - since_ms >= self._idle_timeout_ms
+        return since_ms is not None and monotonic_ms - since_ms >= min(
+            _SETTLED_MS, self._idle_timeout_ms
+        )
 
     # -- what it is told ---------------------------------------------------------------------
 
@@ -101,72 +146,129 @@ class EventClock:
 
     def read_event(self, time_ms: int, now_ms: int) -> None:
         """An event of the own input was applied; it moves event time to now at most."""
-        self._advance(self._own, min(time_ms, now_ms) - self._allowed_lateness_ms)
+        self._read_own(min(time_ms, now_ms) - self._allowed_lateness_ms, now_ms, sure=False)
 
-    def read_clock(self, time_ms: int, now_ms: int) -> None:
-        """The own input's producer says that nothing earlier will follow."""
-        self._advance(self._own, min(time_ms, now_ms))
+    def read_clock(self, time_ms: int, now_ms: int, *, sure: bool) -> None:
+        """The own input's producer says that nothing earlier will follow.
 
-    def read_watermark(self, channel: int, mark_ms: int | None, *, idle: bool) -> None:
-        """Another channel says how far it is, or only that it is idle."""
-        self._advance(channel, mark_ms)
+        ``sure``: it needs no confirmation, however far it jumps.
+        """
+        self._read_own(min(time_ms, now_ms), now_ms, sure=sure)
+
+    def read_mark(
+        self,
+        channel: int,
+        mark_ms: int | None,
+        now_ms: int,
+        *,
+        record: bool = False,
+        idle: bool = False,
+    ) -> None:
+        """Another channel says how far it is, with a record or bare, and if it was idle once more.
+
+        What it says is never believed beyond now. A bare mark that it had said before, as after a
+        restart, says nothing new.
+        """
+        own_ms = None if mark_ms is None else min(mark_ms, now_ms)
+        self._heard(channel, own_ms, record=record)
         if idle:
-            self.channels.idle[channel] = True
-            self._merge()
+            marks = (
+                each.own_ms
+                for at, each in enumerate(self.state.channels)
+                if at != self._own and each.raised_at > self.state.channels[channel].since
+            )
+            self._follow(channel, min((own for own in marks if own is not None), default=None))
 
-    def brought_records(self) -> None:
-        """The own input brought something, whatever it is: it is not idle."""
-        self._at_end_since_ms = None
+    def observe_end(self, monotonic_ms: int, *, at_end: bool, written: int | None) -> None:
+        """Take note of where the own input's position is.
 
-    def observe_end(self, now_ms: int, *, at_end: bool) -> None:
-        """Take note whether the own input's position equals its end."""
+        Args:
+            monotonic_ms: now.
+            at_end: whether it is at the input's end by an answer of the broker that is fresh.
+            written: offsets written to all partitions of the topic; None: not known.
+
+        """
         if not at_end:
             self._at_end_since_ms = None
         elif self._at_end_since_ms is None:
-            self._at_end_since_ms = now_ms
+            self._at_end_since_ms = self._idle_since_ms = monotonic_ms
+            self._written = written
 
-    def tick(self, now_ms: int) -> bool:
-        """Judge idleness; let event time pass where all is idle. Return whether it moved."""
-        channels = self.channels
-        before_ms = channels.watermark_ms
-        all_were_idle = all(channels.idle)
-        if self.is_idle(now_ms):
-            channels.idle[self._own] = True
-            self._merge()
+    def idle_once_more(self, monotonic_ms: int) -> bool:
+        """Whether the own input has been idle for another ``idle_timeout``; true once for each."""
         if (
-            self._grows_when_idle
-            and all_were_idle
-            and self._ticked_ms is not None
-            and channels.watermark_ms is not None
+            self._at_end_since_ms is None
+            or monotonic_ms - self._idle_since_ms < self._idle_timeout_ms
         ):
-            channels.watermark_ms += max(now_ms - self._ticked_ms, 0)
-        self._ticked_ms = now_ms
-        return channels.watermark_ms != before_ms
+            return False
+        self._idle_since_ms = monotonic_ms
+        return True
 
-    # -- the rule ----------------------------------------------------------------------------
+    def follow_members(self, written: int | None) -> None:
+        """The own input, of engagements, was idle once more: let its channel follow.
 
-    def _advance(self, channel: int, mark_ms: int | None) -> None:
-        """A channel is alive and says how far it is; a smaller mark than before is ignored."""
-        channels = self.channels
-        known_ms, merged_ms = channels.marks[channel], channels.watermark_ms
-        was_idle = channels.idle[channel]
-        channels.idle[channel] = False
-        if mark_ms is not None and (known_ms is None or mark_ms > known_ms):
-            channels.marks[channel] = mark_ms
-        if was_idle or known_ms is None or merged_ms is None or known_ms <= merged_ms:
+        ``written``: offsets written to all partitions of the topic so far; None: not known.
+        """
+        before, self._written = self._written, written
+        moved = written is not None and before is not None and written > before
+        candidate_ms: int | None = None
+        if moved or written == 0:
+            marks = [each.mark_ms for at, each in enumerate(self.state.channels) if at != self._own]
+            known = [mark for mark in marks if mark is not None]
+            if len(known) == len(marks):
+                candidate_ms = min(known)
+        self._follow(self._own, candidate_ms)
+
+    # -- the rules ---------------------------------------------------------------------------
+
+    def _read_own(self, mark_ms: int, now_ms: int, *, sure: bool) -> None:
+        own_ms = self.own_mark_ms
+        if not sure:
+            confirmed = self._guard.take(self.state.jumps, own_ms, mark_ms, now_ms)
+            if confirmed is None:
+                return
+            mark_ms = confirmed
+        if own_ms is None or mark_ms > own_ms:
+            self._at_end_since_ms = None
+        self._heard(self._own, mark_ms, record=True)
+
+    def _heard(self, channel: int, own_ms: int | None, *, record: bool) -> None:
+        """Take a channel's own mark in; where it stands for a record, it counts from now on."""
+        state = self.state
+        each = state.channels[channel]
+        state.messages += 1
+        before_ms = each.mark_ms
+        if own_ms is not None and (each.own_ms is None or own_ms > each.own_ms):
+            each.own_ms = own_ms
+            each.raised_at = state.messages
+            record = True
+        if record:
+            each.mark_ms = each.own_ms
+            each.candidate_ms = None
+            each.since = state.messages
+            if before_ms is None or state.watermark_ms is None or before_ms <= state.watermark_ms:
+                self._merge()
+            # Else another channel is the slowest, and stays it.
+
+    def _follow(self, channel: int, candidate_ms: int | None) -> None:
+        """Raise an idle channel to its candidate, and note the next one."""
+        each = self.state.channels[channel]
+        if each.candidate_ms is not None and (
+            each.mark_ms is None or each.candidate_ms > each.mark_ms
+        ):
+            each.mark_ms = each.candidate_ms
             self._merge()
-        # Else another channel is the slowest, and stays it.
+        each.candidate_ms = candidate_ms
+        each.since = self.state.messages
 
     def _merge(self) -> None:
-        channels = self.channels
         smallest_ms: int | None = None
-        for mark_ms, idle in zip(channels.marks, channels.idle, strict=True):
-            if idle:
-                continue
+        for each in self.state.channels:
+            mark_ms = each.mark_ms
             if mark_ms is None:
                 return
             if smallest_ms is None or mark_ms < smallest_ms:
                 smallest_ms = mark_ms
-        merged_ms = channels.watermark_ms
+        merged_ms = self.state.watermark_ms
         if smallest_ms is not None and (merged_ms is None or smallest_ms > merged_ms):
-            channels.watermark_ms = smallest_ms
+            self.state.watermark_ms = smallest_ms

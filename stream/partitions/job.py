@@ -95,10 +95,13 @@ class JobPartition(Partition):
         self.ignored: Counter[str] = Counter()
         self.timeliness = Timeliness()
 
-    def tick(self, now_ms: int) -> Iterator[Unit]:
-        """Let event time pass, and close what is due by it."""
+    def tick(self, now_ms: int, monotonic_ms: int, written: int | None = None) -> Iterator[Unit]:
+        """Let the own input's channel follow where it is idle; close what is due."""
         self._now_ms = now_ms
-        something = self.clock.tick(now_ms)
+        something = False
+        if self.clock.idle_once_more(monotonic_ms):
+            self.clock.follow_members(written)
+            self._save_later(now_ms)
         for _ in self._closings(now_ms):
             yield self._finish()
             something = True
@@ -127,8 +130,17 @@ class JobPartition(Partition):
             except EventError as error:
                 refusal = error
         # The mark is the member partition's, not the event's: it holds for a refused one too.
-        idle = isinstance(message, Watermark) and message.idle
-        self.clock.read_watermark(message.partition, message.watermark_ms, idle=idle)
+        idle = False
+        if isinstance(message, Watermark):
+            self._marks += 1
+            idle = message.idle
+        self.clock.read_mark(
+            message.partition,
+            message.watermark_ms,
+            now_ms,
+            record=isinstance(message, ScoredApplication),
+            idle=idle,
+        )
         if refusal is not None:
             raise refusal
 
@@ -152,7 +164,7 @@ class JobPartition(Partition):
         self.clock.check(event.event_time_ms, now_ms)
         if isinstance(event, Clock):
             self.events["clock"] += 1
-            self.clock.read_clock(event.event_time_ms, now_ms)
+            self.clock.read_clock(event.event_time_ms, now_ms, sure=event.sure)
             return
         job_id = event.job_id
         if job_id is None:

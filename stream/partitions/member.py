@@ -77,17 +77,19 @@ class MemberPartition(Partition):
             overlay, space=model.space, policy=policy, model_version=model.version
         )
         self.learning = self._stage
-        self._announcements = Announcements(partitions)
+        self._announcements = Announcements(partitions, policy.labels.window_ms)
 
-    def tick(self, now_ms: int) -> Iterator[Unit]:
-        """Tell the job partitions not written to lately how far this one is, if they don't know."""
+    def tick(self, now_ms: int, monotonic_ms: int, written: int | None = None) -> Iterator[Unit]:
+        """Tell the job partitions how far this one is, if they don't know."""
+        del written  # a member partition follows nobody
         self._now_ms = now_ms
-        self.clock.tick(now_ms)
-        known = (self.clock.own_mark_ms, self.clock.is_idle(now_ms))
-        for job_partition in self._announcements.due(known, now_ms):
-            value = encode(Watermark(self.number, *known))
+        clock, announcements = self.clock, self._announcements
+        if clock.idle_once_more(monotonic_ms):
+            announcements.was_idle()
+        mark_ms, settled = clock.own_mark_ms, clock.is_settled(monotonic_ms)
+        for job_partition, idle in announcements.take(mark_ms, monotonic_ms, settled=settled):
+            value = encode(Watermark(self.number, mark_ms, idle))
             self._messages.append(Message(APPLICATIONS_BY_JOB, None, value, job_partition, now_ms))
-            self._announcements.sent(job_partition, known, now_ms)
         if self._messages or self._has_to_release or self._progress_is_due(now_ms):
             yield self._finish()
 
@@ -124,7 +126,7 @@ class MemberPartition(Partition):
                 self.events["application"] += 1
                 self.clock.read_event(event.event_time_ms, now_ms)
                 scored = self._stage.score(event, self.number, self.clock.own_mark_ms)
-                self._send(scored, record.timestamp_ms, now_ms)
+                self._send(scored, record.timestamp_ms)
             case Forget():
                 member_id = event.member_id
                 if member_id is None:
@@ -134,13 +136,13 @@ class MemberPartition(Partition):
                 self._forget(member_id, event, record.timestamp_ms)
             case Clock():
                 self.clock.check(event.event_time_ms, now_ms)
-                self.clock.read_clock(event.event_time_ms, now_ms)
+                self.clock.read_clock(event.event_time_ms, now_ms, sure=event.sure)
                 self.events["clock"] += 1
             case _:
                 raise UnknownTypeError(f"{type(event).__name__} does not belong into {topic}")
         return ()
 
-    def _send(self, scored: ScoredApplication, timestamp_ms: int, now_ms: int) -> None:
+    def _send(self, scored: ScoredApplication, timestamp_ms: int) -> None:
         key = scored.application.job_id.encode()
         job_partition = partition_of(key, self.partitions)
         value = encode_by_job(scored)
@@ -149,4 +151,4 @@ class MemberPartition(Partition):
                 f"{len(value)} bytes on its way to the job, Kafka's limit is {MAX_OUTPUT_BYTES}"
             )
         self._messages.append(Message(APPLICATIONS_BY_JOB, key, value, job_partition, timestamp_ms))
-        self._announcements.sent(job_partition, (scored.watermark_ms, False), now_ms)
+        self._announcements.told(job_partition, scored.watermark_ms)

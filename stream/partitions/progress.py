@@ -8,7 +8,7 @@ import msgspec
 
 from stream.errors import StateError
 from stream.features.blocks import FeatureSpace
-from stream.partitions.clock import Channels
+from stream.partitions.clock import Channel, EventTime
 from stream.policy import EffectSettings, Policy
 from stream.state import keys
 from stream.state.codec import Codec
@@ -41,11 +41,21 @@ class Progress(msgspec.Struct, array_like=True, kw_only=True):
     """How far a partition has read: next offsets by topic, and its event time."""
 
     positions: dict[str, int]
-    channels: Channels
+    event_time: EventTime
 
 
 IDENTITY = Codec[Identity](Identity, unversioned=msgspec.json.Decoder(Identity))
-PROGRESS = Codec[Progress](Progress, unversioned=msgspec.msgpack.Decoder(Progress))
+
+
+class _Earlier(msgspec.Struct, array_like=True):
+    """A progress of earlier releases: of each channel a mark, and whether it was idle."""
+
+    positions: dict[str, int]
+    channels: tuple[list[int | None], list[bool], int | None]
+
+
+PROGRESS = Codec[Progress](Progress, version=2)
+_EARLIER = Codec[_Earlier](_Earlier, unversioned=msgspec.msgpack.Decoder(_Earlier))
 
 
 def save_identity(
@@ -95,9 +105,9 @@ def load_identity(store: Store) -> Identity | None:
     return identity
 
 
-def save_progress(overlay: Overlay, progress: Progress) -> None:
+def save_progress(overlay: Overlay, encoded: bytes) -> None:
     """Say in the store how far its partition has read."""
-    overlay.put(*progress_entry(progress))
+    overlay.put(_PROGRESS, encoded)
 
 
 def progress_entry(progress: Progress) -> tuple[bytes, bytes]:
@@ -105,7 +115,17 @@ def progress_entry(progress: Progress) -> tuple[bytes, bytes]:
     return _PROGRESS, PROGRESS.encode(progress)
 
 
+def decode_progress(value: bytes) -> Progress:
+    """Bytes → progress; that an earlier release took a channel for idle is not believed."""
+    if value[:1] == PROGRESS.prefix:
+        return PROGRESS.decode(value)
+    earlier = _EARLIER.decode(value)
+    marks, _, watermark_ms = earlier.channels
+    channels = [Channel(mark_ms, mark_ms) for mark_ms in marks]
+    return Progress(positions=earlier.positions, event_time=EventTime(channels, watermark_ms))
+
+
 def load_progress(store: Store) -> Progress | None:
     """Read how far a partition has read; None for an empty store."""
     value = store.get(_PROGRESS)
-    return None if value is None else PROGRESS.decode(value)
+    return None if value is None else decode_progress(value)

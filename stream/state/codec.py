@@ -57,7 +57,7 @@ class Codec(Generic[_T]):
 
     Args:
         kind: the type, as msgspec takes it.
-        version: that is written and read.
+        version: that is written and read (``prefix``).
         unversioned: decodes what earlier releases wrote without a version; None: they did not.
 
     """
@@ -70,13 +70,13 @@ class Codec(Generic[_T]):
         unversioned: msgspec.json.Decoder[Any] | msgspec.msgpack.Decoder[Any] | None = None,
     ) -> None:
         self._version = version
-        self._prefix = bytes([version])
+        self.prefix = bytes([version])
         self._decoder = msgspec.msgpack.Decoder(kind)
         self._unversioned = unversioned
 
     def encode(self, value: _T) -> bytes:
         """Value → bytes."""
-        return self._prefix + _encode(value)
+        return self.prefix + _encode(value)
 
     def decode(self, value: bytes) -> _T:
         """Bytes → value.
@@ -86,7 +86,7 @@ class Codec(Generic[_T]):
 
         """
         try:
-            if value[:1] == self._prefix:
+            if value[:1] == self.prefix:
                 decoded: _T = self._decoder.decode(memoryview(value)[1:])
                 return decoded
             if self._unversioned is not None and value and value[0] >= _LEAST_UNVERSIONED:

@@ -44,6 +44,11 @@ class Overlay:
             return self._pending[key]
         return self.store.get(key)
 
+    @property
+    def has_writes(self) -> bool:
+        """Whether there are pending writes, besides what holders hold back."""
+        return bool(self._pending)
+
     def put(self, key: bytes, value: bytes | None) -> None:
         """Set a value; None deletes the key, whether it is there or not."""
         self._pending[key] = value

@@ -142,6 +142,10 @@ class Worker:
         """Return where each owned partition stands."""
         return {self._plain_name(tp): at for tp, at in self.consumer.positions().items()}
 
+    def answer_age_s(self, partition: InputPartition) -> float | None:
+        """As in the contract."""
+        return self.consumer.answer_age_s(self._in_kafka(partition))
+
     def high_watermark(self, partition: InputPartition) -> int | None:
         """Return the partition's end, or None before the first fetch."""
         return self.consumer.high_watermark(self._in_kafka(partition))

@@ -96,6 +96,9 @@ class Membership(Protocol):
     def high_watermark(self, partition: InputPartition) -> int | None:
         """Return the partition's end as of the newest fetch, or None before the first."""
 
+    def answer_age_s(self, partition: InputPartition) -> float | None:
+        """Return how old the broker's newest answer for a partition is; None before the first."""
+
     def standbys(self) -> frozenset[InputPartition]:
         """Return the input partitions that this worker is to take over when their owner is gone."""
 

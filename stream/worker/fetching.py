@@ -184,6 +184,12 @@ class BatchConsumerThread(faust_driver.AIOKafkaConsumerThread):
         state = self._state(tp)
         return cast("int | None", state.highwater) if state else None
 
+    def answer_age_s(self, tp: TP) -> float | None:
+        """Return how old the newest answer of the broker is, in seconds; None before the first."""
+        state = self._state(tp)
+        asked_ms = cast("int | None", state.timestamp) if state else None
+        return None if asked_ms is None else time.time() - asked_ms / 1000
+
     def fetched_to(self, tp: TP) -> int | None:
         """Return where aiokafka's next batch of the partition begins, None if it does not know."""
         state = self._state(tp)

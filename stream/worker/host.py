@@ -23,6 +23,7 @@ from stream.worker.changelog import STAGES
 from stream.worker.contract import InputPartition, Membership, PartitionId, RecordBatch
 from stream.worker.crashpoints import crash_point
 from stream.worker.data_folder import Checkpointed, CheckpointFolder
+from stream.worker.ends import EngagementsWritten
 from stream.worker.owned import Owned, Sessions
 from stream.worker.requests import Requests
 from stream.worker.session import Session, Status
@@ -32,6 +33,7 @@ from stream.worker.standby import Standbys
 _log = logging.getLogger(__name__)
 
 _SIZES_S = 10.0  # between two looks at the sizes of the stores
+_FRESH_S = 10.0  # an answer of the broker that is older says nothing of a partition's end
 
 
 class Host:
@@ -62,6 +64,7 @@ class Host:
         self._owned: dict[PartitionId, Owned] = {}
         self._assigned = False  # this worker belongs to the group, with or without partitions
         self._sized_s = -_SIZES_S
+        self._engagements = EngagementsWritten(resources.settings, resources.threads)
         self._requests = Requests(data.path, self.checkpoint)
         self._unassigned_since: float | None = time.monotonic()
         metrics.unassigned(self._unassigned_s)
@@ -164,6 +167,8 @@ class Host:
                 if each.session is not None and each.place in stores
             }
             self._metrics.stored(worked_on, self._data.cache_bytes)
+        if self._owned:
+            self._engagements.tick()
         for owned in self._owned.values():
             stage, number = owned.place
             self._metrics.unattended(stage, number, owned.unattended_s())
@@ -174,6 +179,7 @@ class Host:
     async def stop(self) -> None:
         """Release everything."""
         await self._requests.close()
+        await self._engagements.stop()
         await self._sessions.in_thread(self._standbys.stop)
         await self._sessions.end_all(self._owned.values())
         self._owned = {}
@@ -245,10 +251,17 @@ class Host:
                     end = self._membership.high_watermark((topic, partition.number))
                     if at is not None and end is not None:
                         lags[topic] = max(end - at, 0)
-                now_ms = self._now_ms()
-                at_end = lags.get(partition.input_topic) == 0
-                partition.clock.observe_end(now_ms, at_end=at_end)
-                units = chain(partition.obey(self._commands(), now_ms), partition.tick(now_ms))
+                now_ms, monotonic_ms = self._now_ms(), round(time.monotonic() * 1000)
+                age_s = self._membership.answer_age_s((partition.input_topic, partition.number))
+                at_end = lags.get(partition.input_topic) == 0 and (
+                    age_s is not None and age_s < _FRESH_S
+                )
+                written = self._engagements.count
+                partition.clock.observe_end(monotonic_ms, at_end=at_end, written=written)
+                units = chain(
+                    partition.obey(self._commands(), now_ms),
+                    partition.tick(now_ms, monotonic_ms, written),
+                )
                 await self._work(owned, session, units)
                 self._metrics.standing(partition, lags, now_ms)
         except Exception as error:  # noqa: BLE001 - nobody waits for this task

@@ -33,6 +33,7 @@ _EMBEDDED = (
 
 _COMPILING = "compiling the kernel: only the first start takes so long"
 _LONG_S = 3.0
+_LEAST_IDLE_MS = 1000
 
 
 def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -> int:
@@ -86,7 +87,11 @@ def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -
             partitions=partitions,
             embedded=embedded,
             session_timeout_s=config.worker.session_timeout_ms / 1000.0,
-            idle_timeout_ms=config.worker.idle_timeout_ms,
+            # What is empty for less than events may be late says nothing of what comes.
+            idle_timeout_ms=max(
+                min(config.worker.idle_timeout_ms, config.policy.labels.allowed_lateness_ms),
+                _LEAST_IDLE_MS,
+            ),
             log_level=config.log.level,
             log_format=config.log.format,
         )

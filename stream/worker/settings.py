@@ -11,7 +11,7 @@ import msgspec
 from stream.events.records import CONSUMED, PLAIN, TopicNames
 from stream.metrics.worker import WorkerMetrics
 from stream.model.linear import GlobalModel
-from stream.policy import Policy
+from stream.policy import MINUTE_MS, Policy
 from stream.worker.data_folder import DataFolder
 
 _THREADS = 64
@@ -45,8 +45,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a graceful stop may take; after that the process exits with code 1."""
     broker_timeout_s: float = 10.0
     """How long to wait for the broker's first answer."""
-    idle_timeout_ms: int = 60_000
-    """How long an input may bring nothing before event time goes on without it."""
+    idle_timeout_ms: int = 30 * MINUTE_MS
+    """Each time that an input has brought nothing for so long, it follows the others."""
     log_level: str = "WARNING"
     log_format: str = "text"
 

@@ -158,6 +158,10 @@ class BatchConsumer(faust_driver.Consumer):
         """Return where each owned partition stands."""
         return dict(self._position)
 
+    def answer_age_s(self, tp: TP) -> float | None:
+        """Return how old the newest answer of the broker for a partition is, in seconds."""
+        return self._thread.answer_age_s(tp)
+
     def high_watermark(self, tp: TP) -> int | None:
         """Return the partition's end as of the newest fetch, None if not owned or not yet."""
         return self._thread.high_watermark(tp)

@@ -53,6 +53,8 @@ NAMES = {
     "hearback_unassigned_seconds",
     "hearback_unattended_seconds",
     "hearback_watermark_lag_seconds",
+    "hearback_slowest_channel",
+    "hearback_slowest_channel_since_seconds",
     *PROCESS,
 }
 """Dashboards and alerts of users rest on these: a change here is a change for them."""

@@ -96,6 +96,8 @@ def test_quality_can_be_merged_over_partitions() -> None:
     market.run()
     market.clock(2 * DAY_MS)
     market.run()
+    market.now_ms += 60_000  # that time has moved alone is taken note of once a minute
+    market.run()
     registry = CollectorRegistry()
     metrics = WorkerMetrics(registry, "test")
     for partition in market.partitions.values():

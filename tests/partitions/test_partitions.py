@@ -209,18 +209,29 @@ def test_a_rollback_takes_back_what_was_only_counted(monkeypatch: pytest.MonkeyP
     assert sorted(reasons(market)) == ["misrouted"] * 20 + ["poison", "unmatched"]
 
 
-def test_a_trickle_is_not_idle() -> None:
-    """An input that brings a record now and then never counts as idle."""
-    market = Market(POLICY, 1, idle_timeout_ms=5_000)
+def test_a_partition_that_gets_nothing_follows_the_others_and_alone_it_waits() -> None:
+    """While others read on, windows close behind them; when all is silent nothing moves."""
+    market = Market(POLICY, 2, idle_timeout_ms=5_000)
+    busy, quiet = (
+        next(f"m{n}" for n in range(9) if partition_of(b"m%d" % n, 2) == at) for at in (0, 1)
+    )
+    job = market.partitions["job", partition_of(b"j", 2)]
+    market.produce([application("q", 1000, member=quiet), engagement("e", "q", 1100, member=quiet)])
     for number in range(12):
-        market.produce([application(f"a{number}", 1000), engagement(f"e{number}", "x", 1000)])
+        market.produce([application(f"a{number}", 1000 + 100 * number, member=busy)])
         market.run()
-        market.now_ms += 1000
-    assert market.partitions["job", 0].watermark_ms == 1000 - LATENESS
-    for _ in range(7):
-        market.now_ms += 1000
+        market.now_ms += 2_000
+    assert job.watermark_ms is not None
+    assert 1000 - LATENESS < job.watermark_ms <= 2100 - LATENESS
+    for _ in range(20):
+        market.now_ms += 5_000
         market.run()
-    assert (market.partitions["job", 0].watermark_ms or 0) > 1000
+    settled_ms, sent = job.watermark_ms, len(market.sent)
+    for _ in range(50):
+        market.now_ms += 1_000
+        market.run()
+    assert job.watermark_ms == settled_ms
+    assert all(message.topic == APPLICATIONS_BY_JOB for message in market.sent[sent:])
 
 
 def test_a_refused_application_brings_its_partitions_watermark() -> None:
@@ -281,21 +292,33 @@ def test_the_first_position_is_state_even_without_records() -> None:
     """A group that has read an aborted transaction has state that says so; later ones can wait."""
     market = Market(POLICY, 1)
     member = market.partitions["member", 0]
-    assert len(list(member.process(LABELS, [], 1, kit.NOW_MS))) == 1
+    units = list(member.process(LABELS, [], 1, kit.NOW_MS))
+    assert len(units) == 1
+    market.deliver("member", 0, units)
     assert not list(member.process(LABELS, [], 2, kit.NOW_MS))
     assert member.position(LABELS) == 2
 
 
-def test_a_quiet_partition_is_idle_and_time_goes_on() -> None:
-    """When all inputs are idle, windows close by the wall time that passes, not before."""
+def test_a_backlog_after_a_long_silence_is_read_in_full() -> None:
+    """A month that is written after idle hours: nothing is late, nothing is unmatched."""
     market = Market(POLICY, 2, idle_timeout_ms=5_000)
-    market.produce([application("a", 1000)])
-    market.run()
-    assert market.labels() == []
-    for _ in range(8):
-        market.now_ms += 1000
+    for _ in range(60):
+        market.now_ms += 1_000
         market.run()
-    assert last_labels(market.labels()) == {("j", "a"): (0, "negative_conclusive", True)}
+    members = [f"m{number}" for number in range(40)]
+    market.produce(
+        application(f"a{at}", 1000 + 500 * at, member=member) for at, member in enumerate(members)
+    )
+    market.produce(
+        engagement(f"e{at}", f"a{at}", 1100 + 500 * at, member=member)
+        for at, member in enumerate(members)
+    )
+    market.run()
+    market.clock(100_000)
+    market.run()
+    last = last_labels(market.labels())
+    assert last == {("j", f"a{at}"): (1, "positive", True) for at in range(40)}
+    assert reasons(market) == []
 
 
 def test_a_restarted_partition_is_not_idle_at_once() -> None:

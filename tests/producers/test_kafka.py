@@ -11,7 +11,9 @@ from pathlib import Path
 
 import confluent_kafka
 import pytest
+from confluent_kafka import Producer
 
+from producers import kafka as kafka_module
 from producers import outbox
 from producers.kafka import (
     ProduceProgress,
@@ -23,7 +25,7 @@ from stream.errors import BrokerError, ConfigError, LogError
 from stream.events.partitioner import partition_of
 from stream.events.records import APPLICATIONS, CONSUMED, ENGAGEMENTS
 from stream.logs.files import write_lines
-from stream.policy import LabelPolicy
+from stream.policy import HOUR_MS, LabelPolicy
 
 DAY_MS = 86_400_000
 START_MS = 1_704_067_200_000
@@ -145,6 +147,11 @@ def clock(time_ms: int) -> bytes:
     return b'{"type":"clock","event_time_ms":%d}' % time_ms
 
 
+def closing(time_ms: int) -> bytes:
+    """Make a clock's line that ends a log."""
+    return b'{"type":"clock","event_time_ms":%d,"sure":true}' % time_ms
+
+
 def log(folder: Path, *lines: bytes, name: str = "log.jsonl") -> Path:
     """Write a log."""
     path = folder / name
@@ -155,7 +162,9 @@ def log(folder: Path, *lines: bytes, name: str = "log.jsonl") -> Path:
 def test_every_line_arrives_unchanged_under_its_key(broker: str, tmp_path: Path) -> None:
     """All lines of a log arrive once, byte for byte, in order, in the partition of their key."""
     lines = list(simulate(SimulationSettings(members=60, jobs=60, days=5, repeat_share=0.05)))
-    progress = produce([log(tmp_path, *lines, name="log.jsonl.zst")], broker, throttle="off")
+    progress = produce(
+        [log(tmp_path, *lines, name="log.jsonl.zst")], broker, clocks=False, throttle="off"
+    )
     expected: dict[tuple[str, int], list[Record]] = defaultdict(list)
     for line in lines:
         event = json.loads(line)
@@ -176,7 +185,7 @@ def test_every_line_arrives_unchanged_under_its_key(broker: str, tmp_path: Path)
 def test_clocks_go_everywhere_without_a_key(broker: str, tmp_path: Path) -> None:
     """A clock of the log goes to every partition of both inputs, at its place, without a key."""
     path = log(tmp_path, application(1, START_MS), clock(START_MS + 5), engagement(1, START_MS + 9))
-    progress = produce([path], broker)
+    progress = produce([path], broker, clocks=False)
     assert (progress.sent, progress.clocks) == (2, 1)
     keys = {APPLICATIONS: b"m1", ENGAGEMENTS: b"j1"}
     for topic, key in keys.items():
@@ -235,10 +244,66 @@ def test_a_damaged_log_is_sent_as_far_as_it_goes(broker: str, tmp_path: Path) ->
     ]
 
 
+def test_clocks_tell_how_far_the_log_has_come(
+    broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last whole hour that was passed, in every partition of the inputs with events."""
+    monkeypatch.setattr(outbox, "_CLOCK_EVERY_S", 0.0)
+    hour = START_MS // HOUR_MS * HOUR_MS
+    times = [hour, hour + HOUR_MS // 2, hour + HOUR_MS, hour + 2 * HOUR_MS + 1, hour + HOUR_MS]
+    lines = [application(number, time_ms) for number, time_ms in enumerate(times)]
+    produce([log(tmp_path, *lines)], broker, throttle="off")
+    for records in received(broker, APPLICATIONS).values():
+        clocks = [value for key, value in records if key is None]
+        assert clocks == [closing(hour - HOUR_MS), closing(hour), closing(hour + HOUR_MS)]
+    assert not any(received(broker, ENGAGEMENTS).values())
+
+
+def test_no_clocks_are_sent_a_second_time_within_a_second(broker: str, tmp_path: Path) -> None:
+    """A log that is played as fast as possible is not blown up by them."""
+    lines = [application(number, START_MS + number * HOUR_MS) for number in range(200)]
+    produce([log(tmp_path, *lines)], broker, throttle="off")
+    sent = [key for records in received(broker, APPLICATIONS).values() for key, _ in records]
+    assert 4 <= sent.count(None) <= 8
+
+
+def test_another_writer_ends_the_clocks(
+    broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock would bind the other one too; which partition it was is told."""
+    monkeypatch.setattr(outbox, "_CLOCK_EVERY_S", 0.0)
+    lines = [application(number, START_MS + number * HOUR_MS) for number in range(40)]
+    other = Producer({"bootstrap.servers": broker})
+    begun: list[int] = []
+
+    def interfere(progress: ProduceProgress) -> None:
+        if progress.sent >= 20 and not begun:
+            begun.append(progress.sent)
+            for partition in range(4):
+                other.produce(APPLICATIONS, b"{}", partition=partition)
+            other.flush(10)
+
+    monkeypatch.setattr(outbox, "REPORT_S", 0.0)
+    monkeypatch.setattr(kafka_module, "REPORT_S", 0.0)
+    progress = produce(
+        [log(tmp_path, *lines)], broker, speed=36_000 * 20, throttle="off", on_progress=interfere
+    )
+    assert begun
+    assert progress.shared is not None
+    assert progress.shared.startswith(f"{APPLICATIONS}-")
+    per_partition = [
+        sum(key is None and b"clock" in value for key, value in records)
+        for records in received(broker, APPLICATIONS).values()
+    ]
+    assert max(per_partition) < len(lines) - 2
+
+
 def test_only_the_wanted_time_is_sent(broker: str, tmp_path: Path) -> None:
     """Events before --from, and from --until on, are left out, clocks too."""
     lines = [application(k, START_MS + k) for k in range(10)] + [clock(START_MS + 10)]
-    progress = produce([log(tmp_path, *lines)], broker, from_ms=START_MS + 3, until_ms=START_MS + 7)
+    progress = produce(
+        [log(tmp_path, *lines)], broker, clocks=False, from_ms=START_MS + 3, until_ms=START_MS + 7
+    )
     assert (progress.sent, progress.left_out, progress.clocks) == (4, 7, 0)
     values = [value for part in received(broker, APPLICATIONS).values() for _, value in part]
     assert sorted(values) == sorted(lines[3:7])
@@ -248,7 +313,7 @@ def test_several_logs_are_merged(broker: str, tmp_path: Path) -> None:
     """Several logs are sent by event time."""
     one = log(tmp_path, *(application(50, START_MS + k) for k in (1, 4, 5)), name="one")
     two = log(tmp_path, *(application(0, START_MS + k) for k in (2, 3, 6)), name="two")
-    produce([one, two], broker, throttle="off")
+    produce([one, two], broker, clocks=False, throttle="off")
     (records,) = [part for part in received(broker, APPLICATIONS).values() if part]
     assert [json.loads(value)["event_time_ms"] - START_MS for _, value in records] == [*range(1, 7)]
 
@@ -294,12 +359,14 @@ def test_closing_is_past_every_window_and_wait(
 def test_close_ends_with_a_clock_everywhere(broker: str, tmp_path: Path) -> None:
     """--close ends every partition of both inputs with the same clock, past the window."""
     path = log(tmp_path, application(1, START_MS + 7), application(2, START_MS))
-    progress = produce([path], broker, close=True, labels=LabelPolicy(window_ms=2 * DAY_MS))
+    progress = produce(
+        [path], broker, clocks=False, close=True, labels=LabelPolicy(window_ms=2 * DAY_MS)
+    )
     expected = START_MS + 7 + 2 * DAY_MS + 1
     assert progress.closed_at_ms == expected
     for topic in (APPLICATIONS, ENGAGEMENTS):
         for records in received(broker, topic).values():
-            assert records[-1] == (None, clock(expected))
+            assert records[-1] == (None, closing(expected))
             assert sum(key is None for key, _ in records) == 1
 
 
@@ -411,7 +478,7 @@ def test_closing_lets_labels_loose_in_steps(
     monkeypatch.setattr(outbox, "MAX_UNREAD_BYTES", 20_000)
     path = log(tmp_path, *(application(k, START_MS + k, padding=500) for k in range(400)))
     worker = Worker(broker)
-    progress = produce([path], broker, close=True)
+    progress = produce([path], broker, clocks=False, close=True)
     worker.end(400)
     (clocks, *others) = [
         [value for key, value in records if key is None]
@@ -422,7 +489,7 @@ def test_closing_lets_labels_loose_in_steps(
     assert len(clocks) > 2
     assert clocks == sorted(clocks)
     assert progress.closed_at_ms is not None
-    assert clocks[-1] == clock(progress.closed_at_ms)
+    assert clocks[-1] == closing(progress.closed_at_ms)
 
 
 def test_ctrl_c_flushes_and_tells_how_far_it_got(broker: str, tmp_path: Path) -> None:
@@ -439,6 +506,7 @@ def test_ctrl_c_flushes_and_tells_how_far_it_got(broker: str, tmp_path: Path) ->
             [path],
             broker,
             speed=36_000,
+            clocks=False,
             on_progress=interrupt_once(interrupt, last.append),
         )
     assert 100 < last[-1].sent < 2_000

@@ -62,6 +62,10 @@ class Group:
         """Nothing is known."""
         return None
 
+    def answer_age_s(self, partition: InputPartition) -> float | None:
+        """Nothing is known."""
+        return None
+
     def standbys(self) -> frozenset[InputPartition]:
         """Nobody else is there."""
         return frozenset()
