@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from stream.errors import ModelError
 from stream.features.blocks import FeatureSpace, vector
+from stream.labels.delays import DelayCurve
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -54,6 +55,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     regularisation: float
     sha256: str
     held_out: HeldOut | None = None
+    delays: DelayCurve | None = None
 
 
 class GlobalModel:

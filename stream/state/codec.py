@@ -137,6 +137,9 @@ DEADLINES = Codec[list[Deadline]](list[Deadline])
 FORGOTTEN = Codec[tuple[int, int]](tuple[int, int])
 """Up to when an entity's applications count for nothing, and when that was asked for (ms)."""
 
+STEPS = Codec[tuple[tuple[int, float], ...]](tuple[tuple[int, float], ...])
+"""Ages (ms) at which silence weighs more, and the weights."""
+
 _LISTED = Codec[_Listed](_Listed)
 _PACKED = Codec[Any](_Packed, version=2)  # encoded from a tuple: columns may be bytearrays
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from itertools import islice
 from random import Random
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,15 +22,19 @@ from tests import kit, oracle
 from tests.conftest import thorough
 from tests.kit import TestEvent, application, closing, engagement
 from tests.labels.bench import (
+    AGED,
     CONCLUSIVE,
     EXPLICIT,
     EXPLICIT_FINAL,
     INFERRED,
     LATENESS,
+    POLICY,
     POSITIVE,
+    STEPS,
     Bench,
     W,
     arrivals,
+    with_settings,
 )
 
 A, B = application("a", 10_000), application("b", 10_100)
@@ -144,9 +149,7 @@ def test_rules(events: list[TestEvent | int], expected: tuple[int, str, bool] | 
 
 def test_min_age_spares_young_applications() -> None:
     """A response infers only for applications that were at least ``min_age`` old."""
-    bench = Bench(
-        LabelPolicy(window_ms=W, min_age_ms=200, orphan_ttl_ms=10**6, allowed_lateness_ms=0)
-    )
+    bench = Bench(with_settings(min_age_ms=200, orphan_ttl_ms=10**6, allowed_lateness_ms=0))
     bench.apply(A)
     bench.apply(B)
     bench.apply(engagement("e", "b", 10_199))
@@ -157,7 +160,7 @@ def test_min_age_spares_young_applications() -> None:
 
 def test_switched_off_rules_infer_nothing() -> None:
     """With both rules off, neither a later response nor a closing labels anything."""
-    bench = Bench(LabelPolicy(window_ms=W, later_response=False, job_closed=False))
+    bench = Bench(with_settings(later_response="off", job_closed="off"))
     for event in (A, B, engagement("e", "b", 10_200), closing("x", 10_300)):
         bench.apply(event)
     assert bench.label("a") is None
@@ -226,7 +229,7 @@ def test_orphan_of_another_member_is_a_mismatch() -> None:
 
 def test_what_expires_is_the_orphan_of_its_own_application() -> None:
     """A mismatch of one application that is sent again for another waits its own time."""
-    bench = Bench(LabelPolicy(window_ms=W, orphan_ttl_ms=10_000, allowed_lateness_ms=0))
+    bench = Bench(with_settings(orphan_ttl_ms=10_000, allowed_lateness_ms=0))
     bench.apply(engagement("e", "b", 10_010, member="other"))
     bench.apply(B)
     bench.move(12_200)  # b is over and forgotten
@@ -326,7 +329,7 @@ def test_everything_is_forgotten() -> None:
 
 def test_an_application_with_many_engagements_is_forgotten_too() -> None:
     """Engagements beyond those that facts list are found and forgotten, orphans or not."""
-    bench = Bench(LabelPolicy(window_ms=W, orphan_ttl_ms=10_000, allowed_lateness_ms=0))
+    bench = Bench(with_settings(orphan_ttl_ms=10_000, allowed_lateness_ms=0))
     notes = [engagement(f"n{number:02}", "a", 10_010, "note") for number in range(80)]
     events: list[TestEvent] = [*notes[:40], A, *notes[40:], engagement("e", "a", 10_020)]
     for event in events:
@@ -345,7 +348,7 @@ def test_an_application_with_many_engagements_is_forgotten_too() -> None:
 @pytest.mark.parametrize("listed", [True, False])
 def test_of_many_orphans_some_expire_and_the_rest_is_adopted(listed: bool) -> None:
     """Listed with their application's id or indexed, as all were in older states: each once."""
-    policy = LabelPolicy(window_ms=W, orphan_ttl_ms=100, allowed_lateness_ms=0)
+    policy = with_settings(allowed_lateness_ms=0)
     bench = Bench(policy)
     for number in range(80):
         bench.apply(engagement(f"n{number:02}", "a", 10_000 + number, "note"))
@@ -379,7 +382,7 @@ def test_a_shorter_window_after_a_restart_closes_what_was_open_before() -> None:
     for number, name in enumerate("abc"):
         bench.apply(application(name, 10_000 + 100 * number))
     bench.overlay.flush()
-    shorter = LabelPolicy(window_ms=W // 3, allowed_lateness_ms=LATENESS, orphan_ttl_ms=100)
+    shorter = with_settings(window_ms=W // 3)
     for watermark_ms in (11_001, 11_050, 11_101, 11_300, 20_000):
         bench.restart(shorter)
         bench.move(watermark_ms)
@@ -390,19 +393,17 @@ def test_a_shorter_window_after_a_restart_closes_what_was_open_before() -> None:
 
 
 @thorough
-@given(arrivals(), st.sampled_from([0, 200]), st.randoms(use_true_random=False))
+@given(
+    arrivals(),
+    st.sampled_from([0, 200]),
+    st.sampled_from([POLICY, AGED, msgspec.structs.replace(AGED, later_response="off")]),
+    st.randoms(use_true_random=False),
+)
 def test_labels_are_the_oracles_at_every_moment(
-    events: list[TestEvent], min_age_ms: int, random: Random
+    events: list[TestEvent], min_age_ms: int, policy: LabelPolicy, random: Random
 ) -> None:
     """After each record the labels are the oracle's verdict on the events read so far."""
-    bench = Bench(
-        LabelPolicy(
-            window_ms=W,
-            min_age_ms=min_age_ms,
-            allowed_lateness_ms=LATENESS,
-            orphan_ttl_ms=100,
-        )
-    )
+    bench = Bench(msgspec.structs.replace(policy, min_age_ms=min_age_ms))
     read: list[TestEvent] = []
     largest = 0
     for event in events:
@@ -414,16 +415,21 @@ def test_labels_are_the_oracles_at_every_moment(
         if random.random() < 0.2:
             bench.overlay.flush()
         expected = oracle.verdicts(
-            read, window_ms=W, min_age_ms=min_age_ms, watermark_ms=largest - LATENESS
+            read,
+            window_ms=W,
+            min_age_ms=min_age_ms,
+            later_response=policy.infers_from_responses,
+            steps=STEPS if policy.aging else (),
+            watermark_ms=largest - LATENESS,
         )
         assert {key: bench.label(key[1], key[0]) for key in expected} == expected
     bench.move(10_000)
     expected = oracle.verdicts(events, window_ms=W, watermark_ms=10_000)
     assert bench.last == expected
     bench.overlay.flush()
-    assert not list(bench.store.scan(b"", b"\xff"))
+    assert not [key for key, _ in bench.store.scan(b"", b"\xff") if key != keys.own("aging")]
 
 
 def test_deadline_kinds_are_stored() -> None:
     """The numbers of deadline kinds are in stored keys: they never change."""
-    assert [kind.value for kind in DeadlineKind] == [1, 2, 3, 4, 5, 6]
+    assert [kind.value for kind in DeadlineKind] == [1, 2, 3, 4, 5, 6, 7]
