@@ -15,7 +15,8 @@ from stream.cli.terminal import ERR, OUT, doing, load_kernel, reading, run_summa
 from stream.errors import ConfigError, StoppedError
 from stream.logs.files import ReadProgress, merge, write_lines
 from stream.model.held_out import Judgement, in_words
-from stream.model.linear import load_model
+from stream.model.linear import Manifest, load_model
+from stream.policy import DAY_MS
 from stream.units import format_time, parse_duration_ms, parse_time_ms
 
 _DEFAULTS = lively()
@@ -145,6 +146,17 @@ def train(
         f" {len(manifest.features['global'])} global features"
     )
     tell(_held_out(judged))
+    tell(_delays(manifest))
+
+
+def _delays(manifest: Manifest) -> str:
+    """Tell how long answers take."""
+    if manifest.delays is None:
+        return "answer delays: too few answers to learn them from; the default curve is in force"
+    days = [f"{share:.0%} within {share_days:.1f} days" for share, share_days in (
+        (share, manifest.delays.age_ms(share) / DAY_MS) for share in (0.35, 0.7, 0.9)
+    )]
+    return f"answer delays: {', '.join(days)}"
 
 
 def _held_out(judged: Judgement | None) -> str:

@@ -81,6 +81,10 @@ class DelayCurve(msgspec.Struct, frozen=True):
         after_ms, after = self.ages_ms[at], self.shares[at]
         return before + (after - before) * (age_ms - before_ms) / (after_ms - before_ms)
 
+    def age_ms(self, share: float) -> int:
+        """Return the first age at which F has reached a share."""
+        return self.ages_ms[bisect_left(self.shares, share)]
+
     def within(self, window_ms: int) -> DelayCurve:
         """Return the curve of a window that is not longer: F(a) / F(W').
 

@@ -43,7 +43,7 @@ class HeldOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``manifest.json`` says."""
+    """What ``manifest.json`` says; ``delays`` is None where too few answers tell of them."""
 
     format: int
     model_version: str
@@ -93,6 +93,7 @@ def save_model(
     positives: int,
     regularisation: float,
     held_out: HeldOut | None = None,
+    delays: DelayCurve | None = None,
 ) -> Manifest:
     """Write a model folder; the version is a digest of its content, so equal models are equal."""
     buffer = io.BytesIO()
@@ -100,7 +101,8 @@ def save_model(
     arrays = buffer.getvalue()
     sha256 = hashlib.sha256(arrays).hexdigest()
     names = msgspec.json.encode([features["global"], features["per_member"], features["per_job"]])
-    version = hashlib.sha256(names + arrays).hexdigest()[:12]
+    curve = b"" if delays is None else msgspec.json.encode(delays)
+    version = hashlib.sha256(names + arrays + curve).hexdigest()[:12]
     manifest = Manifest(
         format=FORMAT,
         model_version=version,
@@ -112,6 +114,7 @@ def save_model(
         regularisation=regularisation,
         sha256=sha256,
         held_out=held_out,
+        delays=delays,
     )
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from stream.errors import ConfigError, EventError, InvalidFeaturesError, ModelError
-from stream.events.ladder import target
+from stream.events.ladder import Kind, target
 from stream.events.structs import Application, DeadLetter, Event, Features, Source
 from stream.events.wire import RawApplication, decode_raw, to_event
 from stream.features.blocks import FeatureSpace, RawBlock
 from stream.labels import driver
 from stream.labels.changes import Change, Entered, Step
+from stream.labels.delays import DelayCurve, fitted
 from stream.labels.machine import LabelMachine
 from stream.logs.files import LogLine
 from stream.model.held_out import Judgement, hold_out
@@ -36,6 +37,9 @@ from stream.state.stored_facts import StoredFacts
 
 REGULARISATION = 1.0
 """Inverse strength C of the L2 penalty on standardised coefficients (scikit-learn's default)."""
+
+LEAST_ANSWERS = 50
+"""Answers that it takes to learn how long they take."""
 
 _NOWHERE = Source("", 0, 0, 0, b"")
 _MAX_ITERATIONS = 1000
@@ -138,6 +142,7 @@ class Trainer:
         self._rows: list[_Open] = []
         self._targets = array("b")
         self._windows = array("q")
+        self._delays = array("q")  # from application to the first answer, of those answered
         self._from_ms: int | None = None
         self._space = FeatureSpace((), (), ())
 
@@ -201,7 +206,18 @@ class Trainer:
             positives=positives,
             regularisation=REGULARISATION,
             held_out=held_out,
+            delays=self.delays(),
         )
+
+    def delays(self) -> DelayCurve | None:
+        """Return how long answers take; None where there are too few to tell."""
+        window_ms = self._policy.labels.window_ms
+        ends_ms = np.array(self._windows, dtype=np.int64)
+        if len(self._delays) < LEAST_ANSWERS or not (ends_ms <= self._end_ms).any():
+            return None
+        silent = np.array(self._targets, dtype=np.int64) == 0
+        ages_ms = np.minimum(self._end_ms - (ends_ms[silent] - window_ms), window_ms)
+        return fitted(self._delays, ages_ms.tolist(), window_ms)
 
     @property
     def _end_ms(self) -> int:
@@ -257,6 +273,8 @@ class Trainer:
         """Keep the rows of applications, and their labels once their windows have closed."""
         for step in steps:
             match step:
+                case Change(label=True, evidence_time_ms=int(time_ms)) if step.kind is Kind.POSITIVE:
+                    self._delays.append(time_ms - step.facts.event_time_ms)
                 case Change() if step.closed:
                     self._rows.append(self._open.pop((step.job_id, step.application_id)))
                     self._targets.append(target(step.kind))

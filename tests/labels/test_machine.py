@@ -39,7 +39,7 @@ from tests.labels.bench import (
 
 A, B = application("a", 10_000), application("b", 10_100)
 
-TABLE: list[tuple[str, list[TestEvent | int], tuple[int, str, bool] | None]] = [
+TABLE: list[tuple[str, list[TestEvent | int], oracle.Verdict | None]] = [
     ("no evidence is no label", [A], None),
     ("an answer is positive", [A, engagement("e", "a", 10_010)], POSITIVE),
     ("an answer at exactly A counts", [A, engagement("e", "a", 10_000)], POSITIVE),
@@ -136,7 +136,7 @@ TABLE: list[tuple[str, list[TestEvent | int], tuple[int, str, bool] | None]] = [
 @pytest.mark.parametrize(
     ("events", "expected"), [row[1:] for row in TABLE], ids=[r[0] for r in TABLE]
 )
-def test_rules(events: list[TestEvent | int], expected: tuple[int, str, bool] | None) -> None:
+def test_rules(events: list[TestEvent | int], expected: oracle.Verdict | None) -> None:
     """Each row of the table of rules gives the label of application ``a``."""
     bench = Bench()
     for event in events:
