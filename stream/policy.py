@@ -1,7 +1,8 @@
-"""Settings that decide what is learned and published: labels, the effects, the gate.
+"""Settings that decide what is learned and published: features, labels, the effects, the gate.
 
-The structs declare the sections ``[labels]``, ``[effects.NAME]`` and ``[gate]`` of the policy file
-and of the configuration. A new setting is one more field here (:class:`~stream.units.Setting`).
+The structs declare the sections ``[features]``, ``[labels]``, ``[effects.NAME]`` and ``[gate]`` of
+the policy file and of the configuration. A new setting is one more field here
+(:class:`~stream.units.Setting`).
 """
 
 from __future__ import annotations
@@ -24,8 +25,26 @@ MAX_ENTITY_BYTES = 512 * 1024
 FOLD = 32
 """Examples folded at a time; so many more than the limits are kept in between."""
 
+MOST_FEATURE = 1e38
+"""Largest ``max_feature``: features are float32."""
+
 _EXAMPLE_BYTES = 96  # of a kept example besides its features: times, offset, ids
 _FEWEST_EXAMPLES = 16
+
+
+class FeaturePolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """What an application may bring."""
+
+    max_feature: Annotated[
+        float, Setting("an application with a larger feature or global score is a dead letter")
+    ] = 1e6
+
+    def __post_init__(self) -> None:
+        """Refuse a limit that refuses everything, or that float32 does not have."""
+        if not 0.0 < self.max_feature <= MOST_FEATURE:
+            raise ConfigError(
+                f"[features] max_feature must be above 0, and {MOST_FEATURE:g} at most"
+            )
 
 
 class LabelPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,6 +196,7 @@ class GateSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """All of it."""
 
+    features: FeaturePolicy = FeaturePolicy()
     labels: LabelPolicy = LabelPolicy()
     declared: tuple[EffectSpec, ...] = EFFECTS
     """The effects that are learned."""

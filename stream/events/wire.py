@@ -44,7 +44,7 @@ from stream.events.structs import (
     TimeMs,
     Watermark,
 )
-from stream.features.blocks import FeatureSpace, RawBlock
+from stream.features.blocks import FeatureSpace, RawBlock, check_size
 
 _T = TypeVar("_T")
 
@@ -265,6 +265,8 @@ def _application(raw: RawApplication, space: FeatureSpace) -> Application:
         packed_global = space.global_.pack(features.global_)
     elif raw.global_score is None and space.global_ is not None:
         raise InvalidFeaturesError("neither features.global nor global_score is there")
+    if raw.global_score is not None and space.limit is not None:
+        check_size("global_score", (raw.global_score,), space.limit)
     return Application(
         raw.application_id,
         raw.member_id,

@@ -13,6 +13,7 @@ from stream.policy import (
     DAY_MS,
     MAX_ENTITY_BYTES,
     EffectSettings,
+    FeaturePolicy,
     GateSettings,
     LabelPolicy,
     Policy,
@@ -112,6 +113,7 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 def test_a_written_policy_comes_back_equal() -> None:
     """What ``to_toml`` writes is read back as the same policy, strange actions too."""
     policy = Policy(
+        features=FeaturePolicy(max_feature=1e-3),
         labels=LabelPolicy(
             positive_actions=frozenset({'say "yes"', "naïve\\", "tab\t", "del\x7f"}),
             window_ms=36 * 3_600_000,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.errors import EventError
+from stream.errors import EventError, InvalidFeaturesError
 from stream.events import wire
 from stream.events.structs import (
     Application,
@@ -120,6 +120,28 @@ def test_what_cannot_be_used_has_a_reason(raw: bytes, reason: str) -> None:
     assert caught.value.reason == reason
     assert len(str(caught.value)) <= 300
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", ["1e6", "-1e6", "1000000.01", "-1e7", "1e38"])
+@pytest.mark.parametrize(
+    ("part", "with_number"),
+    [
+        ('"global":[0.5]', '"global":[{}]'),
+        ("[1.0,0.2]", "[1.0,{}]"),
+        ("[1.0,0.2]", '{{"m1":{}}}'),
+        ('"per_job":[1]', '"per_job":{{"j0":{}}}'),
+        ('"features"', '"global_score":{},"features"'),
+    ],
+)
+def test_numbers_beyond_the_limit_do_not_enter(part: str, with_number: str, number: str) -> None:
+    """They are refused in every block, in either form, and as global_score; the limit is not."""
+    raw = GOOD.replace(part, with_number.format(number)).encode()
+    wire.decode_event(raw, SPACE)  # what was checked before is not checked again
+    if abs(float(number)) <= 1e6:
+        wire.decode_event(raw, SPACE.limited(1e6))
+        return
+    with pytest.raises(InvalidFeaturesError, match="beyond max_feature"):
+        wire.decode_event(raw, SPACE.limited(1e6))
 
 
 _LABEL = Label(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from stream.events.records import (
 from stream.events.structs import Clock, Event, JobEvent, ScoredApplication, Source, Watermark
 from stream.partitions.job import JobPartition
 from stream.partitions.progress import load_identity
-from stream.policy import LabelPolicy, Policy
+from stream.policy import FeaturePolicy, LabelPolicy, Policy
 from stream.stages.job import JobStage, Steps
 from stream.state.overlay import Overlay
 from tests import kit, oracle
@@ -138,6 +139,20 @@ def test_what_does_not_belong_is_a_dead_letter() -> None:
         "unknown_type",
         "unknown_type",
     ]
+
+
+def test_features_beyond_the_limit_are_dead_letters() -> None:
+    """An application at max_feature is taken, one beyond it or with a huge global score is not."""
+    market = Market(msgspec.structs.replace(POLICY, features=FeaturePolicy(max_feature=7.1)), 1)
+    for name, number in (("a", b"7.1"), ("b", b"7.2"), ("c", b"-1e38")):
+        raw = kit.to_json(application(name, 10))
+        assert b"[1.0,0.5]" in raw
+        market.append(APPLICATIONS, 0, b"m-" + name.encode(), raw.replace(b"0.5]", number + b"]"))
+    raw = kit.to_json(application("d", 10, score=1e308))
+    market.append(APPLICATIONS, 0, b"m-d", raw)
+    market.run()
+    assert reasons(market) == ["invalid_features"] * 3
+    assert market.partitions["job", 0].events["application"] == 1
 
 
 def test_a_dead_letter_keeps_bytes_and_origin() -> None:
