@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from random import Random
 
 import msgspec
@@ -389,3 +390,30 @@ def test_unknown_member_partition_is_a_dead_letter() -> None:
     market.append(APPLICATIONS_BY_JOB, 0, None, wire.encode(Watermark(7, 1, False)))
     market.run()
     assert reasons(market) == ["malformed"]
+
+
+@pytest.mark.parametrize("fraction", [b"", b".0"])
+def test_events_with_integer_ids_and_other_times_are_labelled(fraction: bytes) -> None:
+    """Numbers as ids, ISO times and a producer's own fields: the labels are those of strings."""
+    events: list[TestEvent] = [
+        application("1", 1_000, job="7", member="3"),
+        engagement("2", "1", 5_000, job="7", member="3"),
+        application("4", 2_000, job="8", member="5"),
+        closing("6", 9_000, job="8"),
+    ]
+    usual, other = Market(POLICY, 4), Market(POLICY, 4)
+    usual.produce(events)
+    own = b'{"partition":"north","member_score":[1],"watermark_ms":"x","job_score":{},'
+    for (topic, number), records in usual.topics.items():
+        for record in records:
+            value = re.sub(rb'_id":"(\d)"', rb'_id":\1' + fraction, record.value or b"")
+            value = re.sub(
+                rb'"event_time_ms":(\d)000', rb'"event_time_ms":"1970-01-01T00:00:0\1Z"', value
+            )
+            other.append(topic, number, record.key, own + value.removeprefix(b"{"))
+    for market in (usual, other):
+        market.clock(5_000_000)
+        market.run()
+        assert reasons(market) == []
+    assert other.labels() == usual.labels()
+    assert len(last_labels(other.labels())) == 2
