@@ -65,6 +65,10 @@ class LabelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     ] = True
     min_age_ms: Annotated[int, Setting("... who have waited at least so long")] = 0
     job_closed: Annotated[bool, Setting("the closing of the job is a no to all who wait")] = True
+    clock_skew_ms: Annotated[
+        int,
+        Setting("an engagement so much before its application counts as at the application's time"),
+    ] = 5_000
     allowed_lateness_ms: Annotated[int, Setting("how far out of order events may arrive")] = HOUR_MS
     orphan_ttl_ms: Annotated[int, Setting("how long an engagement waits for its application")] = (
         DAY_MS
@@ -94,6 +98,11 @@ class LabelPolicy(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(
                 "[labels] orphan_ttl is shorter than allowed_lateness: an engagement could expire"
                 " before its application may arrive"
+            )
+        if self.orphan_ttl_ms < self.clock_skew_ms:
+            raise ConfigError(
+                "[labels] orphan_ttl is shorter than clock_skew: an engagement could expire before"
+                " its application is read"
             )
         if self.min_age_ms > self.window_ms:
             raise ConfigError("[labels] min_age is longer than window: turn later_response off")

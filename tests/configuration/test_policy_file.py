@@ -86,6 +86,7 @@ def test_limits_are_lowered_for_many_features() -> None:
         ("[labels]\nnegative_actions = ['message']", "message"),
         ("[labels]\npositive_actions = []", "positive_actions"),
         ("[labels]\norphan_ttl = '1m'", "orphan_ttl"),
+        ("[labels]\nallowed_lateness = '1s'\norphan_ttl = '4s'", "shorter than clock_skew"),
         ("[labels]\nmin_age = '15d'", "min_age"),
         ("[effects.per_member]\nprior_precision = 0", "prior_precision"),
         ("[effects.per_member]\ncapacity = 0", "capacity"),

@@ -20,7 +20,10 @@ from tests.kit import TestEvent, application, closing, engagement
 
 W = 1000  # the label window of these tests, ms
 LATENESS = 60
-POLICY = LabelPolicy(window_ms=W, allowed_lateness_ms=LATENESS, orphan_ttl_ms=100)
+SKEW = 20
+POLICY = LabelPolicy(
+    window_ms=W, clock_skew_ms=SKEW, allowed_lateness_ms=LATENESS, orphan_ttl_ms=100
+)
 
 
 class Bench:
@@ -109,7 +112,8 @@ def logs(draw: st.DrawFn) -> list[TestEvent]:
     for number in range(draw(st.integers(0, 10))):
         if apps and not draw(st.sampled_from([False] * 9 + [True])):
             app = draw(st.sampled_from(apps))
-            edges = [app.event_time_ms + near for near in (-1, 0, 1, W - 1, W, W + 1)]
+            near = (-SKEW - 1, -SKEW, -1, 0, 1, W - 1, W, W + 1)
+            edges = [app.event_time_ms + after for after in near]
             time_ms = draw(st.one_of(times, st.sampled_from(edges)))
             of, job = app.application_id, app.job_id
             member = draw(st.sampled_from([app.member_id] * 9 + ["another"]))

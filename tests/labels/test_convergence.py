@@ -16,11 +16,10 @@ from stream.errors import EventError, MismatchError, UnmatchedError
 from stream.events.structs import Application, Clock, Engagement, Forget, JobEvent
 from stream.events.wire import decode_event
 from stream.features.blocks import FeatureSpace
-from stream.policy import LabelPolicy
 from tests import oracle
 from tests.conftest import thorough
 from tests.kit import CONTEST, Market, TestEvent, application, last_labels, with_contest
-from tests.labels.bench import LATENESS, Bench, W, arrivals, logs
+from tests.labels.bench import LATENESS, SKEW, Bench, W, arrivals, logs
 from tests.partitions.test_partitions import POLICY
 
 ORPHAN_TTL = 100
@@ -92,7 +91,7 @@ def test_every_label_is_the_verdict_on_what_was_read_in_time(
     events: list[TestEvent], flush_every: int
 ) -> None:
     """However late events are: after each, labels are the oracle's on those read in time."""
-    bench = Bench(LabelPolicy(window_ms=W, allowed_lateness_ms=LATENESS, orphan_ttl_ms=ORPHAN_TTL))
+    bench = Bench()
     known = ReadSet()
     largest, watermark_ms = 0, -math.inf
     final: dict[tuple[str, str], oracle.Verdict | None] = {}
@@ -104,7 +103,9 @@ def test_every_label_is_the_verdict_on_what_was_read_in_time(
         watermark_ms = largest - LATENESS
         bench.move(largest - LATENESS)
         known.move(watermark_ms)
-        verdicts = oracle.verdicts(known.counted, window_ms=W, watermark_ms=watermark_ms)
+        verdicts = oracle.verdicts(
+            known.counted, window_ms=W, clock_skew_ms=SKEW, watermark_ms=watermark_ms
+        )
         # What was final stays: events read later than a window's end are not in its set.
         final = {
             key: final[key] if (old := final.get(key)) is not None and old[2] else verdict
@@ -139,7 +140,7 @@ def test_crashes_and_interleavings_change_nothing(
         if not crash and random.random() < 0.3:
             market.tick(stage, number)
     market.run()
-    wanted = oracle.verdicts(events, window_ms=W, watermark_ms=20_000)
+    wanted = oracle.verdicts(events, window_ms=W, clock_skew_ms=SKEW, watermark_ms=20_000)
     assert last_labels(market.labels()) == wanted
 
 

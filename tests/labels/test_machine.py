@@ -7,6 +7,7 @@ from contextlib import suppress
 from itertools import islice
 from random import Random
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +27,9 @@ from tests.labels.bench import (
     EXPLICIT_FINAL,
     INFERRED,
     LATENESS,
+    POLICY,
     POSITIVE,
+    SKEW,
     Bench,
     W,
     arrivals,
@@ -40,7 +43,43 @@ TABLE: list[tuple[str, list[TestEvent | int], tuple[int, str, bool] | None]] = [
     ("an answer at exactly A counts", [A, engagement("e", "a", 10_000)], POSITIVE),
     ("an answer at exactly A+W counts", [A, engagement("e", "a", 11_000)], POSITIVE),
     ("an answer at A+W+1 does not", [A, engagement("e", "a", 11_001)], None),
-    ("an answer before A does not", [A, engagement("e", "a", 9_999)], None),
+    ("an answer within the clock skew counts", [A, engagement("e", "a", 9_980)], POSITIVE),
+    ("an answer before that does not", [A, engagement("e", "a", 9_979)], None),
+    (
+        "an answer within the clock skew counts when it is read first",
+        [engagement("e", "a", 9_980), A],
+        POSITIVE,
+    ),
+    (
+        "an answer before that does not, read first",
+        [engagement("e", "a", 9_979), A],
+        None,
+    ),
+    (
+        "a decline within the clock skew is explicit",
+        [A, engagement("e", "a", 9_999, "reject")],
+        EXPLICIT,
+    ),
+    (
+        "a later applicant's answer within the clock skew infers as at their application's time",
+        [A, B, engagement("e", "b", 10_090)],
+        INFERRED,
+    ),
+    (
+        "it infers though it lies before the earlier one's application",
+        [A, application("b", 10_001), engagement("e", "b", 9_990)],
+        INFERRED,
+    ),
+    (
+        "it settles nothing that was submitted when it counts",
+        [A, application("b", 10_000), engagement("e", "b", 9_990)],
+        None,
+    ),
+    (
+        "it settles nothing whose window is over when it counts",
+        [A, application("b", 11_001), engagement("e", "b", 10_990)],
+        None,
+    ),
     ("a decline is explicit", [A, engagement("e", "a", 10_010, "reject")], EXPLICIT),
     ("a note says nothing", [A, engagement("e", "a", 10_010, "note")], None),
     (
@@ -345,7 +384,7 @@ def test_an_application_with_many_engagements_is_forgotten_too() -> None:
 @pytest.mark.parametrize("listed", [True, False])
 def test_of_many_orphans_some_expire_and_the_rest_is_adopted(listed: bool) -> None:
     """Listed with their application's id or indexed, as all were in older states: each once."""
-    policy = LabelPolicy(window_ms=W, orphan_ttl_ms=100, allowed_lateness_ms=0)
+    policy = LabelPolicy(window_ms=W, clock_skew_ms=SKEW, orphan_ttl_ms=100, allowed_lateness_ms=0)
     bench = Bench(policy)
     for number in range(80):
         bench.apply(engagement(f"n{number:02}", "a", 10_000 + number, "note"))
@@ -379,7 +418,7 @@ def test_a_shorter_window_after_a_restart_closes_what_was_open_before() -> None:
     for number, name in enumerate("abc"):
         bench.apply(application(name, 10_000 + 100 * number))
     bench.overlay.flush()
-    shorter = LabelPolicy(window_ms=W // 3, allowed_lateness_ms=LATENESS, orphan_ttl_ms=100)
+    shorter = msgspec.structs.replace(POLICY, window_ms=W // 3)
     for watermark_ms in (11_001, 11_050, 11_101, 11_300, 20_000):
         bench.restart(shorter)
         bench.move(watermark_ms)
@@ -395,14 +434,7 @@ def test_labels_are_the_oracles_at_every_moment(
     events: list[TestEvent], min_age_ms: int, random: Random
 ) -> None:
     """After each record the labels are the oracle's verdict on the events read so far."""
-    bench = Bench(
-        LabelPolicy(
-            window_ms=W,
-            min_age_ms=min_age_ms,
-            allowed_lateness_ms=LATENESS,
-            orphan_ttl_ms=100,
-        )
-    )
+    bench = Bench(msgspec.structs.replace(POLICY, min_age_ms=min_age_ms))
     read: list[TestEvent] = []
     largest = 0
     for event in events:
@@ -414,11 +446,15 @@ def test_labels_are_the_oracles_at_every_moment(
         if random.random() < 0.2:
             bench.overlay.flush()
         expected = oracle.verdicts(
-            read, window_ms=W, min_age_ms=min_age_ms, watermark_ms=largest - LATENESS
+            read,
+            window_ms=W,
+            min_age_ms=min_age_ms,
+            clock_skew_ms=SKEW,
+            watermark_ms=largest - LATENESS,
         )
         assert {key: bench.label(key[1], key[0]) for key in expected} == expected
     bench.move(10_000)
-    expected = oracle.verdicts(events, window_ms=W, watermark_ms=10_000)
+    expected = oracle.verdicts(events, window_ms=W, clock_skew_ms=SKEW, watermark_ms=10_000)
     assert bench.last == expected
     bench.overlay.flush()
     assert not list(bench.store.scan(b"", b"\xff"))

@@ -29,9 +29,13 @@ from stream.stages.job import JobStage, Steps
 from stream.state.overlay import Overlay
 from tests import kit, oracle
 from tests.kit import Market, TestEvent, application, closing, engagement, last_labels
-from tests.labels.bench import LATENESS, W, arrivals
+from tests.labels.bench import LATENESS, SKEW, W, arrivals
 
-POLICY = Policy(labels=LabelPolicy(window_ms=W, allowed_lateness_ms=LATENESS, orphan_ttl_ms=10_000))
+POLICY = Policy(
+    labels=LabelPolicy(
+        window_ms=W, clock_skew_ms=SKEW, allowed_lateness_ms=LATENESS, orphan_ttl_ms=10_000
+    )
+)
 
 
 def reasons(market: Market) -> list[str]:
@@ -62,7 +66,7 @@ def test_final_labels_do_not_depend_on_the_interleaving(
         if restarts and random.random() < 0.1:
             market.restart(stage, number)
     market.run()
-    wanted = oracle.verdicts(events, window_ms=W, watermark_ms=20_000)
+    wanted = oracle.verdicts(events, window_ms=W, clock_skew_ms=SKEW, watermark_ms=20_000)
     labels = market.labels()
     assert last_labels(labels) == wanted
     emitted = [(x.job_id, x.application_id, x.kind, x.final) for x in labels]
