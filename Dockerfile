@@ -1,14 +1,14 @@
 # The image of the stack's own services: `hearback` and nothing else, as a user without rights.
 
-FROM python:3.11.13-slim-bookworm AS build
+FROM python:3.11.15-slim-bookworm AS build
 RUN python -m venv /opt/hearback
 ENV PATH=/opt/hearback/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 # The libraries first, by themselves: their layer stays when only the code has changed.
-COPY pyproject.toml ./
+COPY pyproject.toml constraints.txt ./
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > libraries.txt \
- && pip install --requirement libraries.txt
-COPY README.md LICENSE ./
+ && pip install --constraint constraints.txt --requirement libraries.txt
+COPY README.md LICENSE hearback_stream.py ./
 COPY stream stream
 COPY producers producers
 RUN pip install --no-deps .
@@ -17,7 +17,7 @@ RUN pip install --no-deps .
 ENV NUMBA_CACHE_DIR=/opt/hearback/kernel
 RUN cd / && python -c "from stream.updaters.newton import warm_up; warm_up()"
 
-FROM python:3.11.13-slim-bookworm
+FROM python:3.11.15-slim-bookworm
 ENV PATH=/opt/hearback/bin:$PATH NUMBA_CACHE_DIR=/opt/hearback/kernel PYTHONUNBUFFERED=1
 # The folders of volumes are made here, so that volumes belong to the user.
 RUN groupadd --gid 10001 hearback \

@@ -5,18 +5,18 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check format docs wheel test test-deep test-integration test-kafka soak stack picture kafka kafka-stop bench clean
+.PHONY: help setup demo check format lock docs wheel test test-deep test-integration test-kafka soak stack picture kafka kafka-stop bench clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make the virtual environment (done by the others when needed)
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "hearback needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable . --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
 	@touch $(READY)
 
 demo: setup ## a simulated market, live, from nothing to a summary (a minute)
@@ -31,6 +31,14 @@ check: setup ## what the gate checks besides tests: lint, format, types, layers
 format: setup ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+lock: ## renew constraints.txt from the newest releases that pyproject.toml allows
+	$(PYTHON) -m venv .lock
+	.lock/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	.lock/bin/python -m pip install --quiet --editable . --group dev
+	{ sed -n '/^#/p' constraints.txt; .lock/bin/python -m pip freeze --exclude-editable; } > .lock/constraints.txt
+	mv .lock/constraints.txt constraints.txt
+	rm -rf .lock
 
 docs: setup ## the pages and dashboards that are made from the code
 	$(BIN)/python -m stream.labels.document

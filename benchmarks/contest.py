@@ -21,6 +21,7 @@ from pathlib import Path
 import msgspec
 
 from producers.kafka import produce
+from stream.cli import PROGRAM
 from stream.cli.audience import Audience
 from stream.configuration.load import load_config
 from stream.events.records import TOPICS
@@ -128,7 +129,7 @@ def live(
         audience.start()
         worker = subprocess.Popen(  # noqa: S603 - our own program
             [
-                *(sys.executable, "-m", "stream.cli", "worker", "--broker", address),
+                *(*PROGRAM, "worker", "--broker", address),
                 *("--model", str(work / "model"), "--policy", str(log.parent / "policy.toml")),
                 *("--data", str(work / "data"), "--metrics-port", "0"),
             ],

@@ -57,6 +57,7 @@ from deploy.kafka import Kafka, MissingError
 from producers.kafka import produce
 from producers.simulate import simulate
 from producers.truth import SimulationSettings, draw_truth
+from stream.cli import PROGRAM
 from stream.events.records import APPLICATIONS, COEFFICIENTS, ENGAGEMENTS
 from stream.events.wire import RawApplication, decode_raw
 from stream.logs.files import merge, write_lines
@@ -120,7 +121,7 @@ class Worker:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
                 [
-                    *(sys.executable, "-m", "stream.cli", "worker", "--broker", broker),
+                    *(*PROGRAM, "worker", "--broker", broker),
                     *("--model", str(market.folder / "model"), "--app-id", application_id),
                     *("--data", str(self._folder / "data"), "--metrics-port", "0"),
                 ],

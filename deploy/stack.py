@@ -27,6 +27,7 @@ from deploy.compose import Condition, Service, in_order, services
 from deploy.kafka import Kafka, free_ports
 from deploy.kafka import MissingError as KafkaMissingError
 from deploy.monitoring import MissingError, Prometheus, config_for, program
+from stream.cli import PROGRAM
 
 FOLDER = Path("stack-run")
 
@@ -57,7 +58,7 @@ class Process:
         self.url = None if port is None else f"http://127.0.0.1:{port}"
         self.log = folder / f"{service.name}.log"
         self._asked = False
-        command = [sys.executable, "-m", "stream.cli", *localised(service, folder)]
+        command = [*PROGRAM, *localised(service, folder)]
         environment = dict(os.environ) | service.environment | {"HEARBACK_KAFKA_BROKER": broker}
         if port is not None:
             environment |= {

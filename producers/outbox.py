@@ -17,6 +17,7 @@ import confluent_kafka
 
 from producers.throttle import ANSWER_S, GROWTH, MAX_UNREAD_BYTES, RECORD_BYTES, Throttle
 from stream.errors import BrokerError, ConfigError
+from stream.events.lenient import as_id
 from stream.events.records import APPLICATIONS, CONSUMED, ENGAGEMENTS, INPUTS, TopicNames
 from stream.events.structs import Clock
 from stream.events.wire import encode
@@ -327,6 +328,7 @@ def _route(line: LogLine, head: LineHead | None) -> tuple[str | None, bytes | No
         topic, name, entity = ENGAGEMENTS, "job_id", head.job_id
     else:
         return None, None, f"unknown type {str(head.type)[:40]!r}"
-    if not isinstance(entity, str):
+    key = as_id(entity)  # as the worker reads it, who compares it with the record's key
+    if not isinstance(key, str):
         return None, None, f"no {name}"
-    return topic, entity.encode(), None
+    return topic, key.encode(), None

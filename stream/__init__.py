@@ -38,4 +38,8 @@ The core is ``errors`` to ``partitions`` without ``logs`` and without fitting th
 RocksDB it is a function of state, event and now: no clock, no randomness, no network, no logging.
 """
 
-DISTRIBUTION = "hearback"
+DISTRIBUTION = "hearback-stream"
+"""Its name on the package index, where `hearback` is another project."""
+
+VERSION = "0.1.0"
+"""The release; the build reads it here."""

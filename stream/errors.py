@@ -127,7 +127,7 @@ class InvalidTimeError(EventError):
 
 
 class InvalidFeaturesError(EventError):
-    """A feature block is missing, has the wrong size, an unknown name or a non-finite number."""
+    """A feature block is missing, of the wrong size, or has an unknown name or a wild number."""
 
     reason = "invalid_features"
 

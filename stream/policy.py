@@ -1,7 +1,8 @@
-"""Settings that decide what is learned and published: labels, the effects, the gate.
+"""Settings that decide what is learned and published: features, labels, the effects, the gate.
 
-The structs declare the sections ``[labels]``, ``[effects.NAME]`` and ``[gate]`` of the policy file
-and of the configuration. A new setting is one more field here (:class:`~stream.units.Setting`).
+The structs declare the sections ``[features]``, ``[labels]``, ``[effects.NAME]`` and ``[gate]`` of
+the policy file and of the configuration. A new setting is one more field here
+(:class:`~stream.units.Setting`).
 """
 
 from __future__ import annotations
@@ -24,8 +25,26 @@ MAX_ENTITY_BYTES = 512 * 1024
 FOLD = 32
 """Examples folded at a time; so many more than the limits are kept in between."""
 
+MOST_FEATURE = 1e38
+"""Largest ``max_feature``: features are float32."""
+
 _EXAMPLE_BYTES = 96  # of a kept example besides its features: times, offset, ids
 _FEWEST_EXAMPLES = 16
+
+
+class FeaturePolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """What an application may bring."""
+
+    max_feature: Annotated[
+        float, Setting("an application with a larger feature or global score is a dead letter")
+    ] = 1e6
+
+    def __post_init__(self) -> None:
+        """Refuse a limit that refuses everything, or that float32 does not have."""
+        if not 0.0 < self.max_feature <= MOST_FEATURE:
+            raise ConfigError(
+                f"[features] max_feature must be above 0, and {MOST_FEATURE:g} at most"
+            )
 
 
 class LabelPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +79,10 @@ class LabelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     job_closed: Annotated[
         Literal["off", "full"], Setting("the closing of the job is a no to all who wait")
     ] = "full"
+    clock_skew_ms: Annotated[
+        int,
+        Setting("an engagement so much before its application counts as at the application's time"),
+    ] = 5_000
     allowed_lateness_ms: Annotated[int, Setting("how far out of order events may arrive")] = HOUR_MS
     orphan_ttl_ms: Annotated[int, Setting("how long an engagement waits for its application")] = (
         DAY_MS
@@ -117,6 +140,11 @@ class LabelPolicy(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(
                 "[labels] orphan_ttl is shorter than allowed_lateness: an engagement could expire"
                 " before its application may arrive"
+            )
+        if self.orphan_ttl_ms < self.clock_skew_ms:
+            raise ConfigError(
+                "[labels] orphan_ttl is shorter than clock_skew: an engagement could expire before"
+                " its application is read"
             )
         if self.min_age_ms > self.window_ms:
             raise ConfigError("[labels] min_age is longer than window: turn later_response off")
@@ -219,6 +247,7 @@ class GateSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """All of it."""
 
+    features: FeaturePolicy = FeaturePolicy()
     labels: LabelPolicy = LabelPolicy()
     declared: tuple[EffectSpec, ...] = EFFECTS
     """The effects that are learned."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Final, NamedTuple
 
@@ -87,6 +87,25 @@ def parse_time_ms(text: str) -> int:
     if not 0 <= milliseconds <= MAX_TIME_MS:
         raise ConfigError(_time_message(text))
     return milliseconds
+
+
+def iso_time_ms(text: str, zone: tzinfo | None = None) -> int | None:
+    """Read ISO 8601, in milliseconds since 1970; None: it is none, or names no zone.
+
+    Args:
+        text: fractions below a millisecond are cut off.
+        zone: of a time that names none.
+
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip().upper().replace(" UTC", "Z"))
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        if zone is None:
+            return None
+        moment = moment.replace(tzinfo=zone)
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 def parse_duration_ms(text: str) -> int:

@@ -20,6 +20,7 @@ def verdicts(
     later_response: bool = True,
     job_closed: bool = True,
     steps: Sequence[tuple[int, float]] = (),
+    clock_skew_ms: int = 5_000,
     watermark_ms: float = float("-inf"),
 ) -> dict[tuple[str, str], Verdict | None]:
     """(label, kind, final, weight) of every application, None while it has none."""
@@ -32,8 +33,9 @@ def verdicts(
         app = apps.get((e.job_id, e.application_id))
         if app is None or app.member_id != e.member_id:
             continue
-        if app.event_time_ms <= e.event_time_ms <= app.event_time_ms + window_ms:
-            evidence.append((app, e.event_time_ms, e.action in POSITIVE))
+        if app.event_time_ms - clock_skew_ms <= e.event_time_ms <= app.event_time_ms + window_ms:
+            counted_ms = max(e.event_time_ms, app.event_time_ms)
+            evidence.append((app, counted_ms, e.action in POSITIVE))
     result: dict[tuple[str, str], Verdict | None] = {}
     for key, app in apps.items():
         start, end = app.event_time_ms, app.event_time_ms + window_ms

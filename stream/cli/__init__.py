@@ -15,10 +15,14 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
-from stream import DISTRIBUTION
+from stream import VERSION
 from stream.errors import HearbackError, StoppedError
 
+_NAME = "hearback"
 _INTERRUPTED = 130  # Typer's exit code after Ctrl-C
+
+PROGRAM: Final = (sys.executable, "-P", "-m", "stream.cli")
+"""How a child process runs this command line; ``-P``: not a ``stream.py`` of its working folder."""
 
 COMMANDS: Final = {
     "demo": "demo",
@@ -86,7 +90,7 @@ class LazyGroup(TyperGroup):
 
 
 app = typer.Typer(
-    name=DISTRIBUTION,
+    name=_NAME,
     cls=LazyGroup,
     help="How likely is an application to be answered? Learns it from the event stream, member by"
     " member and job by job, within a second.",
@@ -98,10 +102,8 @@ app = typer.Typer(
 
 
 def _print_version(wanted: bool) -> None:
-    from importlib.metadata import version
-
     if wanted:
-        typer.echo(f"{DISTRIBUTION} {version(DISTRIBUTION)}")
+        typer.echo(f"{_NAME} {VERSION}")
         raise typer.Exit
 
 
@@ -118,7 +120,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; the console script ``hearback``."""
+    """Run the command line."""
     try:
         app()
     except HearbackError as error:

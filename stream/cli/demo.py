@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from stream.cli import PROGRAM
 from stream.cli.terminal import OUT, doing, key_values, quality_table
 from stream.effects import EFFECTS, MEMBER
 from stream.errors import ConfigError, HearbackError
@@ -130,7 +130,7 @@ class _Stage:
         arguments = [text for option in options.items() for text in option]
         with self._log.open("wb") as log:
             self._worker = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-m", "stream.cli", "worker", *arguments], stderr=log
+                [*PROGRAM, "worker", *arguments], stderr=log
             )
         self._wait(self._ready)
 

@@ -153,9 +153,12 @@ def _delays(manifest: Manifest) -> str:
     """Tell how long answers take."""
     if manifest.delays is None:
         return "answer delays: too few answers to learn them from; the default curve is in force"
-    days = [f"{share:.0%} within {share_days:.1f} days" for share, share_days in (
-        (share, manifest.delays.age_ms(share) / DAY_MS) for share in (0.35, 0.7, 0.9)
-    )]
+    days = [
+        f"{share:.0%} within {share_days:.1f} days"
+        for share, share_days in (
+            (share, manifest.delays.age_ms(share) / DAY_MS) for share in (0.35, 0.7, 0.9)
+        )
+    ]
     return f"answer delays: {', '.join(days)}"
 
 

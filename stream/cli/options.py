@@ -49,8 +49,8 @@ PolicyFile = Annotated[
     Path | None,
     typer.Option(
         "--policy",
-        help="TOML file with labels ([labels]), effects ([effects.*]) and [gate] alone; stands"
-        " above --config.",
+        help="TOML file with [features], [labels], [effects.*] and [gate] alone; stands above"
+        " --config.",
     ),
 ]
 ConfigFile = Annotated[

@@ -113,11 +113,12 @@ class Clock(
 ):
     """Nothing earlier than ``event_time_ms`` will follow in this topic and partition.
 
-    ``sure``: it may lie far ahead of all that was read, as where a log is played or ends.
+    ``sure``: it may lie far ahead of all that was read, as where a log is played or ends. Only
+    ``hearback produce`` says so, under a name that no producer has for a field of its own.
     """
 
     event_time_ms: TimeMs
-    sure: bool = False
+    sure: bool = msgspec.field(default=False, name="hearback_sure")
 
 
 class Forget(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from struct import Struct
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -25,6 +25,7 @@ from stream.errors import (
     UnknownActionError,
     UnknownTypeError,
 )
+from stream.events.lenient import respelled
 from stream.events.structs import (
     Application,
     Clock,
@@ -44,11 +45,12 @@ from stream.events.structs import (
     TimeMs,
     Watermark,
 )
-from stream.features.blocks import FeatureSpace, RawBlock
+from stream.features.blocks import FeatureSpace, RawBlock, check_size
 
 _T = TypeVar("_T")
 
 MAX_MESSAGE_BYTES = 256 * 1024
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class RawFeatures(
@@ -64,7 +66,7 @@ class RawFeatures(
 class RawApplication(
     msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="application"
 ):
-    """An application as sent; ``member_score`` and the rest are there after the member stage."""
+    """An application as sent."""
 
     application_id: Id
     member_id: Id
@@ -74,6 +76,11 @@ class RawApplication(
     global_score: float | None = None
     channel: Name | None = None
     terms: Terms | None = None
+
+
+class _ApplicationByJob(RawApplication, frozen=True, gc=False, kw_only=True, tag="application"):
+    """An application after the member stage: a producer may have fields of these names too."""
+
     member_score: float | None = None
     partition: PartitionNumber | None = None
     watermark_ms: int | None = None
@@ -118,15 +125,20 @@ _FEATURES = _LabelMessage.__struct_fields__.index("features")
 RawEvent = RawApplication | Engagement | JobEvent | Clock | Forget
 
 _EVENT = msgspec.json.Decoder(RawEvent)
-_BY_JOB = msgspec.json.Decoder(RawApplication | Watermark)
+_ANY = msgspec.json.Decoder(dict[str, Any])
+_BY_JOB = msgspec.json.Decoder(_ApplicationByJob | Watermark)
 _LABEL = msgspec.json.Decoder(_LabelMessage)
 _COEFFICIENTS = msgspec.json.Decoder(Coefficients)
 _ENCODE = msgspec.json.Encoder().encode
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_TIMES = "whole milliseconds since 1970, or ISO 8601 with a zone such as 2024-01-31T12:00:00Z"
 _PATH = re.compile(r"`\$?\.?([a-z_]*)[^`]*`$")
 
 
 def decode_raw(raw: bytes) -> RawEvent:
     """Parse one event without a model: features stay as sent.
+
+    Integer ids and other spellings of times are read as :mod:`stream.events.lenient` says.
 
     Raises:
         TooLargeError: it is over 256 KiB. Our own messages may be larger: numbers grow digits.
@@ -134,7 +146,10 @@ def decode_raw(raw: bytes) -> RawEvent:
     """
     if len(raw) > MAX_MESSAGE_BYTES:
         raise TooLargeError(f"{len(raw)} bytes, the limit is {MAX_MESSAGE_BYTES}")
-    event: RawEvent = _decode(_EVENT, raw)
+    try:
+        event: RawEvent = _EVENT.decode(raw)
+    except _UNREADABLE as error:
+        return _second_reading(raw, error)
     return event
 
 
@@ -178,7 +193,7 @@ def encode_by_job(scored: ScoredApplication) -> bytes:
     app = scored.application
     features = app.features
     return _ENCODE(
-        RawApplication(
+        _ApplicationByJob(
             application_id=app.application_id,
             member_id=app.member_id,
             job_id=app.job_id,
@@ -267,6 +282,8 @@ def _application(raw: RawApplication, space: FeatureSpace) -> Application:
         packed_global = space.global_.pack(features.global_)
     elif raw.global_score is None and space.global_ is not None:
         raise InvalidFeaturesError("neither features.global nor global_score is there")
+    if raw.global_score is not None and space.limit is not None:
+        check_size("global_score", (raw.global_score,), space.limit)
     return Application(
         raw.application_id,
         raw.member_id,
@@ -283,17 +300,45 @@ def _application(raw: RawApplication, space: FeatureSpace) -> Application:
     )
 
 
+def _second_reading(raw: bytes, error: Exception) -> RawEvent:
+    """Read what is no event as it stands, if other spellings of ids and time are all that is wrong.
+
+    Raises:
+        EventError: it cannot be used; where other spellings are not what is wrong, ``error`` says
+            why.
+
+    """
+    if raw.startswith(BYTE_ORDER_MARK):
+        return decode_raw(raw.removeprefix(BYTE_ORDER_MARK))
+    try:
+        message = _ANY.decode(raw)
+    except _UNREADABLE:
+        raise _refused(error, raw) from None
+    if not respelled(message):
+        raise _refused(error, raw)
+    try:
+        event: RawEvent = msgspec.convert(message, RawEvent)
+    except msgspec.ValidationError as still:
+        raise _refused(still, raw) from None
+    return event
+
+
 def _decode(decoder: msgspec.json.Decoder[_T], raw: bytes) -> _T:
     try:
         return decoder.decode(raw)
-    except msgspec.ValidationError as error:
-        raise _refusal(str(error)) from None
-    except UnicodeDecodeError:
-        raise EventError("not UTF-8") from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        if b"NaN" in raw or b"Infinity" in raw:
-            raise InvalidFeaturesError("NaN and Infinity are no JSON numbers") from None
-        raise EventError(str(error) or "too deeply nested") from None
+    except _UNREADABLE as error:
+        raise _refused(error, raw) from None
+
+
+def _refused(error: Exception, raw: bytes) -> EventError:
+    """Say why bytes cannot be used, given what their decoder raised."""
+    if isinstance(error, msgspec.ValidationError):
+        return _refusal(str(error))
+    if isinstance(error, UnicodeDecodeError):
+        return EventError("not UTF-8")
+    if b"NaN" in raw or b"Infinity" in raw:
+        return InvalidFeaturesError("NaN and Infinity are no JSON numbers")
+    return EventError(str(error) or "too deeply nested")
 
 
 def _refusal(message: str) -> EventError:
@@ -308,7 +353,7 @@ def _refusal(message: str) -> EventError:
     if field.endswith("_id"):
         return InvalidIdError(text)
     if field == "event_time_ms":
-        return InvalidTimeError(text)
+        return InvalidTimeError(f"{text} ({_TIMES})")
     if field in {"features", "per_member", "per_job", "global", "global_score"}:
         return InvalidFeaturesError(text)
     return EventError(text)

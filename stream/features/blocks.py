@@ -1,13 +1,14 @@
 """Feature blocks: names, sizes, and the one place where numbers are rounded to float32.
 
 A block arrives as a list in the order of the model's names or as an object ``{name: value}``. It
-leaves as the little-endian float32 bytes of a vector of shape (d,).
+leaves as the little-endian float32 bytes of a vector of shape (d,). Where events enter, numbers
+beyond ``max_feature`` are refused: they are mistakes, and an entity's fit would take long for them.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +19,14 @@ RawBlock = list[float] | dict[str, float]
 
 
 class Block:
-    """The names of one feature block, and packing of raw values against them."""
+    """The names of one feature block, and packing of raw values against them.
 
-    def __init__(self, label: str, names: Sequence[str]) -> None:
+    ``limit``: of each number's size; None: what was checked before is packed.
+    """
+
+    def __init__(self, label: str, names: Sequence[str], limit: float | None = None) -> None:
         self.label = label
+        self.limit = limit
         self.names = tuple(names)
         self.size = len(self.names)
         self._index: Mapping[str, int] = {name: i for i, name in enumerate(self.names)}
@@ -37,6 +42,8 @@ class Block:
             raise InvalidFeaturesError(
                 f"features.{self.label} has {len(values)} numbers, the model has {self.size}"
             )
+        if self.limit is not None:
+            check_size(f"features.{self.label}", values, self.limit)
         try:
             return self._struct.pack(*values)
         except OverflowError:
@@ -57,21 +64,46 @@ class Block:
 
 
 class FeatureSpace:
-    """The three blocks of one model; ``global_`` is None where every event brings its score."""
+    """The three blocks of one model; ``global_`` is None where every event brings its score.
+
+    ``limit``: of the size of each number that an application brings; None: none.
+    """
 
     def __init__(
         self,
         global_names: Sequence[str] | None,
         per_member_names: Sequence[str],
         per_job_names: Sequence[str],
+        limit: float | None = None,
     ) -> None:
-        self.global_ = Block("global", global_names) if global_names is not None else None
-        self.per_member = Block("per_member", per_member_names)
-        self.per_job = Block("per_job", per_job_names)
+        self.limit = limit
+        self.global_ = Block("global", global_names, limit) if global_names is not None else None
+        self.per_member = Block("per_member", per_member_names, limit)
+        self.per_job = Block("per_job", per_job_names, limit)
+
+    def limited(self, limit: float) -> FeatureSpace:
+        """Return the blocks as events enter: larger numbers are refused."""
+        names = None if self.global_ is None else self.global_.names
+        return FeatureSpace(names, self.per_member.names, self.per_job.names, limit)
 
     def block(self, name: str) -> Block:
         """Return the block of an effect's features."""
         return {block.label: block for block in (self.per_member, self.per_job)}[name]
+
+
+def check_size(what: str, values: Collection[float], limit: float) -> None:
+    """Refuse numbers that are larger than a limit.
+
+    Raises:
+        InvalidFeaturesError: one of them is.
+
+    """
+    if values and not -limit <= min(values) <= max(values) <= limit:
+        worst = max(values, key=abs)
+        raise InvalidFeaturesError(
+            f"{what} has the number {worst:g}, beyond max_feature ({limit:g}): send it scaled, or"
+            " its logarithm"
+        )
 
 
 def vector(packed: bytes) -> NDArray[np.float64]:

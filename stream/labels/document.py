@@ -17,7 +17,7 @@ _TEXTS = {
     Stimulus.PASSED_OVER: "evidence of a later applicant",
     Stimulus.JOB_CLOSED: "the job is closed",
     Stimulus.NOTED: "a neutral action",
-    Stimulus.OUTSIDE: "an action outside of A to A+W",
+    Stimulus.OUTSIDE: "an action outside of A to A+W, the clock skew aside",
     Stimulus.DECLINED: "a negative action",
     Stimulus.ANSWERED: "a positive action",
     Stimulus.WINDOW_ENDED: "the watermark passes A+W",

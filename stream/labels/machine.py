@@ -96,6 +96,7 @@ class LabelMachine:
         self, policy: LabelPolicy, book: StoredFacts, learned: DelayCurve | None = None
     ) -> None:
         self._window_ms = policy.window_ms
+        self._clock_skew_ms = policy.clock_skew_ms
         self._book = book
         self._stimuli = stimuli(policy)
         self._orphans = Orphans(policy.orphan_ttl_ms, book)
@@ -214,12 +215,12 @@ class LabelMachine:
         for orphan in orphans:
             # It may have been stored under a policy that still knew its action.
             stimulus = self._stimuli.get(orphan.action, Stimulus.NOTED)
-            stimulus = self._within(stimulus, orphan.event_time_ms, submitted_ms)
-            known.append((orphan.event_time_ms, stimulus))
+            stimulus, time_ms = self._placed(stimulus, orphan.event_time_ms, submitted_ms)
+            known.append((time_ms, stimulus))
             if stimulus in EVIDENCE:
                 yield from self._inference.response(
                     app.job_id,
-                    time_ms=orphan.event_time_ms,
+                    time_ms=time_ms,
                     submitted_ms=submitted_ms,
                     watermark_ms=watermark_ms,
                 )
@@ -333,35 +334,37 @@ class LabelMachine:
             raise mismatch(job_id, event, facts.member_id)
         if not isinstance(facts, Facts):
             return (Ignored(after(_state(facts), stimulus).ignored),)
-        stimulus = self._within(stimulus, event.event_time_ms, facts.event_time_ms)
+        stimulus, time_ms = self._placed(stimulus, event.event_time_ms, facts.event_time_ms)
         if stimulus in EVIDENCE:
             settled = self._inference.response(
                 job_id,
-                time_ms=event.event_time_ms,
+                time_ms=time_ms,
                 submitted_ms=facts.event_time_ms,
                 watermark_ms=watermark_ms,
             )
             if settled:
                 return self._whole(
-                    self._act_after(settled, event, digest, facts, stimulus, watermark_ms)
+                    self._act_after(settled, event, time_ms, digest, facts, stimulus, watermark_ms)
                 )
-        return self._act(event, digest, facts, stimulus, watermark_ms)
+        return self._act(event, time_ms, digest, facts, stimulus, watermark_ms)
 
     def _act_after(
         self,
         settled: Iterable[Change],
         event: Engagement,
+        time_ms: int,
         digest: bytes,
         facts: Facts,
         stimulus: Stimulus,
         watermark_ms: int | None,
     ) -> Iterator[Step]:
         yield from settled
-        yield from self._act(event, digest, facts, stimulus, watermark_ms)
+        yield from self._act(event, time_ms, digest, facts, stimulus, watermark_ms)
 
     def _act(
         self,
         event: Engagement,
+        time_ms: int,
         digest: bytes,
         facts: Facts,
         stimulus: Stimulus,
@@ -395,7 +398,7 @@ class LabelMachine:
             application_id,
             before=facts,
             after=climbed,
-            evidence_ms=event.event_time_ms,
+            evidence_ms=time_ms,
             watermark_ms=watermark_ms,
         )
         return (change,)
@@ -420,10 +423,15 @@ class LabelMachine:
         ends_ms = time_ms + self._window_ms
         self._book.deadlines.add(Deadline(ends_ms, DeadlineKind.CLOSING, job_id, event_id))
 
-    def _within(self, stimulus: Stimulus, time_ms: int, submitted_ms: int) -> Stimulus:
-        """What an engagement is to its application, by their times."""
+    def _placed(self, stimulus: Stimulus, time_ms: int, submitted_ms: int) -> tuple[Stimulus, int]:
+        """What an engagement is to its application, by their times, and when it counts.
+
+        Clocks differ: it counts as at the application's time if it is up to the skew before it.
+        """
+        if submitted_ms - self._clock_skew_ms <= time_ms < submitted_ms:
+            time_ms = submitted_ms
         inside = submitted_ms <= time_ms <= submitted_ms + self._window_ms
-        return stimulus if inside else _OUTSIDE
+        return stimulus if inside else _OUTSIDE, time_ms
 
 
 def _state(record: ApplicationRecord | None) -> int:

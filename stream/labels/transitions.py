@@ -50,7 +50,7 @@ class Stimulus(IntEnum):
     NOTED = 4
     """An engagement of its own that is no evidence."""
     OUTSIDE = 5
-    """One from before its submission, or from after its window."""
+    """One from before its submission (less ``clock_skew``), or from after its window."""
     DECLINED = 6
     ANSWERED = 7
     WINDOW_ENDED = 8

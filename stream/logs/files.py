@@ -22,6 +22,7 @@ import msgspec
 import zstandard
 
 from stream.errors import LogError
+from stream.events.lenient import as_time_ms
 from stream.logs import parquet
 from stream.units import MAX_TIME_MS
 
@@ -68,6 +69,8 @@ class LineHead(msgspec.Struct, frozen=True):
     def time_ms(self) -> int | None:
         """Return the event's time, or None where it is no time that a calendar holds."""
         time_ms = self.event_time_ms
+        if type(time_ms) is not int:
+            time_ms = as_time_ms(time_ms)
         if type(time_ms) is int and 0 <= time_ms <= MAX_TIME_MS:
             return time_ms
         return None

@@ -5,7 +5,7 @@ Columns are the fields of the wire formats (docs/events.md): ``type``, ``event_t
 there. A timestamp column counts as milliseconds; dictionaries and decimals are read as what they
 hold. Rows are in order of arrival, as lines are.
 
-Needs pyarrow (``pip install 'hearback[parquet]'``), imported only where such a file is read.
+Needs pyarrow (``pip install 'hearback-stream[parquet]'``), imported only where such a file is read.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _opened(path: Path) -> Any:  # pyarrow has hardly any types
         parquet = import_module("pyarrow.parquet")
     except ModuleNotFoundError:
         raise LogError(
-            f"log {path} is Parquet, which needs pyarrow: pip install 'hearback[parquet]'"
+            f"log {path} is Parquet, which needs pyarrow: pip install 'hearback-stream[parquet]'"
         ) from None
     try:
         file = parquet.ParquetFile(path, page_checksum_verification=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,7 +20,7 @@ from prometheus_client import (
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from stream import DISTRIBUTION
+from stream import VERSION
 from stream.events.records import COEFFICIENTS
 from stream.labels.timeliness import AGES_MS
 from stream.metrics.catalogue import BY_NAME, Metric
@@ -144,7 +143,7 @@ class WorkerMetrics:
         self._cache_misses = self._counter("hearback_state_cache_misses")
         self._cache_bytes = self._gauge("hearback_state_cache_bytes")
         self._ready = self._gauge("hearback_ready")
-        self._gauge("hearback_build_info").labels(version(DISTRIBUTION), model_version).set(1)
+        self._gauge("hearback_build_info").labels(VERSION, model_version).set(1)
         self._seen: dict[tuple[Partition, str], Tally[Hashable]] = {}
         # A store may stay open from one session to the next.
         self._sizes: WeakKeyDictionary[RocksStore, StoreSize] = WeakKeyDictionary()

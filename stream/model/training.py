@@ -6,7 +6,6 @@ taking every label known by then would favour positives, which are known early.
 
 from __future__ import annotations
 
-import struct
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -22,7 +21,7 @@ from stream.errors import ConfigError, EventError, InvalidFeaturesError, ModelEr
 from stream.events.ladder import Kind, target
 from stream.events.structs import Application, DeadLetter, Event, Features, Source
 from stream.events.wire import RawApplication, decode_raw, to_event
-from stream.features.blocks import FeatureSpace, RawBlock
+from stream.features.blocks import FeatureSpace, RawBlock, check_size
 from stream.labels import driver
 from stream.labels.changes import Change, Entered, Step
 from stream.labels.delays import DelayCurve, fitted
@@ -46,10 +45,14 @@ _MAX_ITERATIONS = 1000
 
 
 class BlockNames:
-    """Learns the names of one block from the events themselves, or holds those given."""
+    """Learns the names of one block from the events themselves, or holds those given.
 
-    def __init__(self, label: str, given: list[str] | None) -> None:
+    ``limit``: of each number's size.
+    """
+
+    def __init__(self, label: str, given: list[str] | None, limit: float) -> None:
         self.label = label
+        self._limit = limit
         self._given = given
         self._size: int | None = None if given is None else len(given)
         self.index: dict[str, int] = {name: i for i, name in enumerate(given or [])}
@@ -63,12 +66,7 @@ class BlockNames:
 
         """
         values = block.values() if isinstance(block, dict) else block
-        try:
-            struct.pack(f"<{len(block)}f", *values)  # only a stated byte order checks the range
-        except OverflowError:
-            raise InvalidFeaturesError(
-                f"features.{self.label} has a number too large for float32"
-            ) from None
+        check_size(f"features.{self.label}", values, self._limit)
         if isinstance(block, dict):
             if self._given is None and not self._as_lists:
                 return
@@ -129,11 +127,13 @@ class Trainer:
         self.refused: Counter[str] = Counter()
         self._policy = policy
         self._until_ms = until_ms
+        self._limit = policy.features.max_feature
         blocks = ("global", "per_member", "per_job")
         if names is not None and set(names) != set(blocks):
             raise ConfigError(f"the names file must have exactly the keys {', '.join(blocks)}")
         self._names = {
-            block: BlockNames(block, None if names is None else names[block]) for block in blocks
+            block: BlockNames(block, None if names is None else names[block], self._limit)
+            for block in blocks
         }
         self._overlay = Overlay(MemoryStore())
         self._machine = LabelMachine(policy.labels, StoredFacts(self._overlay))
@@ -242,6 +242,8 @@ class Trainer:
         block = raw.features.global_
         if block is None:
             raise InvalidFeaturesError("no features.global to train on")
+        if raw.global_score is not None:
+            check_size("global_score", (raw.global_score,), self._limit)
         blocks = {
             "global": block,
             "per_member": raw.features.per_member,
@@ -273,7 +275,9 @@ class Trainer:
         """Keep the rows of applications, and their labels once their windows have closed."""
         for step in steps:
             match step:
-                case Change(label=True, evidence_time_ms=int(time_ms)) if step.kind is Kind.POSITIVE:
+                case Change(label=True, evidence_time_ms=int(time_ms)) if (
+                    step.kind is Kind.POSITIVE
+                ):
                     self._delays.append(time_ms - step.facts.event_time_ms)
                 case Change() if step.closed:
                     self._rows.append(self._open.pop((step.job_id, step.application_id)))

@@ -29,13 +29,12 @@ from stream.events.wire import (
 from stream.model.linear import GlobalModel
 from stream.partitions.clock import EventClock, EventTime
 from stream.partitions.commands import GateCommand
+from stream.partitions.identity import check_identity
 from stream.partitions.progress import (
     PROGRESS,
     Progress,
     decode_progress,
-    load_identity,
     load_progress,
-    save_identity,
     save_progress,
 )
 from stream.policy import DAY_MS, Policy
@@ -116,7 +115,14 @@ class Partition(ABC):
         self._now_ms = 0  # the wall clock, as passed in last
         self._own = policy.of_stage(self.stage)[0]
         self.judged = JudgedScores(overlay, policy, self._own.name)
-        self._check_identity(model.version, topic_ids or {})
+        check_identity(
+            overlay,
+            policy,
+            self.stage,
+            model=model,
+            partitions=partitions,
+            topic_ids=topic_ids or {},
+        )
         self._progress = self._load_progress(channels)
         self.clock = EventClock(
             self._progress.event_time,
@@ -412,44 +418,3 @@ class Partition(ABC):
     def _load_progress(self, channels: int) -> Progress:
         stored = load_progress(self._overlay.store)
         return stored or Progress(positions={}, event_time=EventTime.of(channels))
-
-    def _check_identity(self, model_version: str, topic_ids: Mapping[str, str]) -> None:
-        """Refuse a state of another model, another partition count or other topics."""
-        identity = load_identity(self._overlay.store)
-        if identity is not None:
-            if identity.model_version != model_version:
-                raise StateError(
-                    f"the state was learned with model {identity.model_version}, this is"
-                    f" {model_version}: start with that model, or with an empty"
-                    " data folder under another --app-id"
-                )
-            if identity.partitions != self.partitions:
-                raise StateError(
-                    f"the state was made with {identity.partitions} partitions, the topics have"
-                    f" {self.partitions}: start with an empty data folder under another --app-id"
-                )
-            for topic, topic_id in topic_ids.items():
-                if identity.topic_ids.get(topic, topic_id) != topic_id:
-                    raise StateError(
-                        f"topic {topic} was deleted and made anew since the state was learned:"
-                        " its offsets mean other records now; start with an empty data folder"
-                        " under another --app-id"
-                    )
-            for spec in self._policy.of_stage(self.stage):
-                if spec.name not in identity.effects:
-                    continue  # it begins now
-                learned = identity.effects[spec.name].full_up_to
-                now = self._policy.effects[spec.name]
-                size = len(identity.features[spec.block])
-                if (size <= learned) != (size <= now.full_up_to):
-                    raise StateError(
-                        f"the state of {spec.name} was learned with full_up_to ="
-                        f" {learned}: keep it, or start with an empty data folder under another"
-                        " --app-id"
-                    )
-        # Anew, because the policy may have changed.
-        save_identity(
-            *(self._overlay, model_version, self._space, self._policy),
-            partitions=self.partitions,
-            topic_ids=topic_ids,
-        )

@@ -72,6 +72,7 @@ class MemberPartition(Partition):
             topic_ids=topic_ids,
         )
         self._model_version = model.version
+        self._entrance = model.space.limited(policy.features.max_feature)
         self._labelled_ms: int | None = None  # the largest label time read
         self._stage = MemberStage(
             overlay, space=model.space, policy=policy, model_version=model.version
@@ -118,7 +119,7 @@ class MemberPartition(Partition):
             self.judged.observe(label)
             self._labelled_ms = max(self._labelled_ms or 0, label.label_time_ms)
             return ()
-        event = decode_event(value, self._space)
+        event = decode_event(value, self._entrance)
         match event:
             case Application():
                 self.clock.check(event.event_time_ms, now_ms)

@@ -153,7 +153,7 @@ class Reader:
     def __init__(
         self, space: FeatureSpace, policy: Policy, *, scored: bool, max_jump_ms: int | None
     ) -> None:
-        self._space = space
+        self._space = space.limited(policy.features.max_feature)
         self._scored = scored and space.global_ is not None
         self._jumps: JumpFilter[tuple[Event, Source, int]] = JumpFilter(max_jump_ms)
         self._checksum = 0

@@ -7,10 +7,9 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
-from stream import DISTRIBUTION
+from stream import VERSION
 from stream.configuration.sections import Config
 from stream.console.server import Console, Probes
 from stream.console.status import About
@@ -63,7 +62,7 @@ def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -
     console = Console(
         registry,
         probes,
-        About(application_id, version(DISTRIBUTION), model.version),
+        About(application_id, VERSION, model.version),
         host=config.console.host,
         port=config.console.port,
     )

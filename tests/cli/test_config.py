@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from stream.cli import PROGRAM
 from stream.configuration.sections import Config
 from stream.configuration.settings import table
 
@@ -15,7 +15,7 @@ from stream.configuration.settings import table
 def run(*arguments: object, **environment: str) -> tuple[int, str, str]:
     """Run the command as a user would; return exit code, stdout and stderr."""
     done = subprocess.run(
-        [sys.executable, "-m", "stream.cli", *map(str, arguments)],
+        [*PROGRAM, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,

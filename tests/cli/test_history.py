@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from stream.cli import PROGRAM
 from stream.policy import DAY_MS
 from tests import kit
 from tests.replay.test_single import market, rows
@@ -25,7 +25,7 @@ COMMANDS = [
 def hearback(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user would."""
     return subprocess.run(
-        [sys.executable, "-m", "stream.cli", *map(str, arguments)],
+        [*PROGRAM, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
@@ -182,7 +182,7 @@ def test_interrupted_replay_says_so(log: Path, tmp_path: Path) -> None:
     hearback("simulate", "--out", big, "--members", "2500", "--days", "20", "--jobs", "500")
     hearback("train", big, "--out", tmp_path / "model")
     process = subprocess.Popen(
-        [sys.executable, "-m", "stream.cli", "replay", str(big), "--out", str(tmp_path / "run"),
+        [*PROGRAM, "replay", str(big), "--out", str(tmp_path / "run"),
          "--model", str(tmp_path / "model")],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
 
+from stream.cli import PROGRAM
 from stream.events.records import TOPICS
 from tests.cli.test_history import hearback
 
@@ -38,7 +38,7 @@ def test_demo_ends_with_a_summary(tmp_path: Path) -> None:
 def test_broker_prints_its_address_and_stops_on_a_signal() -> None:
     """``hearback broker`` has all topics, warns that it keeps nothing, and ends with code 0."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "stream.cli", "broker", "--partitions", "3"],
+        [*PROGRAM, "broker", "--partitions", "3"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -175,6 +175,9 @@ def test_every_setting_has_a_variable_of_its_own() -> None:
         ("[kafka]\nsecurity = 'ssl'\nca_file = '/nowhere'", "there is no file /nowhere"),
         ("[kafka]\npassword_file = '/nowhere'", "/nowhere cannot be read"),
         ("[gate]\nmargin = 2", "margin must lie between"),
+        ("[features]\nmax_feature = 0", r"max_feature must be above 0, and 1e\+38 at most"),
+        ("[features]\nmax_feature = nan", "max_feature must be above 0"),
+        ("[features]\nmax_feature = 1e39", "max_feature must be above 0"),
         ("[gate", "not TOML"),
     ],
 )

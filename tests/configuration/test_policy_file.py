@@ -13,6 +13,7 @@ from stream.policy import (
     DAY_MS,
     MAX_ENTITY_BYTES,
     EffectSettings,
+    FeaturePolicy,
     GateSettings,
     LabelPolicy,
     Policy,
@@ -88,6 +89,7 @@ def test_limits_are_lowered_for_many_features() -> None:
         ("[labels]\nnegative_actions = ['message']", "message"),
         ("[labels]\npositive_actions = []", "positive_actions"),
         ("[labels]\norphan_ttl = '1m'", "orphan_ttl"),
+        ("[labels]\nallowed_lateness = '1s'\norphan_ttl = '4s'", "shorter than clock_skew"),
         ("[labels]\nmin_age = '15d'", "min_age"),
         ("[effects.per_member]\nprior_precision = 0", "prior_precision"),
         ("[effects.per_member]\ncapacity = 0", "capacity"),
@@ -115,6 +117,7 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 def test_a_written_policy_comes_back_equal() -> None:
     """What ``to_toml`` writes is read back as the same policy, strange actions too."""
     policy = Policy(
+        features=FeaturePolicy(max_feature=1e-3),
         labels=LabelPolicy(
             positive_actions=frozenset({'say "yes"', "naïve\\", "tab\t", "del\x7f"}),
             window_ms=36 * 3_600_000,

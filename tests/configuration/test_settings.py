@@ -117,7 +117,7 @@ def test_the_docs_show_the_settings_as_they_are() -> None:
         text = (ROOT / path).read_text(encoding="utf-8")
         assert text == page(text)
         shown += text
-    for section in ("worker", "console", "log", "labels", "effects.per_member", "gate"):
+    for section in ("worker", "console", "log", "features", "labels", "effects.per_member", "gate"):
         assert f"```toml\n[{section}]\n" in shown or f"\n\n[{section}]\n" in shown
 
 
@@ -138,6 +138,7 @@ def test_no_field_of_a_section_is_left_out() -> None:
     """Each is a setting with a help text of one line."""
     config = Config()
     sections = [*config.policy.effects.values(), config.policy.labels, config.policy.gate]
+    sections.append(config.policy.features)
     sections += [config.kafka, config.worker, config.console, config.log]
     rows = table(config)
     assert len(rows) == sum(len(section.__struct_fields__) for section in sections)

@@ -7,8 +7,11 @@ addresses, ports, files and releases have to agree with what they are of.
 from __future__ import annotations
 
 import re
+import socket
+import subprocess
 import tomllib
 from collections.abc import Sequence
+from datetime import date
 from functools import wraps
 from http import HTTPStatus
 from pathlib import Path
@@ -17,6 +20,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
+from packaging.version import Version
 from prometheus_client import CollectorRegistry
 from typer import Typer
 from typer.testing import CliRunner
@@ -24,6 +28,7 @@ from typer.testing import CliRunner
 from deploy.compose import Service, in_order, services
 from deploy.dashboards.board import SOURCE, file_name
 from deploy.kafka import PROPERTIES
+from stream import VERSION
 from stream.cli import COMMANDS, load
 from stream.configuration.load import load_config
 from stream.console.server import Console, Probes
@@ -164,7 +169,7 @@ def test_kafkas_listeners_fit_together() -> None:
     environment = SERVICES["kafka"].environment
     assert environment["KAFKA_CONTROLLER_QUORUM_VOTERS"] == f"1@kafka:{bound['CONTROLLER']}"
     assert environment["KAFKA_LOG_DIRS"] in {mount.target for mount in SERVICES["kafka"].mounts}
-    assert told["INSIDE"] in SERVICES["kafka"].probe
+    assert f"/dev/tcp/{told['INSIDE'].replace(':', '/')}" in SERVICES["kafka"].probe[-1]
 
 
 def test_kafka_is_the_one_that_the_tests_run_on() -> None:
@@ -338,20 +343,54 @@ def test_prometheus_is_started_on_its_mounted_files() -> None:
         assert mounts[str(Path(options["config.file"]).with_name(rules))].endswith(rules)
 
 
+def test_the_probe_of_kafka_asks_its_port_and_starts_no_jvm() -> None:
+    """Exit code 0 where somebody listens, another one where nobody does."""
+    program, *options, script = SERVICES["kafka"].probe[1:]
+    assert program == "bash"
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        here = script.replace("kafka/19092", f"127.0.0.1/{listening.getsockname()[1]}")
+        assert here != script
+        command = [program, *options, here]
+        assert subprocess.run(command, check=False).returncode == 0
+    assert subprocess.run(command, check=False, capture_output=True).returncode != 0
+
+
 def test_the_dashboards_are_for_the_grafana_of_the_stack() -> None:
-    """The builders' minor release is the image's."""
+    """The builders' release is not newer than the image's: Grafana reads what is older."""
     groups = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["dependency-groups"]["dev"]
     (pinned,) = [one for one in groups if one.startswith("grafana-foundation-sdk")]
-    release = SERVICES["grafana"].image.split(":")[1]
-    assert pinned.rsplit("!", 1)[1].rsplit(".", 1)[0] == release.rsplit(".", 1)[0]
+    built_for = Version(pinned.rsplit("!", 1)[1])
+    assert built_for <= Version(SERVICES["grafana"].image.split(":")[1])
 
 
-def test_the_image_is_of_this_release() -> None:
-    """The tag is the package's version; the image is built here."""
-    version = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["project"]["version"]
+def test_no_image_is_of_a_release_whose_support_has_ended() -> None:
+    """Who takes another minor release writes down here until when it gets fixes.
+
+    prometheus.io/docs/introduction/release-cycle (LTS), grafana.com/docs (12.4 is the last minor
+    release of 12), devguide.python.org/versions. Kafka's is the one of the tests (see above).
+    """
+    ends = {
+        "prom/prometheus:v3.13": date(2027, 7, 31),
+        "grafana/grafana:12.4": date(2027, 5, 24),
+        "python:3.11": date(2027, 10, 31),
+    }
+    images = {one.image for name, one in SERVICES.items() if not one.is_ours and name != "kafka"}
+    images |= set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE))
+    assert {re.sub(r"\.\d+(-.*)?$", "", image) for image in images} == set(ends)
+    looked_up = date(2026, 11, 26)  # not today: a test must not begin to fail by the calendar
+    assert all(end > looked_up for end in ends.values())
+
+
+def test_the_image_is_of_this_release_and_built_once() -> None:
+    """The tag is the package's version. One service builds it: several would race for the tag."""
     for service in OURS.values():
-        assert service.image == f"hearback:{version}"
-        assert service.raw["build"] == "."
+        assert service.image == f"hearback:{VERSION}"
+        assert service.raw["pull_policy"] == "never"
+    building = [name for name, service in SERVICES.items() if "build" in service.raw]
+    assert building == ["topics"]
+    assert SERVICES["topics"].raw["build"] == "."
 
 
 def test_the_builder_gets_what_the_dockerfile_copies() -> None:
@@ -365,8 +404,9 @@ def test_the_builder_gets_what_the_dockerfile_copies() -> None:
     assert ignored[1] == "*"
     assert {line[1:] for line in ignored if line.startswith("!")} == copied
     project = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))
-    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
     needed = {"pyproject.toml", project["project"]["readme"], *project["project"]["license-files"]}
+    needed |= {"constraints.txt"}
     assert copied == {*packages, *needed}
     assert all(Path(source).exists() for source in copied)
 

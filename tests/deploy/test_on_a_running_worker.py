@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from deploy.kafka import free_ports
 from deploy.monitoring import MissingError, Prometheus, config_for
 from producers.simulate import simulate
 from producers.truth import SimulationSettings, draw_truth, member_id
+from stream.cli import PROGRAM
 from stream.events.records import APPLICATIONS
 from stream.kafka.embedded import EmbeddedBroker
 from stream.logs.files import merge, write_lines
@@ -124,7 +124,7 @@ class Run:
     def _hearback(self, *arguments: object) -> subprocess.Popen[bytes]:
         with (self._folder / f"{arguments[0]}.log").open("wb") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "stream.cli", *map(str, arguments)],
+                [*PROGRAM, *map(str, arguments)],
                 env=dict(os.environ) | {"HEARBACK_KAFKA_BROKER": self._broker},
                 stdout=log,
                 stderr=subprocess.STDOUT,

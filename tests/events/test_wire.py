@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.errors import EventError
+from stream.errors import EventError, InvalidFeaturesError
 from stream.events import wire
 from stream.events.structs import (
     Application,
@@ -54,13 +55,47 @@ REFUSED: list[tuple[str, bytes, str]] = [
     ("an empty action", ENGAGED.replace('"message"', '""').encode(), "unknown_action"),
     ("no id", GOOD.replace('"member_id":"m1",', "").encode(), "invalid_id"),
     ("an empty id", GOOD.replace('"m1"', '""').encode(), "invalid_id"),
-    ("a number as id", GOOD.replace('"m1"', "7").encode(), "invalid_id"),
+    ("a fraction as id", GOOD.replace('"m1"', "7.5").encode(), "invalid_id"),
+    ("a truth value as id", GOOD.replace('"m1"', "true").encode(), "invalid_id"),
+    ("no number as id", GOOD.replace('"m1"', "null").encode(), "invalid_id"),
+    ("digits lost in an id", GOOD.replace('"m1"', "9007199254740993.0").encode(), "invalid_id"),
+    ("an id of too many digits", GOOD.replace('"m1"', "9" * 257).encode(), "invalid_id"),
+    ("an id of far too many digits", GOOD.replace('"m1"', "9" * 5_000).encode(), "invalid_id"),
     ("a long id", GOOD.replace('"m1"', f'"{"x" * 257}"').encode(), "invalid_id"),
     ("no time", GOOD.replace('"event_time_ms":1491021494000,', "").encode(), "invalid_time"),
     ("a negative time", GOOD.replace("1491021494000", "-1").encode(), "invalid_time"),
     ("a time beyond 9999", GOOD.replace("1491021494000", "9" * 18).encode(), "invalid_time"),
     ("a time as text", GOOD.replace("1491021494000", '"now"').encode(), "invalid_time"),
     ("half a millisecond", GOOD.replace("1491021494000", "1.5").encode(), "invalid_time"),
+    ("a time that is true", GOOD.replace("1491021494000", "true").encode(), "invalid_time"),
+    (
+        "seconds with a fraction",
+        GOOD.replace("1491021494000", "1491021494.5").encode(),
+        "invalid_time",
+    ),
+    (
+        "a time without a zone",
+        GOOD.replace("1491021494000", '"2017-04-01T04:38:14"').encode(),
+        "invalid_time",
+    ),
+    ("a day as time", GOOD.replace("1491021494000", '"2017-04-01"').encode(), "invalid_time"),
+    ("digits as time", GOOD.replace("1491021494000", '"1491021494000"').encode(), "invalid_time"),
+    (
+        "text before 1970",
+        GOOD.replace("1491021494000", '"1969-12-31T23:59Z"').encode(),
+        "invalid_time",
+    ),
+    ("a whole float before 1970", GOOD.replace("1491021494000", "-1.0").encode(), "invalid_time"),
+    (
+        "an integer id, but no time",
+        GOOD.replace('"m1"', "7").replace("1491021494000", "[]").encode(),
+        "invalid_time",
+    ),
+    (
+        "a whole float of a time, but no id",
+        GOOD.replace('"m1"', "[]").replace("4000", "4000.0").encode(),
+        "invalid_id",
+    ),
     ("no features", GOOD.replace(',"features":', ',"other":').encode(), "invalid_features"),
     ("a block missing", GOOD.replace('"per_job":[1]', '"x":[1]').encode(), "invalid_features"),
     ("too few numbers", GOOD.replace("[1.0,0.2]", "[1.0]").encode(), "invalid_features"),
@@ -120,6 +155,28 @@ def test_what_cannot_be_used_has_a_reason(raw: bytes, reason: str) -> None:
     assert caught.value.reason == reason
     assert len(str(caught.value)) <= 300
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", ["1e6", "-1e6", "1000000.01", "-1e7", "1e38"])
+@pytest.mark.parametrize(
+    ("part", "with_number"),
+    [
+        ('"global":[0.5]', '"global":[{}]'),
+        ("[1.0,0.2]", "[1.0,{}]"),
+        ("[1.0,0.2]", '{{"m1":{}}}'),
+        ('"per_job":[1]', '"per_job":{{"j0":{}}}'),
+        ('"features"', '"global_score":{},"features"'),
+    ],
+)
+def test_numbers_beyond_the_limit_do_not_enter(part: str, with_number: str, number: str) -> None:
+    """They are refused in every block, in either form, and as global_score; the limit is not."""
+    raw = GOOD.replace(part, with_number.format(number)).encode()
+    wire.decode_event(raw, SPACE)  # what was checked before is not checked again
+    if abs(float(number)) <= 1e6:
+        wire.decode_event(raw, SPACE.limited(1e6))
+        return
+    with pytest.raises(InvalidFeaturesError, match="beyond max_feature"):
+        wire.decode_event(raw, SPACE.limited(1e6))
 
 
 _LABEL = Label(
@@ -292,6 +349,108 @@ def test_unknown_fields_are_ignored() -> None:
     assert wire.decode_event(GOOD.replace('"type"', '"new":{"x":[1]},"type"').encode(), SPACE) == (
         wire.decode_event(GOOD.encode(), SPACE)
     )
+
+
+@pytest.mark.parametrize(
+    ("written", "digits"),
+    [
+        ("7", "7"),
+        ("-7", "-7"),
+        ("0", "0"),
+        ("7.0", "7"),
+        ("7e2", "700"),
+        ("123456789012345678901234567890", "123456789012345678901234567890"),
+    ],
+)
+def test_whole_numbers_are_ids(written: str, digits: str) -> None:
+    """An id that is a whole number is that of its digits, in every kind of event."""
+    events = [
+        (GOOD, ("a1", "m1", "j1")),
+        (ENGAGED, ("e1", "a1", "m1", "j1")),
+        (
+            '{"type":"job","job_event_id":"x1","job_id":"j1","event_time_ms":5,"action":"closed"}',
+            ("x1", "j1"),
+        ),
+        ('{"type":"forget","member_id":"m1","event_time_ms":5}', ("m1",)),
+        ('{"type":"forget","job_id":"j1","event_time_ms":5}', ("j1",)),
+    ]
+    for line, ids in events:
+        usual = numbered = line
+        for one in ids:
+            usual = usual.replace(f'"{one}"', f'"{digits}"')
+            numbered = numbered.replace(f'"{one}"', written)
+        assert usual != numbered
+        assert wire.decode_event(numbered.encode(), SPACE) == (
+            wire.decode_event(usual.encode(), SPACE)
+        )
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "1491021494000.0",
+        "1.491021494e12",
+        '"2017-04-01T04:38:14Z"',
+        '"2017-04-01t04:38:14.0009z"',
+        '"2017-04-01 04:38:14 UTC"',
+        '"2017-04-01 06:38:14+02:00"',
+        '"20170401T043814Z"',
+    ],
+)
+def test_times_without_doubt_are_read(written: str) -> None:
+    """A whole float, and ISO 8601 with a zone, are the milliseconds that they mean."""
+    events = [GOOD, ENGAGED.replace("1491121494000", "1491021494000")]
+    events += [
+        '{"type":"job","job_event_id":"x","job_id":"j","event_time_ms":1491021494000,'
+        '"action":"closed"}',
+        '{"type":"clock","event_time_ms":1491021494000}',
+        '{"type":"forget","member_id":"m","event_time_ms":1491021494000}',
+    ]
+    for line in events:
+        other = line.replace("1491021494000", written).encode()
+        assert wire.decode_event(other, SPACE) == wire.decode_event(line.encode(), SPACE)
+
+
+def test_a_refused_time_says_what_is_accepted() -> None:
+    """The message of a time that cannot be read tells how to write one."""
+    raw = GOOD.replace("1491021494000", '"2017-04-01T04:38:14"').encode()
+    with pytest.raises(EventError, match=r"event_time_ms.*ISO 8601 with a zone"):
+        wire.decode_raw(raw)
+
+
+def test_a_byte_order_mark_before_an_event_is_no_part_of_it() -> None:
+    """An event that begins with a byte order mark is read as without it."""
+    for line in (GOOD, GOOD.replace('"m1"', "7")):
+        marked = b"\xef\xbb\xbf" + line.encode()
+        assert wire.decode_event(marked, SPACE) == wire.decode_event(line.encode(), SPACE)
+
+
+@pytest.mark.parametrize("value", ['"x"', "7", "-1", "null", "true", "[1]", '{"a":1}', "0.5"])
+def test_fields_of_our_own_messages_are_unknown_in_events(value: str) -> None:
+    """What the worker writes elsewhere may be a producer's own field, of any type, in any event."""
+    internal = {
+        *Watermark.__struct_fields__,
+        *Label.__struct_fields__,
+        *Coefficients.__struct_fields__,
+        *ScoredApplication.__struct_fields__,
+        "closes",
+        "sure",
+    }
+    lines = [
+        GOOD,
+        ENGAGED,
+        '{"type":"job","job_event_id":"x","job_id":"j","event_time_ms":5,"action":"closed"}',
+        '{"type":"clock","event_time_ms":5}',
+        '{"type":"forget","member_id":"m","event_time_ms":5}',
+    ]
+    for line in lines:
+        mine = set(msgspec.json.decode(line)) | {"global_score", "channel", "terms", "job_id"}
+        own = "".join(f'"{name}":{value},' for name in sorted(internal - mine))
+        assert "partition" in own
+        extended = "{" + own + line[1:]
+        assert wire.decode_event(extended.encode(), SPACE) == (
+            wire.decode_event(line.encode(), SPACE)
+        )
 
 
 def test_channel_and_terms_are_carried() -> None:

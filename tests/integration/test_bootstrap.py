@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 from producers.truth import SimulationSettings
+from stream.cli import PROGRAM
 from stream.events.wire import decode_coefficients
 from stream.logs.files import merge
 from stream.policy import DAY_MS
@@ -202,7 +202,7 @@ def test_ctrl_c_leaves_nothing_half_used(small_world: World) -> None:
     run = small_world.market.replay_until(half(small_world))
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "stream.cli", "bootstrap", "--broker", small_world.broker),
+            *(*PROGRAM, "bootstrap", "--broker", small_world.broker),
             *("--run", str(run), "--app-id", small_world.warm),
             *("--policy", str(small_world.market.policy_file)),
         ],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from deploy.kafka import MissingError
+from stream.cli import PROGRAM
 from stream.events.records import LABELS
 from tests.integration.secure import PASSWORD, USER, SecureKafka
 from tests.integration.workers import hearback
@@ -105,9 +105,7 @@ def test_all_commands_work_with_a_password_over_tls(
     listener = Listener(kafka.address)
     log = tmp_path / "worker.log"
     with log.open("wb") as stderr:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "stream.cli", "worker", "--config", str(config)], stderr=stderr
-        )
+        worker = subprocess.Popen([*PROGRAM, "worker", "--config", str(config)], stderr=stderr)
     try:
         said.append(hearback("produce", small_market.log, "--config", config))
         labelled = listener.wait_for(_ENOUGH)

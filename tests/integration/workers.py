@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from stream.cli import PROGRAM
 from stream.worker.crashpoints import VARIABLE
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Worker:
         name: str,
         crash_at: str | None = None,
         more: Sequence[str] = (),
-        program: Sequence[str] = ("-m", "stream.cli"),
+        program: Sequence[str] = PROGRAM[1:],
         largest_file_bytes: int | None = None,
     ) -> None:
         self.name = name
@@ -140,7 +141,7 @@ class Worker:
 def hearback(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command as a user would."""
     return subprocess.run(
-        [sys.executable, "-m", "stream.cli", *map(str, arguments)],
+        [*PROGRAM, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,

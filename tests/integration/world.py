@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ from confluent_kafka.admin import AdminClient
 from producers.simulate import simulate
 from producers.truth import SimulationSettings, draw_truth
 from stream import effects
+from stream.cli import PROGRAM
 from stream.configuration.load import load_config
 from stream.events.ladder import BY_NAME, rung
 from stream.events.records import COEFFICIENTS, CONSUMED, LABELS, PLAIN, TopicNames
@@ -203,7 +203,7 @@ class World:
         self.history = (run / "labels.jsonl").read_bytes().splitlines()
         return subprocess.run(
             [
-                *(sys.executable, "-m", "stream.cli", "bootstrap", "--broker", self.broker),
+                *(*PROGRAM, "bootstrap", "--broker", self.broker),
                 *("--run", str(run), "--app-id", application_id),
                 *("--policy", str(self.market.policy_file), *map(str, arguments)),
             ],
@@ -220,7 +220,7 @@ class World:
         """Play the market's log, or another."""
         producer = subprocess.Popen(
             [
-                *(sys.executable, "-m", "stream.cli", "produce", str(log or self.market.log)),
+                *(*PROGRAM, "produce", str(log or self.market.log)),
                 *("--broker", self.broker, "--policy", str(self.market.policy_file)),
                 *map(str, arguments),
             ],

@@ -25,8 +25,9 @@ LATENESS = 60
 STEPS = [(300, 0.4), (600, 0.8)]
 """Ages (ms) and weights of :data:`AGED`: its curve reaches 0.35 and 0.7 there, 0.9 at the end."""
 
+SKEW = 20
 POLICY = LabelPolicy(
-    window_ms=W, allowed_lateness_ms=LATENESS, orphan_ttl_ms=100, aging=(), job_closed="full"
+    window_ms=W, clock_skew_ms=SKEW, allowed_lateness_ms=LATENESS, orphan_ttl_ms=100, aging=()
 )
 """Nothing but evidence is evidence."""
 AGED = msgspec.structs.replace(
@@ -132,7 +133,8 @@ def logs(draw: st.DrawFn) -> list[TestEvent]:
     for number in range(draw(st.integers(0, 10))):
         if apps and not draw(st.sampled_from([False] * 9 + [True])):
             app = draw(st.sampled_from(apps))
-            edges = [app.event_time_ms + near for near in (-1, 0, 1, W - 1, W, W + 1)]
+            near = (-SKEW - 1, -SKEW, -1, 0, 1, W - 1, W, W + 1)
+            edges = [app.event_time_ms + after for after in near]
             time_ms = draw(st.one_of(times, st.sampled_from(edges)))
             of, job = app.application_id, app.job_id
             member = draw(st.sampled_from([app.member_id] * 9 + ["another"]))

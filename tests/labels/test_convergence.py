@@ -20,7 +20,7 @@ from stream.policy import Policy
 from tests import oracle
 from tests.conftest import thorough
 from tests.kit import CONTEST, Market, TestEvent, application, last_labels, with_contest
-from tests.labels.bench import AGED, LATENESS, POLICY, STEPS, Bench, W, arrivals, logs
+from tests.labels.bench import AGED, LATENESS, POLICY, SKEW, STEPS, Bench, W, arrivals, logs
 from tests.partitions import test_partitions
 
 ORPHAN_TTL = POLICY.orphan_ttl_ms
@@ -104,9 +104,12 @@ def test_every_label_is_the_verdict_on_what_was_read_in_time(
         watermark_ms = largest - LATENESS
         bench.move(largest - LATENESS)
         known.move(watermark_ms)
-        steps = STEPS if aged else ()
         verdicts = oracle.verdicts(
-            known.counted, window_ms=W, watermark_ms=watermark_ms, steps=steps
+            known.counted,
+            window_ms=W,
+            clock_skew_ms=SKEW,
+            steps=STEPS if aged else (),
+            watermark_ms=watermark_ms,
         )
         # What was final stays: events read later than a window's end are not in its set.
         final = {
@@ -147,7 +150,7 @@ def test_crashes_and_interleavings_change_nothing(
         if not crash and random.random() < 0.3:
             market.tick(stage, number)
     market.run()
-    wanted = oracle.verdicts(events, window_ms=W, watermark_ms=20_000)
+    wanted = oracle.verdicts(events, window_ms=W, clock_skew_ms=SKEW, watermark_ms=20_000)
     assert last_labels(market.labels()) == wanted
 
 

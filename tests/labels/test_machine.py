@@ -30,6 +30,7 @@ from tests.labels.bench import (
     LATENESS,
     POLICY,
     POSITIVE,
+    SKEW,
     STEPS,
     Bench,
     W,
@@ -45,7 +46,43 @@ TABLE: list[tuple[str, list[TestEvent | int], oracle.Verdict | None]] = [
     ("an answer at exactly A counts", [A, engagement("e", "a", 10_000)], POSITIVE),
     ("an answer at exactly A+W counts", [A, engagement("e", "a", 11_000)], POSITIVE),
     ("an answer at A+W+1 does not", [A, engagement("e", "a", 11_001)], None),
-    ("an answer before A does not", [A, engagement("e", "a", 9_999)], None),
+    ("an answer within the clock skew counts", [A, engagement("e", "a", 9_980)], POSITIVE),
+    ("an answer before that does not", [A, engagement("e", "a", 9_979)], None),
+    (
+        "an answer within the clock skew counts when it is read first",
+        [engagement("e", "a", 9_980), A],
+        POSITIVE,
+    ),
+    (
+        "an answer before that does not, read first",
+        [engagement("e", "a", 9_979), A],
+        None,
+    ),
+    (
+        "a decline within the clock skew is explicit",
+        [A, engagement("e", "a", 9_999, "reject")],
+        EXPLICIT,
+    ),
+    (
+        "a later applicant's answer within the clock skew infers as at their application's time",
+        [A, B, engagement("e", "b", 10_090)],
+        INFERRED,
+    ),
+    (
+        "it infers though it lies before the earlier one's application",
+        [A, application("b", 10_001), engagement("e", "b", 9_990)],
+        INFERRED,
+    ),
+    (
+        "it settles nothing that was submitted when it counts",
+        [A, application("b", 10_000), engagement("e", "b", 9_990)],
+        None,
+    ),
+    (
+        "it settles nothing whose window is over when it counts",
+        [A, application("b", 11_001), engagement("e", "b", 10_990)],
+        None,
+    ),
     ("a decline is explicit", [A, engagement("e", "a", 10_010, "reject")], EXPLICIT),
     ("a note says nothing", [A, engagement("e", "a", 10_010, "note")], None),
     (
@@ -420,11 +457,12 @@ def test_labels_are_the_oracles_at_every_moment(
             min_age_ms=min_age_ms,
             later_response=policy.infers_from_responses,
             steps=STEPS if policy.aging else (),
+            clock_skew_ms=SKEW,
             watermark_ms=largest - LATENESS,
         )
         assert {key: bench.label(key[1], key[0]) for key in expected} == expected
     bench.move(10_000)
-    expected = oracle.verdicts(events, window_ms=W, watermark_ms=10_000)
+    expected = oracle.verdicts(events, window_ms=W, clock_skew_ms=SKEW, watermark_ms=10_000)
     assert bench.last == expected
     bench.overlay.flush()
     assert not [key for key, _ in bench.store.scan(b"", b"\xff") if key != keys.own("aging")]

@@ -158,7 +158,7 @@ def test_without_pyarrow_the_way_out_is_said(
     """Without the library the error names what to install."""
     path = written(tmp_path / "log.parquet", [{"type": "clock", "event_time_ms": 1}])
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(LogError, match=r"pip install 'hearback\[parquet\]'"):
+    with pytest.raises(LogError, match=r"pip install 'hearback-stream\[parquet\]'"):
         merge([path])
 
 

@@ -197,17 +197,21 @@ def test_training_learns_names_from_objects(tmp_path: Path) -> None:
 
 
 def test_training_leaves_out_what_the_worker_would_refuse(tmp_path: Path) -> None:
-    """A number beyond float32 is left out and leaves no names behind."""
+    """A number beyond max_feature is left out, in any block, and leaves no names behind."""
     lines = _lines(_market(30))
-    raw = msgspec.json.decode(lines[0].raw)
-    raw["application_id"] = "wild"
-    raw["features"]["global"] = [1e39]
-    named = {**raw, "features": {**raw["features"], "global": {"new": 1e39}}}
-    wild = [LogLine("log", 0, msgspec.json.encode(event)) for event in (raw, named)]
+    raw = msgspec.json.decode(lines[0].raw) | {"application_id": "wild"}
+    blocks = raw["features"]
+    large = [
+        {**raw, "features": {**blocks, "global": [1.1e6]}},
+        {**raw, "features": {**blocks, "global": {"new": -1e39}}},
+        {**raw, "features": {**blocks, "per_job": [1e7] * len(blocks["per_job"])}},
+        {**raw, "global_score": 1e308},
+    ]
+    wild = [LogLine("log", 0, msgspec.json.encode(event)) for event in large]
     trainer = Trainer(Policy(), None, None)
     trainer.read([*wild, *lines], lambda _: None)
     manifest = trainer.fit(tmp_path / "model")
-    assert trainer.refused == {"invalid_features": 2}
+    assert trainer.refused == {"invalid_features": 4}
     assert manifest.features["global"] == ["global[0]"]
 
 

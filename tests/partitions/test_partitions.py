@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from random import Random
 
 import msgspec
@@ -23,13 +24,13 @@ from stream.events.records import (
 from stream.events.structs import Clock, Event, JobEvent, ScoredApplication, Source, Watermark
 from stream.partitions.job import JobPartition
 from stream.partitions.progress import load_identity
-from stream.policy import Policy
+from stream.policy import FeaturePolicy, Policy
 from stream.stages.job import JobStage, Steps
 from stream.state.overlay import Overlay
 from tests import kit, oracle
 from tests.kit import Market, TestEvent, application, closing, engagement, last_labels
 from tests.labels import bench
-from tests.labels.bench import LATENESS, W, arrivals
+from tests.labels.bench import LATENESS, SKEW, W, arrivals
 
 POLICY = Policy(labels=msgspec.structs.replace(bench.POLICY, orphan_ttl_ms=10_000))
 AGED = Policy(labels=msgspec.structs.replace(bench.AGED, orphan_ttl_ms=10_000))
@@ -69,7 +70,7 @@ def test_final_labels_do_not_depend_on_the_interleaving(
         if restarts and random.random() < 0.1:
             market.restart(stage, number)
     market.run()
-    wanted = oracle.verdicts(events, window_ms=W, watermark_ms=20_000)
+    wanted = oracle.verdicts(events, window_ms=W, clock_skew_ms=SKEW, watermark_ms=20_000)
     labels = market.labels()
     assert last_labels(labels) == wanted
     emitted = [(x.job_id, x.application_id, x.kind, x.weight, x.final) for x in labels]
@@ -147,6 +148,20 @@ def test_what_does_not_belong_is_a_dead_letter() -> None:
         "unknown_type",
         "unknown_type",
     ]
+
+
+def test_features_beyond_the_limit_are_dead_letters() -> None:
+    """An application at max_feature is taken, one beyond it or with a huge global score is not."""
+    market = Market(msgspec.structs.replace(POLICY, features=FeaturePolicy(max_feature=7.1)), 1)
+    for name, number in (("a", b"7.1"), ("b", b"7.2"), ("c", b"-1e38")):
+        raw = kit.to_json(application(name, 10))
+        assert b"[1.0,0.5]" in raw
+        market.append(APPLICATIONS, 0, b"m-" + name.encode(), raw.replace(b"0.5]", number + b"]"))
+    raw = kit.to_json(application("d", 10, score=1e308))
+    market.append(APPLICATIONS, 0, b"m-d", raw)
+    market.run()
+    assert reasons(market) == ["invalid_features"] * 3
+    assert market.partitions["job", 0].events["application"] == 1
 
 
 def test_a_dead_letter_keeps_bytes_and_origin() -> None:
@@ -383,3 +398,30 @@ def test_unknown_member_partition_is_a_dead_letter() -> None:
     market.append(APPLICATIONS_BY_JOB, 0, None, wire.encode(Watermark(7, 1, False)))
     market.run()
     assert reasons(market) == ["malformed"]
+
+
+@pytest.mark.parametrize("fraction", [b"", b".0"])
+def test_events_with_integer_ids_and_other_times_are_labelled(fraction: bytes) -> None:
+    """Numbers as ids, ISO times and a producer's own fields: the labels are those of strings."""
+    events: list[TestEvent] = [
+        application("1", 1_000, job="7", member="3"),
+        engagement("2", "1", 5_000, job="7", member="3"),
+        application("4", 2_000, job="8", member="5"),
+        closing("6", 9_000, job="8"),
+    ]
+    usual, other = Market(POLICY, 4), Market(POLICY, 4)
+    usual.produce(events)
+    own = b'{"partition":"north","member_score":[1],"watermark_ms":"x","job_score":{},'
+    for (topic, number), records in usual.topics.items():
+        for record in records:
+            value = re.sub(rb'_id":"(\d)"', rb'_id":\1' + fraction, record.value or b"")
+            value = re.sub(
+                rb'"event_time_ms":(\d)000', rb'"event_time_ms":"1970-01-01T00:00:0\1Z"', value
+            )
+            other.append(topic, number, record.key, own + value.removeprefix(b"{"))
+    for market in (usual, other):
+        market.clock(5_000_000)
+        market.run()
+        assert reasons(market) == []
+    assert other.labels() == usual.labels()
+    assert len(last_labels(other.labels())) == 2

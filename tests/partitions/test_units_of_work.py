@@ -16,7 +16,7 @@ from stream.partitions import job
 from stream.policy import Policy
 from tests import oracle
 from tests.kit import Market, TestEvent, application, closing, engagement, last_labels
-from tests.labels.bench import W, arrivals
+from tests.labels.bench import SKEW, W, arrivals
 from tests.partitions.test_partitions import AGED, POLICY
 
 MANY = 5_000
@@ -85,7 +85,7 @@ def test_a_crash_after_every_unit_loses_nothing(
     assert crashes >= MANY // SHARE - 2
     market.run()
     labels = market.labels()
-    wanted = oracle.verdicts(events, window_ms=W, watermark_ms=watermark_ms)
+    wanted = oracle.verdicts(events, window_ms=W, clock_skew_ms=SKEW, watermark_ms=watermark_ms)
     assert last_labels(labels) == {key: verdict for key, verdict in wanted.items() if verdict}
     if flushed:
         assert len(labels) == len({(label.application_id, label.kind) for label in labels})
@@ -137,7 +137,9 @@ def test_cuts_and_crashes_anywhere_change_nothing(
                 market.tick(stage, number)
         market.run()
     labels = market.labels()
-    assert last_labels(labels) == oracle.verdicts(events, window_ms=W, watermark_ms=20_000)
+    assert last_labels(labels) == oracle.verdicts(
+        events, window_ms=W, clock_skew_ms=SKEW, watermark_ms=20_000
+    )
     if flushed:
         emitted = [(x.job_id, x.application_id, x.kind, x.weight, x.final) for x in labels]
         assert len(emitted) == len(set(emitted))

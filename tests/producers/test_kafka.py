@@ -24,6 +24,8 @@ from producers.throttle import MAX_UNREAD_BYTES
 from stream.errors import BrokerError, ConfigError, LogError
 from stream.events.partitioner import partition_of
 from stream.events.records import APPLICATIONS, CONSUMED, ENGAGEMENTS
+from stream.events.structs import JobEvent
+from stream.events.wire import RawApplication, decode_raw
 from stream.logs.files import write_lines
 from stream.policy import HOUR_MS, LabelPolicy
 
@@ -149,7 +151,7 @@ def clock(time_ms: int) -> bytes:
 
 def closing(time_ms: int) -> bytes:
     """Make a clock's line that ends a log."""
-    return b'{"type":"clock","event_time_ms":%d,"sure":true}' % time_ms
+    return b'{"type":"clock","event_time_ms":%d,"hearback_sure":true}' % time_ms
 
 
 def log(folder: Path, *lines: bytes, name: str = "log.jsonl") -> Path:
@@ -182,6 +184,31 @@ def test_every_line_arrives_unchanged_under_its_key(broker: str, tmp_path: Path)
     assert progress.closed_at_ms is None
 
 
+def test_integer_ids_are_keyed_by_their_digits(broker: str, tmp_path: Path) -> None:
+    """A line whose ids are numbers is sent as it is, under the key that the worker expects."""
+    applied = (
+        b'{"type":"application","application_id":1,"member_id":%s,"job_id":2,'
+        b'"event_time_ms":"2024-01-01T00:00:00Z","features":{"per_member":[1],"per_job":[1]}}'
+    )
+    closed = (
+        b'{"type":"job","job_event_id":1,"job_id":%s,"event_time_ms":1704067200000.0,'
+        b'"action":"closed"}'
+    )
+    lines = [line % number for line in (applied, closed) for number in (b"7", b"-31.0", b"8e1")]
+    progress = produce([log(tmp_path, *lines)], broker, clocks=False)
+    assert (progress.sent, progress.event_time_ms) == (6, START_MS)
+    found = []
+    for topic in (APPLICATIONS, ENGAGEMENTS):
+        for partition, records in received(broker, topic).items():
+            for key, value in records:
+                event = decode_raw(value)
+                assert isinstance(event, RawApplication | JobEvent)
+                owner = event.member_id if isinstance(event, RawApplication) else event.job_id
+                assert (key, partition) == (owner.encode(), partition_of(owner.encode(), 4))
+                found.append((value, key))
+    assert sorted(found) == sorted(zip(lines, [b"7", b"-31", b"80"] * 2, strict=True))
+
+
 def test_clocks_go_everywhere_without_a_key(broker: str, tmp_path: Path) -> None:
     """A clock of the log goes to every partition of both inputs, at its place, without a key."""
     path = log(tmp_path, application(1, START_MS), clock(START_MS + 5), engagement(1, START_MS + 9))
@@ -204,7 +231,7 @@ def test_lines_that_belong_nowhere_are_told(broker: str, tmp_path: Path) -> None
         b"garbage",
         b'{"type":"applause"}',
         b'{"type":"application","event_time_ms":1}',
-        b'{"type":"job","job_id":7}',
+        b'{"type":"job","job_id":7.5}',
         b'{"type":"clock"}',
         b'{"type":["job"],"job_id":"j1"}',
         b'{"type":"job","job_id":"\\ud800"}',

@@ -14,7 +14,7 @@ from tests.kit import Market, TestEvent, application, engagement
 
 W = 1_000
 TTL = 4 * W
-LABELS = LabelPolicy(window_ms=W, allowed_lateness_ms=0, orphan_ttl_ms=W)
+LABELS = LabelPolicy(window_ms=W, clock_skew_ms=0, allowed_lateness_ms=0, orphan_ttl_ms=W)
 KEEPING = Policy(labels=LABELS)
 LEAVING = Policy(
     labels=LABELS,

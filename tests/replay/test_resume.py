@@ -16,6 +16,7 @@ import pytest
 
 from producers.simulate import simulate
 from producers.truth import SimulationSettings
+from stream.cli import PROGRAM
 from stream.errors import ConfigError
 from stream.logs.files import merge, write_lines
 from stream.policy import DAY_MS, Policy
@@ -212,7 +213,7 @@ def test_ctrl_c_says_how_to_go_on(log: Path) -> None:
     """Ctrl-C ends the command with exit code 130 and one line that says how to resume."""
     out = log.parent / "command"
     process = subprocess.Popen(
-        [sys.executable, "-m", "stream.cli", "replay", log, "--out", out, "--workers", "2"],
+        [*PROGRAM, "replay", log, "--out", out, "--workers", "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -20,7 +20,7 @@ from stream.events.wire import encode
 from stream.logs.files import LogLine, merge
 from stream.model.linear import load_model
 from stream.model.training import Trainer
-from stream.policy import DAY_MS, Policy
+from stream.policy import DAY_MS, FeaturePolicy, Policy
 from stream.replay.reader import first_look
 from stream.replay.run_folder import FILES, RunFolder, RunMetrics
 from stream.replay.savepoint import Options
@@ -244,6 +244,18 @@ def test_a_single_misfit_at_the_start_is_a_dead_letter(tmp_path: Path) -> None:
     good = [kit.to_json(application(name, 1)) for name in "abc"]
     metrics = run(tmp_path / "run", [misfit, *good])
     assert (metrics.applications, metrics.dead_letters) == (3, {"invalid_features": 1})
+
+
+def test_features_beyond_the_limit_are_dead_letters(tmp_path: Path) -> None:
+    """The limit is the policy's, and holds for the global score too."""
+    good = kit.to_json(application("a", 0))
+    large = kit.to_json(application("b", 1)).replace(b"[1.0,0.5]", b"[1.0,2e6]")
+    scored = kit.to_json(application("c", 2, score=-1e308))
+    metrics = run(tmp_path / "run", [large, good, scored])
+    assert (metrics.applications, metrics.dead_letters) == (1, {"invalid_features": 2})
+    policy = Policy(features=FeaturePolicy(max_feature=1e7))
+    metrics = run(tmp_path / "more", [large, good, scored], policy)
+    assert (metrics.applications, metrics.dead_letters) == (2, {"invalid_features": 1})
 
 
 def test_an_existing_folder_is_refused(tmp_path: Path) -> None:

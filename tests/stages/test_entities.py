@@ -25,7 +25,7 @@ from tests.kit import ONE, TWO, Market, application, engagement
 
 W = 1_000
 TTL = 4 * W
-LABELS = LabelPolicy(window_ms=W, allowed_lateness_ms=0, orphan_ttl_ms=W)
+LABELS = LabelPolicy(window_ms=W, clock_skew_ms=0, allowed_lateness_ms=0, orphan_ttl_ms=W)
 KEEPING = Policy(labels=LABELS)
 LEAVING = Policy(
     labels=LABELS,

@@ -15,9 +15,11 @@ from faust.tables.manager import TableManager
 
 from stream.events.records import Record
 from stream.kafka.embedded import EmbeddedBroker
+from stream.worker import owned as owned_module
 from stream.worker.app import Worker
 from stream.worker.contract import InputPartition, Membership, RecordBatch
 from stream.worker.settings import WorkerSettings
+from tests.worker.bench import Bench
 
 TOPICS = ("applications", "engagements")
 PARTITIONS = 4
@@ -220,3 +222,12 @@ def embedded_broker() -> Iterator[EmbeddedBroker]:
 def kit(embedded_broker: EmbeddedBroker, tmp_path: Path) -> Kit:
     """The broker with the topics of the tests."""
     return Kit(embedded_broker, tmp_path)
+
+
+@pytest.fixture
+def bench(
+    embedded_broker: EmbeddedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Bench:
+    """Everything that a host needs; it hurries to try again."""
+    monkeypatch.setattr(owned_module, "_FIRST_PAUSE_S", 0.01)
+    return Bench(embedded_broker, tmp_path / "data")

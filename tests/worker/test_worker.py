@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from confluent_kafka import Consumer, Producer
 
 from producers.simulate import simulate
 from producers.truth import SimulationSettings, draw_truth
+from stream.cli import PROGRAM
 from stream.effects import JOB
 from stream.events.ladder import BY_NAME, rung
 from stream.events.records import COEFFICIENTS, DEAD_LETTERS, LABELS
@@ -65,7 +65,7 @@ class World:
         """Start a worker as a user would."""
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "stream.cli", "worker", "--broker", self.broker),
+                *(*PROGRAM, "worker", "--broker", self.broker),
                 *("--model", str(self.folder / "model"), "--data", str(self.folder / "data")),
                 *("--metrics-port", "0", "--session-timeout", "2s"),
                 *map(str, arguments),
@@ -78,7 +78,7 @@ class World:
 
     def produce(self, *arguments: object) -> None:
         """Play the log."""
-        command = [sys.executable, "-m", "stream.cli", "produce", str(self.log)]
+        command = [*PROGRAM, "produce", str(self.log)]
         done = subprocess.run(
             [*command, "--broker", self.broker, *map(str, arguments)],
             capture_output=True, text=True, check=False, timeout=120,
