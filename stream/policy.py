@@ -221,7 +221,7 @@ class GateSettings(msgspec.Struct, frozen=True, kw_only=True):
     enabled: Annotated[bool, Setting("false: judge and tell, but publish everything")] = True
     age_ms: Annotated[
         int, Setting("labels are judged as known at this age of the application, and when final")
-    ] = DAY_MS
+    ] = 2 * DAY_MS
     applications: Annotated[
         int, Setting("the newest so many of a partition are judged together")
     ] = 1000
