@@ -378,7 +378,7 @@ class Partition(ABC):
     def _expire(self, timestamp_ms: int) -> Cuts:
         """Let entities go whose time is over; a cut whenever the unit of work has got its share."""
         for entities in self.learning.learners:
-            expired = entities.expire(self.watermark_ms, timestamp_ms)
+            expired = entities.expire(self.watermark_ms, self._now_ms)
             for count, entity_id in enumerate(expired, 1):
                 if entity_id is not None and entities is self.learning.entities:
                     self._removed(entity_id, "entity_ttl", timestamp_ms)
@@ -388,7 +388,8 @@ class Partition(ABC):
     def _forget(self, entity_id: str, event: Forget, timestamp_ms: int) -> None:
         """Let an entity go because somebody asked for it."""
         self.events["forget"] += 1
-        if self.learning.entities.forget(entity_id, event.event_time_ms, timestamp_ms):
+        # By the wall clock: the record's own time is the event's where history is written anew.
+        if self.learning.entities.forget(entity_id, event.event_time_ms, self._now_ms):
             self._removed(entity_id, "forget", timestamp_ms)
         else:
             self._cause_ms.setdefault(entity_id, timestamp_ms)
