@@ -21,6 +21,7 @@ from stream.events.structs import (
     Coefficients,
     DeadLetter,
     Forget,
+    Source,
 )
 from stream.events.wire import (
     coefficients_key,
@@ -106,6 +107,7 @@ class Partition(ABC):
         self._space = model.space
         self._policy = policy
         self._routing = Routing(self.input_topic, number, partitions)
+        self._topic = self.input_topic  # read last
         self._unsaved_since_ms: int | None = None  # wall clock; the progress has moved alone
         self._marks = 0  # bare watermarks of the batch
         self._messages: Unit = []  # of the unit of work that is being done
@@ -140,6 +142,12 @@ class Partition(ABC):
         return self._progress.positions.get(topic)
 
     @property
+    def cause(self) -> Source:
+        """What was read last, without its bytes: what is done now is done because of it."""
+        position = self._progress.positions.get(self._topic, 0)
+        return Source(self._topic, self.number, max(position - 1, 0), 0, b"")
+
+    @property
     def watermark_ms(self) -> int | None:
         """How far event time has come here."""
         return self.clock.watermark_ms
@@ -160,7 +168,7 @@ class Partition(ABC):
             HearbackError: something that is not the fault of one record.
 
         """
-        self._now_ms = now_ms
+        self._now_ms, self._topic = now_ms, topic
         position = self._progress.positions.get(topic, 0)
         fresh = [record for record in records if record.offset >= position]
         after = max(end, position)
