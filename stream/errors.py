@@ -78,6 +78,12 @@ class FencedError(BrokerError):
     reason = "fenced"
 
 
+class RefusedError(BrokerError):
+    """A topic takes less at once than what was sent to it."""
+
+    reason = "refused"
+
+
 class InterruptedSessionError(BrokerError):
     """A session was given up while it was being made: a rebalance or the end has begun."""
 

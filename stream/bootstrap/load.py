@@ -20,6 +20,7 @@ from __future__ import annotations
 import shutil
 import signal
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -86,7 +87,7 @@ def bootstrap(
         entities = sum(metrics.entities.values())
         about = sum(store.count_roughly() for store in stores) + entities
         done = 0
-        for entry in split(stores, target.partitions):
+        for entry in split(stores, target.partitions, time.time_ns() // 1_000_000):
             target.put(entry.place, entry.key, entry.value)
             if copy is not None:
                 copy.put(entry.place, entry.key, entry.value)

@@ -7,6 +7,7 @@ everything of a job where it puts the job. Each entry goes to one place; what ch
 - an application's facts say to which partition its labels go back: its member's;
 - runs of deadlines are cut by job, less what was taken out of them already;
 - what is counted is counted anew;
+- markers of the forgotten count as asked for now: from now on labels take time to come back;
 - identity and progress are the caller's to make.
 """
 
@@ -60,12 +61,13 @@ def identity_of(stores: Iterable[Store]) -> Identity:
     return identity
 
 
-def split(stores: Iterable[Store], partitions: int) -> Iterator[Entry]:
+def split(stores: Iterable[Store], partitions: int, now_ms: int) -> Iterator[Entry]:
     """Give every entry of a replay's stores, once, with the place where it belongs.
 
     Args:
         stores: of one replay; together they hold each entity and each job once.
         partitions: of either stage.
+        now_ms: the wall clock.
 
     Raises:
         StateError: a key or value is not one that a replay writes.
@@ -85,6 +87,9 @@ def split(stores: Iterable[Store], partitions: int) -> Iterator[Entry]:
             elif family in _OF_ENTITY:
                 place = _home_of(*keys.parts(key), partitions)
                 counted[place].entities += family == ord("n")
+                if key[:1] == keys.FORGOTTEN:
+                    until_ms, _ = codec.FORGOTTEN.decode(value)
+                    value = codec.FORGOTTEN.encode((until_ms, now_ms))  # noqa: PLW2901
                 yield Entry(place, key, value)
             elif family == ord("b"):
                 yield Entry(("job", partition_of(key[1:], partitions)), key, value)

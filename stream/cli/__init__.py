@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed with one line on stderr, 2 bad usage, 130 interrupt
 from __future__ import annotations
 
 import ast
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +24,10 @@ _INTERRUPTED = 130  # Typer's exit code after Ctrl-C
 
 PROGRAM: Final = (sys.executable, "-P", "-m", "stream.cli")
 """How a child process runs this command line; ``-P``: not a ``stream.py`` of its working folder."""
+
+_PRIVATE: Final = frozenset({"worker", "replay", "bootstrap", "checkpoint", "inspect", "state"})
+"""Commands that write files of people's data: their owner alone may read them. Models, reports and
+policies are for others too."""
 
 COMMANDS: Final = {
     "demo": "demo",
@@ -86,6 +91,8 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command to run, imported."""
         name, known, rest = super().resolve_command(ctx, args)
+        if args[0] in _PRIVATE:
+            os.umask(0o077)
         return name, known and get_group(load(args[0])).get_command(ctx, args[0]), rest
 
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from stream.configuration.load import load_config
+from stream.cli.terminal import ERR, tell
+from stream.configuration.load import load_config, renamed
 from stream.configuration.sections import Config
 from stream.configuration.settings import table
 from stream.errors import ConfigError
@@ -61,7 +62,7 @@ ConfigFile = Annotated[
         help="TOML file with all settings (hearback.example.toml lists them).",
     ),
 ]
-BrokerAddress = Annotated[str | None, setting("kafka.broker", "--broker", envvar="HEARBACK_BROKER")]
+BrokerAddress = Annotated[str | None, setting("kafka.broker", "--broker")]
 ApplicationId = Annotated[str | None, setting("worker.application_id", "--app-id")]
 Replication = Annotated[
     int | None,
@@ -100,7 +101,8 @@ def configured(
         for name, value in given.items()
         if value is not None
     }
-    return load_config(config, os.environ, policy, values)
+    environment = renamed(os.environ, partial(tell, console=ERR))
+    return load_config(config, environment, policy, values)
 
 
 def connected(config: Config) -> Broker:
@@ -112,6 +114,7 @@ def connected(config: Config) -> Broker:
     """
     if not config.broker:
         raise typer.BadParameter(
-            "no broker is named: give --broker, HEARBACK_BROKER, or [kafka] broker in --config"
+            "no broker is named: give --broker, HEARBACK_KAFKA_BROKER, or [kafka] broker in"
+            " --config"
         )
     return config.broker

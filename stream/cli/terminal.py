@@ -132,17 +132,19 @@ def load_kernel() -> None:
     LLVM calls back into Python while it loads code, and drops what is raised there: a Ctrl-C in
     that moment, in the midst of a run, would be lost.
     """
-    from stream.updaters.newton import warm_up
+    from stream.updaters.newton import NOT_KEPT, warm_up
 
     asked: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
     try:
         with doing("loading the kernel"):
-            warm_up()
+            kept = warm_up()
     finally:
         signal.signal(signal.SIGINT, before)
     if asked:
         raise KeyboardInterrupt
+    if not kept:
+        tell(NOT_KEPT, ERR)
 
 
 @contextmanager

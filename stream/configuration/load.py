@@ -1,14 +1,17 @@
 """Reads the configuration: file, then policy file, then environment, then the command line.
 
 A setting ``key`` of ``[section]`` is overridden by ``HEARBACK_SECTION_KEY`` (dots become
-underscores); lists are written with commas. Errors name the file or the variable. Each value is
+underscores); lists are written with commas. Any other ``HEARBACK_`` variable is an error, but for
+those that Kubernetes sets for services of such names. Errors name the file or the variable. Each
+value is
 checked where it is read; those that depend on each other may come from different places and are
 checked together at the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,11 +27,24 @@ from stream.configuration.settings import (
     read_toml,
     reason,
     table,
-    variable_of,
 )
 from stream.errors import ConfigError
 
 COMMAND_LINE = "the command line"
+
+RENAMED = {"HEARBACK_BROKER": "HEARBACK_KAFKA_BROKER"}
+"""Variables that had another name: old → new."""
+
+_READ_ELSEWHERE = ("HEARBACK_CONFIG", "HEARBACK_CRASH_AT", "HEARBACK_CONTEST_LOG")
+_OF_TESTS = ("HEARBACK_TEST_", "HEARBACK_BASELINES")
+
+# What Kubernetes puts into every container for each service of the namespace, here for one called
+# hearback, or hearback-something: kubernetes.io/docs/concepts/services-networking/service, and the
+# variables of Docker's links, which it adds.
+_OF_SERVICE = re.compile(
+    r"HEARBACK_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_ADDRESS_OF_SERVICE = re.compile(r"(tcp|udp|sctp)://")
 
 
 def load_config(
@@ -66,6 +82,8 @@ def load_config(
     rows = table(defaults)
     by_variable = {row.variable: row for row in rows}
     for variable, text in environment.items():
+        if not variable.startswith("HEARBACK_") or _is_of_service(variable, text):
+            continue
         row = by_variable.get(variable)
         if row is None:
             _check_unknown(variable, rows)
@@ -86,12 +104,30 @@ def load_config(
 
 
 def _check_unknown(variable: str, rows: list[Row]) -> None:
-    """Refuse a variable that begins as those of a section do, and is none."""
-    for row in rows:
-        section = row.section.split(".")[0]
-        if variable.startswith(variable_of(section) + "_"):
-            known = [one.variable for one in rows if one.section.split(".")[0] == section]
-            raise ConfigError(f"{variable} is no setting of [{section}]{meant(variable, known)}")
+    """Refuse a variable that is neither a setting nor read by something else of ours."""
+    if variable in _READ_ELSEWHERE or variable.startswith(_OF_TESTS):
+        return
+    near = meant(variable, [*(row.variable for row in rows), *_READ_ELSEWHERE])
+    hint = near if "did you mean" in near else "; hearback config show lists them all"
+    raise ConfigError(f"{variable} is no setting{hint}")
+
+
+def _is_of_service(variable: str, text: str) -> bool:
+    """Whether Kubernetes sets it; ``HEARBACK_CONSOLE_PORT=tcp://…`` for a hearback-console."""
+    if variable.endswith("_PORT") and _ADDRESS_OF_SERVICE.match(text):
+        return True
+    return _OF_SERVICE.fullmatch(variable) is not None
+
+
+def renamed(environment: Mapping[str, str], say: Callable[[str], None]) -> Mapping[str, str]:
+    """Return the environment with variables under their present names; ``say`` tells of others."""
+    found = dict(environment)
+    for old, new in RENAMED.items():
+        text = found.pop(old, None)
+        if text is not None:
+            say(f"{old} is called {new} now: rename it")
+            found.setdefault(new, text)
+    return found
 
 
 def _secret(row: Row, values: Mapping[str, Any]) -> str | None:

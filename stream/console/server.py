@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from threading import Thread
+from typing import Any
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -133,7 +135,10 @@ class Console:
         return HTTPStatus.OK, "application/json", msgspec.json.encode(found)
 
     def _metrics(self, accept: str) -> Body:
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except Exception:  # noqa: BLE001 - it chokes on what clients may write there
+            encode, content_type = choose_encoder("")
         return HTTPStatus.OK, content_type, encode(self._registry)
 
 
@@ -149,6 +154,12 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], answer: Callable[[str, str], Body]) -> None:
         self.answer = answer
         super().__init__(address, _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that has left."""
+        del request
+        if not isinstance(sys.exception(), OSError):
+            _log.exception("a request of %s cannot be answered", client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -27,8 +27,17 @@ WRITTEN = tuple(topic for topic in TOPICS if topic not in INPUTS)
 """Written by the worker."""
 
 MAX_DEAD_LETTER_BYTES = 64 * 1024
+MAX_DEAD_LETTER_KEY_BYTES = 1024
+"""An id of 256 characters has no more; a longer key is none of ours, and is cut."""
+
+_MAX_HEADER_BYTES = 1024
+
 MAX_OUTPUT_BYTES = 900_000
-"""Largest value that is sent: below the 1 MB that brokers and clients take by default."""
+"""Largest value that is sent: below the 1 MB that brokers and clients take by default. Everything
+else that is sent with it (keys, headers) is bounded too, by some kilobytes."""
+
+MAX_SENT_BYTES = 1_000_000
+"""What a topic has to take at once: the largest message, or several, with framing."""
 
 
 class TopicNames(msgspec.Struct, frozen=True):
@@ -95,8 +104,13 @@ def source_of(topic: str, partition: int, record: Record) -> Source:
 
 
 def dead_letter_message(letter: DeadLetter, timestamp_ms: int) -> Message:
-    """Dead letter → message: key and value as received, the rest in headers."""
+    """Dead letter → message: key and value as received, the rest in headers.
+
+    All of it is bounded, whatever was received: a dead letter can always be sent.
+    """
     source = letter.source
+    key = source.key and source.key[:MAX_DEAD_LETTER_KEY_BYTES]
+    cut = key != source.key or len(source.raw) < source.size
     headers = (
         ("reason", letter.reason),
         ("message", letter.message),
@@ -104,13 +118,37 @@ def dead_letter_message(letter: DeadLetter, timestamp_ms: int) -> Message:
         ("partition", str(source.partition)),
         ("offset", str(source.offset)),
         ("size", str(source.size)),
-        ("truncated", str(len(source.raw) < source.size).lower()),
+        ("truncated", str(cut).lower()),
     )
     return Message(
         DEAD_LETTERS,
-        source.key,
+        key,
         source.raw,
         None,
         timestamp_ms,
-        tuple((name, value.encode()) for name, value in headers),
+        tuple((name, _bounded(value)) for name, value in headers),
     )
+
+
+def refused_message(message: Message, reason: str, why: str, cause: Source) -> Message:
+    """Return the dead letter that stands for a message that its topic does not take.
+
+    Args:
+        message: what was to be sent. reason: of the dead letter. why: what the broker says.
+        cause: what had been read when it was made; its bytes are not used.
+
+    """
+    raw = message.value or b""
+    source = Source(
+        *(cause.topic, cause.partition, cause.offset),
+        *(len(raw), raw[:MAX_DEAD_LETTER_BYTES], message.key),
+    )
+    return dead_letter_message(DeadLetter(reason, why, source), message.timestamp_ms)
+
+
+def _bounded(header: str) -> bytes:
+    """Header → UTF-8, cut between two characters."""
+    encoded = header.encode(errors="replace")
+    if len(encoded) <= _MAX_HEADER_BYTES:
+        return encoded
+    return encoded[:_MAX_HEADER_BYTES].decode(errors="ignore").encode()

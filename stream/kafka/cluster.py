@@ -12,6 +12,7 @@ from confluent_kafka import KafkaException, TopicCollection, TopicPartition, adm
 from stream.errors import BrokerError
 from stream.kafka.connection import client_security
 from stream.kafka.embedded import CLUSTER_ID_PREFIX
+from stream.kafka.refusals import error_of
 
 _SILENT = logging.Logger("librdkafka", logging.CRITICAL + 1)  # noqa: LOG001 - nobody else's
 """For librdkafka: what goes wrong comes as an exception, and is printed once."""
@@ -82,7 +83,36 @@ class TopicEnds:
             ends = self._client.list_offsets(self._asked, request_timeout=timeout_s)
             return sum(int(end.result().offset) for end in ends.values())
         except KafkaException as error:
-            raise BrokerError(f"the ends of a topic are not known: {error.args[0].str()}") from None
+            raise error_of(error, "the ends of a topic are not known") from None
+
+
+def settings_of_topics(
+    broker: str, topics: Iterable[str], timeout_s: float
+) -> dict[str, dict[str, str]]:
+    """Ask for all settings of topics, those that come from the brokers too.
+
+    Raises:
+        BrokerError: the broker does not answer, or does not tell.
+
+    """
+    resource_of: Any = admin.ConfigResource  # type: ignore[attr-defined]  # exported by name only
+    wanted = [resource_of(resource_of.Type.TOPIC, name) for name in topics]
+    if not wanted:
+        return {}
+    client = admin.AdminClient(client_settings(broker))
+    found: dict[str, dict[str, str]] = {}
+    answers = client.describe_configs(wanted, request_timeout=timeout_s)
+    for resource, future in answers.items():
+        try:
+            settings = future.result(timeout_s)
+        except KafkaException as error:
+            raise error_of(error, f"the settings of {resource.name} cannot be read") from None
+        except TimeoutError:
+            raise BrokerError(
+                f"the settings of {resource.name} cannot be read: no answer"
+            ) from None
+        found[resource.name] = {name: str(entry.value) for name, entry in settings.items()}
+    return found
 
 
 def ids_of_topics(broker: str, topics: Iterable[str], timeout_s: float) -> dict[str, str]:
@@ -97,4 +127,4 @@ def ids_of_topics(broker: str, topics: Iterable[str], timeout_s: float) -> dict[
         found = client.describe_topics(TopicCollection(list(topics)), request_timeout=timeout_s)
         return {name: str(future.result().topic_id) for name, future in found.items()}
     except KafkaException as error:
-        raise BrokerError(f"{broker} does not tell its topics: {error.args[0].str()}") from None
+        raise error_of(error, f"{broker} does not tell its topics") from None

@@ -19,8 +19,9 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from stream.errors import BrokerError, InterruptedSessionError
+from stream.errors import BrokerError, HearbackError, InterruptedSessionError
 from stream.kafka.cluster import client_settings
+from stream.kafka.refusals import error_of
 
 _ANSWER_S = 10.0
 _POLL_S = 0.05
@@ -58,7 +59,7 @@ class Chunk(msgspec.Struct):
 class Reader:
     """Reads some partitions, without a group. All methods block and raise BrokerError.
 
-    A context manager; to be used by one thread.
+    (ConfigError where trying again would not help.) A context manager; to be used by one thread.
 
     Args:
         broker: where they are.
@@ -178,5 +179,5 @@ class Reader:
             self.leave(topic, partition)
 
 
-def _unreadable(topic: str, partition: int, error: KafkaException) -> BrokerError:
-    return BrokerError(f"{topic}-{partition} cannot be read: {error.args[0].str()}")
+def _unreadable(topic: str, partition: int, error: KafkaException) -> HearbackError:
+    return error_of(error, f"{topic}-{partition} cannot be read")

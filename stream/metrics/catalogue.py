@@ -225,8 +225,8 @@ DELIVERY = Group(
             "hearback_sessions_lost",
             "counter",
             ("stage", "reason"),
-            "Sessions of a partition that ended before their time (`fenced`, `broker`); new ones"
-            " follow.",
+            "Sessions of a partition that ended before their time (`fenced`, `broker`, `refused`: a"
+            " topic takes less than it should); new ones follow.",
         ),
         Metric(
             "hearback_recovery_remaining_records",

@@ -21,6 +21,7 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from stream import VERSION
+from stream.errors import TooLargeError
 from stream.events.records import COEFFICIENTS
 from stream.labels.timeliness import AGES_MS
 from stream.metrics.catalogue import BY_NAME, Metric
@@ -210,6 +211,11 @@ class WorkerMetrics:
                 self._to_coefficients.labels(effect).observe(
                     max(now_ms - message.timestamp_ms, 0) / 1000.0
                 )
+
+    def refused(self, stage: str, count: int) -> None:
+        """Messages became dead letters because their topics did not take them."""
+        if count:
+            self._dead_letters.labels(stage, TooLargeError.reason).inc(count)
 
     def applied(self, partition: Partition) -> None:
         """Take over what a partition counted since the last call."""

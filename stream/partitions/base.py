@@ -21,6 +21,7 @@ from stream.events.structs import (
     Coefficients,
     DeadLetter,
     Forget,
+    Source,
 )
 from stream.events.wire import (
     coefficients_key,
@@ -106,6 +107,7 @@ class Partition(ABC):
         self._space = model.space
         self._policy = policy
         self._routing = Routing(self.input_topic, number, partitions)
+        self._topic = self.input_topic  # read last
         self._unsaved_since_ms: int | None = None  # wall clock; the progress has moved alone
         self._marks = 0  # bare watermarks of the batch
         self._messages: Unit = []  # of the unit of work that is being done
@@ -140,6 +142,12 @@ class Partition(ABC):
         return self._progress.positions.get(topic)
 
     @property
+    def cause(self) -> Source:
+        """What was read last, without its bytes: what is done now is done because of it."""
+        position = self._progress.positions.get(self._topic, 0)
+        return Source(self._topic, self.number, max(position - 1, 0), 0, b"")
+
+    @property
     def watermark_ms(self) -> int | None:
         """How far event time has come here."""
         return self.clock.watermark_ms
@@ -160,7 +168,7 @@ class Partition(ABC):
             HearbackError: something that is not the fault of one record.
 
         """
-        self._now_ms = now_ms
+        self._now_ms, self._topic = now_ms, topic
         position = self._progress.positions.get(topic, 0)
         fresh = [record for record in records if record.offset >= position]
         after = max(end, position)
@@ -378,7 +386,7 @@ class Partition(ABC):
     def _expire(self, timestamp_ms: int) -> Cuts:
         """Let entities go whose time is over; a cut whenever the unit of work has got its share."""
         for entities in self.learning.learners:
-            expired = entities.expire(self.watermark_ms, timestamp_ms)
+            expired = entities.expire(self.watermark_ms, self._now_ms)
             for count, entity_id in enumerate(expired, 1):
                 if entity_id is not None and entities is self.learning.entities:
                     self._removed(entity_id, "entity_ttl", timestamp_ms)
@@ -388,7 +396,8 @@ class Partition(ABC):
     def _forget(self, entity_id: str, event: Forget, timestamp_ms: int) -> None:
         """Let an entity go because somebody asked for it."""
         self.events["forget"] += 1
-        if self.learning.entities.forget(entity_id, event.event_time_ms, timestamp_ms):
+        # By the wall clock: the record's own time is the event's where history is written anew.
+        if self.learning.entities.forget(entity_id, event.event_time_ms, self._now_ms):
             self._removed(entity_id, "forget", timestamp_ms)
         else:
             self._cause_ms.setdefault(entity_id, timestamp_ms)

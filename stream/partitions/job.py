@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from stream.errors import (
     EventError,
     InvalidIdError,
+    TooLargeError,
     UnknownTypeError,
 )
 from stream.events.records import (
@@ -17,6 +18,7 @@ from stream.events.records import (
     DEAD_LETTERS,
     ENGAGEMENTS,
     LABELS,
+    MAX_OUTPUT_BYTES,
     Message,
     Record,
     source_of,
@@ -117,6 +119,8 @@ class JobPartition(Partition):
         if topic == ENGAGEMENTS:
             yield from self._engagements(decode_event(value, self._space), record, now_ms)
             return
+        if len(value) > MAX_OUTPUT_BYTES:  # none of ours, and its labels could not be sent
+            raise TooLargeError(f"{len(value)} bytes, the limit is {MAX_OUTPUT_BYTES}")
         message = decode_by_job(value, self._space)
         if message.partition >= self.partitions:
             raise EventError(f"there is no member partition {message.partition}")

@@ -37,6 +37,9 @@ from stream.policy import Policy
 from stream.stages.member import MemberStage
 from stream.state.overlay import Overlay
 
+_NUMBER_BYTES = 25  # the longest float in JSON, and a comma
+_SCORES_BYTES = 4096  # what the stages add to an application, generously
+
 
 class MemberPartition(Partition):
     """The per-member stage of one partition.
@@ -124,6 +127,7 @@ class MemberPartition(Partition):
             case Application():
                 self.clock.check(event.event_time_ms, now_ms)
                 self._routing.check(record.key, event.member_id)
+                self._check_size(event, len(value))
                 self.events["application"] += 1
                 self.clock.read_event(event.event_time_ms, now_ms)
                 scored = self._stage.score(event, self.number, self.clock.own_mark_ms)
@@ -143,13 +147,24 @@ class MemberPartition(Partition):
                 raise UnknownTypeError(f"{type(event).__name__} does not belong into {topic}")
         return ()
 
+    def _check_size(self, app: Application, size: int) -> None:
+        """Refuse an application that grows too large on its way: numbers get more digits.
+
+        Before it moves anything. Its labels are smaller: they lack the global block.
+        """
+        blocks = app.features
+        packed = len(blocks.global_ or b"") + len(blocks.per_member) + len(blocks.per_job)
+        if size + packed // 4 * _NUMBER_BYTES + _SCORES_BYTES <= MAX_OUTPUT_BYTES:
+            return
+        size = len(encode_by_job(ScoredApplication(app, 0.0, self.number, None))) + _SCORES_BYTES
+        if size > MAX_OUTPUT_BYTES:
+            raise TooLargeError(
+                f"{size} bytes on its way to the job, Kafka's limit is {MAX_OUTPUT_BYTES}"
+            )
+
     def _send(self, scored: ScoredApplication, timestamp_ms: int) -> None:
         key = scored.application.job_id.encode()
         job_partition = partition_of(key, self.partitions)
         value = encode_by_job(scored)
-        if len(value) > MAX_OUTPUT_BYTES:
-            raise TooLargeError(
-                f"{len(value)} bytes on its way to the job, Kafka's limit is {MAX_OUTPUT_BYTES}"
-            )
         self._messages.append(Message(APPLICATIONS_BY_JOB, key, value, job_partition, timestamp_ms))
         self._announcements.told(job_partition, scored.watermark_ms)

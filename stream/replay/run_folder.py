@@ -247,7 +247,8 @@ class RunFolder:
     def __enter__(self) -> Self:
         """Make the folder, the files and the state."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.chmod(0o700)  # it may have been there, empty
         except OSError as error:
             raise ConfigError(f"{self.path} cannot be made: {error.strerror}") from None
         with ExitStack() as stack:

@@ -15,6 +15,7 @@ clock, that was asked for. Markers are few, so all are in memory.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
 from itertools import islice
 
 from stream.state import codec, keys
@@ -24,6 +25,8 @@ from stream.updaters.kept import Posterior
 
 _AT_ONCE = 64  # entries given at a time
 _YES = b"\x01"
+
+_Marker = tuple[int, int]  # up to when applications count for nothing, when that was asked for (ms)
 
 
 class StoredPosteriors:
@@ -113,21 +116,36 @@ class EntityAges:
 
 
 class Forgotten:
-    """Markers of one effect, read and written through an overlay."""
+    """Markers of one effect, read and written through an overlay.
+
+    What costs time for each marker is done once: at the start, when it comes, when it goes.
+    """
 
     def __init__(self, effect: str, overlay: Overlay) -> None:
         self._effect = effect
         self._overlay = overlay
-        overlay.attach(self.throw_away)
-        self.throw_away()
-
-    def throw_away(self) -> None:
-        """Read all again: the store is the truth."""
-        prefix = keys.prefix(keys.FORGOTTEN, self._effect)
+        prefix = keys.prefix(keys.FORGOTTEN, effect)
         self._markers = {
             keys.parts(key)[1].decode(): codec.FORGOTTEN.decode(value)
-            for key, value in self._overlay.store.scan(prefix, keys.after(prefix))
+            for key, value in overlay.store.scan(prefix, keys.after(prefix))
         }
+        self._flushed: dict[str, _Marker | None] = {}  # as the store has those that changed since
+        # Each marker is in one of these heaps, which keep markers that were replaced or struck
+        # until it is their turn: by their first time, or, once that has passed, by their second.
+        self._by_until = [(until_ms, each) for each, (until_ms, _) in self._markers.items()]
+        heapify(self._by_until)
+        self._by_asked: list[tuple[int, str]] = []
+        overlay.attach(self.throw_away, self._flushed.clear)
+
+    def throw_away(self) -> None:
+        """Undo what was not flushed: the store is the truth."""
+        for entity_id, marker in self._flushed.items():
+            if marker is None:
+                self._markers.pop(entity_id, None)
+            else:
+                self._markers[entity_id] = marker
+                heappush(self._by_until, (marker[0], entity_id))
+        self._flushed.clear()
 
     def counts(self, entity_id: str, application_time_ms: int) -> bool:
         """Whether an application counts: its entity was not forgotten since."""
@@ -139,19 +157,34 @@ class Forgotten:
     def enter(self, entity_id: str, until_ms: int, asked_ms: int) -> None:
         """Mark an entity; a marker that reaches further stays."""
         if until_ms > self._markers.get(entity_id, (-1, 0))[0]:
-            marker = self._markers[entity_id] = until_ms, asked_ms
-            key = keys.key(keys.FORGOTTEN, self._effect, entity_id)
-            self._overlay.put(key, codec.FORGOTTEN.encode(marker))
+            self._put(entity_id, (until_ms, asked_ms))
+            heappush(self._by_until, (until_ms, entity_id))
 
     def strike_before(self, time_ms: int, asked_ms: int) -> None:
         """Strike the markers up to before a time that were asked for before another."""
-        if not self._markers:
-            return
-        over = [
-            entity_id
-            for entity_id, (until_ms, then_ms) in self._markers.items()
-            if until_ms < time_ms and then_ms < asked_ms
-        ]
-        for entity_id in over:
+        by_until, by_asked = self._by_until, self._by_asked
+        while by_until and by_until[0][0] < time_ms:
+            _, entity_id = heappop(by_until)
+            if entity_id in self._markers:
+                heappush(by_asked, (self._markers[entity_id][1], entity_id))
+        while by_asked and by_asked[0][0] < asked_ms:
+            _, entity_id = heappop(by_asked)
+            marker = self._markers.get(entity_id)
+            if marker is None:
+                continue
+            if marker[0] >= time_ms:  # entered anew, or time was set back with a unit of work
+                heappush(by_until, (marker[0], entity_id))
+            elif marker[1] >= asked_ms:
+                heappush(by_asked, (marker[1], entity_id))
+            else:
+                self._put(entity_id, None)
+
+    def _put(self, entity_id: str, marker: _Marker | None) -> None:
+        """Replace a marker; None strikes it."""
+        self._flushed.setdefault(entity_id, self._markers.get(entity_id))
+        value = None if marker is None else codec.FORGOTTEN.encode(marker)
+        self._overlay.put(keys.key(keys.FORGOTTEN, self._effect, entity_id), value)
+        if marker is None:
             del self._markers[entity_id]
-            self._overlay.put(keys.key(keys.FORGOTTEN, self._effect, entity_id), None)
+        else:
+            self._markers[entity_id] = marker

@@ -7,6 +7,7 @@ these take.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
@@ -20,9 +21,35 @@ _Matrix = NDArray[np.float64]
 _Rows = NDArray[np.floating[Any]]  # features as they are, float32, or copied to float64
 
 
+_not_kept: list[Any] = []
+
+
 def entry_point(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Compile with Numba on first call, kept on disk with all that it calls."""
-    return _with_numba(function, cache=True)
+    """Compile with Numba on first call, kept on disk with all that it calls.
+
+    Where nothing can be written (an installation of somebody else's, no home folder) it is not kept
+    unless :func:`keep_in` names a folder.
+    """
+    made = _with_numba(function)
+    if not _kept(made):
+        _not_kept.append(made)
+    return made
+
+
+def keep_in(folder: Path | None) -> bool:
+    """Keep in this folder what has no place yet; return whether all that is compiled is kept."""
+    if _not_kept and folder is not None:
+        numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
+        _not_kept[:] = [made for made in _not_kept if not _kept(made)]
+    return not _not_kept
+
+
+def _kept(made: Any) -> bool:
+    try:
+        made.enable_caching()
+    except RuntimeError:  # no folder of those that Numba tries can be written
+        return False
+    return True
 
 
 def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:

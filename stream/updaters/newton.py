@@ -32,10 +32,12 @@ Self-concordant analysis for logistic regression, EJS 2010, §2 (the bound).
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.updaters.dense import dot, entry_point
+from stream.updaters.dense import dot, entry_point, keep_in
 from stream.updaters.dual import dual_variances, fit_dual
 from stream.updaters.objective import curvatures
 from stream.updaters.primal import factor, fit_primal
@@ -43,10 +45,16 @@ from stream.updaters.primal import factor, fit_primal
 TOLERANCE = 1e-10
 """Squared Newton decrement at which the last full step is taken."""
 
-_CALLED = 0xE9E67B60
+_CALLED = 0x4FD095E4
 """CRC-32 of what is compiled into the entry points: dense.py, objective.py, primal.py, dual.py.
 Numba's cache on disk asks only whether this file has changed: so a change there must be one here (a
 test says so)."""
+
+NOT_KEPT = (
+    "the compiled kernel cannot be kept, so each start compiles it: let NUMBA_CACHE_DIR name a"
+    " folder that can be written"
+)
+"""What :func:`warm_up`'s caller says when it returns False."""
 
 _Vector = NDArray[np.float64]
 _Matrix = NDArray[np.float64]
@@ -122,15 +130,24 @@ def variances_all(
     return found
 
 
-def warm_up() -> None:
-    """Compile (or load from the cache) before the first event needs it.
+def warm_up(folder: Path | None = None) -> bool:
+    """Compile (or load from the cache) before the first event needs it; called by the shells.
+
+    Args:
+        folder: where machine code is kept if Numba's own places cannot be written.
+
+    Returns:
+        Whether it is kept; else each start compiles.
 
     The kernel is compiled for each combination of array types: features and mode are read-only
     views of bytes where :mod:`stream.updaters.effect` calls it, and so they are here.
+
     """
+    kept = keep_in(folder)
     Z = np.frombuffer(bytes(4), dtype=np.float32).reshape(1, 1)
     one, starts = np.ones(1), np.array([0, 1])
     for F in (np.frombuffer(bytes(8)).reshape(1, 1), np.frombuffer(bytes(8)).reshape(1, 1, 1)):
         f = np.frombuffer(bytes(8)).reshape(1, 1)
         fit_all(starts, Z, one, one, one, 1.0, F, f, np.zeros((1, 1)), TOLERANCE)
         variances_all(starts, Z, one, one, 1.0, F, f)
+    return kept

@@ -34,6 +34,9 @@ TOO_OLD_MS = DELETE_RETENTION_MS // 2
 MAX_VALUE_BYTES = 4 << 20
 """Largest record of a changelog; an entity's state stays far below."""
 
+MAX_WRITE_BYTES = MAX_VALUE_BYTES + (64 << 10)
+"""What a changelog has to take at once: such a record, with its key and framing."""
+
 MARK = keys.own("changelog")
 """Key of the store's :class:`Mark`, the only one that is not in the changelog."""
 

@@ -7,6 +7,7 @@
     worker.sock        where that worker takes requests (:mod:`stream.worker.requests`)
     job-3/ member-3/   one RocksDB for each stage and partition
     faust/             Faust's own
+    kernel/            machine code, where Numba's own folders cannot be written
 
 A store is a copy of a changelog and may be thrown away: the changelog rebuilds it.
 """
@@ -32,6 +33,7 @@ FORMAT = 1
 
 _ABOUT = "hearback.json"
 _LOCK = "lock"
+_OWNER_ALONE = 0o700
 _CACHE_BYTES = 256 << 20
 _WRITE_BYTES = 128 << 20
 
@@ -93,6 +95,16 @@ def _about(path: Path) -> _About | None:
     return found
 
 
+def _closed_to_others(path: Path) -> bool:
+    """Take the folder's rights from everybody but its owner; False: that is somebody else."""
+    if path.stat().st_mode & 0o077:
+        try:
+            path.chmod(_OWNER_ALONE)
+        except PermissionError:
+            return False
+    return True
+
+
 class DataFolder:
     """One worker's folder, locked until it is closed.
 
@@ -110,13 +122,16 @@ class DataFolder:
 
     def __init__(self, path: Path, application_id: str) -> None:
         self.path = path
+        self.exposed = False
+        """Whether others can read it, and its mode cannot be changed."""
         self.damaged: list[Path] = []
         """Stores that were found damaged, under the names that they were given."""
         self._memory = RocksMemory(_CACHE_BYTES, _WRITE_BYTES)
         self._open: dict[PartitionId, RocksStore] = {}
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            path.mkdir(mode=_OWNER_ALONE, parents=True, exist_ok=True)
+            self.exposed = not _closed_to_others(path)
+            self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ConfigError(f"{path} cannot be made: {error.strerror}") from None
         try:
@@ -260,7 +275,7 @@ class CheckpointFolder:
         if out.exists():
             raise ConfigError(f"{out} is there already: name another folder")
         try:
-            self._making.mkdir(parents=True)
+            self._making.mkdir(mode=_OWNER_ALONE, parents=True)
             say_whose(self._making, application_id)
         except OSError as error:
             raise ConfigError(f"{out} cannot be made: {error.strerror}") from None

@@ -12,7 +12,7 @@ import logging
 import time
 from concurrent.futures import Executor
 
-from stream.errors import BrokerError
+from stream.errors import HearbackError
 from stream.events.records import ENGAGEMENTS
 from stream.kafka.cluster import TopicEnds
 from stream.worker.settings import WorkerSettings
@@ -57,7 +57,7 @@ class EngagementsWritten:
             self.count = await asyncio.get_running_loop().run_in_executor(
                 self._threads, self._written
             )
-        except BrokerError as error:
+        except HearbackError as error:
             self.count = None
             _log.info("%s", error)
         finally:

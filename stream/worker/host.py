@@ -225,6 +225,7 @@ class Host:
                 start = time.monotonic()
                 took = await session.flush(unit)
                 self._metrics.flushed(unit, time.monotonic() - start, *took, self._now_ms())
+                self._metrics.refused(session.place[0], session.take_refused())
                 await asyncio.sleep(0)  # there may be a thousand units: others have their turn
         except BrokerError as error:
             await self._sessions.lose(owned, session, error)

@@ -15,7 +15,7 @@ from stream.console.server import Console, Probes
 from stream.console.status import About
 from stream.metrics.worker import WorkerMetrics, process_registry
 from stream.model.linear import load_model
-from stream.updaters.newton import warm_up
+from stream.updaters.newton import NOT_KEPT, warm_up
 from stream.worker.app import run
 from stream.worker.contract import Membership
 from stream.worker.control import CommandReader
@@ -48,13 +48,20 @@ def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -
         broker, application_id, config.policy.labels.window_ms
     )
     data = DataFolder(config.worker.data, application_id)
+    if data.exposed:
+        say(
+            f"others can read {config.worker.data}, and its mode cannot be changed: chmod 700 it"
+            " as its owner, or name another --data"
+        )
     own_folder = config.worker.data / "faust"
     own_folder.mkdir(exist_ok=True)
     arm(os.environ)
     notice = threading.Timer(_LONG_S, say, [_COMPILING])
     notice.start()
-    warm_up()
+    kept = warm_up(config.worker.data / "kernel")
     notice.cancel()
+    if not kept:
+        say(NOT_KEPT)
     registry = process_registry()
     metrics = WorkerMetrics(registry, model.version)
     probes = Probes()

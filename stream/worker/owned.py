@@ -14,8 +14,10 @@ from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any
 
-from stream.errors import BrokerError, InterruptedSessionError, StateError
+from stream.errors import BrokerError, InterruptedSessionError, RefusedError, StateError
+from stream.worker.changelog import STAGES, changelog_of
 from stream.worker.contract import InputPartition, Membership, PartitionId
+from stream.worker.limits import TopicLimits
 from stream.worker.session import Session
 from stream.worker.settings import Resources
 from stream.worker.topics import ids_of_application
@@ -90,9 +92,14 @@ class Sessions:
     ) -> None:
         self._membership = membership
         self._resources = resources
-        self._settings = resources.settings
+        settings = self._settings = resources.settings
         self._metrics = resources.metrics
         self._on_renewed = on_renewed
+        self._limits = TopicLimits(
+            settings.broker,
+            settings.names,
+            [changelog_of(settings.application_id, stage) for stage in STAGES],
+        )
         self._topic_ids: dict[str, str] | None = None  # asked once in each assignment
         self._not_told: tuple[float, str] | None = None  # when it was asked in vain, and why
         self._asking = asyncio.Lock()
@@ -146,12 +153,15 @@ class Sessions:
         def go_on() -> bool:
             return not owned.ended and self._membership.settled()
 
+        if self._limits.doubtful:
+            await self.in_thread(self._limits.ask)
         stage, number = owned.place
         make = partial(
             Session,
             owned.place,
             self._resources,
             topic_ids=await self._ids(),
+            limits=self._limits,
             go_on=go_on,
             on_remaining=partial(self._metrics.recovering, stage, number),
         )
@@ -215,6 +225,7 @@ class Sessions:
 
     def _renew_later(self, owned: Owned, error: BrokerError) -> None:
         stage, number = owned.place
+        self._limits.doubtful |= isinstance(error, RefusedError)
         if owned.lost_at is None:
             owned.lost_at = time.monotonic()
         self._metrics.lost(stage, error.reason)
@@ -233,6 +244,7 @@ class Sessions:
                     continue
                 await self._open(owned)
             except BrokerError as error:
+                self._limits.doubtful |= isinstance(error, RefusedError)
                 _log.warning("%s-%d: trying again in %g s: %s", *owned.place, pause, error)
                 continue
             except Exception as error:  # noqa: BLE001 - whatever it is, the worker has to stop

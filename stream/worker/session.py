@@ -17,12 +17,14 @@ with it; the next session recovers from the changelog.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import NamedTuple
 
-from stream.errors import InterruptedSessionError, NotOpenError, StateError
+from stream.errors import InterruptedSessionError, NotOpenError, StateError, TooLargeError
+from stream.events.records import refused_message
 from stream.partitions.base import Partition, Unit
 from stream.partitions.job import JobPartition
 from stream.partitions.member import MemberPartition
@@ -31,8 +33,11 @@ from stream.state.store import Store, Writes
 from stream.worker.changelog import END, UNFINISHED, Changelog, Mark, apply
 from stream.worker.contract import PartitionId
 from stream.worker.crashpoints import crash_point
+from stream.worker.limits import TopicLimits
 from stream.worker.settings import Resources
 from stream.worker.transactions import Transactions
+
+_log = logging.getLogger(__name__)
 
 _PARTITIONS: dict[str, type[MemberPartition | JobPartition]] = {
     "member": MemberPartition,
@@ -79,6 +84,7 @@ class Session:
         place: stage and number of the partition.
         resources: what it shares with others.
         topic_ids: what Kafka calls the topics; empty on the embedded broker.
+        limits: what they take at once.
         go_on: False once a rebalance or the end has begun; called from any thread.
         on_remaining: called, from any thread, with how much of the changelog is left to apply.
 
@@ -90,12 +96,15 @@ class Session:
         resources: Resources,
         *,
         topic_ids: Mapping[str, str],
+        limits: TopicLimits,
         go_on: Callable[[], bool],
         on_remaining: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.place = place
+        self._limits = limits
         self._on_remaining = on_remaining
         self.status = Status.NEW
+        self._refused = 0  # messages that became dead letters, and were not asked for yet
         self.flushing_since: float | None = None
         """When the flush began that is under way, or was and is lost, by the monotonic clock."""
         self._resources = resources
@@ -116,6 +125,7 @@ class Session:
             settings.broker,
             session_of(settings.application_id, place),
             settings.names,
+            limits.at_once,
         )
 
     def open(self) -> Recovery:
@@ -213,6 +223,11 @@ class Session:
         crash_point("flushed")
         return times
 
+    def take_refused(self) -> int:
+        """How many messages topics did not take, since this was asked last: dead letters now."""
+        count, self._refused = self._refused, 0
+        return count
+
     async def end(self) -> None:
         """Wait for a flush in flight, then release everything but the store; again: nothing."""
         if self.status is Status.ENDED:
@@ -236,7 +251,26 @@ class Session:
 
     def _transmit(self, unit: Unit, writes: Writes) -> int:
         at = self._changelog.at
-        return self._transactions.send(unit, {at: writes}, self._go_on)[at]
+        refused = self._limits.refused(unit)
+        sent = self._with_letters(unit, refused) if refused else unit
+        offset = self._transactions.send(sent, {at: writes}, self._go_on)[at]
+        self._refused += len(refused)
+        return offset
+
+    def _with_letters(self, unit: Unit, refused: Mapping[int, str]) -> Unit:
+        """Put dead letters in place of the messages that are refused."""
+        cause = self._partition.cause
+        _log.warning(
+            "%d messages become dead letters, caused by %s-%d up to offset %d: %s",
+            *(len(refused), cause.topic, cause.partition, cause.offset),
+            next(iter(refused.values())),
+        )
+        return [
+            message
+            if (why := refused.get(number)) is None
+            else refused_message(message, TooLargeError.reason, why, cause)
+            for number, message in enumerate(unit)
+        ]
 
     def _check_go_on(self) -> None:
         if not self._go_on():

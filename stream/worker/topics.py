@@ -16,17 +16,31 @@ from confluent_kafka import KafkaException
 # Public, but not named in an __all__.
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
-    ConfigEntry,
-    ConfigResource,
     NewTopic,
 )
 
 from stream.errors import BrokerError, ConfigError
-from stream.events.records import COEFFICIENTS, CONSUMED, DEAD_LETTERS, PLAIN, TOPICS, TopicNames
-from stream.kafka.cluster import Cluster, client_settings, ids_of_topics, look_at_cluster
+from stream.events.records import (
+    COEFFICIENTS,
+    CONSUMED,
+    DEAD_LETTERS,
+    INPUTS,
+    MAX_SENT_BYTES,
+    PLAIN,
+    TOPICS,
+    TopicNames,
+)
+from stream.kafka.cluster import (
+    Cluster,
+    client_settings,
+    ids_of_topics,
+    look_at_cluster,
+    settings_of_topics,
+)
 from stream.kafka.reader import Reader
+from stream.kafka.refusals import error_of, set_right
 from stream.partitions.commands import control_of
-from stream.worker.changelog import DELETE_RETENTION_MS, MAX_VALUE_BYTES, STAGES, changelog_of
+from stream.worker.changelog import DELETE_RETENTION_MS, MAX_WRITE_BYTES, STAGES, changelog_of
 
 _T = TypeVar("_T")
 
@@ -36,7 +50,6 @@ DEFAULT_PARTITIONS = 12
 _ANSWER_S = 10.0
 _SEEN_S = 30.0  # until all brokers know a new topic
 _MOST_REPLICAS = 3
-_OVERHEAD_BYTES = 64 << 10
 
 
 class TopicPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,17 +84,25 @@ def plans(application_id: str, window_ms: int, names: TopicNames = PLAIN) -> lis
     """
     kept = {"cleanup.policy": "delete", "retention.ms": str(2 * window_ms), "retention.bytes": "-1"}
     compacted = {"cleanup.policy": "compact"}
+    sent = {"max.message.bytes": str(MAX_SENT_BYTES)}
     changelog = compacted | {
         "delete.retention.ms": str(DELETE_RETENTION_MS),
-        "max.message.bytes": str(MAX_VALUE_BYTES + _OVERHEAD_BYTES),
+        "max.message.bytes": str(MAX_WRITE_BYTES),
     }
     return [
         *(
-            TopicPlan(name=names.of(topic), compacted=False, settings=kept, consumed=True)
+            TopicPlan(
+                name=names.of(topic),
+                compacted=False,
+                settings=kept if topic in INPUTS else kept | sent,
+                consumed=True,
+            )
             for topic in CONSUMED
         ),
-        TopicPlan(name=names.of(COEFFICIENTS), compacted=True, settings=compacted),
-        TopicPlan(name=names.of(DEAD_LETTERS), compacted=False, settings=kept, same_count=False),
+        TopicPlan(name=names.of(COEFFICIENTS), compacted=True, settings=compacted | sent),
+        TopicPlan(
+            name=names.of(DEAD_LETTERS), compacted=False, settings=kept | sent, same_count=False
+        ),
         TopicPlan(
             name=control_of(application_id), compacted=True, settings=compacted, same_count=False
         ),
@@ -130,7 +151,7 @@ def create_topics(
     count = _partition_count(cluster, wanted, partitions)
     client = AdminClient(client_settings(broker))
     there = [plan for plan in wanted if plan.name in cluster.partitions]
-    problems = _problems(client, there)
+    problems = _problems(broker, there)
     if problems:
         raise ConfigError("; ".join(problems))
     missing = [plan for plan in wanted if plan.name not in cluster.partitions]
@@ -168,7 +189,7 @@ def check_topics(broker: str, application_id: str, window_ms: int) -> Checked:
         raise ConfigError(f"there is no topic {', '.join(missing)} at {broker}: {how}")
     count = _partition_count(cluster, wanted, None)
     if not cluster.embedded:
-        problems = _problems(AdminClient(client_settings(broker)), wanted)
+        problems = _problems(broker, wanted)
         if problems:
             raise ConfigError("; ".join(problems))
     return Checked(count, cluster.embedded, names)
@@ -228,31 +249,20 @@ def _partition_count(cluster: Cluster, wanted: Sequence[TopicPlan], asked: int |
     return found or asked or DEFAULT_PARTITIONS
 
 
-def _problems(client: AdminClient, there: Sequence[TopicPlan]) -> list[str]:
+def _problems(broker: str, there: Sequence[TopicPlan]) -> list[str]:
     """Tell what is wrong with the settings of topics, and how to mend it."""
-    resources = {plan.name: ConfigResource(ConfigResource.Type.TOPIC, plan.name) for plan in there}
-    if not resources:
-        return []
-    answers = client.describe_configs(list(resources.values()), request_timeout=_ANSWER_S)
-    found = {
-        resource.name: _result(future, f"the settings of {resource.name} cannot be read")
-        for resource, future in answers.items()
-    }
+    found = settings_of_topics(broker, [plan.name for plan in there], _ANSWER_S)
     problems = []
     for plan in there:
-        has: dict[str, ConfigEntry] = found[plan.name]
+        has = found[plan.name]
         wrong = {
             name: value
             for name, value in plan.settings.items()
-            if not _is_enough(name, str(has[name].value), value)
+            if not _is_enough(name, has[name], value)
         }
         if wrong:
-            listed = ", ".join(f"{name}={has[name].value}" for name in wrong)
-            mend = ",".join(f"{name}={value}" for name, value in wrong.items())
-            problems.append(
-                f"topic {plan.name} has {listed}; set it right: kafka-configs.sh --alter"
-                f" --entity-type topics --entity-name {plan.name} --add-config {mend}"
-            )
+            listed = ", ".join(f"{name}={has[name]}" for name in wrong)
+            problems.append(f"topic {plan.name} has {listed}; {set_right(plan.name, wrong)}")
     return problems
 
 
@@ -316,6 +326,6 @@ def _result(future: Future[_T], what: str) -> _T:
     try:
         return future.result(_ANSWER_S)
     except KafkaException as error:
-        raise BrokerError(f"{what}: {error.args[0].str()}") from None
+        raise error_of(error, what) from None
     except TimeoutError:
         raise BrokerError(f"{what}: the broker does not answer") from None

@@ -14,12 +14,21 @@ from functools import partial
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Delivery
 
-from stream.errors import BrokerError, FencedError, InterruptedSessionError, StateError
+from stream.errors import (
+    BrokerError,
+    FencedError,
+    HearbackError,
+    InterruptedSessionError,
+    RefusedError,
+    StateError,
+)
 from stream.events.records import PLAIN, Message, TopicNames
 from stream.kafka.cluster import client_settings
+from stream.kafka.refusals import TOO_LARGE, error_of
 from stream.partitions.progress import LAST_OF_UNIT
+from stream.state import keys
 from stream.state.store import Writes
-from stream.worker.changelog import MAX_VALUE_BYTES
+from stream.worker.changelog import MAX_VALUE_BYTES, MAX_WRITE_BYTES
 from stream.worker.crashpoints import crash_point
 
 TIMEOUT_S = 60.0
@@ -31,7 +40,8 @@ _SWEEP_LOOK_S = 0.5  # between two looks at whether to go on
 _COMMIT_TRY_S = 5.0
 _QUEUE_S = 0.05  # between two looks at a full queue
 _BY_KEY = -1  # the partition is murmur2's choice
-_OVERHEAD_BYTES = 64 << 10  # of a record's key and framing, generously
+_BATCH_BYTES = 900_000  # sent at once; with framing below MAX_SENT_BYTES, as a single message is
+_RECENT_MS = 3_600_000
 _ENDED = {
     KafkaError._FENCED,
     KafkaError.INVALID_PRODUCER_EPOCH,
@@ -53,10 +63,17 @@ class Transactions:
         broker: where to.
         transactional_id: two producers with one are not at work at the same time.
         names: what Kafka calls the topics of messages.
+        at_once: the most bytes that go into one batch, unless one message has more.
 
     """
 
-    def __init__(self, broker: str, transactional_id: str, names: TopicNames = PLAIN) -> None:
+    def __init__(
+        self,
+        broker: str,
+        transactional_id: str,
+        names: TopicNames = PLAIN,
+        at_once: int = _BATCH_BYTES,
+    ) -> None:
         self._names = names
         self._ends: dict[ChangelogPartition, int] = {}
         self._producer = Producer(
@@ -71,7 +88,8 @@ class Transactions:
                 # A transaction that follows at once finds the markers of the one before being
                 # written, and asks again; the default is to wait 20 ms and more. It doubles.
                 "retry.backoff.ms": 2,
-                "message.max.bytes": MAX_VALUE_BYTES + _OVERHEAD_BYTES,
+                "batch.size": min(at_once, _BATCH_BYTES),
+                "message.max.bytes": MAX_WRITE_BYTES,
                 "queue.buffering.max.kbytes": 64 << 10,
             }
         )
@@ -161,6 +179,8 @@ class Transactions:
             FencedError: another session owns the partition, or the broker has given this one up.
             BrokerError: the transaction did not come to its end; what it was is not known. Nothing
                 more may be sent.
+            RefusedError: a topic takes less at once than what was sent.
+            ConfigError: a setting of the broker or of a topic lets nothing be sent.
             StateError: a value is larger than the changelog takes.
 
         """
@@ -215,6 +235,12 @@ class Transactions:
             if error is None:
                 self._ends[changelog] = (message.offset() or 0) + 1
 
+        for key, value in writes.items():
+            if value is not None and len(value) > MAX_VALUE_BYTES:
+                raise StateError(
+                    f"{keys.in_words(key)} has {len(value)} bytes, and {topic}-{partition} takes"
+                    f" {MAX_VALUE_BYTES}"
+                )
         for key in others:
             self._enqueue(partial(produce, topic, writes[key], key, partition))
         self._enqueue(
@@ -222,12 +248,16 @@ class Transactions:
         )
 
     def _produce(self, message: Message) -> None:
+        # A producer's own timestamps may be anything. Brokers refuse those ahead of their clock,
+        # and delete at once what looks older than a topic's retention.
+        now_ms = time.time_ns() // 1_000_000
+        recent = now_ms - _RECENT_MS < message.timestamp_ms <= now_ms
         self._producer.produce(
             self._names.of(message.topic),
             message.value,
             message.key,
             _BY_KEY if message.partition is None else message.partition,
-            timestamp=message.timestamp_ms,
+            timestamp=message.timestamp_ms if recent else now_ms,
             headers=list(message.headers),
         )
 
@@ -238,10 +268,6 @@ class Transactions:
                 produce()
             except BufferError:
                 self._producer.poll(_QUEUE_S)
-            except KafkaException as error:
-                if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
-                    raise StateError(f"a record is over the limit of {MAX_VALUE_BYTES}") from None
-                raise
             else:
                 return
 
@@ -257,7 +283,10 @@ class Transactions:
                 return
 
 
-def _lost(error: KafkaException, what: str) -> BrokerError:
+def _lost(error: KafkaException, what: str) -> HearbackError:
     found: KafkaError = error.args[0]
-    kind = FencedError if found.code() in _ENDED else BrokerError
-    return kind(f"{what}: {found.str()}")
+    if found.code() in _ENDED:
+        return FencedError(f"{what}: {found.str()}")
+    if found.code() in TOO_LARGE:
+        return RefusedError(f"{what}: {found.str()}")
+    return error_of(error, what)

@@ -32,7 +32,7 @@ from stream.state.entities import all_posteriors
 from stream.state.facts import Facts
 from stream.state.overlay import Overlay
 from stream.state.store import MemoryStore, RocksStore, Store
-from tests.kit import SPACE, Market, TestEvent, last_labels, model
+from tests.kit import NOW_MS, SPACE, Market, TestEvent, last_labels, model
 from tests.labels.bench import arrivals
 from tests.partitions.test_partitions import POLICY
 from tests.replay.test_single import lines_of
@@ -77,7 +77,7 @@ def replayed(
 def taken_over(history: Sink, market: Market) -> None:
     """Let partitions begin where a replay ended, as ``hearback bootstrap`` does."""
     identity = replace(identity_of([history.store]), partitions=market.count)
-    for entry in split([history.store], market.count):
+    for entry in split([history.store], market.count, NOW_MS):
         market.stores[entry.place].write({entry.key: entry.value})
     told = history.told
     for (stage, number), store in market.stores.items():
@@ -130,7 +130,7 @@ def test_partitions_hold_together_what_the_replay_held(
     """Every entry is in the one place where murmur2 puts it, from one store or from several."""
     history = replayed(events)
     stores = shared_out(history.store, shares)
-    check_split(history.store, list(split(stores, partitions)), partitions)
+    check_split(history.store, list(split(stores, partitions, NOW_MS)), partitions)
 
 
 @pytest.mark.parametrize("partitions", [1, 7])
@@ -140,7 +140,7 @@ def test_the_split_of_a_rocksdb(tmp_path: Path, partitions: int) -> None:
     replayed(simple_log(), Policy(), store)
     store.close()
     store = RocksStore(tmp_path / "state", read_only=True)
-    entries = list(split([store], partitions))
+    entries = list(split([store], partitions, NOW_MS))
     check_split(store, entries, partitions)
     store.close()
 
@@ -208,11 +208,11 @@ def test_what_no_replay_writes_is_refused() -> None:
     store = MemoryStore()
     store.write({b"zebra": b"1"})
     with pytest.raises(StateError, match="no replay's"):
-        list(split([store], 2))
+        list(split([store], 2, NOW_MS))
     other = MemoryStore()
     other.write({keys.key(keys.POSTERIOR, "per_recruiter", "r1"): b"1"})
     with pytest.raises(StateError, match="an effect that is not known"):
-        list(split([other], 2))
+        list(split([other], 2, NOW_MS))
 
 
 def test_states_of_one_run_must_agree() -> None:
@@ -225,7 +225,10 @@ def test_states_of_one_run_must_agree() -> None:
 
 
 def test_forgotten_and_aged_entities_go_where_the_entity_is() -> None:
-    """Markers and entries by age go with their entity; that there are any is said everywhere."""
+    """Markers and entries by age go with their entity; that there are any is said everywhere.
+
+    A replay has no wall clock; the two windows of wall time begin now.
+    """
     store = MemoryStore()
     store.write(
         {
@@ -234,12 +237,14 @@ def test_forgotten_and_aged_entities_go_where_the_entity_is() -> None:
             keys.own("ages per_job"): b"\x01",
         }
     )
-    entries = list(split([store], 3))
+    entries = list(split([store], 3, NOW_MS))
     assert {(entry.place, entry.key) for entry in entries} == {
         (("member", partition_of(b"m7", 3)), keys.key(keys.FORGOTTEN, "per_member", "m7")),
         (("job", partition_of(b"j7", 3)), keys.timed(keys.prefix(keys.AGE, "per_job"), 5, "j7")),
         *((("job", number), keys.own("ages per_job")) for number in range(3)),
     }
+    (marker,) = [entry.value for entry in entries if entry.key[:1] == keys.FORGOTTEN]
+    assert codec.FORGOTTEN.decode(marker) == (1, NOW_MS)
 
 
 def test_names_of_topics() -> None:

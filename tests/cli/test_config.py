@@ -108,7 +108,7 @@ def test_who_talks_to_a_broker_asks_for_it_in_one_way(
     words = [str(log) if word == "LOG" else word for word in command]
     code, _, said = run(*words)
     assert code == 2
-    assert "HEARBACK_BROKER" in said
+    assert "HEARBACK_KAFKA_BROKER" in said
     code, _, said = run(*words, HEARBACK_KAFKA_BROKER="k:1", HEARBACK_KAFKA_SECURITY="sasl_ssl")
     assert code == 1
     assert "needs sasl_mechanism" in said

@@ -64,6 +64,15 @@ def run(log: Path) -> Path:
     return folder / "run"
 
 
+def test_a_run_is_readable_by_its_owner_alone(run: Path) -> None:
+    """It has people's data in it; the model, which has none, is for others too."""
+    assert not [path for path in (run, *run.rglob("*")) if path.stat().st_mode & 0o077]
+    manifest = run.parent / "model" / "manifest.json"
+    probe = run.parent / "probe"
+    probe.touch()
+    assert manifest.stat().st_mode == probe.stat().st_mode
+
+
 def test_help_names_every_command() -> None:
     """``hearback --help`` lists the commands; each has a help of its own."""
     whole = hearback("--help")

@@ -43,9 +43,10 @@ def test_ctrl_c_while_the_kernel_loads_is_not_lost(monkeypatch: pytest.MonkeyPat
     """An interrupt that comes while compiled code is loaded takes effect right after it."""
     loaded = []
 
-    def interrupted() -> None:
+    def interrupted() -> bool:
         os.kill(os.getpid(), signal.SIGINT)
         loaded.append(True)
+        return True
 
     monkeypatch.setattr("stream.updaters.newton.warm_up", interrupted)
     before = signal.getsignal(signal.SIGINT)

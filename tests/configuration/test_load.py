@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.configuration.load import load_config
+from stream.configuration.load import load_config, renamed
 from stream.configuration.render import EXAMPLE, example
 from stream.configuration.sections import Config
 from stream.configuration.settings import table, to_toml, variable_of
@@ -78,7 +78,7 @@ def test_the_environment_stands_above_the_file(tmp_path: Path) -> None:
         "HEARBACK_LABELS_JOB_CLOSED": "off",
         "HEARBACK_LABELS_NEUTRAL_ACTIONS": "note, ping",
         "HEARBACK_EFFECTS_PER_JOB_PRIOR_PRECISION": "0.5",
-        "HEARBACK_CRASH_AT": "not of a section: somebody else's",
+        "HEARBACK_CRASH_AT": "read elsewhere",
         "PATH": "/bin",
     }
     found = load_config(file, environment, policy)
@@ -192,9 +192,19 @@ def test_what_cannot_be_is_refused(tmp_path: Path, text: str, words: str) -> Non
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("HEARBACK_KAFKA_BROKERS", "x", r"no setting of .*: did you mean HEARBACK_KAFKA_BROKER\?$"),
-        ("HEARBACK_LOG_LEVELS", "x", r"of \[log\]: did you mean HEARBACK_LOG_LEVEL\?$"),
-        ("HEARBACK_EFFECTS_PER_TEAM_CAPACITY", "1", r"no setting of \[effects\]: did you mean"),
+        ("HEARBACK_KAFKA_BROKERS", "x", r"no setting: did you mean HEARBACK_KAFKA_BROKER\?$"),
+        ("HEARBACK_LOG_LEVELS", "x", r"no setting: did you mean HEARBACK_LOG_LEVEL\?$"),
+        (
+            "HEARBACK_EFFECTS_PER_TEAM_CAPACITY",
+            "1",
+            r"no setting: did you mean HEARBACK_EFFECTS_PER_",
+        ),
+        ("HEARBACK_NONSENSE", "1", r"^HEARBACK_NONSENSE is no setting: did you mean HEARBACK_"),
+        ("HEARBACK_CONFG", "x", r"did you mean HEARBACK_CONFIG\?$"),
+        ("HEARBACK_" + 80 * "Q", "1", r"Q is no setting; hearback config show lists them all$"),
+        ("HEARBACK_PORT", "9464", "HEARBACK_PORT is no setting"),
+        ("HEARBACK_WORKER_PORT", "9464", "HEARBACK_WORKER_PORT is no setting"),
+        ("HEARBACK_KAFKA_PORT_9092", "x", "HEARBACK_KAFKA_PORT_9092 is no setting"),
         ("HEARBACK_LABELS_WINDOW", "14", r'\[labels\] window must be a duration such as "14d"'),
         ("HEARBACK_CONSOLE_PORT", "x", "port must be a whole number"),
         ("HEARBACK_CONSOLE_PORT", "70000", "between 0 and 65535 .set by HEARBACK_CONSOLE_PORT"),
@@ -208,6 +218,41 @@ def test_a_variable_that_cannot_be_is_refused(name: str, text: str, words: str) 
     with pytest.raises(ConfigError, match=words) as refused:
         load_config(None, {name: text})
     assert name in str(refused.value)
+
+
+def service_variables(service: str, port: int, name: str) -> dict[str, str]:
+    """Return what Kubernetes sets for a service, as its documentation has it."""
+    of = service.upper().replace("-", "_")
+    at = f"{of}_PORT_{port}_TCP"
+    return {
+        f"{of}_SERVICE_HOST": "10.0.0.11",
+        f"{of}_SERVICE_PORT": str(port),
+        f"{of}_SERVICE_PORT_{name}": str(port),
+        f"{of}_PORT": f"tcp://10.0.0.11:{port}",
+        at: f"tcp://10.0.0.11:{port}",
+        f"{at}_PROTO": "tcp",
+        f"{at}_PORT": str(port),
+        f"{at}_ADDR": "10.0.0.11",
+    }
+
+
+@pytest.mark.parametrize(
+    "service", ["hearback", "hearback-worker", "hearback-kafka", "hearback-console", "hearback-x-1"]
+)
+def test_what_kubernetes_sets_for_services_is_no_matter(service: str) -> None:
+    """Nothing of it is refused or taken for a setting, whatever a service of ours is called."""
+    found = load_config(None, service_variables(service, 9464, "METRICS_2"))
+    assert found == Config()
+
+
+def test_a_variable_under_its_old_name_is_taken_and_said() -> None:
+    """``HEARBACK_BROKER`` is ``[kafka] broker``, where the new name is not given as well."""
+    said: list[str] = []
+    found = load_config(None, renamed({"HEARBACK_BROKER": "a:1"}, said.append))
+    assert found.kafka.broker == "a:1"
+    assert said == ["HEARBACK_BROKER is called HEARBACK_KAFKA_BROKER now: rename it"]
+    both = {"HEARBACK_BROKER": "a:1", "HEARBACK_KAFKA_BROKER": "b:1"}
+    assert load_config(None, renamed(both, said.append)).kafka.broker == "b:1"
 
 
 def test_secrets_come_from_the_environment_or_a_file_and_are_never_shown(tmp_path: Path) -> None:

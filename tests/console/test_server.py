@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import socket
+import struct
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -129,6 +133,71 @@ def test_what_fails_is_told_to_the_client(bench: Bench, caplog: pytest.LogCaptur
     assert bench.get("/readyz")[0] == 500
     assert "/readyz cannot be answered" in caplog.text
     assert bench.get("/healthz")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text;version=x",
+        "application/openmetrics-text;version=",
+        "application/openmetrics-text; version=1.0.0; escaping=nonsense",
+        "text/plain;version=1.0.0;escaping",
+        "text/plain; q=x;;=,;,, version=1.0.0=2",
+        ";" * 500,
+        "\u00e9\u00ff",
+    ],
+)
+def test_an_odd_accept_header_is_answered(
+    bench: Bench, accept: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Metrics come, in some format of Prometheus, and nothing is logged."""
+    request = urllib.request.Request(bench.url + "/metrics", headers={"Accept": accept})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=5) as page:  # noqa: S310
+        assert "hearback_labels_total" in page.read().decode()
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"\r\n",
+        b"GET\r\n\r\n",
+        b"GET /metrics\r\n\r\n",
+        b"GET /metrics HTTP/9.9\r\n\r\n",
+        b"GET /metrics HTTP/x\r\n\r\n",
+        b"G\xc3\x89T /\xff HTTP/1.1\r\nA: \xff\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"\r\n",
+        b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nno colon\r\n: \r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)),
+        b"POST /metrics HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("leaves", [False, True])
+def test_what_is_no_request_leaves_no_trace(
+    bench: Bench,
+    sent: bytes,
+    leaves: bool,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Neither is a client that leaves before the answer: nothing is written, the server goes on."""
+    with socket.create_connection(("127.0.0.1", bench.console.port), timeout=5) as client:
+        client.sendall(sent or b"GET /metrics HTTP/1.1\r\n\r\n")
+        if leaves:  # with a reset: what the server writes next fails
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        else:
+            client.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionResetError):
+                while client.recv(65_536):
+                    pass
+    assert bench.get("/healthz")[0] == 200
+    for thread in threading.enumerate():  # whatever was asked before is done
+        if "process_request_thread" in thread.name:
+            thread.join(5)
+    assert caplog.text == ""
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_port_that_is_taken_is_said_in_words(bench: Bench) -> None:

@@ -128,3 +128,26 @@ for full_up_to in (3, 2):
 assert before == [set(function.signatures) for function in kernel]
 """
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_machine_code_is_kept_where_a_worker_may_write(writable: bool, tmp_path: Path) -> None:
+    """Where Numba finds no place: in the given folder; else nowhere, without an error."""
+    folder = tmp_path / "kernel"
+    if not writable:
+        folder.touch()  # a file: nobody makes a folder of it, root neither
+    program = f"""
+from pathlib import Path
+from numba.core import caching
+caching.CacheImpl._locator_classes = [caching.UserProvidedCacheLocator]
+from stream.updaters import newton
+print(newton.keep_in(None), newton.keep_in(Path({str(folder)!r})))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True, cwd=Path(__file__).parents[2], capture_output=True, text=True,
+        env={"PATH": "/bin", "NUMBA_CACHE_DIR": "/dev/null/nowhere"},
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == (f"False {writable}\n", "")
+    if writable:
+        assert len(list(folder.iterdir())) == 1

@@ -11,10 +11,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from stream.errors import BrokerError, NotOpenError
+from stream.events.records import PLAIN
 from stream.kafka.embedded import EmbeddedBroker
 from stream.metrics.worker import WorkerMetrics
 from stream.policy import DAY_MS, Policy
 from stream.worker.data_folder import DataFolder
+from stream.worker.limits import TopicLimits
 from stream.worker.session import Session, Status
 from stream.worker.settings import Resources, WorkerSettings
 from stream.worker.topics import plans
@@ -46,6 +48,7 @@ def session(embedded_broker: EmbeddedBroker, tmp_path: Path) -> Iterator[Session
                 threads=threads,
             ),
             topic_ids={},
+            limits=TopicLimits(embedded_broker.bootstrap_servers, PLAIN, []),
             go_on=lambda: True,
         )
     data.release()

@@ -72,6 +72,7 @@ class World:
             ],
             stderr=subprocess.PIPE,
             text=True,
+            umask=0,
         )
         self.processes.append(process)
         return process
@@ -149,7 +150,11 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def test_labels_equal_those_of_a_replay(world: World) -> None:
-    """Every application's last label is that of the closed replay; coefficients are published."""
+    """Every application's last label is that of the closed replay; coefficients are published.
+
+    Nobody but their owner can read the files of it, whatever the umask, in a folder that was open.
+    """
+    (world.folder / "data").mkdir(mode=0o755)
     worker = world.start()
     world.produce("--close")
     labels = world.final_labels()
@@ -168,6 +173,8 @@ def test_labels_equal_those_of_a_replay(world: World) -> None:
     assert {message_key(value) for value in published} == keys
     said = end(worker)
     assert "this is an embedded broker" in said
+    data = world.folder / "data"
+    assert not [path for path in (data, *data.rglob("*")) if path.lstat().st_mode & 0o077]
     effect, entity_id = min(keys)
     assert effect == "per_job"
     live = from_data(world.folder / "data", JOB, entity_id)
