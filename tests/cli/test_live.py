@@ -28,9 +28,13 @@ def test_demo_ends_with_a_summary(tmp_path: Path) -> None:
     (tried,) = [line for line in done.stdout.splitlines() if line.startswith("Try: ")]
     for path in ("/usr/bin:/bin", os.environ["PATH"]):  # the command may not be on it
         shown = subprocess.run(
-            tried.removeprefix("Try: "), shell=True, cwd=tmp_path, check=False, env={"PATH": path},
-            capture_output=True, text=True,
-        )  # fmt: skip
+            ["/bin/sh", "-c", tried.removeprefix("Try: ")],
+            cwd=tmp_path,
+            check=False,
+            env={"PATH": path},
+            capture_output=True,
+            text=True,
+        )
         assert "coefficient" in shown.stdout, shown.stderr
     log = (out / "worker.log").read_text()
     assert "Traceback" not in log
