@@ -14,7 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from base64 import urlsafe_b64encode
 from contextlib import suppress
@@ -23,11 +22,12 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from stream.cli.patience import Patience
+
 _POM = Path(__file__).with_name("kafka-pom.xml")
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hearback"
 _LIBS = _CACHE / "kafka-4.3.0"
-_DOWNLOAD_S = 600.0
-_UP_S = 60.0
+_DOWNLOAD_S = 600.0  # and whatever else may take long on a busy machine
 _DOWN_S = 30.0
 _STANDING = Path(".kafka")  # the folder of `make kafka`
 
@@ -97,7 +97,7 @@ class Kafka:
         # The leading letter: an id that begins with a dash would be taken for an option.
         cluster = "k" + urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
         formatting = self._java("256m", "kafka.tools.StorageTool", "format", "-t", cluster, "-c")
-        if formatting.wait(_UP_S) != 0:
+        if formatting.wait(_DOWNLOAD_S) != 0:
             raise RuntimeError(f"Kafka's folder cannot be made: see {folder / 'kafka.log'}")
 
     @property
@@ -110,14 +110,11 @@ class Kafka:
     def start(self) -> None:
         """Start it and wait until it answers."""
         self._process = self._java("512m", "kafka.Kafka")
-        deadline = time.monotonic() + _UP_S
-        while True:
-            client = AdminClient({"bootstrap.servers": self.address, "log_level": 0})
-            with suppress(KafkaException):
-                if client.list_topics(timeout=1).brokers:
-                    return
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"Kafka does not start: see {self._folder / 'kafka.log'}")
+        log = self._folder / "kafka.log"
+        patience = Patience(self._process.pid, lambda: log.stat().st_size)
+        while not answers(self.address, timeout_s=1):
+            if self._process.poll() is not None or patience.is_over():
+                raise RuntimeError(f"Kafka does not start: see {log}")
 
     def stop(self) -> None:
         """End it in an orderly way; its data stays."""
@@ -209,26 +206,48 @@ def free_ports() -> tuple[int, int]:
     return ports[0], ports[1]
 
 
+def answers(address: str, timeout_s: float = 5.0) -> bool:
+    """Whether a broker does, at this address."""
+    host, port = address.rsplit(":", 1)
+    with suppress(KafkaException, OSError):
+        socket.create_connection((host, int(port)), timeout_s).close()  # refused at once, if so
+        client = AdminClient({"bootstrap.servers": address, "log_level": 0})
+        return bool(client.list_topics(timeout=timeout_s).brokers)
+    return False
+
+
+def _end_standing() -> None:
+    """End the Kafka of ``make kafka``, if there is one, and remove its folder."""
+    pid = _STANDING / "pid"
+    if pid.is_file():
+        number = int(pid.read_text())
+        # After a restart of the machine the number may be another program's.
+        ps = shutil.which("ps")
+        asked = [ps, "-o", "args=", "-p", str(number)] if ps else ["cat", f"/proc/{number}/cmdline"]
+        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+        if str(_STANDING.absolute()) in done.stdout:
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+    shutil.rmtree(_STANDING, ignore_errors=True)
+
+
 def main(command: str) -> int:
     """Start or stop the Kafka of ``make kafka``."""
-    pid = _STANDING / "pid"
-    if command == "stop":
-        if pid.is_file():
-            with suppress(ProcessLookupError):
-                os.kill(int(pid.read_text()), signal.SIGKILL)
-        shutil.rmtree(_STANDING, ignore_errors=True)
+    address = _STANDING / "address"
+    if command == "start" and address.is_file() and answers(address.read_text().strip()):
+        sys.stdout.write(address.read_text())
         return 0
-    if pid.is_file():
-        sys.stdout.write((_STANDING / "address").read_text())
+    _end_standing()
+    if command == "stop":
         return 0
     try:
         kafka = Kafka(_STANDING.absolute())
         kafka.start()
-    except MissingError as error:
+    except (MissingError, RuntimeError) as error:
         sys.stderr.write(f"no Kafka: {error}\n")
         return 1
-    (_STANDING / "address").write_text(f"{kafka.address}\n")
-    pid.write_text(str(kafka.pid))
+    address.write_text(f"{kafka.address}\n")
+    (_STANDING / "pid").write_text(str(kafka.pid))
     sys.stdout.write(f"{kafka.address}\n")
     return 0
 

@@ -17,10 +17,11 @@ from typing import Any
 
 import yaml
 
+from stream.cli.patience import Patience
+
 CONFIG = Path("deploy/prometheus/prometheus.yml")
 HOW_TO_GET = "Debian: apt-get install --no-install-recommends prometheus"
 
-_UP_S = 30.0
 _DOWN_S = 10.0
 
 
@@ -98,9 +99,9 @@ class Prometheus:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for who started it
             )
-        deadline = time.monotonic() + _UP_S
+        patience = Patience(self._process.pid, lambda: log.stat().st_size)
         while not self._answers("/-/ready"):
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if self._process.poll() is not None or patience.is_over():
                 self.stop()
                 raise RuntimeError(f"Prometheus does not start: see {log}")
             time.sleep(0.1)
@@ -109,6 +110,12 @@ class Prometheus:
     def ended(self) -> bool:
         """Whether it has ended by itself."""
         return self._process is not None and self._process.poll() is not None
+
+    @property
+    def alerts(self) -> str:
+        """Address of its page of alerts: Debian's has its pages elsewhere."""
+        paths = ("/alerts", "/classic/alerts")
+        return self.url + next((path for path in paths if self._answers(path)), "/api/v1/alerts")
 
     def stop(self) -> None:
         """End it; its data stays."""

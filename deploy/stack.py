@@ -28,13 +28,13 @@ from deploy.kafka import Kafka, free_ports
 from deploy.kafka import MissingError as KafkaMissingError
 from deploy.monitoring import MissingError, Prometheus, config_for, program
 from stream.cli import PROGRAM
+from stream.cli.patience import Patience
 
 FOLDER = Path("stack-run")
 
 _MARKER = ".hearback-stack"
 _CONSOLE = 9464  # inside of the containers
 _LEFT_OUT = "grafana"
-_PATIENCE_S = 300.0  # the first start of a checkout compiles the kernel, twice at once
 _DOWN_S = 30.0
 
 
@@ -73,6 +73,7 @@ class Process:
                 env=environment,
                 start_new_session=True,  # Ctrl-C is for the stack, which ends it in its turn
             )
+        self.patience = Patience(self._process.pid, lambda: self.log.stat().st_size)
 
     def failed(self) -> bool:
         """Whether it has ended with an error."""
@@ -194,7 +195,8 @@ class Stack:
             if process.url is not None
         ]
         if self.prometheus is not None:
-            told.append(f"  Prometheus  {self.prometheus.url}/ (its alerts: /alerts)")
+            alerts = self.prometheus.alerts
+            told.append(f"  Prometheus  {self.prometheus.url}/ (its alerts: {alerts})")
         told.append(f"logs and data in {self.folder}; Ctrl-C ends everything")
         return "\n".join(["running; a simulated market is played", *told])
 
@@ -249,11 +251,10 @@ class Stack:
         if process is None or condition == "service_started":
             return  # Kafka and Prometheus answer when they have been started
         reached = process.ready if condition == "service_healthy" else process.done
-        deadline = time.monotonic() + _PATIENCE_S
         while not reached() and not self._stop.is_set():
             self._check()
-            if time.monotonic() > deadline:
-                raise StackError(f"{name} takes too long: see {process.log}")
+            if process.patience.is_over():
+                raise StackError(f"{name} does not get on: see {process.log}")
             self._stop.wait(0.2)
 
     def _check(self) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +20,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from stream.cli import PROGRAM
-from stream.cli.terminal import OUT, doing, key_values, quality_table
+from stream.cli.patience import Patience
+from stream.cli.terminal import ERR, OUT, doing, key_values, quality_table, tell
 from stream.effects import EFFECTS, MEMBER
 from stream.errors import ConfigError, HearbackError
 from stream.units import MS_PER_UNIT, format_time, parse_time_ms
@@ -30,8 +35,8 @@ _ANSWER_DAYS = 14  # answers follow for so long after the last application
 _TRAIN_DAYS = 24
 _MEMBERS, _JOBS = 300, 80
 _PARTITIONS = 4
-_PATIENCE_S = 60.0
 _MARKER = ".hearback-demo"
+_DATA = "data"
 _DAY_MS = MS_PER_UNIT["d"]
 
 
@@ -49,11 +54,17 @@ def demo(
     A market of some weeks is simulated and played in under a minute through a throw-away broker
     and a real worker on this machine. Needs nothing but this package.
     """
+    from stream.updaters.newton import warm_up
+    from stream.worker.data_folder import KERNEL
+
     began = time.monotonic()
     _prepare(out)
-    with doing("simulating a market and training the global model on its first weeks"):
+    with _step("compiling the kernel (only the first time takes long)"):
+        # Here, not in the worker: it would be given up as too slow on a busy machine.
+        warm_up(out / _DATA / KERNEL)
+    with _step("simulating a market and training the global model on its first weeks"):
         applications, until_ms = _make_market(out, seed)
-    with doing("starting a throw-away broker and a worker") as say:
+    with _step("playing the market through a throw-away broker and a worker") as say:
         stage = _Stage(out)
         try:
             stage.start()
@@ -61,7 +72,18 @@ def demo(
         finally:
             stage.stop()
     OUT.print(_summary(stage, until_ms, out))
+    member = stage.audience.best_known(MEMBER.name, 1)[0].entity_id
+    tell(f"Try: {_command()} inspect member {member} --data {shlex.quote(str(out / _DATA))}")
     OUT.print(f"\ndone in {time.monotonic() - began:.0f} s", style="dim", highlight=False)
+
+
+@contextmanager
+def _step(what: str) -> Iterator[Callable[[str], None]]:
+    """Say what is being done: as it goes on in a terminal, else in a line."""
+    if not ERR.is_terminal:
+        tell(what, ERR)
+    with doing(what) as say:
+        yield say
 
 
 def _prepare(out: Path) -> None:
@@ -124,13 +146,15 @@ class _Stage:
         options = {
             "--broker": self._broker.bootstrap_servers,
             "--model": str(self._out / "model"),
-            "--data": str(self._out / "data"),
+            "--data": str(self._out / _DATA),
             "--metrics-port": "0",
         }
         arguments = [text for option in options.items() for text in option]
+        # The demo has settings of its own: those of a real installation are none of its business.
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("HEARBACK_")}
         with self._log.open("wb") as log:
             self._worker = subprocess.Popen(  # noqa: S603 - our own program
-                [*PROGRAM, "worker", *arguments], stderr=log
+                [*PROGRAM, "worker", *arguments], stderr=log, env=environment
             )
         self._wait(self._ready)
 
@@ -168,15 +192,24 @@ class _Stage:
         found = re.search(r"http://\S+/metrics", self._log.read_text())
         if found is None:
             return False
-        with urllib.request.urlopen(found.group(), timeout=5) as page:  # noqa: S310 - localhost
-            return f'hearback_partitions{{stage="job"}} {_PARTITIONS}.0' in page.read().decode()
+        try:
+            with urllib.request.urlopen(found.group(), timeout=5) as page:  # noqa: S310 - localhost
+                return f'hearback_partitions{{stage="job"}} {_PARTITIONS}.0' in page.read().decode()
+        except OSError:  # too busy to answer
+            return False
 
     def _wait(self, until: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + _PATIENCE_S
+        if self._worker is None:
+            raise HearbackError("the worker was not started")
+        log, heard = self._log, self.audience
+        patience = Patience(
+            self._worker.pid,
+            lambda: (log.stat().st_size, sum(heard.labels.values()), len(heard.entities)),
+        )
         while not until():
             self._check_worker()
-            if time.monotonic() > deadline:
-                raise HearbackError(f"the worker is too slow for this demo: see {self._log}")
+            if patience.is_over():
+                raise HearbackError(f"the worker does not get on: see {self._log}")
             time.sleep(0.1)
 
     def _check_worker(self) -> None:
@@ -185,6 +218,20 @@ class _Stage:
         if self._worker is not None and self._worker.poll() is not None:
             last = self._log.read_text().strip().splitlines()[-1:]
             raise HearbackError(f"the worker ended: {' '.join(last)} (all of it in {self._log})")
+
+
+def _command() -> str:
+    """What runs this command line from the folder that the user is in."""
+    found = shutil.which("hearback")
+    if found is not None and Path(found).resolve() == _script().resolve():
+        return "hearback"
+    script = _script()
+    return shlex.quote(str(script)) if script.is_file() else shlex.join(PROGRAM)
+
+
+def _script() -> Path:
+    """Path of the console script, where it is installed beside this Python."""
+    return Path(sys.executable).with_name("hearback")
 
 
 def _summary(stage: _Stage, until_ms: int, out: Path) -> RenderableType:
@@ -228,8 +275,6 @@ def _summary(stage: _Stage, until_ms: int, out: Path) -> RenderableType:
         *(Text(f"  {line}") for line in told),
         Text(
             f"\nFiles in {out}: log.jsonl.gz (the market), truth.json (what was to be learned),"
-            " model/ (the global model), data/ (the worker's state), worker.log\n"
-            f"Try: hearback inspect member {heard.best_known(MEMBER.name, 1)[0].entity_id}"
-            f" --data {out / 'data'}"
+            " model/ (the global model), data/ (the worker's state), worker.log"
         ),
     )

@@ -140,12 +140,19 @@ class Forget(
     event_time_ms: TimeMs
 
 
-class Watermark(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="watermark"):
-    """The bare watermark of one ``applications`` partition, sent to a job partition."""
+class Watermark(
+    msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="watermark"
+):
+    """The bare watermark of one ``applications`` partition, sent to a job partition.
+
+    ``sure``: it lies far ahead of what the job partition was told, and needs no confirmation there:
+    its member partition has confirmed it.
+    """
 
     partition: PartitionNumber
     watermark_ms: int | None
     idle: bool
+    sure: bool = False
 
 
 class Source(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -264,7 +264,7 @@ class WorkerMetrics:
         number = str(partition.number)
         own = channel == partition.partitions
         self._slowest.labels(number).set(-1 if own else channel)
-        self._slowest_since.labels(number).set((now_ms - seen[1]) / 1000.0)
+        self._slowest_since.labels(number).set(max(now_ms - seen[1], 0) / 1000.0)
 
     def stored(self, stores: Mapping[tuple[str, int], RocksStore], cache_bytes: int) -> None:
         """Take what the open stores, by stage and partition, say of themselves.

@@ -57,6 +57,11 @@ Cuts = Iterable[None]
 """Work that says after which of its steps the unit may be ended, and another begun."""
 
 
+def max_jump_ms(policy: Policy) -> int:
+    """How far ahead of its mark a channel may jump unconfirmed."""
+    return max(_LEAST_MAX_JUMP_MS, 2 * policy.labels.window_ms)
+
+
 class Partition(ABC):
     """What the partitions of both stages have in common.
 
@@ -131,7 +136,7 @@ class Partition(ABC):
             own=channels - 1,
             allowed_lateness_ms=policy.labels.allowed_lateness_ms,
             idle_timeout_ms=idle_timeout_ms,
-            max_jump_ms=max(_LEAST_MAX_JUMP_MS, 2 * policy.labels.window_ms),
+            max_jump_ms=max_jump_ms(policy),
         )
         self._settled_progress = PROGRESS.encode(self._progress)
 

@@ -56,6 +56,8 @@ class Channel(msgspec.Struct, array_like=True):
     candidate_ms: int | None = None
     raised_at: int = 0
     since: int = 0
+    jumps: Jumps | None = None
+    """Marks far ahead that wait to be confirmed; None: there are none."""
 
 
 class EventTime(msgspec.Struct, array_like=True):
@@ -64,7 +66,6 @@ class EventTime(msgspec.Struct, array_like=True):
     channels: list[Channel]
     watermark_ms: int | None = None
     messages: int = 0
-    jumps: Jumps = msgspec.field(default_factory=Jumps)
 
     @classmethod
     def of(cls, count: int, mark_ms: int | None = None) -> EventTime:
@@ -80,7 +81,7 @@ class EventClock:
         own: the channel of the partition's own input; messages tell of the others.
         allowed_lateness_ms: how far out of order events may arrive.
         idle_timeout_ms: how long the own input must be at its end to count as idle once more.
-        max_jump_ms: how far ahead of its mark the own input may jump unconfirmed.
+        max_jump_ms: how far ahead of its mark a channel may jump unconfirmed.
 
     """
 
@@ -96,7 +97,9 @@ class EventClock:
         self._own = own
         self._allowed_lateness_ms = allowed_lateness_ms
         self._idle_timeout_ms = idle_timeout_ms
+        self._max_jump_ms = max_jump_ms
         self._guard = JumpGuard(max_jump_ms)
+        self._at_end = False  # by the newest answer of the broker
         self._at_end_since_ms: int | None = None  # monotonic; no record has raised the mark since
         self._idle_since_ms = 0  # monotonic; when it was idle last, or came to the end
         self._written: int | None = None  # engagements written when it was idle last
@@ -126,9 +129,8 @@ class EventClock:
 
     def is_settled(self, monotonic_ms: int) -> bool:
         """Whether the own input has been at its end for a moment."""
-        since_ms = self._at_end_since_ms
-        return since_ms is not None and monotonic_ms - since_ms >= min(
-            _SETTLED_MS, self._idle_timeout_ms
+        return self._has_been_at_end(
+            self._at_end_since_ms, monotonic_ms, min(_SETTLED_MS, self._idle_timeout_ms)
         )
 
     # -- what it is told ---------------------------------------------------------------------
@@ -163,13 +165,18 @@ class EventClock:
         *,
         record: bool = False,
         idle: bool = False,
+        sure: bool = False,
     ) -> None:
         """Another channel says how far it is, with a record or bare, and if it was idle once more.
 
-        What it says is never believed beyond now. A bare mark that it had said before, as after a
+        What it says is never believed beyond now, and not far ahead of what it said before unless
+        it is ``sure`` or others confirm it. A bare mark that it had said before, as after a
         restart, says nothing new.
         """
         own_ms = None if mark_ms is None else min(mark_ms, now_ms)
+        if own_ms is not None:
+            own_ms = self._believed(channel, own_ms, now_ms, sure=sure)
+            idle = idle and own_ms is not None
         self._heard(channel, own_ms, record=record)
         if idle:
             marks = (
@@ -179,30 +186,38 @@ class EventClock:
             )
             self._follow(channel, min((own for own in marks if own is not None), default=None))
 
-    def observe_end(self, monotonic_ms: int, *, at_end: bool, written: int | None) -> None:
+    def observe_end(self, monotonic_ms: int, *, at_end: bool | None, written: int | None) -> None:
         """Take note of where the own input's position is.
+
+        What lies before the end may turn out to be dead letters, which do not end idleness: it
+        begins anew where a record raises the mark, or where the end was not known for a while.
 
         Args:
             monotonic_ms: now.
-            at_end: whether it is at the input's end by an answer of the broker that is fresh.
+            at_end: whether it is at the input's end; None: there is no fresh answer of the broker.
             written: offsets written to all partitions of the topic; None: not known.
 
         """
-        if not at_end:
+        self._at_end = bool(at_end)
+        if at_end is None:
             self._at_end_since_ms = None
-        elif self._at_end_since_ms is None:
+        elif self._at_end_since_ms is not None:
+            if self._written is None:  # the first answer may come later than the first look
+                self._written = written
+        elif at_end:
             self._at_end_since_ms = self._idle_since_ms = monotonic_ms
             self._written = written
 
     def idle_once_more(self, monotonic_ms: int) -> bool:
         """Whether the own input has been idle for another ``idle_timeout``; true once for each."""
-        if (
-            self._at_end_since_ms is None
-            or monotonic_ms - self._idle_since_ms < self._idle_timeout_ms
-        ):
+        if not self._has_been_at_end(self._idle_since_ms, monotonic_ms, self._idle_timeout_ms):
             return False
         self._idle_since_ms = monotonic_ms
         return True
+
+    def _has_been_at_end(self, since_ms: int | None, monotonic_ms: int, for_ms: int) -> bool:
+        known = self._at_end and self._at_end_since_ms is not None
+        return known and since_ms is not None and monotonic_ms - since_ms >= for_ms
 
     def follow_members(self, written: int | None) -> None:
         """The own input, of engagements, was idle once more: let its channel follow.
@@ -223,14 +238,22 @@ class EventClock:
 
     def _read_own(self, mark_ms: int, now_ms: int, *, sure: bool) -> None:
         own_ms = self.own_mark_ms
-        if not sure:
-            confirmed = self._guard.take(self.state.jumps, own_ms, mark_ms, now_ms)
-            if confirmed is None:
-                return
-            mark_ms = confirmed
-        if own_ms is None or mark_ms > own_ms:
+        believed_ms = self._believed(self._own, mark_ms, now_ms, sure=sure)
+        if believed_ms is not None and (own_ms is None or believed_ms > own_ms):
             self._at_end_since_ms = None
-        self._heard(self._own, mark_ms, record=True)
+        self._heard(self._own, believed_ms, record=True)
+
+    def _believed(self, channel: int, mark_ms: int, now_ms: int, *, sure: bool) -> int | None:
+        """Return how far a channel may be raised by what it says; None: not at all yet."""
+        each = self.state.channels[channel]
+        if each.own_ms is None or (
+            each.jumps is None and (sure or mark_ms <= each.own_ms + self._max_jump_ms)
+        ):
+            return mark_ms  # nearly always
+        jumps = each.jumps or Jumps()
+        believed_ms = self._guard.take(jumps, mark_ms if sure else each.own_ms, mark_ms, now_ms)
+        each.jumps = jumps if jumps.waiting else None
+        return believed_ms
 
     def _heard(self, channel: int, own_ms: int | None, *, record: bool) -> None:
         """Take a channel's own mark in; where it stands for a record, it counts from now on."""

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping
 from stream.errors import (
     EventError,
     InvalidIdError,
+    MisroutedError,
     TooLargeError,
     UnknownTypeError,
 )
+from stream.events.partitioner import partition_of
 from stream.events.records import (
     APPLICATIONS,
     APPLICATIONS_BY_JOB,
@@ -126,6 +128,7 @@ class JobPartition(Partition):
             raise EventError(f"there is no member partition {message.partition}")
         refusal: EventError | None = None
         if isinstance(message, ScoredApplication):
+            self._check_place(message)
             self.events["application"] += 1
             source = source_of(topic, self.number, record)
             try:
@@ -134,19 +137,32 @@ class JobPartition(Partition):
             except EventError as error:
                 refusal = error
         # The mark is the member partition's, not the event's: it holds for a refused one too.
-        idle = False
+        idle = sure = False
         if isinstance(message, Watermark):
             self._marks += 1
-            idle = message.idle
+            idle, sure = message.idle, message.sure
         self.clock.read_mark(
             message.partition,
             message.watermark_ms,
             now_ms,
             record=isinstance(message, ScoredApplication),
             idle=idle,
+            sure=sure,
         )
         if refusal is not None:
             raise refusal
+
+    def _check_place(self, message: ScoredApplication) -> None:
+        """Refuse what no member partition has sent here: its mark would be another's."""
+        member_id, job_id = message.application.member_id, message.application.job_id
+        if (
+            partition_of(member_id.encode(), self.partitions) != message.partition
+            or partition_of(job_id.encode(), self.partitions) != self.number
+        ):
+            raise MisroutedError(
+                f"an application of member {member_id[:64]} for job {job_id[:64]} does not come"
+                f" from member partition {message.partition} to job partition {self.number}"
+            )
 
     @property
     def _touched(self) -> bool:

@@ -2,7 +2,8 @@
 
 One event with a valid but wrong time, years off, would otherwise close every window. What lies more
 than ``max_jump`` ahead of its channel's mark raises it only when :data:`CONFIRMATIONS` later ones
-lie beyond it too, or when nothing earlier has come for an hour of wall time.
+lie beyond it too, or when nothing earlier has come for an hour of wall time. Each earlier one takes
+a confirmation back, so that a channel where some times are always wrong never jumps.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class JumpGuard:
             if waiting:
                 jumps.since_ms = now_ms
                 del waiting[: bisect_right(waiting, max(own_ms, mark_ms))]
+                del waiting[-1:]  # of all that wait the least likely
             return mark_ms
         if not waiting:
             jumps.since_ms = now_ms

@@ -32,7 +32,7 @@ from stream.events.wire import (
 )
 from stream.model.linear import GlobalModel
 from stream.partitions.announcements import Announcements
-from stream.partitions.base import Cuts, Partition, Unit
+from stream.partitions.base import Cuts, Partition, Unit, max_jump_ms
 from stream.policy import Policy
 from stream.stages.member import MemberStage
 from stream.state.overlay import Overlay
@@ -81,7 +81,9 @@ class MemberPartition(Partition):
             overlay, space=model.space, policy=policy, model_version=model.version
         )
         self.learning = self._stage
-        self._announcements = Announcements(partitions, policy.labels.window_ms)
+        self._announcements = Announcements(
+            partitions, policy.labels.window_ms, max_jump_ms(policy), self.clock.own_mark_ms
+        )
 
     def tick(self, now_ms: int, monotonic_ms: int, written: int | None = None) -> Iterator[Unit]:
         """Tell the job partitions how far this one is, if they don't know."""
@@ -91,8 +93,9 @@ class MemberPartition(Partition):
         if clock.idle_once_more(monotonic_ms):
             announcements.was_idle()
         mark_ms, settled = clock.own_mark_ms, clock.is_settled(monotonic_ms)
-        for job_partition, idle in announcements.take(mark_ms, monotonic_ms, settled=settled):
-            value = encode(Watermark(self.number, mark_ms, idle))
+        due = announcements.take(mark_ms, monotonic_ms, settled=settled)
+        for job_partition, idle, sure in due:
+            value = encode(Watermark(self.number, mark_ms, idle, sure))
             self._messages.append(Message(APPLICATIONS_BY_JOB, None, value, job_partition, now_ms))
         if self._messages or self._has_to_release or self._progress_is_due(now_ms):
             yield self._finish()

@@ -33,6 +33,7 @@ FORMAT = 1
 
 _ABOUT = "hearback.json"
 _LOCK = "lock"
+KERNEL = "kernel"
 _OWNER_ALONE = 0o700
 _CACHE_BYTES = 256 << 20
 _WRITE_BYTES = 128 << 20

@@ -79,6 +79,30 @@ class BatchSchema(Schema[Any, Any]):
         return decode
 
 
+class AnswerAges:
+    """How old answers are, also where the wall clock is set: aiokafka notes its times by that."""
+
+    def __init__(self) -> None:
+        self._seen: dict[TP, tuple[int, float]] = {}  # when asked; monotonic, when first seen here
+
+    def age_s(
+        self, tp: TP, asked_ms: int | None, wall_s: float, monotonic_s: float
+    ) -> float | None:
+        """Return the age of an answer to what was asked then; None: there is none, or not known.
+
+        Args:
+            tp: the partition. asked_ms: wall clock. wall_s, monotonic_s: now.
+
+        """
+        if asked_ms is None:
+            return None
+        seen = self._seen.get(tp)
+        if seen is None or seen[0] != asked_ms:
+            seen = self._seen[tp] = asked_ms, monotonic_s
+        age_s = wall_s - asked_ms / 1000
+        return max(age_s, monotonic_s - seen[1]) if age_s >= 0 else None
+
+
 class BatchConsumerThread(faust_driver.AIOKafkaConsumerThread):
     """The thread in which aiokafka runs: fetches batches, commits positions."""
 
@@ -86,6 +110,10 @@ class BatchConsumerThread(faust_driver.AIOKafkaConsumerThread):
 
     fetchable: Callable[[], frozenset[TP]]
     """Tells the partitions to fetch from now; empty means none."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._answers = AnswerAges()
 
     def _create_worker_consumer(
         self, transport: faust_driver.Transport
@@ -185,10 +213,10 @@ class BatchConsumerThread(faust_driver.AIOKafkaConsumerThread):
         return cast("int | None", state.highwater) if state else None
 
     def answer_age_s(self, tp: TP) -> float | None:
-        """Return how old the newest answer of the broker is, in seconds; None before the first."""
+        """Return how old the newest answer of the broker is, in seconds; None: not known."""
         state = self._state(tp)
         asked_ms = cast("int | None", state.timestamp) if state else None
-        return None if asked_ms is None else time.time() - asked_ms / 1000
+        return self._answers.age_s(tp, asked_ms, time.time(), time.monotonic())
 
     def fetched_to(self, tp: TP) -> int | None:
         """Return where aiokafka's next batch of the partition begins, None if it does not know."""

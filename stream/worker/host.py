@@ -16,7 +16,7 @@ from pathlib import Path
 
 from stream.errors import BrokerError, ConfigError, StateError
 from stream.events.records import CONSUMED
-from stream.partitions.base import Unit
+from stream.partitions.base import Partition, Unit
 from stream.partitions.commands import GateCommand
 from stream.partitions.member import MemberPartition
 from stream.worker.changelog import STAGES
@@ -64,7 +64,7 @@ class Host:
         self._owned: dict[PartitionId, Owned] = {}
         self._assigned = False  # this worker belongs to the group, with or without partitions
         self._sized_s = -_SIZES_S
-        self._engagements = EngagementsWritten(resources.settings, resources.threads)
+        self._engagements = EngagementsWritten.of_broker(resources.settings, resources.threads)
         self._requests = Requests(data.path, self.checkpoint)
         self._unassigned_since: float | None = time.monotonic()
         metrics.unassigned(self._unassigned_s)
@@ -156,7 +156,7 @@ class Host:
             return await self._work(owned, session, units)
 
     async def tick(self) -> None:
-        """Idleness, bare watermarks, windows that close by the wall clock; lags."""
+        """Idleness, bare watermarks, windows that idleness lets close; positions, lags, sizes."""
         positions = self._membership.positions()
         if time.monotonic() - self._sized_s >= _SIZES_S:
             self._sized_s = time.monotonic()
@@ -253,10 +253,7 @@ class Host:
                     if at is not None and end is not None:
                         lags[topic] = max(end - at, 0)
                 now_ms, monotonic_ms = self._now_ms(), round(time.monotonic() * 1000)
-                age_s = self._membership.answer_age_s((partition.input_topic, partition.number))
-                at_end = lags.get(partition.input_topic) == 0 and (
-                    age_s is not None and age_s < _FRESH_S
-                )
+                at_end = self._at_end(owned, partition, lags, monotonic_ms)
                 written = self._engagements.count
                 partition.clock.observe_end(monotonic_ms, at_end=at_end, written=written)
                 units = chain(
@@ -269,6 +266,19 @@ class Host:
             self._membership.fail(error)
         finally:
             owned.ticking = False
+
+    def _at_end(
+        self, owned: Owned, partition: Partition, lags: Mapping[str, int], monotonic_ms: int
+    ) -> bool | None:
+        """Whether a partition's input is read to its end; None: not known, or not all the time."""
+        looked_ms, owned.looked_ms = owned.looked_ms, monotonic_ms
+        age_s = self._membership.answer_age_s((partition.input_topic, partition.number))
+        lag = lags.get(partition.input_topic)
+        if lag is None or age_s is None or age_s >= _FRESH_S:
+            return None
+        if looked_ms is not None and monotonic_ms - looked_ms >= _FRESH_S * 1000:
+            return None  # this worker was frozen
+        return lag == 0
 
     def _unassigned_s(self) -> float:
         since = self._unassigned_since

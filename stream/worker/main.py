@@ -20,7 +20,7 @@ from stream.worker.app import run
 from stream.worker.contract import Membership
 from stream.worker.control import CommandReader
 from stream.worker.crashpoints import arm
-from stream.worker.data_folder import DataFolder
+from stream.worker.data_folder import KERNEL, DataFolder
 from stream.worker.host import Host
 from stream.worker.settings import Resources, WorkerSettings
 from stream.worker.topics import check_topics
@@ -58,7 +58,7 @@ def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -
     arm(os.environ)
     notice = threading.Timer(_LONG_S, say, [_COMPILING])
     notice.start()
-    kept = warm_up(config.worker.data / "kernel")
+    kept = warm_up(config.worker.data / KERNEL)
     notice.cancel()
     if not kept:
         say(NOT_KEPT)

@@ -40,6 +40,7 @@ class Owned:
         self.lock = asyncio.Lock()
         self.tasks: set[asyncio.Task[None]] = set()  # renewal, tick
         self.ticking = False
+        self.looked_ms: int | None = None  # monotonic; when its input's end was looked at last
         self._changed = asyncio.Event()
 
     def unattended_s(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -19,10 +20,22 @@ def test_demo_ends_with_a_summary(tmp_path: Path) -> None:
     out.mkdir()
     for rest in (".hearback-demo", "worker.log"):
         (out / rest).write_text("of an earlier demo")
+    (tmp_path / "stream.py").write_text("raise SystemExit('foreign code ran')")
     done = hearback("demo", "--out", out, "--seconds", "5", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for text in ("answered in the end", "AUC", "global only", "p50", "member m", "job j", "Files"):
         assert text in done.stdout
+    (tried,) = [line for line in done.stdout.splitlines() if line.startswith("Try: ")]
+    for path in ("/usr/bin:/bin", os.environ["PATH"]):  # the command may not be on it
+        shown = subprocess.run(
+            ["/bin/sh", "-c", tried.removeprefix("Try: ")],
+            cwd=tmp_path,
+            check=False,
+            env={"PATH": path},
+            capture_output=True,
+            text=True,
+        )
+        assert "coefficient" in shown.stdout, shown.stderr
     log = (out / "worker.log").read_text()
     assert "Traceback" not in log
     assert "of an earlier demo" not in log

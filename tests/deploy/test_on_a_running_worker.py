@@ -202,6 +202,12 @@ def test_the_worker_is_scraped(run: Run) -> None:
     assert target["labels"]["job"] == "hearback"
 
 
+def test_the_address_of_the_alerts_answers(run: Run) -> None:
+    """What ``make stack`` prints is a page of the Prometheus that is installed."""
+    with urllib.request.urlopen(run.prometheus.alerts, timeout=10) as page:  # noqa: S310
+        assert page.status == 200
+
+
 def test_a_browser_shows_a_query_on_prometheus_own_page(run: Run, tmp_path: Path) -> None:
     """The picture of the docs can be taken: the page draws a line for each score."""
     url = picture.graph_url(run.prometheus.url, picture.QUERY, 5)

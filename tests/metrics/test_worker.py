@@ -69,6 +69,28 @@ def test_a_partition_that_comes_again_counts_on() -> None:
     assert registry.get_sample_value("hearback_labels_total", labels) == 2
 
 
+def test_the_slowest_channel_is_named_with_the_time_since_when() -> None:
+    """A member partition by its number, the own engagements as −1; another one counts anew."""
+    market = Market(Policy(), 2)
+    registry = CollectorRegistry()
+    metrics = WorkerMetrics(registry, "test")
+    partition = market.partitions["job", 1]
+    seen = []
+    for second, heard in enumerate([None, 2, 0, None, 1]):
+        if heard == 2:
+            partition.clock.read_clock(5, NOW_MS, sure=True)
+        elif heard is not None:
+            partition.clock.read_mark(heard, 6, NOW_MS, record=True)
+        metrics.standing(partition, {}, NOW_MS + 1000 * second)
+        seen.append(
+            tuple(
+                registry.get_sample_value(f"hearback_slowest_channel{name}", {"partition": "1"})
+                for name in ("", "_since_seconds")
+            )
+        )
+    assert seen == [(0, 0), (0, 1), (1, 0), (1, 1), (-1, 0)]
+
+
 def test_who_left_is_counted_by_reason() -> None:
     """Somebody was forgotten: one less is there, one more has left."""
     market = Market(Policy(), 1)

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from stream.partitions.announcements import MOST_A_SECOND, Announcements
+import pytest
+
+from stream.partitions.announcements import (
+    MOST_A_SECOND,
+    MOST_OF_ALL,
+    Announcements,
+    Bare,
+)
 
 WINDOW = 1_000_000  # steps of 1,000 ms
+MAX_JUMP = 10**9
+
+
+def announcements_of(partitions: int, mark_ms: int | None = None) -> Announcements:
+    """Announcements to so many job partitions, begun with a mark."""
+    return Announcements(partitions, WINDOW, MAX_JUMP, mark_ms)
+
+
+def take(
+    announcements: Announcements, mark_ms: int | None, monotonic_ms: int, *, settled: bool
+) -> list[tuple[int, bool]]:
+    """Say who is told, and whether it was idle; none of it is sure."""
+    due = announcements.take(mark_ms, monotonic_ms, settled=settled)
+    assert not any(bare.sure for bare in due)
+    return [(bare.partition, bare.idle) for bare in due]
 
 
 def test_each_is_told_when_the_mark_has_moved_by_a_thousandth_of_the_window() -> None:
     """Those that an application told are not told again; a small move waits."""
-    announcements = Announcements(3, WINDOW)
+    announcements = announcements_of(3)
     announcements.told(1, 50_000)
-    assert announcements.take(50_000, 5_000, settled=False) == [(0, False), (2, False)]
-    assert announcements.take(50_999, 9_000, settled=False) == []
-    assert announcements.take(51_000, 13_000, settled=False) == [
+    assert take(announcements, 50_000, 5_000, settled=False) == [(0, False), (2, False)]
+    assert take(announcements, 50_999, 9_000, settled=False) == []
+    assert take(announcements, 51_000, 13_000, settled=False) == [
         (1, False),
         (0, False),
         (2, False),
@@ -22,41 +44,72 @@ def test_each_is_told_when_the_mark_has_moved_by_a_thousandth_of_the_window() ->
 
 def test_what_is_untold_is_told_once_there_is_nothing_more_to_read() -> None:
     """Also where it has moved by less; and nothing where it has not moved, or there is no mark."""
-    announcements = Announcements(1, WINDOW)
-    assert announcements.take(None, 0, settled=True) == []
+    announcements = announcements_of(1)
+    assert take(announcements, None, 0, settled=True) == []
     announcements.told(0, 50_000)
-    assert announcements.take(50_001, 1_000, settled=False) == []
-    assert announcements.take(50_001, 2_000, settled=True) == [(0, False)]
-    assert announcements.take(50_001, 3_000, settled=True) == []
+    assert take(announcements, 50_001, 1_000, settled=False) == []
+    assert take(announcements, 50_001, 2_000, settled=True) == [(0, False)]
+    assert take(announcements, 50_001, 3_000, settled=True) == []
 
 
 def test_all_are_told_each_time_that_it_was_idle_once_more() -> None:
     """Also those that know the mark, and where there is none."""
-    announcements = Announcements(2, WINDOW)
+    announcements = announcements_of(2)
     announcements.was_idle()
-    assert announcements.take(None, 1_000, settled=True) == [(0, True), (1, True)]
-    assert announcements.take(None, 2_000, settled=True) == []
+    assert take(announcements, None, 1_000, settled=True) == [(0, True), (1, True)]
+    assert take(announcements, None, 2_000, settled=True) == []
     announcements.was_idle()
-    assert announcements.take(None, 3_000, settled=True) == [(0, True), (1, True)]
+    assert take(announcements, None, 3_000, settled=True) == [(0, True), (1, True)]
 
 
-def test_not_more_than_so_many_are_sent_in_a_second_those_untold_longest_first() -> None:
-    """A hundred partitions are told in turn, within five seconds."""
-    announcements = Announcements(100, WINDOW)
+@pytest.mark.parametrize("partitions", [50, 100, 128, 2000])
+def test_not_more_than_so_many_are_sent_in_a_second_those_untold_longest_first(
+    partitions: int,
+) -> None:
+    """All are told in turn, at the rate that all member partitions together may have."""
+    announcements = announcements_of(partitions)
+    rate = max(min(MOST_A_SECOND, MOST_OF_ALL // partitions), 1)
     told: list[int] = []
-    for second in range(1, 6):
-        part = announcements.take(second * 10_000, second * 1000, settled=False)
-        assert len(part) == MOST_A_SECOND
+    second = 0
+    while len(told) < partitions:
+        second += 1
+        part = take(announcements, second * 10_000, second * 1000, settled=False)
+        assert len(part) <= rate
         told += [partition for partition, _ in part]
-    assert told == list(range(100))
-    late = announcements.take(60_000, 5_500, settled=False)
-    assert [partition for partition, _ in late] == list(range(10))
+    assert told[:partitions] == list(range(partitions))
+    assert second <= partitions / rate + 1
+    assert rate * partitions <= max(MOST_OF_ALL, partitions)
 
 
 def test_nothing_is_known_to_be_told_after_a_rollback() -> None:
     """All are told again."""
-    announcements = Announcements(2, WINDOW)
+    announcements = announcements_of(2)
     announcements.told(0, 100)
     announcements.told(1, 100)
     announcements.reset()
-    assert announcements.take(100, 5_000, settled=False) == [(0, False), (1, False)]
+    assert take(announcements, 100, 5_000, settled=False) == [(0, False), (1, False)]
+
+
+def test_a_mark_far_ahead_of_what_was_told_is_told_as_sure() -> None:
+    """An application does not tell it, because alone it is not believed; once told, it is known."""
+    announcements = announcements_of(2, mark_ms=5)
+    announcements.told(0, 100)
+    announcements.told(1, 100)
+    far = 101 + MAX_JUMP
+    announcements.told(1, far)
+    announcements.told(1, far)
+    assert announcements.take(far, 5_000, settled=False) == [
+        Bare(0, idle=False, sure=True),
+        Bare(1, idle=False, sure=True),
+    ]
+    announcements.told(1, far + 1)
+    assert take(announcements, far + 1, 9_000, settled=True) == [(0, False)]
+
+
+def test_a_mark_far_ahead_of_the_stored_one_is_told_as_sure_after_a_restart() -> None:
+    """What job partitions know is then at least what was stored; without that, they know none."""
+    for stored, sure in ((5, True), (MAX_JUMP, False), (None, False)):
+        announcements = announcements_of(1, mark_ms=stored)
+        announcements.told(0, 6 + MAX_JUMP)
+        due = announcements.take(6 + MAX_JUMP, 5_000, settled=True)
+        assert due == ([Bare(0, idle=False, sure=True)] if sure else [])

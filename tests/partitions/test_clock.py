@@ -150,10 +150,52 @@ def test_the_own_input_is_idle_once_more_for_every_timeout_at_the_end() -> None:
     assert not clock.idle_once_more(3 * IDLE - 1)
     clock.read_event(90, NOW)  # out of order: it raises nothing
     assert clock.idle_once_more(3 * IDLE)
-    clock.observe_end(3 * IDLE, at_end=False, written=None)
+    clock.observe_end(3 * IDLE, at_end=None, written=None)
     clock.observe_end(3 * IDLE + 1, at_end=True, written=None)
     assert not clock.idle_once_more(4 * IDLE)
     assert clock.idle_once_more(4 * IDLE + 1)
+
+
+def test_dead_letters_that_come_all_the_time_do_not_end_idleness() -> None:
+    """Behind the end for a moment it is not idle once more, and the time runs on."""
+    clock = clock_of(1)
+    clock.observe_end(0, at_end=True, written=None)
+    idle = 0
+    for now in range(100, 10 * IDLE + 1, 100):
+        at_end = now % 300 == 0
+        clock.observe_end(now, at_end=at_end, written=None)
+        once_more = clock.idle_once_more(now)
+        assert at_end or not once_more
+        idle += once_more
+    assert idle == 8
+
+
+def test_the_first_count_of_engagements_may_come_after_the_first_look() -> None:
+    """It costs no idle timeout: what moved is told from when it is first known."""
+    clock = clock_of(2)
+    clock.read_clock(10, NOW, sure=False)
+    clock.read_mark(0, 500, NOW, record=True)
+    clock.observe_end(0, at_end=True, written=None)
+    clock.observe_end(1, at_end=True, written=7)
+    clock.observe_end(2, at_end=True, written=8)
+    clock.follow_members(8)
+    clock.follow_members(8)
+    assert clock.watermark_ms == 500
+
+
+def test_an_event_that_raises_nothing_cancels_the_candidate_of_its_channel() -> None:
+    """One far ahead that waits to be confirmed, and one behind: both came between."""
+    for time_ms in (40 * DAY_MS, 3):
+        clock = clock_of(2)
+        clock.read_clock(10, NOW, sure=False)
+        clock.read_mark(0, 500, NOW, record=True)
+        clock.observe_end(0, at_end=True, written=0)
+        clock.follow_members(0)
+        clock.read_event(time_ms, NOW)
+        clock.follow_members(0)
+        assert clock.watermark_ms == 10
+        clock.follow_members(0)
+        assert clock.watermark_ms == 500
 
 
 def test_events_count_less_the_lateness_and_clocks_as_they_are() -> None:
@@ -188,6 +230,36 @@ def test_a_lone_far_time_raises_nothing_and_a_clock_that_closes_a_log_does() -> 
     assert clock.watermark_ms == 1_000 - LATENESS
     clock.read_clock(2_000 + 40 * DAY_MS, NOW, sure=True)
     assert clock.watermark_ms == 2_000 + 40 * DAY_MS
+
+
+def test_what_waits_counts_no_more_once_a_sure_clock_has_passed_it() -> None:
+    """Times that a sure clock has passed confirm nothing that lies beyond them."""
+    clock = clock_of(1)
+    clock.read_event(1_000, NOW)
+    for _ in range(99):
+        clock.read_event(1_000 + 40 * DAY_MS, NOW)
+    clock.read_clock(41 * DAY_MS, NOW, sure=True)
+    assert clock.state.channels[0].jumps is None
+    for _ in range(2):
+        clock.read_event(90 * DAY_MS, NOW)
+    assert clock.watermark_ms == 41 * DAY_MS
+
+
+def test_a_channel_told_far_ahead_waits_for_others_or_for_a_sure_one() -> None:
+    """One forged or damaged message does not end windows, whichever channel it names."""
+    clock = clock_of(2)
+    clock.read_clock(NOW, NOW, sure=False)
+    clock.read_mark(0, 1_000, NOW, record=True)
+    for mark, idle in ((2_000, False), (3_000, True)):
+        clock.read_mark(0, mark + 31 * DAY_MS, NOW, idle=idle)
+        clock.read_mark(0, mark - 1_000, NOW, record=True)
+        assert clock.watermark_ms == mark - 1_000
+    assert clock.state.channels[0].jumps is None
+    clock.read_mark(0, 2_000 + 31 * DAY_MS, NOW, sure=True)
+    assert clock.watermark_ms == 2_000 + 31 * DAY_MS
+    for _ in range(101):
+        clock.read_mark(0, 2_000 + 90 * DAY_MS, NOW, record=True)
+    assert clock.watermark_ms == 2_000 + 90 * DAY_MS
 
 
 _MOVES = st.lists(

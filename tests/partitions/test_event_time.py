@@ -81,7 +81,7 @@ class Member:
         self.events = events
         self.at = 0
         self.clock = clock_of(1)
-        self.announcements = Announcements(1, WINDOW)
+        self.announcements = Announcements(1, WINDOW, 30 * DAY, None)
 
     def look(self, now_ms: int) -> Iterator[tuple[int, Event | None, int | None, bool]]:
         """Read what is there; give the messages to the job partition."""
@@ -95,12 +95,12 @@ class Member:
         if self.clock.idle_once_more(now_ms):
             self.announcements.was_idle()
         mark_ms, settled = self.clock.own_mark_ms, self.clock.is_settled(now_ms)
-        for _, idle in self.announcements.take(mark_ms, now_ms, settled=settled):
+        for _, idle, _ in self.announcements.take(mark_ms, now_ms, settled=settled):
             yield self.number, None, mark_ms, idle
 
     def interrupted(self, now_ms: int) -> None:
         """Nothing is known of the input's end."""
-        self.clock.observe_end(now_ms, at_end=False, written=None)
+        self.clock.observe_end(now_ms, at_end=None, written=None)
 
 
 class Job:
@@ -179,7 +179,7 @@ def play(market: Market, until_ms: int, *, engagements_first: bool) -> Outcome:
         if any(begin <= now_ms < end for begin, end in market.stops):
             for member in members:
                 member.interrupted(now_ms)
-            job.clock.observe_end(now_ms, at_end=False, written=None)
+            job.clock.observe_end(now_ms, at_end=None, written=None)
             continue
         messages: list[tuple[int, Event | None, int | None, bool]] = []
         for member in members:

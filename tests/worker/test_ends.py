@@ -1,0 +1,56 @@
+"""How much was written to a topic: asked again and again, whatever goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from stream.errors import BrokerError
+from stream.worker.ends import EngagementsWritten
+
+
+@pytest.mark.parametrize("error", [BrokerError("away"), RuntimeError("odd"), KeyError("topic")])
+def test_whatever_goes_wrong_is_told_once_and_asked_again(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is known meanwhile; the next answer counts, and stopping waits for nothing else."""
+    asked = 0
+
+    def ask() -> int:
+        nonlocal asked
+        asked += 1
+        if asked in {2, 3}:
+            raise error
+        return asked
+
+    async def scenario() -> list[int | None]:
+        counts: list[int | None] = []
+        with ThreadPoolExecutor(1) as threads:
+            ends = EngagementsWritten(ask, threads, 0.0)
+            for _ in range(4):
+                ends.tick()
+                await ends.stop()
+                counts.append(ends.count)
+        return counts
+
+    with caplog.at_level(logging.WARNING):
+        assert asyncio.run(scenario()) == [1, None, None, 4]
+    assert len(caplog.records) == 1
+    assert type(error).__name__ in caplog.text
+
+
+def test_threads_that_are_gone_do_not_keep_a_worker_from_stopping() -> None:
+    """A question that cannot even be put is one that goes wrong."""
+
+    async def scenario() -> None:
+        threads = ThreadPoolExecutor(1)
+        threads.shutdown()
+        ends = EngagementsWritten(lambda: 1, threads, 0.0)
+        ends.tick()
+        await ends.stop()
+        assert ends.count is None
+
+    asyncio.run(scenario())
