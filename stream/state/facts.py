@@ -46,11 +46,6 @@ class Facts(msgspec.Struct, Scored, frozen=True, gc=False, kw_only=True, array_l
     weight: float = 1.0
 
     @property
-    def aged(self) -> bool:
-        """Whether the label was inferred from its age alone: evidence may still settle it."""
-        return self.rule == AGE
-
-    @property
     def unsettled(self) -> bool:
         """Whether nothing is known of it but, perhaps, its age."""
         return self.kind == 0 or self.rule == AGE
