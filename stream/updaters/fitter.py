@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from stream.errors import StateError
 from stream.events.ladder import target
-from stream.features.blocks import vector
 from stream.policy import EffectSettings
 from stream.updaters.folding import fold, sigmoid
 from stream.updaters.kept import Example, Kept, Posterior
@@ -154,7 +153,7 @@ class Fitter:
         """Correct an example that is folded already by Δy: the log-likelihood is linear in y."""
         _, f = self._folded(posterior)
         _, _, w, _ = self._arrays([(posterior.time_ms, Kept.of([example]))])
-        f += w[0] * change * vector(example.z)
+        f += w[0] * change * np.frombuffer(example.z, _FLOAT32).astype(np.float64)
         posterior.linear = f.tobytes()
 
     def age(self, posterior: Posterior, time_ms: int) -> None:
