@@ -144,10 +144,12 @@ def record(
     model: GlobalModel | None,
     space: FeatureSpace,
     progress: Callable[[int], None] = lambda _: None,
+    max_jump_ms: int | None = None,
 ) -> Rehearsal:
     """Replay a log to its end, every window closed, and keep what the effects saw."""
     recorder = Recorder()
-    replay(lines, recorder, policy, model, space, Options(close=True), progress=progress)
+    options = Options(close=True, max_jump_ms=max_jump_ms)
+    replay(lines, recorder, policy, model, space, options, progress=progress)
     return Rehearsal(recorder, space)
 
 

@@ -31,6 +31,7 @@ from stream.backtest.result import (
 from stream.backtest.schedule import schedule, timeliness
 from stream.errors import ConfigError
 from stream.logs.files import LogLine, read_head
+from stream.logs.jumps import JumpFilter
 from stream.model.linear import NO_MODEL, GlobalModel
 from stream.policy import LabelPolicy, Policy
 from stream.replay.reader import first_look
@@ -67,22 +68,40 @@ class Span(NamedTuple):
 
 
 def look_through(
-    lines: Iterable[LogLine], progress: Callable[[int], None] = lambda _: None
+    lines: Iterable[LogLine],
+    progress: Callable[[int], None] = lambda _: None,
+    max_jump_ms: int | None = None,
 ) -> Span:
-    """Read only when things happened."""
-    count, first, last_application, last = 0, None, None, None
+    """Read only when things happened, but for the jumps of time that a replay would set aside."""
+    count, times = 0, _Times()
+    jumps: JumpFilter[tuple[str, int]] = JumpFilter(max_jump_ms)
     for count, line in enumerate(lines, 1):
         if count % 10_000 == 0:
             progress(count)
         head = read_head(line.raw)
-        time_ms = None if head is None else head.time_ms()
+        time_ms = None if head is None or not head.is_dated() else head.time_ms()
         if head is None or time_ms is None:
             continue
-        last = time_ms if last is None else max(last, time_ms)
-        if head.type == "application":
-            first = time_ms if first is None else min(first, time_ms)
-            last_application = max(last_application or 0, time_ms)
-    return Span(count, first, last_application, last)
+        for kind, ready_ms in jumps.take(time_ms, (head.type, time_ms)):
+            times.add(kind, ready_ms)
+    for kind, ready_ms in jumps.end():
+        times.add(kind, ready_ms)
+    return Span(count, times.first_ms, times.last_application_ms, times.last_ms)
+
+
+class _Times:
+    """The times of a span, as they are read."""
+
+    def __init__(self) -> None:
+        self.first_ms: int | None = None
+        self.last_application_ms: int | None = None
+        self.last_ms: int | None = None
+
+    def add(self, kind: str, time_ms: int) -> None:
+        self.last_ms = max(self.last_ms or 0, time_ms)
+        if kind == "application":
+            self.first_ms = time_ms if self.first_ms is None else min(self.first_ms, time_ms)
+            self.last_application_ms = max(self.last_application_ms or 0, time_ms)
 
 
 class Runner:
@@ -97,6 +116,7 @@ class Runner:
         policy: the base policy: its labels are the truth.
         model: the global model; None where applications bring their score.
         score_from_ms: from when on applications are judged.
+        max_jump_ms: hold an event further ahead back until others confirm it; None: never.
 
     Raises:
         ConfigError: too little to judge by. ModelError: the model does not fit the log.
@@ -114,7 +134,9 @@ class Runner:
         policy: Policy,
         model: GlobalModel | None,
         score_from_ms: int,
+        max_jump_ms: int | None = None,
     ) -> None:
+        self._max_jump_ms = max_jump_ms
         self._read, self._progress = read, progress
         self._names, self._span = names, span
         self._comparison, self._policy, self._model = comparison, policy, model
@@ -198,7 +220,8 @@ class Runner:
 
     def _record(self, labels: LabelPolicy) -> Rehearsal:
         lines, space = first_look(self._read(), self._model)
-        return record(lines, Policy(labels=labels), self._model, space, self._progress)
+        policy = Policy(labels=labels)
+        return record(lines, policy, self._model, space, self._progress, self._max_jump_ms)
 
     def _with_freshness(
         self, setting: Setting, steps: list[Step], watch: Watch

@@ -178,10 +178,14 @@ def before(lines: Iterable[LogLine], until_ms: int) -> Iterator[LogLine]:
 
 
 def train_until(
-    lines: Iterable[LogLine], policy: Policy, until_ms: int, progress: Callable[[int], None]
+    lines: Iterable[LogLine],
+    policy: Policy,
+    until_ms: int,
+    progress: Callable[[int], None],
+    max_jump_ms: int | None = None,
 ) -> GlobalModel:
     """Fit a global model on the log up to a time, as ``hearback train --until`` does."""
-    trainer = Trainer(policy, until_ms, None)
+    trainer = Trainer(policy, until_ms, None, max_jump_ms)
     trainer.read(lines, progress)
     with tempfile.TemporaryDirectory(prefix="hearback-tune-") as folder:
         trainer.fit(Path(folder))

@@ -10,14 +10,14 @@ import msgspec
 import typer
 from rich.table import Table
 
-from stream.cli.options import ConfigFile, Logs, PolicyFile, configured, parsed
+from stream.cli.options import ConfigFile, Logs, MaxJump, PolicyFile, configured, parsed
 from stream.cli.terminal import OUT, load_kernel, numbers, reading, steps, tell
 from stream.configuration.settings import to_toml
 from stream.errors import ConfigError, ModelError, StoppedError
 from stream.logs.files import ReadProgress, check_logs, merge
 from stream.model.linear import load_model
 from stream.policy import Policy
-from stream.units import format_time, parse_time_ms
+from stream.units import format_time, parse_duration_ms, parse_time_ms
 
 if TYPE_CHECKING:
     from stream.backtest.result import Backtest
@@ -41,6 +41,7 @@ def tune(
     out: Annotated[Path, typer.Option("--out", help="The policy file to write (TOML).")],
     policy: PolicyFile = None,
     config: ConfigFile = None,
+    max_jump: MaxJump = None,
 ) -> None:
     """Choose the effects' settings for your own log.
 
@@ -62,14 +63,15 @@ def tune(
 
     start = configured(config, policy=policy).policy
     until_ms = parsed(parse_time_ms, until) or 0
+    max_jump_ms = parsed(parse_duration_ms, max_jump)
     check_logs(logs)
     if out.exists():
         raise ConfigError(f"{out} is there already: name another file or remove it")
-    model = fitted_model(logs, start, until_ms)
+    model = fitted_model(logs, start, until_ms, max_jump_ms)
     read = ReadProgress()
     lines, space = first_look(before(merge(logs, read), until_ms), model)
     with reading("labelling", read) as progress:
-        rehearsal = record(lines, start, model, space, progress)
+        rehearsal = record(lines, start, model, space, progress, max_jump_ms)
     if model is not None:
         cross_fit(rehearsal, start, until_ms)
     tuner = Tuner(rehearsal, start, until_ms)
@@ -96,7 +98,9 @@ def tune(
     )
 
 
-def fitted_model(logs: list[Path], policy: Policy, until_ms: int) -> GlobalModel | None:
+def fitted_model(
+    logs: list[Path], policy: Policy, until_ms: int, max_jump_ms: int | None
+) -> GlobalModel | None:
     """Fit a global model on the log up to a time; None: applications bring their global score."""
     from stream.backtest.tuning import before, train_until
     from stream.replay.reader import first_look
@@ -106,7 +110,7 @@ def fitted_model(logs: list[Path], policy: Policy, until_ms: int) -> GlobalModel
     except ModelError:  # no global scores
         read = ReadProgress()
         with reading("fitting a global model", read) as progress:
-            return train_until(merge(logs, read), policy, until_ms, progress)
+            return train_until(merge(logs, read), policy, until_ms, progress, max_jump_ms)
     return None
 
 
@@ -175,6 +179,7 @@ def backtest(
             " model's training, or of the log's first quarter."
         ),
     ] = None,
+    max_jump: MaxJump = None,
     example: Annotated[  # noqa: ARG001 - the callback answers it
         bool,
         typer.Option(
@@ -206,17 +211,18 @@ def backtest(
     comparison = load_comparison(config, base)
     loaded = None if model is None else load_model(model)
     score_from_ms = parsed(parse_time_ms, score_from)
+    max_jump_ms = parsed(parse_duration_ms, max_jump)
     check_logs(logs)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is there already: name another folder or remove it")
     read = ReadProgress()
     with reading("looking through", read) as progress:
-        span = look_through(merge(logs, read), progress)
+        span = look_through(merge(logs, read), progress, max_jump_ms)
     if loaded is not None:
         from_ms = loaded.manifest.trained_until_ms
     else:
         from_ms = span.quarter_ms()
-        loaded = fitted_model(logs, base, from_ms)
+        loaded = fitted_model(logs, base, from_ms, max_jump_ms)
     load_kernel()
     read = ReadProgress()
     with reading("labelling", read) as progress:
@@ -229,6 +235,7 @@ def backtest(
             policy=base,
             model=loaded,
             score_from_ms=from_ms if score_from_ms is None else score_from_ms,
+            max_jump_ms=max_jump_ms,
         )
     done = count()
     with steps("learning", len(comparison.settings)) as show:

@@ -10,7 +10,7 @@ import typer
 
 from producers.drift import truth_over_time
 from producers.truth import SimulationSettings, lively
-from stream.cli.options import ConfigFile, Logs, PolicyFile, configured, parsed
+from stream.cli.options import ConfigFile, Logs, MaxJump, PolicyFile, configured, parsed
 from stream.cli.terminal import ERR, OUT, doing, load_kernel, reading, run_summary, tell
 from stream.errors import ConfigError, StoppedError
 from stream.logs.files import ReadProgress, merge, write_lines
@@ -110,6 +110,7 @@ def train(
             help="Worse is: an AUC lower, or a log loss higher, by more than this.",
         ),
     ] = 0.005,
+    max_jump: MaxJump = None,
 ) -> None:
     """Fit the frozen global model on a log.
 
@@ -129,6 +130,7 @@ def train(
         configured(config, policy=policy).policy,
         parsed(parse_time_ms, until),
         None if feature_names is None else _names(feature_names),
+        parsed(parse_duration_ms, max_jump),
     )
     with reading("training", read) as progress:
         trainer.read(merge(logs, read), progress)
@@ -196,13 +198,7 @@ def replay(
     close: Annotated[
         bool, typer.Option("--close", help="At the end, let every label window pass.")
     ] = False,
-    max_jump: Annotated[
-        str | None,
-        typer.Option(
-            help="Hold an event that lies further ahead (30d, say) back until 100 others lie there"
-            " too; a single wrong clock then closes no windows."
-        ),
-    ] = None,
+    max_jump: MaxJump = None,
     workers: Annotated[
         int, typer.Option(min=1, max=64, help="How many processes share the work.")
     ] = 1,

@@ -42,8 +42,16 @@ Logs = Annotated[
     list[Path],
     typer.Argument(
         metavar="LOG...",
-        help="Event logs: JSON Lines, plain, .gz or .zst, or Parquet. Several are merged by event"
-        " time.",
+        help="Event logs: JSON Lines or an array, plain or compressed (gzip, zstd), or Parquet."
+        " Several are merged by event time.",
+    ),
+]
+MaxJump = Annotated[
+    str | None,
+    typer.Option(
+        "--max-jump",
+        help="Hold an event that lies further ahead (30d, say) back until 100 others lie there"
+        " too; a single wrong clock then closes no windows.",
     ),
 ]
 PolicyFile = Annotated[

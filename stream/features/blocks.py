@@ -10,9 +10,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Mapping, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from stream.errors import InvalidFeaturesError
 
 RawBlock = list[float] | dict[str, float]
@@ -104,11 +101,6 @@ def check_size(what: str, values: Collection[float], limit: float) -> None:
             f"{what} has the number {worst:g}, beyond max_feature ({limit:g}): send it scaled, or"
             " its logarithm"
         )
-
-
-def vector(packed: bytes) -> NDArray[np.float64]:
-    """Float32 bytes → float64 vector of shape (d,)."""
-    return np.frombuffer(packed, dtype="<f4").astype(np.float64)
 
 
 def names_of(values: RawBlock, label: str) -> tuple[str, ...]:

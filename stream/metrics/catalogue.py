@@ -147,7 +147,7 @@ LEARNING = Group(
             "hearback_refits_unconverged",
             "counter",
             ("effect",),
-            "Refits that ended without convergence: absurd features.",
+            "Refits that ended before the mode: very large features or scores.",
         ),
         Metric(
             "hearback_folded",

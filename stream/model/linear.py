@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import ModelError
-from stream.features.blocks import FeatureSpace, vector
+from stream.features.blocks import FeatureSpace
 from stream.labels.delays import DelayCurve
 
 FORMAT = 1
@@ -79,7 +79,7 @@ class GlobalModel:
 
     def score(self, packed: bytes) -> float:
         """x'β in log-odds, from the float32 bytes of the global block."""
-        return float(vector(packed) @ self.coefficients)
+        return float(np.frombuffer(packed, dtype="<f4").astype(np.float64) @ self.coefficients)
 
 
 def save_model(

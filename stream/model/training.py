@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from stream.errors import ConfigError, EventError, InvalidFeaturesError, ModelError
+from stream.errors import ConfigError, EventError, InvalidFeaturesError, ModelError, TimeJumpError
 from stream.events.ladder import Kind, target
-from stream.events.structs import Application, DeadLetter, Event, Features, Source
+from stream.events.structs import Application, DeadLetter, Event, Features, Forget, Source
 from stream.events.wire import RawApplication, decode_raw, to_event
 from stream.features.blocks import FeatureSpace, RawBlock, check_size
 from stream.labels import driver
@@ -27,6 +27,7 @@ from stream.labels.changes import Change, Entered, Step
 from stream.labels.delays import DelayCurve, fitted
 from stream.labels.machine import LabelMachine
 from stream.logs.files import LogLine
+from stream.logs.jumps import JumpFilter
 from stream.model.held_out import Judgement, hold_out
 from stream.model.linear import GlobalModel, HeldOut, Manifest, save_model
 from stream.policy import Policy
@@ -115,6 +116,7 @@ class Trainer:
         policy: the label policy.
         until_ms: events after it are not used; None for the whole log.
         names: feature names per block where events carry lists; None: from the events.
+        max_jump_ms: hold an event further ahead back until others confirm it; None: never.
 
     Attributes:
         refused: lines left out, by reason, as a replay counts its dead letters.
@@ -122,7 +124,11 @@ class Trainer:
     """
 
     def __init__(
-        self, policy: Policy, until_ms: int | None, names: dict[str, list[str]] | None
+        self,
+        policy: Policy,
+        until_ms: int | None,
+        names: dict[str, list[str]] | None,
+        max_jump_ms: int | None = None,
     ) -> None:
         self.refused: Counter[str] = Counter()
         self._policy = policy
@@ -138,6 +144,7 @@ class Trainer:
         self._overlay = Overlay(MemoryStore())
         self._machine = LabelMachine(policy.labels, StoredFacts(self._overlay))
         self._time = driver.LogTime(policy.labels)
+        self._jumps: JumpFilter[tuple[Event, _Open | None]] = JumpFilter(max_jump_ms)
         self._open: dict[tuple[str, str], _Open] = {}
         self._rows: list[_Open] = []
         self._targets = array("b")
@@ -155,12 +162,19 @@ class Trainer:
             except EventError as error:
                 self.refused[error.reason] += 1
             else:
-                if event is not None:
-                    self._apply(event, row)
+                if isinstance(event, Forget):
+                    self._apply(event, row)  # may lie anywhere in time
+                elif event is not None:
+                    for ready in self._jumps.take(event.event_time_ms, (event, row)):
+                        self._apply(*ready)
             if count % 2048 == 0:
                 self._overlay.flush()
                 progress(count)
         progress(count)
+        for ready in self._jumps.end():
+            self._apply(*ready)
+        if self._jumps.held:
+            self.refused[TimeJumpError.reason] += len(self._jumps.held)
         self._take(self._machine.close_due(self._time.close()))
 
     def hold_out(self, than: GlobalModel | None = None) -> Judgement | None:

@@ -230,7 +230,7 @@ class Partition(ABC):
     def _units(
         self, topic: str, records: Sequence[Record], after: int, now_ms: int
     ) -> Iterator[Unit]:
-        """Apply records: one unit of work, or several where a record causes a lot.
+        """Apply records: one unit of work, or several where records cause a lot.
 
         A unit that ends within a record leaves the position before it: begun again, the record
         goes on with what is left to settle. What the watermark has to close is itself part of the
@@ -252,6 +252,8 @@ class Partition(ABC):
                 closed_ms = self.watermark_ms
                 for _ in self._closings(record.timestamp_ms):
                     yield self._end_at(topic, record.offset + 1)
+            if self.learning.has_worked:
+                yield self._end_at(topic, record.offset + 1)
         if self._marks < len(records) or self._touched or topic not in self._progress.positions:
             yield self._end_at(topic, after)
             return

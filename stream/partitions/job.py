@@ -219,7 +219,7 @@ class JobPartition(Partition):
                 case _:
                     continue
             self._steps += 1
-            if self._steps >= MOST_STEPS:
+            if self._steps >= MOST_STEPS or self.learning.has_worked:
                 yield
 
     def _send(self, step: Labelled, timestamp_ms: int) -> None:

@@ -147,12 +147,7 @@ class _Parallel:
         sync_ms = self._options.sync_ms
         stretch = _stretch(reader.time.watermark_ms, sync_ms)
         for line in lines:
-            for read in reader.line(line):
-                self._sequence += 1
-                if isinstance(read, DeadLetter):
-                    self._dead_letter(read)
-                else:
-                    self._split(read)
+            self._distribute(reader.line(line))
             now = _stretch(reader.time.watermark_ms, sync_ms)
             if now != stretch or self._count >= most:
                 stretch = now
@@ -161,13 +156,19 @@ class _Parallel:
 
     def end_of_log(self) -> None:
         """Set aside unconfirmed jumps of time, and let the workers end; close every window."""
-        for letter in self._reader.end():
-            self._sequence += 1
-            self._dead_letter(letter)
+        self._distribute(self._reader.end())
         time = self._reader.time
         self._barrier(time.close() if self._options.close else time.watermark_ms)
         while self._sent:
             self._collect()
+
+    def _distribute(self, ready: Iterator[Read | DeadLetter]) -> None:
+        for read in ready:
+            self._sequence += 1
+            if isinstance(read, DeadLetter):
+                self._dead_letter(read)
+            else:
+                self._split(read)
 
     def finish(self, model_version: str) -> RunMetrics:
         """Sum up, and write the coefficients in the order of their keys."""

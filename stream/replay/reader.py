@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from typing import Generic, TypeVar
 
 import msgspec
 
@@ -36,16 +35,12 @@ from stream.events.wire import RawApplication, decode_event, decode_raw, to_even
 from stream.features.blocks import FeatureSpace, names_of
 from stream.labels.driver import LogTime
 from stream.logs.files import LogLine
+from stream.logs.jumps import CONFIRMATIONS, JumpFilter
 from stream.model.linear import GlobalModel
 from stream.policy import Policy
 
-CONFIRMATIONS = 100
-"""Further events beyond the limit that confirm a jump of time."""
-
 _LOOK_AHEAD = 10_000  # lines
 _FEW = 10  # applications
-
-_T = TypeVar("_T")
 
 _NAMES: dict[type[Event], str] = {
     Application: "application",
@@ -82,58 +77,6 @@ class ReaderState(msgspec.Struct, frozen=True, kw_only=True):
     jump_ms: int | None = None
     held: list[int] = []
     events: dict[str, int] = {}
-
-
-class JumpFilter(Generic[_T]):
-    """Holds back an event that lies implausibly far ahead, until others confirm it.
-
-    One wrong clock among millions of events would otherwise close every window. An event more than
-    ``max_jump_ms`` beyond the largest time seen is held (None: never); when 100 further ones lie
-    beyond that limit too, the log really goes on there, and all are given out in the order in which
-    they came. An event that time catches up with is given out then. What is still held at the end
-    of the log was a jump.
-
-    Attributes:
-        largest_ms: the largest time given out.
-        held: what is held back, with its time, in the order in which it came.
-
-    """
-
-    def __init__(self, max_jump_ms: int | None) -> None:
-        self._max_jump_ms = max_jump_ms
-        self.largest_ms: int | None = None
-        self.held: list[tuple[int, _T]] = []
-
-    def take(self, time_ms: int, item: _T) -> Iterator[_T]:
-        """Take an event in; give out what may be applied now, in order."""
-        if self._is_beyond(time_ms):
-            self.held.append((time_ms, item))
-            if len(self.held) > CONFIRMATIONS:
-                yield from self._release()
-            return
-        self._pass(time_ms)
-        yield item
-        if self.held:
-            yield from self._release(self._is_beyond)
-
-    def _is_beyond(self, time_ms: int) -> bool:
-        if self._max_jump_ms is None or self.largest_ms is None:
-            return False
-        return time_ms > self.largest_ms + self._max_jump_ms
-
-    def _pass(self, time_ms: int) -> None:
-        if self.largest_ms is None or time_ms > self.largest_ms:
-            self.largest_ms = time_ms
-
-    def _release(self, keep: Callable[[int], bool] = lambda _: False) -> Iterator[_T]:
-        """Give out the held events, one after the other, but those of a time that is to be kept."""
-        waiting, self.held = self.held, []
-        for time_ms, item in waiting:
-            if keep(time_ms):
-                self.held.append((time_ms, item))
-            else:
-                self._pass(time_ms)
-                yield item
 
 
 class Reader:
@@ -174,8 +117,10 @@ class Reader:
         ready = self._jumps.take(event.event_time_ms, (event, source, self.lines))
         return (self._give(event, source) for event, source, _ in ready)
 
-    def end(self) -> Iterator[DeadLetter]:
-        """Set aside the jumps of time that nothing confirmed, at the end of the log."""
+    def end(self) -> Iterator[Read | DeadLetter]:
+        """Give what waits at the end of a log; set aside the jumps that nothing confirmed."""
+        for event, source, _ in self._jumps.end():
+            yield self._give(event, source)
         held, self._jumps.held = self._jumps.held, []
         for _, (event, source, _) in held:
             error = TimeJumpError(

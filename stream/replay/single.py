@@ -106,15 +106,11 @@ class _Run:
 
     def line(self, line: LogLine) -> None:
         """Read one line; apply what may be applied now."""
-        for read in self.reader.line(line):
-            if isinstance(read, DeadLetter):
-                self._emit(iter((read,)))
-            else:
-                self._read(read)
+        self._apply(self.reader.line(line))
 
     def end_of_log(self) -> None:
-        """Set aside the jumps of time that nothing confirmed."""
-        self._emit(self.reader.end())
+        """Apply what still waits; set aside the jumps of time that nothing confirmed."""
+        self._apply(self.reader.end())
 
     def close(self) -> None:
         """Move event time past every window."""
@@ -169,6 +165,13 @@ class _Run:
         if not isinstance(self._sink, RunFolder):
             raise TypeError("only a run folder has checkpoints")
         return self._sink
+
+    def _apply(self, ready: Iterator[Read | DeadLetter]) -> None:
+        for read in ready:
+            if isinstance(read, DeadLetter):
+                self._emit(iter((read,)))
+            else:
+                self._read(read)
 
     def _read(self, read: Read) -> None:
         """Apply an event in full, then move the watermark."""

@@ -69,6 +69,14 @@ class Stage:
         return {**(before or {}), **{each.name: each.score_of(app) for each in self.further}}
 
     @property
+    def has_worked(self) -> bool:
+        """Whether refits have taken as long as a worker may be without a pause."""
+        for effect in self.effects:  # noqa: SIM110 - quicker; asked after every record
+            if effect.has_worked:
+                return True
+        return False
+
+    @property
     def some_may_expire(self) -> bool:
         """Whether some entity's time may be over though the watermark stands where it did."""
         for entities in self.learners:  # noqa: SIM110 - quicker; asked after every record

@@ -6,9 +6,12 @@ Nothing is written but by :meth:`Store.write`, all of a batch or nothing.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from errno import EACCES, EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, EPERM, EROFS
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import NamedTuple, Protocol
 
@@ -30,12 +33,20 @@ from rocksdict import (
 from sortedcontainers import SortedDict
 
 from stream.errors import DamagedStateError, NotOpenError, StateError
+from stream.state.inspection import Recorded, what_is_missing
 
 Writes = Mapping[bytes, bytes | None]
 """Key → value; None deletes."""
 
 _OWN_CACHE_BYTES = 32 << 20
 _TICKER = "rocksdb.block.cache."
+_FEW_FILES = 16
+_IN_USE = ("IO error: While lock file", "IO error: lock hold by current process")
+_OF_THE_MACHINE = tuple(
+    map(os.strerror, (EACCES, EDQUOT, EMFILE, ENFILE, ENOMEM, ENOSPC, EPERM, EROFS))
+)
+"""Why a file that is as it should be may be refused."""
+_CORRUPT = ("Corruption", f"IO error: {os.strerror(EIO)}")
 _SIZES = ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables")
 
 
@@ -145,13 +156,16 @@ class RocksStore:
             raise StateError(f"{path} holds no state")
         self._path = path
         self._reading = _Translated(path, self._unreadable)
-        self._writing = _Translated(path, _unwritable)
+        self._writing = _Translated(path, self._unwritable)
         options = self._options = _options(memory)
         self._unlogged = WriteOptions()
         self._unlogged.disable_wal = True  # type: ignore[method-assign, assignment]  # no method
         with _Translated(path, self._not_opened):
             if not read_only:
                 path.mkdir(parents=True, exist_ok=True)
+            missing = what_is_missing(path, self._recorded)
+            if missing is not None:
+                raise DamagedStateError(f"{path} is damaged: {missing}")
             # A reopened database keeps its cache and bloom options only when they are passed for
             # the column family too.
             self._db = Rdict(
@@ -232,23 +246,49 @@ class RocksStore:
 
     def close(self) -> None:
         """Release the folder; a store that is closed stays so."""
-        with suppress(NotOpenError), self._writing:
+        # What is damaged is closed all the same; whoever opens it again will see.
+        with suppress(NotOpenError, DamagedStateError), self._writing:
             self._db.close()
+
+    def _recorded(self) -> Recorded:
+        """Read the manifest, without the logs; changes nothing."""
+        options = Options(raw_mode=True)
+        options.set_max_open_files(_FEW_FILES)  # tables are not opened all at once
+        with TemporaryDirectory() as nowhere:
+            options.set_wal_dir(nowhere)
+            database = Rdict(
+                str(self._path),
+                options,
+                column_families={"default": options},
+                access_type=AccessType.read_only(),
+            )
+            try:
+                return Recorded(
+                    database.latest_sequence_number(),
+                    database.property_int_value("rocksdb.min-log-number-to-keep") or 0,
+                )
+            finally:
+                database.close()
 
     def _not_opened(self, error: Exception) -> StateError:
         reason = str(error)
-        if "lock" in reason.lower():
+        if reason.startswith(_IN_USE):
             return StateError(f"{self._path} is in use by another process")
-        if reason.startswith("Corruption"):
-            return DamagedStateError(f"{self._path} is damaged: {reason}")
-        return StateError(f"{self._path} cannot be opened: {reason}")
+        refused = isinstance(error, OSError) and error.errno != EIO
+        if refused or reason.endswith(_OF_THE_MACHINE):
+            return StateError(f"{self._path} cannot be opened: {reason}")
+        return DamagedStateError(f"{self._path} is damaged: {reason}")
 
     def _unreadable(self, error: Exception) -> StateError:
-        if str(error).startswith("Corruption"):
+        if str(error).startswith(_CORRUPT):
             return DamagedStateError(
                 f"{self._path} is damaged: {error}; remove it, a worker makes it again"
             )
         return StateError(f"{self._path} cannot be read: {error}")
+
+    def _unwritable(self, error: Exception) -> StateError:
+        kind = DamagedStateError if str(error).startswith(_CORRUPT) else StateError
+        return kind(f"the state cannot be written: {error}")
 
 
 class _Translated:
@@ -279,10 +319,6 @@ class _Translated:
             raise NotOpenError(f"the store {self._path} is closed") from None
         if isinstance(error, OSError) or (isinstance(error, Exception) and kind is Exception):
             raise self._translate(error) from None
-
-
-def _unwritable(error: Exception) -> StateError:
-    return StateError(f"the state cannot be written: {error}")
 
 
 def _options(memory: RocksMemory | None) -> Options:

@@ -42,7 +42,6 @@ from stream.updaters.dense import (
 from stream.updaters.objective import (
     ARMIJO,
     LAST_STEPS,
-    MAX_STEPS,
     NEAR_END,
     ROUNDING,
     SURE,
@@ -53,6 +52,7 @@ from stream.updaters.objective import (
     slopes,
 )
 
+_MAX_STEPS = 60  # then the primal form takes over
 _FAR = 10.0  # change of margins after which the dual form may do better to start from α = 0
 _LARGEST_B = 1e7  # of the trace of B: above it variances lose digits
 
@@ -178,7 +178,7 @@ def fit_dual(
     taken = 1
     while moved > NEAR_END:
         taken += 1
-        if taken > MAX_STEPS:
+        if taken > _MAX_STEPS:
             return 0
         times(K, alpha, away, margins)
         slopes(margins, y, w, rho, curvature)

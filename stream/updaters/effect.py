@@ -24,6 +24,9 @@ from stream.updaters.kept import Example, Kept, Posterior
 MOST_HELD = 1 << 14
 """Examples in memory after a flush, about 200 bytes each and four more for each feature."""
 
+MOST_WORK = 100_000_000
+"""Multiplications of refits between two flushes of a worker: about 20 ms."""
+
 _AT_ONCE = 1 << 12  # entities refitted in one call at a flush: the call copies all their examples
 _FLOAT32 = np.dtype("<f4")
 
@@ -84,6 +87,7 @@ class Effect:
         self._most_held = most_held
         self._least_folded = min(settings.capacity, settings.open_limit) + FOLD  # kept examples
         self._live: dict[str, Posterior | None] = {}  # what was read or learned lately
+        self._work = 0  # of refits since the last flush, and of those that are due
         self._weight = 0  # of it: kept examples, and entities that never learned
         self._stale: set[str] = set()  # entities with labels that their mode has not seen
         self._changed: dict[str, None] = {}  # entities to be saved, in order of their first label
@@ -127,7 +131,7 @@ class Effect:
             posterior = Posterior(bytes(8 * self._size), example.time_ms, Kept.of([example]))
             self._live[entity_id] = posterior
             self._weight += _weight(posterior) - _weight(None)
-            self._stale.add(entity_id)
+            self._outdate(entity_id, posterior)
         elif not self._enter(entity_id, posterior, example, label):
             return False
         self._changed[entity_id] = None
@@ -176,10 +180,16 @@ class Effect:
         """Whether there is so much in memory that it should be flushed now."""
         return self._weight > 2 * self._most_held
 
+    @property
+    def has_worked(self) -> bool:
+        """Whether refits since the last flush, and those that are due, take longer than a tick."""
+        return self._work > MOST_WORK
+
     def discard(self) -> None:
         """Forget what was learned since the last flush, and whatever else is in memory."""
         self._live.clear()
         self._weight = 0
+        self._work = 0
         self._stale.clear()
         self._changed.clear()
 
@@ -216,6 +226,7 @@ class Effect:
                 self._book.remove(entity_id)
             else:
                 self._book.save(entity_id, posterior)
+        self._work = 0
         self._stale.clear()
         self._changed.clear()
         return changed
@@ -247,7 +258,7 @@ class Effect:
                 return False
             # A negative of weight 1 that has become final has the mode that it had.
             if (target(example.kind), example.weight) != (target(kept.kind(at)), weight):
-                self._stale.add(entity_id)
+                self._outdate(entity_id, posterior)
             kept.replace(at, example)
             return True
         if label.previous is not None and posterior.folded:
@@ -263,7 +274,7 @@ class Effect:
             self.fitter.age(posterior, example.time_ms)
             kept.insert(at, example)
             self._weight += 1
-        self._stale.add(entity_id)
+        self._outdate(entity_id, posterior)
         return True
 
     def _example(self, label: Label) -> Example:
@@ -293,8 +304,17 @@ class Effect:
     def _refit(self, entity_ids: Sequence[str]) -> None:
         """Bring modes up to date with their labels."""
         live = [self._live[entity_id] for entity_id in entity_ids]
-        self.fitter.fit([posterior for posterior in live if posterior is not None])
+        posteriors = [posterior for posterior in live if posterior is not None]
+        self._work -= sum([posterior.cost for posterior in posteriors])
+        self.fitter.fit(posteriors)
+        self._work += sum([posterior.cost for posterior in posteriors])
         self._stale.difference_update(entity_ids)
+
+    def _outdate(self, entity_id: str, posterior: Posterior) -> None:
+        """Note that a mode has not seen all labels; its refit will cost about what the last did."""
+        if entity_id not in self._stale:
+            self._stale.add(entity_id)
+            self._work += posterior.cost
 
     def _fold(self, entity_id: str, posterior: Posterior, most: int, *, final: bool) -> None:
         """Fold the oldest of a sort when there are too many of it, at the mode as of now."""
@@ -309,7 +329,7 @@ class Effect:
         self.fitter.fold(posterior, oldest, final=final)
         self._weight -= len(oldest)
         # The mode stays where it is, but for rounding: fitted again before it is used.
-        self._stale.add(entity_id)
+        self._outdate(entity_id, posterior)
 
 
 def _weight(posterior: Posterior | None) -> int:

@@ -104,6 +104,7 @@ class Fitter:
         self._size = size
         self._settings = settings
         self._full = size <= settings.full_up_to
+        self._step_cost = size * (size // 4 + 8)  # of an example, in multiplications
         self._tolerance = tolerance
 
     def fit(self, posteriors: Sequence[Posterior]) -> None:
@@ -115,8 +116,9 @@ class Fitter:
             steps = self._kernel.fit_all(
                 starts, Z, y, w, o, precision, F, f, theta, self._tolerance
             ).tolist()
-            for posterior, mode in zip(group, theta, strict=True):
+            for posterior, mode, taken in zip(group, theta, steps, strict=True):
                 posterior.mode = mode.tobytes()
+                posterior.cost = (abs(taken) + 1) * len(posterior.kept) * self._step_cost
             self.refits += len(steps)
             self.newton_steps += sum(map(abs, steps))
             self.unconverged += sum(taken < 0 for taken in steps)

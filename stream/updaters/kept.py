@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 
 import msgspec
 
@@ -153,7 +153,8 @@ class Posterior:
     ``mode`` is the float64 bytes of θ, shape (d,), of the last refit. ``time_ms`` is T, the largest
     application time learned. ``folded`` counts the examples that are in ``precision`` (F, float64
     bytes of shape (d, d), or (d,) for its diagonal) and ``linear`` (f, (d,)) instead of ``kept``;
-    both are empty while nothing was folded.
+    both are empty while nothing was folded. ``cost``: about how many multiplications the last refit
+    took; not stored.
     """
 
     mode: bytes
@@ -163,6 +164,7 @@ class Posterior:
     folded: int = 0
     precision: bytes = b""
     linear: bytes = b""
+    cost: int = field(default=0, compare=False)
 
     @property
     def examples(self) -> int:

@@ -13,15 +13,16 @@ Hessian H = Z'WZ + A with W = diag(w_i·p_i·(1 − p_i)).
 length of the step in posterior standard deviations. Once it is at most the tolerance, that full
 step is taken and that is all: with 1e-10 the result is within 1e-5 standard deviations of the mode.
 
-**Line search.** A step is halved until it satisfies Armijo's condition on the *objective* (a
-cheaper test on the derivative alone diverged on separable data with a weak prior). For a step that
+**Full steps.** A full step is taken if it satisfies Armijo's condition on the *objective* (a
+cheaper test on the derivative alone diverged on separable data with a weak prior). For one that
 moves no margin by more than δ, φ(t) = J(θ − t·s) has |φ'''| ≤ δ·φ'', because the logistic loss has
 |ℓ'''| ≤ ℓ'' and the rest is quadratic. With D = g's = −φ'(0) = φ''(0) that gives
 
     φ(1) ≤ φ(0) − D + D·(e^δ − δ − 1)/δ²,
 
-which is Armijo's condition for δ ≤ 1.5, where the last factor is 0.88: the full step is taken
-without evaluating J.
+which is Armijo's condition for δ ≤ 1.5, where the last factor is 0.88: then J is not evaluated.
+Where full steps do not do, :mod:`stream.updaters.continuation` goes on: with large features or
+offsets damped steps came to hundreds. What a fit may cost is bounded.
 
 **Two forms**: :mod:`stream.updaters.primal` for more examples than features,
 :mod:`stream.updaters.dual` for at most as many.
@@ -39,16 +40,16 @@ from numpy.typing import NDArray
 
 from stream.updaters.dense import dot, entry_point, keep_in
 from stream.updaters.dual import dual_variances, fit_dual
-from stream.updaters.objective import curvatures
-from stream.updaters.primal import factor, fit_primal
+from stream.updaters.objective import curvatures, factor
+from stream.updaters.primal import fit_primal
 
 TOLERANCE = 1e-10
 """Squared Newton decrement at which the last full step is taken."""
 
-_CALLED = 0x4FD095E4
-"""CRC-32 of what is compiled into the entry points: dense.py, objective.py, primal.py, dual.py.
-Numba's cache on disk asks only whether this file has changed: so a change there must be one here (a
-test says so)."""
+_CALLED = 0xB8BA7052
+"""CRC-32 of what is compiled into the entry points: dense.py, objective.py, continuation.py,
+primal.py, dual.py. Numba's cache on disk asks only whether this file has changed: so a change there
+must be one here (a test says so)."""
 
 NOT_KEPT = (
     "the compiled kernel cannot be kept, so each start compiles it: let NUMBA_CACHE_DIR name a"
@@ -76,8 +77,8 @@ def fit_all(
 ) -> NDArray[np.int64]:
     """Move ``theta`` to the modes of m entities, as :class:`~stream.updaters.fitter.Kernel` says.
 
-    The steps of an entity are negative when 500 were not enough, or the features are not finite
-    enough to factor the Hessian: its mode is then the best point reached.
+    The steps of an entity are negative when the work that a fit is allowed was not enough: its mode
+    is then the best point found, and no worse than where it began.
     """
     entities, d = theta.shape
     taken = np.zeros(entities, np.int64)

@@ -7,14 +7,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.updaters.dense import add_times_transposed, compiled, dot, vectorised
+from stream.updaters.dense import (
+    add_gram,
+    add_times_transposed,
+    cholesky,
+    compiled,
+    dot,
+    vectorised,
+)
 
 ARMIJO = 1e-4
 SURE = 1.5  # change of margins up to which a full step needs no line search
-MAX_STEPS = 500
 LAST_STEPS = 8  # with a factor that serves again
 NEAR_END = 0.03  # change of margins up to which the last factor serves again: H to 3 %
 ROUNDING = 1e-14  # of the objective: below it an increase is noise
+
+_RIDGES = 8
 
 _Vector = NDArray[np.float64]
 _Matrix = NDArray[np.float64]
@@ -97,6 +105,26 @@ def prior(precision: float, F: _Vector, L: _Matrix) -> None:
         if F.ndim == 1:
             L[j, j] = F[j]
         L[j, j] += precision
+
+
+@compiled
+def factor(X: _Matrix, curvature: _Vector, precision: float, F: _Vector, H: _Matrix) -> bool:
+    """Overwrite ``H`` (d, d) with the Cholesky factor of the Hessian.
+
+    Where rounding makes it indefinite (features of 1e9 against a weak prior), a ridge is added
+    until it is not: the step is then damped, never wrong in direction. False: not even so.
+    """
+    ridge = 0.0
+    for _ in range(_RIDGES):
+        prior(precision + ridge, F, H)
+        add_gram(H, X, curvature)
+        highest = precision
+        for j in range(H.shape[0]):
+            highest = max(highest, H[j, j])
+        if cholesky(H):
+            return True
+        ridge = max(ridge * 100.0, 1e-15 * highest)
+    return False
 
 
 @vectorised

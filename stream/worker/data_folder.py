@@ -9,7 +9,9 @@
     faust/             Faust's own
     kernel/            machine code, where Numba's own folders cannot be written
 
-A store is a copy of a changelog and may be thrown away: the changelog rebuilds it.
+A store is a copy of a changelog and may be thrown away: the changelog rebuilds it. One that is
+damaged is put aside as ``damaged-job-3-…`` for whoever wants to know why; the newest of each, for
+:data:`ASIDE_MS`, since it still has everybody who is forgotten meanwhile.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import shutil
 import time
 from collections.abc import Collection
 from pathlib import Path
+from threading import Lock
 
 import msgspec
 
@@ -30,6 +33,9 @@ from stream.worker.contract import PartitionId
 
 FORMAT = 1
 """Version of the folder's layout."""
+
+ASIDE_MS = 7 * 24 * 3_600_000
+"""How long a damaged store is kept."""
 
 _ABOUT = "hearback.json"
 _LOCK = "lock"
@@ -125,8 +131,10 @@ class DataFolder:
         self.path = path
         self.exposed = False
         """Whether others can read it, and its mode cannot be changed."""
-        self.damaged: list[Path] = []
-        """Stores that were found damaged, under the names that they were given."""
+        self.damaged: list[tuple[Path, StateError]] = []
+        """Stores that were put aside, under the names that they were given, and why."""
+        self._kept: Collection[PartitionId] | None = None  # those that are worked with or followed
+        self._tidying = Lock()
         self._memory = RocksMemory(_CACHE_BYTES, _WRITE_BYTES)
         self._open: dict[PartitionId, RocksStore] = {}
         try:
@@ -140,6 +148,7 @@ class DataFolder:
         except BaseException:
             os.close(self._lock)
             raise
+        self.tidy()
 
     def store(self, place: PartitionId) -> RocksStore:
         """Open the store of a partition, or return the open one.
@@ -155,13 +164,43 @@ class DataFolder:
             folder = self._folder(place)
             try:
                 found = RocksStore(folder, memory=self._memory)
-            except DamagedStateError:
-                aside = self.path / f"damaged-{folder.name}-{time.time_ns()}"
-                folder.rename(aside)
-                self.damaged.append(aside)
+            except DamagedStateError as error:
+                self.set_aside(place, error)
                 found = RocksStore(folder, memory=self._memory)
             self._open[place] = found
         return found
+
+    def set_aside(self, place: PartitionId, error: StateError) -> None:
+        """Put the damaged store of a partition aside, in the place of one that was before.
+
+        Raises:
+            StateError: it cannot be put aside.
+
+        """
+        self.close(place)
+        folder = self._folder(place)
+        before = self._set_aside(folder.name)
+        aside = self.path / f"damaged-{folder.name}-{time.time_ns()}"
+        _rename(folder, aside)
+        self.damaged.append((aside, error))
+        for old in before:
+            shutil.rmtree(old, ignore_errors=True)
+
+    @property
+    def damaged_stores(self) -> int:
+        """How many damaged stores are kept."""
+        return len(self._set_aside())
+
+    def tidy(self) -> None:
+        """Remove what has been kept for long enough; to be called now and then."""
+        for folder in self._set_aside():
+            since_ns = folder.name.rpartition("-")[2]
+            if time.time_ns() - int(since_ns) > ASIDE_MS * 1_000_000:
+                shutil.rmtree(folder, ignore_errors=True)
+        for folder in self.path.glob("removed-*"):  # of a process that was killed on the way
+            shutil.rmtree(folder, ignore_errors=True)
+        with self._tidying:
+            self._remove_old()
 
     def stores(self) -> dict[PartitionId, RocksStore]:
         """Return the stores that are open."""
@@ -195,13 +234,11 @@ class DataFolder:
         A copy of a partition that went elsewhere would else be kept for ever, with everybody who
         was forgotten since.
         """
-        for place in self._open.keys() - places:
-            self.close(place)
-        for place in set(partition_ids_in(self.path)).difference(places):
-            folder = self._folder(place)
-            newest_s = max((path.stat().st_mtime for path in folder.iterdir()), default=0.0)
-            if time.time() - newest_s > TOO_OLD_MS / 1000:
-                self._remove(folder)
+        with self._tidying:
+            self._kept = places
+            for place in self._open.keys() - places:
+                self.close(place)
+            self._remove_old()
 
     def release(self) -> None:
         """Close all stores and let another worker have the folder."""
@@ -211,14 +248,24 @@ class DataFolder:
         finally:
             os.close(self._lock)
 
+    def _remove_old(self) -> None:
+        if self._kept is None:
+            return  # nothing has been assigned yet
+        for place in set(partition_ids_in(self.path)).difference(self._kept):
+            folder = self._folder(place)
+            newest_s = max((path.stat().st_mtime for path in folder.iterdir()), default=0.0)
+            if time.time() - newest_s > TOO_OLD_MS / 1000:
+                self._remove(folder)
+
+    def _set_aside(self, name: str = "*") -> list[Path]:
+        found = self.path.glob(f"damaged-{name}-*")
+        return [folder for folder in found if folder.name.rpartition("-")[2].isdecimal()]
+
     def _remove(self, folder: Path) -> None:
         """Remove a store; under another name first, so that it is gone or still whole."""
         gone = self.path / f"removed-{folder.name}-{time.time_ns()}"
-        try:
-            if folder.exists():
-                folder.rename(gone)
-        except OSError as error:
-            raise StateError(f"{folder} cannot be removed: {error.strerror}") from None
+        if folder.exists():
+            _rename(folder, gone)
         shutil.rmtree(gone, ignore_errors=True)
 
     def _folder(self, place: PartitionId) -> Path:
@@ -244,6 +291,13 @@ class DataFolder:
                 f"{self.path} belongs to application id {found.application_id}, not"
                 f" {application_id}: name another --data"
             )
+
+
+def _rename(folder: Path, name: Path) -> None:
+    try:
+        folder.rename(name)
+    except OSError as error:
+        raise StateError(f"{folder} cannot be removed: {error.strerror}") from None
 
 
 class Checkpointed(msgspec.Struct, frozen=True):

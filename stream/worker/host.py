@@ -295,8 +295,9 @@ class Host:
         self._metrics.owned(
             [owned.session.partition for owned in self._owned.values() if owned.session is not None]
         )
-        for path in self._data.damaged:
-            _log.warning(
-                "a damaged store was put aside and is rebuilt from the changelog: %s", path
-            )
-        self._data.damaged.clear()
+        self._tell_damaged()
+
+    def _tell_damaged(self) -> None:
+        while self._data.damaged:
+            aside, error = self._data.damaged.pop()
+            _log.warning("%s: it was put aside as %s and is rebuilt", error, aside.name)

@@ -96,6 +96,18 @@ def test_only_applications_whose_window_lies_in_the_log_are_judged(
     assert found.events == len(log)
 
 
+def test_the_span_leaves_out_what_says_nothing_of_time(log: list[LogLine]) -> None:
+    """A far time of an unknown type or a forget is not the log's; that of a jump with a limit."""
+    far = b'"event_time_ms":4070908800000}'
+    other = [b'{"type":"x",', b'{"type":["job"],', b'{"type":"forget","member_id":"m",']
+    lines = [LogLine("log", 0, start + far) for start in other]
+    assert look_through([*lines, *log])[1:] == look_through(log)[1:]
+    jump = LogLine("log", 0, b'{"type":"application",' + far)
+    for spoiled in ([jump, *log], [*log, jump]):
+        assert look_through(spoiled).last_ms == 4_070_908_800_000
+        assert look_through(spoiled, max_jump_ms=30 * DAY_MS)[1:] == look_through(log)[1:]
+
+
 def test_the_sooner_labels_take_effect_the_better(found: Backtest) -> None:
     """Updates at every label beat weekly ones, these beat none, and any beats the global model."""
     order = ["as it comes", "weekly", "never", GLOBAL_ALONE]

@@ -171,6 +171,23 @@ def test_training_takes_the_labels_that_a_replay_gives(tmp_path: Path) -> None:
     assert (manifest.applications, manifest.positives) == (len(final), sum(final))
 
 
+@pytest.mark.parametrize("at", [0, 3])
+def test_training_sets_jumps_of_time_aside(tmp_path: Path, at: int) -> None:
+    """With a limit, an event of 2099 costs training nothing, also as the first of a log."""
+    events: list[TestEvent] = []
+    for number in range(60):
+        name = f"a{number}"
+        events.append(application(name, number * DAY_MS))
+        if number % 3 == 0:
+            events.append(engagement(f"e{number}", name, number * DAY_MS + 5))
+    wild = application("wild", 4_070_908_800_000)
+    plain, guarded = (Trainer(Policy(), None, None, limit) for limit in (None, 30 * DAY_MS))
+    plain.read(_lines(events), lambda _: None)
+    guarded.read(_lines([*events[:at], wild, *events[at:]]), lambda _: None)
+    assert guarded.fit(tmp_path / "guarded") == plain.fit(tmp_path / "plain")
+    assert guarded.refused == {"time_jump": 1}
+
+
 def test_training_learns_names_from_objects(tmp_path: Path) -> None:
     """Blocks sent as objects give the model its names, sorted; bad lines are counted."""
     lines = []

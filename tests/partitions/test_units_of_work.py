@@ -14,6 +14,7 @@ from stream.events.records import APPLICATIONS, APPLICATIONS_BY_JOB, ENGAGEMENTS
 from stream.labels.machine import LabelMachine
 from stream.partitions import job
 from stream.policy import Policy
+from stream.updaters import effect
 from tests import oracle
 from tests.kit import Market, TestEvent, application, closing, engagement, last_labels
 from tests.labels.bench import SKEW, W, arrivals
@@ -157,3 +158,34 @@ def test_a_closing_that_fails_blames_no_record() -> None:
         pytest.raises(StateError, match="cannot close what is due: ValueError: torn"),
     ):
         market.step("job", 0, APPLICATIONS_BY_JOB, 10)
+
+
+def test_refits_that_take_long_end_the_unit_of_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many records a batch has, refits get a pause; what is learned stays the same."""
+    events = [
+        item
+        for number in range(40)
+        for item in (
+            application(f"a{number:02}", 2 * number, member="m"),
+            engagement(f"e{number:02}", f"a{number:02}", 2 * number + 1, member="m"),
+        )
+    ]
+    found, units = [], []
+    for most in (effect.MOST_WORK, 5_000):
+        monkeypatch.setattr(effect, "MOST_WORK", most)
+        market = Market(POLICY, 1)
+        market.produce(events)
+        market.step("member", 0, APPLICATIONS, 1000)
+        made = 0
+        for topic in (ENGAGEMENTS, APPLICATIONS_BY_JOB):  # answers wait: each application learns
+            records = market.topics[topic, 0]
+            for unit in market.partitions["job", 0].process(topic, records, len(records), 0):
+                market.deliver("job", 0, [unit])
+                made += 1
+        units.append(made)
+        posterior = market.partitions["job", 0].learning.effect.coefficients("j")
+        assert posterior is not None
+        found.append(posterior.mean)
+    assert units[0] == 2
+    assert units[1] > 5
+    assert found[0] == pytest.approx(found[1], abs=1e-4)

@@ -133,6 +133,7 @@ def application(number: int, time_ms: int, padding: int = 0) -> bytes:
             "member_id": f"m{number % 50}",
             "job_id": f"j{number % 7}",
             "event_time_ms": time_ms,
+            "features": {"global": [1.0], "per_member": [1.0], "per_job": [1.0]},
             "padding": "x" * padding,
         }
     ).encode()

@@ -37,11 +37,11 @@ KILLS = 3
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a simulated log with a jump of time that nothing confirms, and a broken line."""
+    """Return a simulated log with jumps of time that nothing confirms, and a broken line."""
     path = tmp_path_factory.mktemp("log") / "log.jsonl"
     lines = list(simulate(MARKET))
     jump = lines[10].replace(b'"event_time_ms":1', b'"event_time_ms":2')
-    write_lines(path, [*lines[:900], b"{", jump, *lines[900:]])
+    write_lines(path, [jump, *lines[:900], b"{", jump, *lines[900:]])
     return path
 
 

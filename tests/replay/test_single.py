@@ -168,16 +168,18 @@ def test_a_dead_letter_does_not_move_time(tmp_path: Path) -> None:
 
 def test_a_single_jump_of_time_closes_nothing(tmp_path: Path) -> None:
     """With a largest jump, one event a year ahead is a dead letter and the rest is unharmed."""
-    events = market()
     wild = application("wild", 400 * DAY_MS, job="j9")
-    plain = run(tmp_path / "plain", events, close=True)
-    metrics = run(
-        tmp_path / "run", [*events[:20], wild, *events[20:]], close=True, max_jump_ms=30 * DAY_MS
-    )
-    assert metrics.dead_letters == {**plain.dead_letters, "time_jump": 1}
-    assert metrics.labels == plain.labels
-    spoiled = run(tmp_path / "off", [*events[:20], wild, *events[20:]], close=True)
-    assert spoiled.ignored["late_applications"] > 100
+    for events in (market(), market(12)):  # more and fewer than it takes to confirm
+        plain = run(tmp_path / f"plain-{len(events)}", events, close=True)
+        for at in (0, 20, len(events)):
+            out = tmp_path / f"run-{len(events)}-{at}"
+            spoiled = [*events[:at], wild, *events[at:]]
+            metrics = run(out, spoiled, close=True, max_jump_ms=30 * DAY_MS)
+            assert metrics.dead_letters == {**plain.dead_letters, "time_jump": 1}
+            assert metrics.labels == plain.labels
+            assert metrics.events == plain.events
+    unguarded = run(tmp_path / "off", [wild, *market()], close=True)
+    assert unguarded.ignored["late_applications"] > 100
 
 
 def test_clocks_close_windows_without_lateness(tmp_path: Path) -> None:

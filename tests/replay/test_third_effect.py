@@ -15,7 +15,6 @@ from stream.errors import ConfigError
 from stream.events.records import COEFFICIENTS
 from stream.events.structs import Application
 from stream.events.wire import decode_coefficients
-from stream.features.blocks import vector
 from stream.policy import EffectSettings, Policy
 from stream.replay.reader import first_look
 from stream.replay.resumable import replay_into
@@ -200,7 +199,7 @@ def test_partitions_publish_it(policy: Policy) -> None:
         assert (found.effect, found.entity_id) == ("per_channel", channel)
         assert found.examples > 0
     assert any((label.further_scores or {})["per_channel"] for label in live.labels())
-    assert all(len(vector(label.per_member)) == 2 for label in live.labels())
+    assert all(len(label.per_member) == 8 for label in live.labels())
 
 
 def test_several_processes_refuse_it(tmp_path: Path, policy: Policy) -> None:

@@ -104,7 +104,9 @@ def test_dense_algebra_is_numpys(n: int, d: int) -> None:
 def test_a_change_of_what_is_called_is_one_of_the_kernel() -> None:
     """Numba keeps machine code until newton.py changes: so it names the CRC of the others."""
     folder = Path(newton.__file__).parent
-    called = [folder / f"{name}.py" for name in ("dense", "objective", "primal", "dual")]
+    called = [
+        folder / f"{name}.py" for name in ("dense", "objective", "continuation", "primal", "dual")
+    ]
     found = zlib.crc32(b"".join(path.read_bytes() for path in called))
     assert found == newton._CALLED, f"in newton.py: _CALLED = 0x{found:08X}"
 
