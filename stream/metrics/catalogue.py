@@ -254,6 +254,13 @@ DELIVERY = Group(
             "Size of a partition's RocksDB: files, and what is not in one yet.",
         ),
         Metric(
+            "hearback_damaged_stores",
+            "gauge",
+            (),
+            "Stores of this worker that were damaged, put aside and rebuilt; each is kept for a"
+            " week. More than one: look at the disk.",
+        ),
+        Metric(
             "hearback_state_cache_hits",
             "counter",
             ("stage",),

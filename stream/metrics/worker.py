@@ -140,6 +140,7 @@ class WorkerMetrics:
         self._recovered = self._counter("hearback_recovered_records")
         self._recovery = self._histogram("hearback_recovery_seconds")
         self._state_bytes = self._gauge("hearback_state_bytes")
+        self._damaged = self._gauge("hearback_damaged_stores")
         self._cache_hits = self._counter("hearback_state_cache_hits")
         self._cache_misses = self._counter("hearback_state_cache_misses")
         self._cache_bytes = self._gauge("hearback_state_cache_bytes")
@@ -184,6 +185,10 @@ class WorkerMetrics:
         """Say how to find out how many copies are kept, and how many are behind."""
         self._standbys.set_function(count)
         self._standbys_behind.set_function(behind)
+
+    def damaged(self, count: Callable[[], int]) -> None:
+        """Say how to find out how many damaged stores are kept."""
+        self._damaged.set_function(count)
 
     def lost(self, stage: str, reason: str) -> None:
         """A session ended before its time."""

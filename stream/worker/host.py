@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 
-from stream.errors import BrokerError, ConfigError, StateError
+from stream.errors import BrokerError, ConfigError, DamagedStateError, StateError
 from stream.events.records import CONSUMED
 from stream.partitions.base import Partition, Unit
 from stream.partitions.commands import GateCommand
@@ -33,6 +33,7 @@ from stream.worker.standby import Standbys
 _log = logging.getLogger(__name__)
 
 _SIZES_S = 10.0  # between two looks at the sizes of the stores
+_TIDY_S = 3600.0  # between two looks at what has been kept for long enough
 _FRESH_S = 10.0  # an answer of the broker that is older says nothing of a partition's end
 
 
@@ -64,11 +65,13 @@ class Host:
         self._owned: dict[PartitionId, Owned] = {}
         self._assigned = False  # this worker belongs to the group, with or without partitions
         self._sized_s = -_SIZES_S
+        self._tidied_s = time.monotonic()
         self._engagements = EngagementsWritten.of_broker(resources.settings, resources.threads)
         self._requests = Requests(data.path, self.checkpoint)
         self._unassigned_since: float | None = time.monotonic()
         metrics.unassigned(self._unassigned_s)
         metrics.standbys(lambda: self._standbys.count, self._standbys.behind)
+        metrics.damaged(lambda: data.damaged_stores)
 
     def why_not_ready(self) -> str | None:
         """Say why something that is assigned here is not worked on; None: all is.
@@ -167,6 +170,10 @@ class Host:
                 if each.session is not None and each.place in stores
             }
             self._metrics.stored(worked_on, self._data.cache_bytes)
+            self._tell_damaged()
+        if time.monotonic() - self._tidied_s >= _TIDY_S:
+            self._tidied_s = time.monotonic()
+            self._threads.submit(self._data.tidy)
         if self._owned:
             self._engagements.tick()
         for owned in self._owned.values():
@@ -227,7 +234,7 @@ class Host:
                 self._metrics.flushed(unit, time.monotonic() - start, *took, self._now_ms())
                 self._metrics.refused(session.place[0], session.take_refused())
                 await asyncio.sleep(0)  # there may be a thousand units: others have their turn
-        except BrokerError as error:
+        except (BrokerError, DamagedStateError) as error:
             await self._sessions.lose(owned, session, error)
             return False
         except BaseException:
@@ -300,4 +307,4 @@ class Host:
     def _tell_damaged(self) -> None:
         while self._data.damaged:
             aside, error = self._data.damaged.pop()
-            _log.warning("%s: it was put aside as %s and is rebuilt", error, aside.name)
+            _log.warning("%s (it was put aside as %s)", error, aside.name)

@@ -11,6 +11,7 @@ from stream.metrics.worker import WorkerMetrics, process_registry
 NAMES = {
     "hearback_build_info",
     "hearback_commit_seconds",
+    "hearback_damaged_stores",
     "hearback_dead_letters_total",
     "hearback_entities",
     "hearback_entities_left_total",

@@ -89,6 +89,28 @@ def test_a_unit_whose_commit_was_not_answered_is_not_done_again(
     run(bench, scenario)
 
 
+def test_a_block_that_cannot_be_read_costs_a_recovery(bench: Bench) -> None:
+    """The store is put aside, the changelog makes another, and the record is read again."""
+
+    async def scenario(host: Host) -> None:
+        await host.assigned(ALL)
+        await host.process(ANSWER)
+        host._data.store(("job", 0)).flush()
+        (table,) = (bench.folder / "job-0").glob("*.sst")
+        data = bytearray(table.read_bytes())
+        data[20] ^= 1
+        table.write_bytes(data)
+        assert not await host.process(APPLIED)
+        while not bench.group.sought:
+            await asyncio.sleep(0.01)
+        assert await host.process(APPLIED)
+        assert bench.count(LABELS) == 1
+        assert host._data.damaged_stores == 1
+        assert list(bench.folder.glob(f"damaged-job-0-*/{table.name}"))
+
+    run(bench, scenario)
+
+
 def test_no_new_session_while_the_group_counts_on_another(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
