@@ -12,6 +12,8 @@ from producers.drift import truth_over_time
 from producers.truth import SimulationSettings, lively
 from stream.cli.options import ConfigFile, Logs, MaxJump, PolicyFile, configured, parsed
 from stream.cli.terminal import ERR, OUT, doing, load_kernel, reading, run_summary, tell
+from stream.configuration.settings import read_text
+from stream.configuration.settings import reason as said
 from stream.errors import ConfigError, StoppedError
 from stream.logs.files import ReadProgress, merge, write_lines
 from stream.model.held_out import Judgement, in_words
@@ -41,9 +43,7 @@ def simulate(
     applications_per_member: Annotated[
         float, typer.Option(help="On average, over all days.")
     ] = _DEFAULTS.applications_per_member,
-    start: Annotated[
-        str, typer.Option(help="The first day: ISO 8601 or milliseconds.")
-    ] = "2024-01-01",
+    start: Annotated[str, typer.Option(help="The first day, such as 2024-01-31.")] = "2024-01-01",
     global_features: Annotated[int, typer.Option(min=1)] = _DEFAULTS.d_global,
     member_features: Annotated[int, typer.Option(min=1)] = _DEFAULTS.d_member,
     job_features: Annotated[int, typer.Option(min=1)] = _DEFAULTS.d_job,
@@ -83,7 +83,9 @@ def train(
     out: Annotated[Path, typer.Option("--out", help="The model folder to write.")],
     until: Annotated[
         str | None,
-        typer.Option(help="Use only events up to this time (ISO 8601 or milliseconds)."),
+        typer.Option(
+            help="Use only events up to this time (a date, ISO 8601, or seconds or milliseconds since 1970)."
+        ),
     ] = None,
     policy: PolicyFile = None,
     config: ConfigFile = None,
@@ -234,12 +236,12 @@ def replay(
 def _names(path: Path) -> dict[str, list[str]]:
     """Read a names file."""
     try:
-        document = msgspec.json.decode(path.read_bytes())
+        document = msgspec.json.decode(read_text(path))
         if isinstance(document, dict) and "feature_names" in document:
             document = document["feature_names"]
         return msgspec.convert(document, dict[str, list[str]])
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ConfigError(f"feature names {path}: {error}") from None
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, ConfigError) as error:
+        raise ConfigError(f"feature names {path}: {said(error)}") from None
 
 
 def _make_parent(path: Path) -> None:

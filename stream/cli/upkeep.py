@@ -97,8 +97,8 @@ def bootstrap(
         str,
         typer.Option(
             help="From where workers read the inputs: earliest, end, or a time by Kafka's record"
-            " timestamps (ISO 8601 or milliseconds). Overlap is harmless, a gap is lost: when in"
-            " doubt, earlier."
+            " timestamps (a date, ISO 8601, or seconds or milliseconds since 1970). Overlap is"
+            " harmless, a gap is lost: when in doubt, earlier."
         ),
     ] = "earliest",
     data: Annotated[

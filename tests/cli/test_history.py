@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stream.cli import PROGRAM
+from stream.cli import PROGRAM, history
+from stream.errors import ConfigError
 from stream.policy import DAY_MS
 from tests import kit
 from tests.replay.test_single import market, rows
@@ -52,7 +53,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(log: Path) -> Path:
     """Return the folder of a replay made by the commands alone."""
     folder = log.parent
-    done = hearback("train", log, "--out", folder / "model", "--until", 40 * DAY_MS)
+    done = hearback("train", log, "--out", folder / "model", "--until", "1970-02-10")
     assert (done.returncode, done.stderr) == (0, "lines left out, unmatched: 1\n"), done.stderr
     assert "applications" in done.stdout
     done = hearback(
@@ -204,3 +205,15 @@ def test_interrupted_replay_says_so(log: Path, tmp_path: Path) -> None:
     assert "interrupted" in stderr
     assert "Traceback" not in stderr
     assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_names_file_may_begin_with_a_mark(tmp_path: Path) -> None:
+    """The names of features are read with a byte order mark; UTF-16 is refused in one line."""
+    path = tmp_path / "names.json"
+    names = {"global": ["one"], "per_member": ["é", "n"], "per_job": ["j"]}
+    text = msgspec.json.encode({"feature_names": names}).decode()
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert history._names(path) == names
+    path.write_bytes(text.encode("utf-16"))
+    with pytest.raises(ConfigError, match=r"names.json: the file is UTF-16: save it as UTF-8"):
+        history._names(path)
