@@ -69,6 +69,13 @@ INTAKE = Group(
             " application.",
         ),
         Metric(
+            "hearback_lost_records",
+            "counter",
+            ("topic", "partition"),
+            "Records that were deleted before they were read, and passed over with"
+            " `--accept-lost-records`; marks of transactions among them count too.",
+        ),
+        Metric(
             "hearback_read_lag_records",
             "gauge",
             ("topic", "partition"),
@@ -288,7 +295,8 @@ WORKER = Group(
             "hearback_ready",
             "gauge",
             (),
-            "1 when every partition that is assigned here is worked on (`/readyz`), else 0.",
+            "1 when every partition that is assigned here is worked on, and nothing is wrong with"
+            " the inputs (`/readyz`), else 0.",
         ),
         Metric(
             "hearback_build_info",

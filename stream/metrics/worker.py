@@ -109,6 +109,7 @@ class WorkerMetrics:
         self._events = self._counter("hearback_events")
         self._dead_letters = self._counter("hearback_dead_letters")
         self._ignored = self._counter("hearback_ignored")
+        self._skipped = self._counter("hearback_lost_records")
         self._read_lag = self._gauge("hearback_read_lag_records")
         self._watermark_lag = self._gauge("hearback_watermark_lag_seconds")
         self._slowest = self._gauge("hearback_slowest_channel")
@@ -216,6 +217,10 @@ class WorkerMetrics:
                 self._to_coefficients.labels(effect).observe(
                     max(now_ms - message.timestamp_ms, 0) / 1000.0
                 )
+
+    def skipped(self, topic: str, number: int, records: int) -> None:
+        """Records were gone before they were read."""
+        self._skipped.labels(topic, str(number)).inc(records)
 
     def refused(self, stage: str, count: int) -> None:
         """Messages became dead letters because their topics did not take them."""

@@ -81,6 +81,7 @@ class Partition(ABC):
         clock: its event time. events: records applied, by type. dead_letters: by reason.
         removed: entities, by why: ``forget`` or ``entity_ttl``.
         judged: what the scores are worth, and the gate. learning: the stage, over structs.
+        routing: whether the input's records are where they belong.
 
     """
 
@@ -89,7 +90,7 @@ class Partition(ABC):
     outputs: ClassVar[tuple[str, ...]]
     input_topic: ClassVar[str]
     learning: Stage
-    counts: ClassVar[tuple[str, ...]] = ("events", "dead_letters", "removed", "_routing")
+    counts: ClassVar[tuple[str, ...]] = ("events", "dead_letters", "removed", "routing")
 
     def __init__(
         self,
@@ -111,7 +112,7 @@ class Partition(ABC):
         self._overlay = overlay
         self._space = model.space
         self._policy = policy
-        self._routing = Routing(self.input_topic, number, partitions)
+        self.routing = Routing(self.input_topic, number, partitions)
         self._topic = self.input_topic  # read last
         self._unsaved_since_ms: int | None = None  # wall clock; the progress has moved alone
         self._marks = 0  # bare watermarks of the batch
@@ -146,6 +147,11 @@ class Partition(ABC):
         """Next offset to read of a topic; None before the first record."""
         return self._progress.positions.get(topic)
 
+    def go_on_misrouted(self) -> None:
+        """Set misrouted records aside from now on, however many they are."""
+        self.routing.go_on()
+        self._keep_counts()
+
     @property
     def cause(self) -> Source:
         """What was read last, without its bytes: what is done now is done because of it."""
@@ -170,7 +176,8 @@ class Partition(ABC):
             now_ms: wall clock.
 
         Raises:
-            HearbackError: something that is not the fault of one record.
+            HearbackError: something that is not the fault of one record; of what was not given as
+                a unit of work nothing stays.
 
         """
         self._now_ms, self._topic = now_ms, topic
@@ -182,6 +189,7 @@ class Partition(ABC):
         try:
             yield from self._units(topic, fresh, after, now_ms)
         except HearbackError:
+            self._rollback()
             raise
         except Exception:  # noqa: BLE001 - which record it was is found below
             self._rollback()
@@ -200,6 +208,11 @@ class Partition(ABC):
                 yield self._poison(topic, record, passed, error)
         if self._progress.positions.get(topic, 0) < after:
             yield self._end_at(topic, after)
+
+    def skip(self, topic: str, first: int) -> Iterator[Unit]:
+        """Go on from a later offset; what lies before it cannot be read any more."""
+        if self._progress.positions.get(topic, 0) < first:
+            yield self._end_at(topic, first)
 
     @abstractmethod
     def tick(self, now_ms: int, monotonic_ms: int, written: int | None = None) -> Iterator[Unit]:

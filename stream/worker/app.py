@@ -19,9 +19,10 @@ from typing import Any, cast
 
 import faust
 import msgspec
+from aiokafka.structs import TopicPartition
 from faust.types import TP, StreamT
 
-from stream.errors import HearbackError
+from stream.errors import BrokerError, HearbackError, StateError
 from stream.kafka.cluster import look_at_cluster
 from stream.kafka.connection import security_of, tls_context
 from stream.worker.contract import HandlerFactory, InputPartition, RecordBatch
@@ -37,14 +38,8 @@ _REBALANCE_TIMEOUT_S = 60.0  # for ``revoked`` together with the batches in flig
 _REQUEST_TIMEOUT_S = 30.0  # Kafka's own default; Faust's is 90
 
 
-def make_app(
-    settings: WorkerSettings,
-    on_failure: Callable[[Exception], None],
-    on_leaving: Callable[[], None],
-) -> faust.App:
+def make_app(settings: WorkerSettings, hooks: Hooks) -> faust.App:
     """Make the Faust app, without agents; it has to be made inside the running event loop.
-
-    ``on_failure`` is called when the transport cannot go on, ``on_leaving`` as a rebalance begins.
 
     Raises:
         ConfigError: the installed Faust or aiokafka is not one that the transport knows.
@@ -79,7 +74,7 @@ def make_app(
     # Nothing is sent through Faust: outputs go in the handler's own transactions.
     app.boot_strategy.enable_kafka_producer = False
     app.boot_strategy.enable_web = False
-    install_transport(app, Hooks(on_failure=on_failure, on_leaving=on_leaving))
+    install_transport(app, hooks)
     return app
 
 
@@ -113,7 +108,12 @@ class Worker:
         self._settings = settings
         self._on_stopping = on_stopping
         self._handler = handler_factory(self)
-        self.app = make_app(settings, self.fail, self._handler.leaving)
+        hooks = Hooks(
+            on_leaving=self._handler.leaving,
+            on_out_of_range=self._out_of_range,
+            on_failure=self.fail,
+        )
+        self.app = make_app(settings, hooks)
         """Faust's part of it."""
         self._owned: frozenset[InputPartition] = frozenset()
         self._turn = asyncio.Lock()  # assigned, revoked, tick, stop: one at a time
@@ -255,6 +255,33 @@ class Worker:
             except Exception as error:  # noqa: BLE001  # Faust would acknowledge it and go on
                 error.add_note(f"in {accepted.topic}-{accepted.partition} from {accepted.begin}")
                 self.fail(error)
+
+    async def _out_of_range(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Go on where records were deleted unread, if that was asked for; else stop."""
+        try:
+            for tp, position in positions.items():
+                first, end = await self.consumer.span(TP(tp.topic, tp.partition))
+                where = f"{tp.topic}-{tp.partition}"
+                if position > end:
+                    raise StateError(
+                        f"{where}: position {position} is not in the topic, which keeps {first} to"
+                        f" {end}: it was recreated, or has lost its end; start over with an empty"
+                        " data folder and another application id"
+                    )
+                if position >= first:
+                    continue  # the answer was an old one
+                if not self._settings.accept_lost_records:
+                    raise StateError(
+                        f"{where}: records {position} to {first - 1} were deleted before they were"
+                        f" read (retention). --accept-lost-records goes on from {first} with all"
+                        " that was learned, and counts them in hearback_lost_records_total"
+                    )
+                partition = self._plain_name(TP(tp.topic, tp.partition))
+                await self._handler.skip(partition, position, first)
+        except BrokerError as error:
+            _log.info("asking again what topics keep: %s", error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the worker has to stop
+            self.fail(error)
 
     async def _on_assigned(self, *_: Any, **__: Any) -> None:
         if not self.consumer.assigned:

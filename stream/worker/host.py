@@ -14,16 +14,23 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 
-from stream.errors import BrokerError, ConfigError, DamagedStateError, StateError
+from stream.errors import (
+    BrokerError,
+    ConfigError,
+    DamagedStateError,
+    MisroutedProducerError,
+    StateError,
+)
 from stream.events.records import CONSUMED
 from stream.partitions.base import Partition, Unit
 from stream.partitions.commands import GateCommand
+from stream.partitions.job import JobPartition
 from stream.partitions.member import MemberPartition
-from stream.worker.changelog import STAGES
+from stream.worker.changelog import STAGES, anything_learned
 from stream.worker.contract import InputPartition, Membership, PartitionId, RecordBatch
 from stream.worker.crashpoints import crash_point
 from stream.worker.data_folder import Checkpointed, CheckpointFolder
-from stream.worker.ends import EngagementsWritten
+from stream.worker.ends import MOVED, engagements_written, topics_grown
 from stream.worker.owned import Owned, Sessions
 from stream.worker.requests import Requests
 from stream.worker.session import Session, Status
@@ -34,7 +41,12 @@ _log = logging.getLogger(__name__)
 
 _SIZES_S = 10.0  # between two looks at the sizes of the stores
 _TIDY_S = 3600.0  # between two looks at what has been kept for long enough
+_COMPLAIN_S = 60.0  # between two warnings of the same
 _FRESH_S = 10.0  # an answer of the broker that is older says nothing of a partition's end
+
+
+def _stage_of(topic: str) -> str:
+    return MemberPartition.stage if topic in MemberPartition.topics else JobPartition.stage
 
 
 class Host:
@@ -55,7 +67,6 @@ class Host:
     ) -> None:
         self._commands = commands
         self._membership = membership
-        self._application_id = resources.settings.application_id
         self._data = data = resources.data
         self._metrics = metrics = resources.metrics
         self._now_ms = resources.now_ms
@@ -66,7 +77,11 @@ class Host:
         self._assigned = False  # this worker belongs to the group, with or without partitions
         self._sized_s = -_SIZES_S
         self._tidied_s = time.monotonic()
-        self._engagements = EngagementsWritten.of_broker(resources.settings, resources.threads)
+        self._settings = resources.settings
+        self._engagements = engagements_written(resources.settings, resources.threads)
+        self._grown = topics_grown(resources.settings, resources.threads)
+        self._complaints: dict[PartitionId, str] = {}  # of producers that misroute
+        self._complained_s: dict[PartitionId, float] = {}
         self._requests = Requests(data.path, self.checkpoint)
         self._unassigned_since: float | None = time.monotonic()
         metrics.unassigned(self._unassigned_s)
@@ -84,7 +99,7 @@ class Host:
         waiting = sum(each.session is None for each in owned.values())
         if waiting:
             return f"{waiting} of {len(owned)} partitions are being taken over"
-        return None
+        return self._grown.answer or next(iter(list(self._complaints.values())), None)
 
     # -- what the worker calls ---------------------------------------------------------------
 
@@ -97,8 +112,14 @@ class Host:
     async def assigned(self, partitions: frozenset[InputPartition]) -> None:
         """Open a session for each partition and continue where its state says."""
         crash_point("assigned")
+        self._complaints.clear()
         numbers = sorted({number for _, number in partitions})
         for number in numbers:
+            if number >= self._settings.partitions:
+                raise ConfigError(
+                    f"the topics had {self._settings.partitions} partitions, now there is a"
+                    f" partition {number}: {MOVED}"
+                )
             missing = [topic for topic in CONSUMED if (topic, number) not in partitions]
             if missing:
                 raise ConfigError(
@@ -141,8 +162,7 @@ class Host:
 
     async def process(self, batch: RecordBatch) -> bool:
         """Run one batch through its stage; False: nothing is known to have come of it."""
-        stage = "member" if batch.topic in MemberPartition.topics else "job"
-        owned = self._owned.get((stage, batch.partition))
+        owned = self._owned.get((_stage_of(batch.topic), batch.partition))
         if owned is None:
             return False
         session = await owned.ready(self._membership.settled)
@@ -157,6 +177,25 @@ class Host:
                 return False
             units = session.partition.process(batch.topic, batch.records, batch.end, self._now_ms())
             return await self._work(owned, session, units)
+
+    async def skip(self, partition: InputPartition, position: int, first: int) -> None:
+        """Go on from ``first``, once what was fetched before ``position`` is done."""
+        topic, number = partition
+        owned = self._owned.get((_stage_of(topic), number))
+        if owned is None:
+            return
+        async with owned.lock:
+            session = owned.session
+            if session is None or (session.partition.position(topic) or position) != position:
+                return
+            if not await self._work(owned, session, session.partition.skip(topic, first)):
+                return
+            self._metrics.skipped(topic, number, first - position)
+            _log.warning(
+                "%s-%d: %d records were deleted before they were read; it goes on from %d",
+                *(topic, number, first - position, first),
+            )
+            await self._membership.seek({partition: first})
 
     async def tick(self) -> None:
         """Idleness, bare watermarks, windows that idleness lets close; positions, lags, sizes."""
@@ -176,6 +215,7 @@ class Host:
             self._threads.submit(self._data.tidy)
         if self._owned:
             self._engagements.tick()
+            self._grown.tick()
         for owned in self._owned.values():
             stage, number = owned.place
             self._metrics.unattended(stage, number, owned.unattended_s())
@@ -187,6 +227,7 @@ class Host:
         """Release everything."""
         await self._requests.close()
         await self._engagements.stop()
+        await self._grown.stop()
         await self._sessions.in_thread(self._standbys.stop)
         await self._sessions.end_all(self._owned.values())
         self._owned = {}
@@ -204,7 +245,7 @@ class Host:
             StateError: it cannot be written, or a partition is not worked on now.
 
         """
-        copy = await self._sessions.in_thread(CheckpointFolder, out, self._application_id)
+        copy = await self._sessions.in_thread(CheckpointFolder, out, self._settings.application_id)
         try:
             for owned in list(self._owned.values()):
                 async with owned.lock:  # nothing is flushed, and the store stays open
@@ -237,14 +278,42 @@ class Host:
         except (BrokerError, DamagedStateError) as error:
             await self._sessions.lose(owned, session, error)
             return False
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, MisroutedProducerError) and await self._goes_on(session):
+                return False  # the batch comes again
             # The actor of the partition's other topic waits for the lock: it must not flush what
             # was not done in full.
             owned.session = None
             await asyncio.shield(session.end())
             raise
         self._metrics.applied(session.partition)
+        self._complain(owned.place, session.partition.routing.complaint)
         return True
+
+    async def _goes_on(self, session: Session) -> bool:
+        """Whether misrouted records are set aside, because something was learned without them."""
+        settings = self._settings
+        try:
+            learned: bool = await self._sessions.in_thread(
+                anything_learned,
+                *(settings.broker, settings.application_id, settings.partitions),
+            )
+        except BrokerError as error:
+            _log.info("asking again whether anything was learned: %s", error)
+            return True
+        if learned:
+            session.partition.go_on_misrouted()
+        return learned
+
+    def _complain(self, place: PartitionId, complaint: str | None) -> None:
+        """Say what is wrong with a producer, at once and then now and again; None: nothing."""
+        if complaint is None:
+            self._complaints.pop(place, None)
+            return
+        self._complaints[place] = complaint
+        if time.monotonic() - self._complained_s.get(place, -_COMPLAIN_S) >= _COMPLAIN_S:
+            self._complained_s[place] = time.monotonic()
+            _log.warning("%s; misrouted records become dead letters", complaint)
 
     async def _tick(self, owned: Owned, positions: Mapping[InputPartition, int]) -> None:
         try:
@@ -261,7 +330,7 @@ class Host:
                         lags[topic] = max(end - at, 0)
                 now_ms, monotonic_ms = self._now_ms(), round(time.monotonic() * 1000)
                 at_end = self._at_end(owned, partition, lags, monotonic_ms)
-                written = self._engagements.count
+                written = self._engagements.answer
                 partition.clock.observe_end(monotonic_ms, at_end=at_end, written=written)
                 units = chain(
                     partition.obey(self._commands(), now_ms),

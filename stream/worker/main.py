@@ -98,6 +98,7 @@ def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -
                 min(config.worker.idle_timeout_ms, config.policy.labels.allowed_lateness_ms),
                 _LEAST_IDLE_MS,
             ),
+            accept_lost_records=config.worker.accept_lost_records,
             log_level=config.log.level,
             log_format=config.log.format,
         )

@@ -36,6 +36,7 @@ NAMES = {
     "hearback_quality_pooled_auc",
     "hearback_quality_positives",
     "hearback_read_lag_records",
+    "hearback_lost_records_total",
     "hearback_ready",
     "hearback_recovered_records_total",
     "hearback_recovery_remaining_records",

@@ -11,14 +11,17 @@ from unittest.mock import patch
 import pytest
 
 from stream.errors import BrokerError, ConfigError, FencedError, MisroutedProducerError, StateError
-from stream.events.records import LABELS
+from stream.events.records import CONSUMED, DEAD_LETTERS, LABELS
 from stream.partitions.base import Unit
 from stream.partitions.job import JobPartition
 from stream.partitions.progress import load_progress
+from stream.policy import DAY_MS
 from stream.state.store import RocksStore
 from stream.worker.contract import InputPartition
 from stream.worker.host import Host
 from stream.worker.transactions import Transactions
+from tests import kit
+from tests.kit import closing
 from tests.worker.bench import ALL, ANSWER, APPLIED, CLOSED, Bench, Group, batch, run
 
 
@@ -164,6 +167,72 @@ def test_an_error_that_nobody_can_help_stops_the_worker(
         bench.group.standing = False  # as the worker says while it stops
         assert await host.process(ANSWER) is False
         assert bench.count(LABELS) == 0
+
+    run(bench, scenario)
+
+
+def test_a_host_that_has_learned_goes_on_without_misrouted_records(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The batch comes again and is set aside; readiness is red until records are right again."""
+    other = kit.to_json(closing("c", DAY_MS, job="j9"))
+    strays = batch("engagements", 1, *[other] * 40)
+
+    async def scenario(host: Host) -> None:
+        await host.assigned(ALL)
+        assert await host.process(ANSWER)
+        assert await host.process(APPLIED)
+        assert await host.process(strays) is False
+        assert host.why_not_ready() is None
+        assert await host.process(strays)
+        assert bench.count(DEAD_LETTERS) == 40
+        assert "40 of the newest 41 records of engagements-0 are misrouted" in str(
+            host.why_not_ready()
+        )
+        await host.process(batch("engagements", 41, *[other] * 100, key=b"j9"))
+        assert host.why_not_ready() is None
+
+    run(bench, scenario)
+    assert caplog.text.count("misrouted records become dead letters") == 1
+
+
+def test_what_is_gone_is_passed_over_and_counted(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not before what was fetched is done; then the position in the state moves, and stays."""
+
+    async def first(host: Host) -> None:
+        await host.assigned(ALL)
+        assert await host.process(ANSWER)
+        bench.group.sought.clear()
+        await host.skip(("engagements", 0), 5, 100)  # records 1 to 4 are in flight
+        assert bench.group.sought == {}
+        await host.skip(("engagements", 0), 1, 100)
+        assert bench.group.sought == {("engagements", 0): 100}
+        assert await host.process(APPLIED)
+        for topic in ("engagements", "labels"):
+            await host.skip((topic, 7), 0, 100)  # not ours
+
+    async def second(host: Host) -> None:
+        await host.assigned(ALL)
+        assert bench.group.sought["engagements", 0] == 100
+
+    run(bench, first)
+    run(bench, second)
+    assert "engagements-0: 99 records were deleted before they were read" in caplog.text
+    assert bench.count(LABELS) == 1
+
+
+def test_partitions_that_are_added_are_refused(bench: Bench) -> None:
+    """Keys move away from their state; the line says so, as readiness does meanwhile."""
+
+    async def scenario(host: Host) -> None:
+        with pytest.raises(
+            ConfigError, match=r"had 1 partitions, now there is a partition 1: keys"
+        ):
+            await host.assigned(
+                frozenset((topic, number) for topic in CONSUMED for number in (0, 1))
+            )
 
     run(bench, scenario)
 
