@@ -12,12 +12,12 @@ from producers.drift import truth_over_time
 from producers.truth import SimulationSettings, lively
 from stream.cli.options import ConfigFile, Logs, MaxJump, PolicyFile, configured, parsed
 from stream.cli.terminal import ERR, OUT, doing, load_kernel, reading, run_summary, tell
-from stream.configuration.settings import read_text
 from stream.configuration.settings import reason as said
 from stream.errors import ConfigError, StoppedError
 from stream.logs.files import ReadProgress, merge, write_lines
 from stream.model.held_out import Judgement, in_words
 from stream.model.linear import load_model
+from stream.text import read_text
 from stream.units import format_time, parse_duration_ms, parse_time_ms
 
 _DEFAULTS = lively()
@@ -84,7 +84,8 @@ def train(
     until: Annotated[
         str | None,
         typer.Option(
-            help="Use only events up to this time (a date, ISO 8601, or seconds or milliseconds since 1970)."
+            help="Use only events up to this time (a date, ISO 8601, or seconds or milliseconds"
+            " since 1970)."
         ),
     ] = None,
     policy: PolicyFile = None,

@@ -24,12 +24,12 @@ from stream.configuration.settings import (
     changed,
     meant,
     read_document,
-    read_text,
     read_toml,
     reason,
     table,
 )
 from stream.errors import ConfigError
+from stream.text import read_text
 
 COMMAND_LINE = "the command line"
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_o
 import msgspec
 
 from stream.errors import ConfigError
-from stream.logs.content import encoding_of
+from stream.text import read_text
 from stream.units import Setting, format_duration, parse_duration_ms
 
 _T = TypeVar("_T")
@@ -195,21 +195,6 @@ def read_document(document: Mapping[str, Any], holder: msgspec.Struct) -> dict[s
                 )
             values[row.name] = row.read(value)
     return values
-
-
-def read_text(path: Path) -> str:
-    """Read a file that a person wrote, in UTF-8, as any editor leaves it: with a mark or without.
-
-    Raises:
-        ConfigError: it is in another encoding that can be told. OSError, UnicodeDecodeError: it
-            cannot be read; :func:`reason` says why.
-
-    """
-    raw = path.read_bytes()
-    encoding = encoding_of(raw)
-    if encoding is not None:
-        raise ConfigError(f"the file is {encoding[:6].upper()}: save it as UTF-8")
-    return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_toml(path: Path, what: str, parse: Callable[[dict[str, Any]], _T]) -> _T:
