@@ -186,7 +186,8 @@ def check_topics(broker: str, application_id: str, window_ms: int) -> Checked:
             if cluster.embedded
             else f"hearback topics create --broker {broker} --app-id {application_id}"
         )
-        raise ConfigError(f"there is no topic {', '.join(missing)} at {broker}: {how}")
+        named = ", ".join(missing)
+        raise ConfigError(f"there is no topic {named} at {broker}, or none for this user: {how}")
     count = _partition_count(cluster, wanted, None)
     if not cluster.embedded:
         problems = _problems(broker, wanted)

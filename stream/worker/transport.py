@@ -298,6 +298,8 @@ class BatchConsumer(faust_driver.Consumer):
         except (ConsumerStoppedError, asyncio.CancelledError):
             if not self.app.should_stop:
                 raise
+        except KafkaError as error:
+            self._hooks.on_failure(BrokerError(f"what comes in cannot be read: {error!r}"))
 
     @Service.task
     async def _watch_group(self) -> None:
@@ -308,18 +310,23 @@ class BatchConsumer(faust_driver.Consumer):
         """
         while not self.should_stop:
             await self.sleep(GROUP_CHECK_S)
-            error = await self._thread.group_error()
+            try:
+                error = await self._thread.group_error()
+            except KafkaError as last:
+                self._group_errors, error = MAX_GROUP_ERRORS - 1, last  # it tries no more
             if error is None:
                 continue
             self._group_errors += 1
-            _log.warning("joining the group %s again after %r", self.app.conf.id, error)
-            if self._group_errors == MAX_GROUP_ERRORS:
-                self._hooks.on_failure(
-                    BrokerError(
-                        f"the broker does not let this worker into the consumer group "
-                        f"{self.app.conf.id}: {error!r}"
-                    )
+            if self._group_errors < MAX_GROUP_ERRORS:
+                _log.warning("joining the group %s again after %r", self.app.conf.id, error)
+                continue
+            self._hooks.on_failure(
+                BrokerError(
+                    f"the broker does not let this worker into the consumer group "
+                    f"{self.app.conf.id}: {error!r}"
                 )
+            )
+            return
 
     @Service.task
     async def _watch_gaps(self) -> None:

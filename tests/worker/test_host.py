@@ -237,6 +237,24 @@ def test_partitions_that_are_added_are_refused(bench: Bench) -> None:
     run(bench, scenario)
 
 
+@pytest.mark.parametrize("at", ["fence", "send"])
+def test_a_setting_that_is_in_the_way_stops_the_worker(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """Where no further try helps none is made, neither at the start of a session nor later."""
+    error = ConfigError("set transaction.max.timeout.ms")
+
+    async def scenario(host: Host) -> None:
+        if at == "send":
+            await host.assigned(ALL)
+        raised = failing(error, at, monkeypatch, times=100)
+        with pytest.raises(ConfigError, match=r"set transaction\.max"):
+            await (host.assigned(ALL) if at == "fence" else host.process(ANSWER))
+        assert len(raised) <= 2  # one for each stage
+
+    run(bench, scenario)
+
+
 def test_an_error_in_a_tick_stops_the_worker(bench: Bench) -> None:
     """Nobody waits for a tick: what it raises is told to the worker."""
 

@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 from aiokafka.consumer.fetcher import FetchError, FetchResult
 from aiokafka.consumer.group_coordinator import GroupCoordinator
-from aiokafka.errors import InvalidRequestError, NoOffsetForPartitionError
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    InvalidRequestError,
+    NoOffsetForPartitionError,
+    TopicAuthorizationFailedError,
+)
 from faust.transport import consumer as faust_consumer
 from faust.types import TP
 
@@ -303,6 +308,25 @@ def test_joining_the_group_is_tried_again(
     else:
         with pytest.raises(BrokerError, match="into the consumer group test: InvalidRequestError"):
             kit.work(recorder, lambda: False)
+
+
+@pytest.mark.parametrize("where", ["group_error", "fetch"])
+def test_what_the_broker_will_never_let_us_do_ends_with_one_line(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Rights that are missing are no reason to try again, and no unexpected error."""
+    errors: Any = {
+        "group_error": GroupAuthorizationFailedError,
+        "fetch": TopicAuthorizationFailedError,
+    }
+
+    async def refused(*_: object) -> None:
+        raise errors[where]("x")
+
+    monkeypatch.setattr(fetching.BatchConsumerThread, where, refused)
+    monkeypatch.setattr(transport, "GROUP_CHECK_S", 0.02)
+    with pytest.raises(BrokerError, match=errors[where].__name__):
+        kit.work(Recorder(), lambda: False)
 
 
 def test_a_part_of_a_batch_begins_where_it_was_cut() -> None:
