@@ -61,6 +61,13 @@ INTAKE = Group(
             "Records set aside in `dead-letters`; the reasons are those of their header `reason`.",
         ),
         Metric(
+            "hearback_batches_redone",
+            "counter",
+            ("stage",),
+            "Batches on which a stage failed, done again record by record; the log has the"
+            " traceback. A record that fails alone is a dead letter (`poison`).",
+        ),
+        Metric(
             "hearback_ignored",
             "counter",
             ("reason",),

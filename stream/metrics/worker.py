@@ -108,6 +108,7 @@ class WorkerMetrics:
         self.registry = registry
         self._events = self._counter("hearback_events")
         self._dead_letters = self._counter("hearback_dead_letters")
+        self._redone = self._counter("hearback_batches_redone")
         self._ignored = self._counter("hearback_ignored")
         self._skipped = self._counter("hearback_lost_records")
         self._read_lag = self._gauge("hearback_read_lag_records")
@@ -190,6 +191,10 @@ class WorkerMetrics:
     def damaged(self, count: Callable[[], int]) -> None:
         """Say how to find out how many damaged stores are kept."""
         self._damaged.set_function(count)
+
+    def redone(self, stage: str) -> None:
+        """A batch is done again, record by record."""
+        self._redone.labels(stage).inc()
 
     def lost(self, stage: str, reason: str) -> None:
         """A session ended before its time."""

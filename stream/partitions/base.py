@@ -9,24 +9,11 @@ from copy import deepcopy
 from typing import Any, ClassVar
 
 from stream import effects
-from stream.errors import (
-    EventError,
-    HearbackError,
-    PoisonError,
-    StateError,
-)
+from stream.errors import EventError, HearbackError, PoisonError, StateError, caused_by
 from stream.events.records import COEFFICIENTS, Message, Record, dead_letter_message, source_of
 from stream.events.routing import Routing
-from stream.events.structs import (
-    Coefficients,
-    DeadLetter,
-    Forget,
-    Source,
-)
-from stream.events.wire import (
-    coefficients_key,
-    encode,
-)
+from stream.events.structs import Coefficients, DeadLetter, Forget, Source
+from stream.events.wire import coefficients_key, encode
 from stream.model.linear import GlobalModel
 from stream.partitions.clock import EventClock, EventTime
 from stream.partitions.commands import GateCommand
@@ -80,6 +67,8 @@ class Partition(ABC):
     Attributes:
         clock: its event time. events: records applied, by type. dead_letters: by reason.
         removed: entities, by why: ``forget`` or ``entity_ttl``.
+        redone: batches that are done again record by record: topic, first offset, and the exception
+            that ended them. The caller takes them out.
         judged: what the scores are worth, and the gate. learning: the stage, over structs.
         routing: whether the input's records are where they belong.
 
@@ -109,6 +98,7 @@ class Partition(ABC):
         self.events: Counter[str] = Counter()
         self.dead_letters: Counter[str] = Counter()
         self.removed: Counter[str] = Counter()
+        self.redone: list[tuple[str, int, Exception]] = []
         self._overlay = overlay
         self._space = model.space
         self._policy = policy
@@ -191,8 +181,10 @@ class Partition(ABC):
         except HearbackError:
             self._rollback()
             raise
-        except Exception:  # noqa: BLE001 - which record it was is found below
+        except Exception as error:  # noqa: BLE001 - which record it was is found below
             self._rollback()
+            first = error
+            self.redone.append((topic, fresh[0].offset if fresh else after, first))
         else:
             return
         for at, record in enumerate(fresh):
@@ -201,7 +193,9 @@ class Partition(ABC):
             passed = after if at == len(fresh) - 1 else record.offset + 1
             try:
                 yield from self._units(topic, [record], passed, now_ms)
-            except HearbackError:
+            except HearbackError as error:
+                self._rollback()
+                caused_by(error, first)
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, the stream goes on
                 self._rollback()

@@ -268,6 +268,7 @@ class Host:
 
     async def _work(self, owned: Owned, session: Session, units: Iterable[Unit]) -> bool:
         """Do and flush units of work; False: the session was lost on the way."""
+        partition = session.partition
         try:
             for unit in units:
                 start = time.monotonic()
@@ -286,9 +287,21 @@ class Host:
             owned.session = None
             await asyncio.shield(session.end())
             raise
-        self._metrics.applied(session.partition)
-        self._complain(owned.place, session.partition.routing.complaint)
+        finally:
+            self._tell_redone(partition)
+        self._metrics.applied(partition)
+        self._complain(owned.place, partition.routing.complaint)
         return True
+
+    def _tell_redone(self, partition: Partition) -> None:
+        while partition.redone:
+            topic, offset, error = partition.redone.pop(0)
+            self._metrics.redone(partition.stage)
+            _log.warning(
+                "%s-%d: the batch from %d on is done again, record by record",
+                *(topic, partition.number, offset),
+                exc_info=error,
+            )
 
     async def _goes_on(self, session: Session) -> bool:
         """Whether misrouted records are set aside, because something was learned without them."""

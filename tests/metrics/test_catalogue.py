@@ -9,6 +9,7 @@ from stream.metrics.document import PAGE, page
 from stream.metrics.worker import WorkerMetrics, process_registry
 
 NAMES = {
+    "hearback_batches_redone_total",
     "hearback_build_info",
     "hearback_commit_seconds",
     "hearback_damaged_stores",

@@ -242,6 +242,28 @@ def test_a_poisonous_record_is_set_aside_alone(monkeypatch: pytest.MonkeyPatch) 
     assert job.events == {"application": 2, "engagement": 2, "clock": 1}
     assert job.dead_letters == {"poison": 1}
     assert load_identity(market.stores["job", 0]) is not None
+    ((topic, offset, error),) = job.redone
+    assert (topic, offset, repr(error)) == (APPLICATIONS_BY_JOB, 0, "ZeroDivisionError('boom')")
+    assert error.__traceback__ is not None
+
+
+def test_what_failed_first_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stops the worker when a batch is done again says why that was, and undoes its part."""
+    raised: list[Exception] = []
+
+    def explode(*_: object) -> Steps:
+        error = StateError("found out later") if raised else ZeroDivisionError("boom")
+        raised.append(error)
+        raise error from ValueError("a reason") if len(raised) > 1 else None
+
+    monkeypatch.setattr(JobStage, "apply", explode)
+    market = Market(POLICY, 1)
+    market.produce([engagement("e", "a", 20), engagement("f", "a", 21)])
+    with pytest.raises(StateError, match="found out later") as caught:
+        market.step("job", 0, ENGAGEMENTS, 10)
+    assert caught.value.__cause__ is not None
+    assert caught.value.__cause__.__cause__ is raised[0]
+    assert [error for _, _, error in market.partitions["job", 0].redone] == raised[:1]
 
 
 def test_a_rollback_takes_back_what_was_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -16,9 +17,11 @@ from stream.partitions.base import Unit
 from stream.partitions.job import JobPartition
 from stream.partitions.progress import load_progress
 from stream.policy import DAY_MS
+from stream.stages.job import JobStage
 from stream.state.store import RocksStore
 from stream.worker.contract import InputPartition
 from stream.worker.host import Host
+from stream.worker.logs import Terse
 from stream.worker.transactions import Transactions
 from tests import kit
 from tests.kit import closing
@@ -112,6 +115,40 @@ def test_a_block_that_cannot_be_read_costs_a_recovery(bench: Bench) -> None:
         assert list(bench.folder.glob(f"damaged-job-0-*/{table.name}"))
 
     run(bench, scenario)
+
+
+def test_a_batch_that_is_done_again_is_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the traceback of what failed first, at WARNING, and counted."""
+    apply = JobStage.apply
+    failed = False
+
+    def fail_once(self: JobStage, *arguments: Any) -> Any:
+        nonlocal failed
+        if not failed:
+            failed = True
+            raise ZeroDivisionError("boom")
+        return apply(self, *arguments)
+
+    monkeypatch.setattr(JobStage, "apply", fail_once)
+
+    async def scenario(host: Host) -> None:
+        await host.assigned(ALL)
+        assert await host.process(ANSWER)
+        assert await host.process(APPLIED)
+        assert bench.count(LABELS) == 1
+        redone = host._metrics.registry.get_sample_value(
+            "hearback_batches_redone_total", {"stage": "job"}
+        )
+        assert redone == 1
+
+    run(bench, scenario)
+    (told,) = [record for record in caplog.records if "done again" in record.message]
+    assert told.levelname == "WARNING"
+    assert told.message == "engagements-0: the batch from 0 on is done again, record by record"
+    assert Terse().filter(told)
+    assert "ZeroDivisionError: boom" in logging.Formatter().format(told)
 
 
 def test_no_new_session_while_the_group_counts_on_another(
