@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from filecmp import cmp
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -72,9 +73,25 @@ def simulate(
     truth_path = truth or out.with_name(f"{out.name.split('.')[0]}.truth.json")
     _make_parent(out)
     _make_parent(truth_path)
+    there = [path for path in (out, truth_path) if path.exists()]
     with doing("simulating a marketplace"):
-        count = write_lines(out, simulate_lines(settings))
-        truth_path.write_bytes(truth_over_time(settings))
+        made = out.with_name(f"new-{out.name}") if there else out
+        count = write_lines(made, simulate_lines(settings))
+        truths = truth_over_time(settings)
+        if there:  # the same again is no harm: a stack that is started again does that
+            same = {out: lambda: cmp(made, out, shallow=False)}
+            same[truth_path] = lambda: truth_path.read_bytes() == truths
+            try:
+                changed = [path for path in there if not same[path]()]
+                if changed:
+                    raise ConfigError(
+                        f"{changed[0]} is there already: name another file or remove it"
+                    )
+            except BaseException:
+                made.unlink()
+                raise
+            made.replace(out)
+        truth_path.write_bytes(truths)
     tell(f"{count:,} events in {out}, the true coefficients in {truth_path}")
 
 

@@ -261,6 +261,8 @@ def create(
     )
     for name, new in made.items():
         tell(f"{'created' if new else 'is there'}  {name}")
+    if not any(made.values()):
+        tell("nothing to do: all topics are there (hearback broker makes its own)")
 
 
 @state.command()

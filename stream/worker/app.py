@@ -35,6 +35,7 @@ from stream.worker.transport import BatchConsumer, install_transport
 _log = logging.getLogger(__name__)
 
 _REBALANCE_TIMEOUT_S = 60.0  # for ``revoked`` together with the batches in flight
+_START_S = 3.0  # for Faust to have started before it is stopped; longer it waits for its group
 _REQUEST_TIMEOUT_S = 30.0  # Kafka's own default; Faust's is 90
 
 
@@ -202,7 +203,8 @@ class Worker:
             # Refused in one line, before Faust starts.
             settings = self._settings
             await asyncio.to_thread(look_at_cluster, settings.broker, settings.broker_timeout_s)
-            await self._until_done()
+            if not self._done.is_set():
+                await self._until_done()
         finally:
             async with self._turn_of_handler():
                 await self._handler.stop()
@@ -225,6 +227,8 @@ class Worker:
         start = asyncio.create_task(app.start(), name="start")
         stopped = asyncio.create_task(app.wait_until_stopped(), name="stopped")
         await asyncio.wait({start, stopped, done}, return_when=asyncio.FIRST_COMPLETED)
+        if not start.done():  # half started, Faust leaves threads behind
+            await asyncio.wait({start, stopped}, timeout=_START_S)
         if start.done() and start.exception() is None:
             await asyncio.wait({stopped, done}, return_when=asyncio.FIRST_COMPLETED)
         failure = app.crash_reason or (start.exception() if start.done() else None)
@@ -310,11 +314,28 @@ class Worker:
                     await self._handler.tick()
 
 
-def run(settings: WorkerSettings, handler_factory: HandlerFactory) -> int:
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def heed_signals() -> threading.Event:
+    """Note from now on that somebody asks the worker to stop; to be called before it says it is on.
+
+    Its event loop takes the signals later (:func:`run`).
+    """
+    asked = threading.Event()
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: asked.set())
+    return asked
+
+
+def run(
+    settings: WorkerSettings, handler_factory: HandlerFactory, asked: threading.Event | None = None
+) -> int:
     """Run a worker until SIGTERM, SIGINT or an error, and return the exit code.
 
     Blocks; to be called from the main thread, which gets the signals. The first signal stops
     gracefully: batches in flight are finished and committed. Errors are one line on stderr.
+    ``asked``: of :func:`heed_signals`.
     """
     plain = logging.StreamHandler()
     if logging.getLevelNamesMapping()[settings.log_level] > logging.INFO:
@@ -323,12 +344,13 @@ def run(settings: WorkerSettings, handler_factory: HandlerFactory) -> int:
     logging.basicConfig(level=settings.log_level, handlers=[plain])
     watch = _Deadline(settings.stop_timeout_s)
     try:
-        asyncio.run(_until_signalled(settings, handler_factory, watch))
+        asyncio.run(_until_signalled(settings, handler_factory, watch, asked))
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # one line for any error
         _say(_line_of(error))
         return 1
     finally:
-        watch.cancel()
+        if all(each.daemon or each is threading.main_thread() for each in threading.enumerate()):
+            watch.cancel()  # else the process would wait for those threads, for ever if need be
     return 0
 
 
@@ -354,19 +376,23 @@ class _Deadline:
 
 
 async def _until_signalled(
-    settings: WorkerSettings, handler_factory: HandlerFactory, watch: _Deadline
+    settings: WorkerSettings,
+    handler_factory: HandlerFactory,
+    watch: _Deadline,
+    asked: threading.Event | None,
 ) -> None:
     worker = watch.worker = Worker(settings, handler_factory, on_stopping=watch.start)
     loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
 
     def on_signal() -> None:
         worker.request_stop()
-        for number in signals:
+        for number in _SIGNALS:
             loop.remove_signal_handler(number)  # the next one has its usual effect
 
-    for number in signals:
+    for number in _SIGNALS:
         loop.add_signal_handler(number, on_signal)
+    if asked is not None and asked.is_set():
+        on_signal()
     await worker.run()
 
 

@@ -151,6 +151,11 @@ class Changelog:
 
         """
         where = f"{self.topic}-{self.partition}"
+        if self._whole_units and mark.offset > end:
+            raise StateError(
+                "the data folder has the state of an earlier embedded broker, which kept nothing"
+                " when it stopped: remove the folder, or name another --data"
+            )
         if mark.topic != self.topic or mark.topic_id != self.topic_id:
             raise StateError(
                 f"the store follows another changelog than {where} ({mark.topic} {mark.topic_id},"

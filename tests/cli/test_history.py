@@ -31,7 +31,7 @@ def hearback(*arguments: object, cwd: Path | None = None) -> subprocess.Complete
         text=True,
         check=False,
         cwd=cwd,
-        timeout=120,
+        timeout=230,  # the first one compiles the kernel
         env={**os.environ, "COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb"},
     )
 
@@ -72,6 +72,28 @@ def test_a_run_is_readable_by_its_owner_alone(run: Path) -> None:
     probe = run.parent / "probe"
     probe.touch()
     assert manifest.stat().st_mode == probe.stat().st_mode
+
+
+def test_simulate_writes_over_no_other_log(tmp_path: Path) -> None:
+    """What is there stays, log and truth; the same again, byte for byte, is no error."""
+    sizes = ("--members", 20, "--jobs", 30, "--days", 5, "--applications-per-member", 3)
+    log, truth = tmp_path / "log.jsonl.gz", tmp_path / "log.truth.json"
+    simulate = ("simulate", "--out", log, *sizes)
+    assert hearback(*simulate).returncode == 0
+    made = log.read_bytes()
+    assert hearback(*simulate).returncode == 0
+    for path in (log, truth):
+        kept = path.read_bytes()
+        path.write_bytes(b"precious")
+        done = hearback(*simulate)
+        assert done.returncode == 1
+        assert f"{path} is there already: name another file or remove it" in done.stderr
+        assert path.read_bytes() == b"precious"
+        path.write_bytes(kept)
+    assert log.read_bytes() == made
+    assert hearback(*simulate, "--seed", 2).returncode == 1
+    assert log.read_bytes() == made
+    assert {path.name for path in tmp_path.iterdir()} == {log.name, truth.name}
 
 
 def test_help_names_every_command() -> None:
