@@ -23,10 +23,14 @@ from producers.outbox import (
     is_absurd,
     now_ms,
 )
+from producers.survey import Survey
 from stream.errors import ConfigError
 from stream.logs.files import LineHead, LogLine, check_logs, merge, read_head
-from stream.policy import LabelPolicy
+from stream.policy import HOUR_MS, LabelPolicy
 from stream.units import format_time
+
+_TELL_S = 1.0
+"""Between two reports that the logs are being read before they are played."""
 
 __all__ = [
     "ProduceProgress",
@@ -68,8 +72,8 @@ def produce(
         from_ms: events before it are left out.
         until_ms: events from it on are left out.
         close: end with a clock past every window, in every partition of both inputs.
-        clocks: also send a clock for every whole hour of event time that the log has passed, once a
-            second at most, to the inputs that it has events for; not where others write too.
+        clocks: also send clocks, the latest whole hour of event time that the log has passed, once
+            a second at most, to the inputs that it has events for; not where others write too.
         labels: say how far out of order events may be, and when every window and every wait is
             over; None: the defaults.
         throttle: ``auto`` is on for the embedded broker only.
@@ -90,11 +94,16 @@ def produce(
     progress = ProduceProgress()
     report = on_progress or (lambda _: None)
     chosen = _Range(from_ms, until_ms)
+    survey: Survey | None = None
     closing = None
-    if close:
-        progress.waiting_for = "reading the logs for their last event"
-        report(progress)
-        closing = _find_closing_ms(paths, chosen, labels)
+    if close or clocks:
+
+        def tell() -> None:
+            progress.waiting_for = "reading the logs for how they go on"
+            report(progress)
+
+        survey = _survey(paths, chosen, labels, tell)
+        closing = _closing_ms(survey, labels) if close else None
         progress.waiting_for = None
     outbox = Outbox(
         broker,
@@ -103,16 +112,18 @@ def produce(
         group=throttle_group,
         progress=progress,
         report=report,
-        lateness_ms=labels.allowed_lateness_ms if clocks else None,
     )
     try:
         pace = _Pace(speed)
-        for line, head, time_ms in _timed(merge(paths, progress.read)):
+        for index, (line, head, time_ms) in enumerate(_timed(merge(paths, progress.read))):
             if time_ms not in chosen:
                 progress.left_out += 1
                 continue
-            pace.wait(time_ms, outbox)
+            follows_ms = math.inf if survey is None else survey.follows_ms(index)
+            pace.wait(time_ms, follows_ms, outbox)
             outbox.send_line(line, head, time_ms)
+            if survey is not None and clocks and progress.event_time_ms is not None:
+                outbox.tell_time(survey.clock_ms(index, progress.event_time_ms), survey.topics)
         if closing is not None:
             outbox.close_windows(closing, labels.window_ms)
         outbox.flush()
@@ -144,8 +155,11 @@ class _Pace:
         self._start: tuple[int, float] | None = None
         self._latest_ms = 0
 
-    def wait(self, time_ms: int, outbox: Outbox) -> None:
+    def wait(self, time_ms: int, follows_ms: float, outbox: Outbox) -> None:
+        """Wait for an event's time; not for one that lies hours ahead of all that follows."""
         if math.isinf(self._speed) or time_ms <= self._latest_ms or is_absurd(time_ms):
+            return
+        if time_ms >= follows_ms + 2 * HOUR_MS:
             return
         self._latest_ms = time_ms
         if self._start is None:
@@ -167,28 +181,34 @@ def _timed(lines: Iterator[LogLine]) -> Iterator[tuple[LogLine, LineHead | None,
         yield line, head, time_ms
 
 
-def _find_closing_ms(paths: Sequence[Path], chosen: _Range, labels: LabelPolicy) -> int | None:
-    """Read the logs for the time of the closing clock; None where nothing would be sent.
+def _survey(
+    paths: Sequence[Path], chosen: _Range, labels: LabelPolicy, tell: Callable[[], None]
+) -> Survey:
+    """Read the logs as they are about to be played; ``tell`` is called if that takes a while."""
+    survey = Survey(labels)
+    told = time.monotonic()
+    for index, (line, _, time_ms) in enumerate(_timed(merge(paths))):
+        if index % 1000 == 0 and time.monotonic() - told > _TELL_S:
+            told = time.monotonic()
+            tell()
+        if line.damaged is None and time_ms in chosen and not is_absurd(time_ms):
+            survey.note(index, line.raw, time_ms)
+    survey.begin()
+    return survey
+
+
+def _closing_ms(survey: Survey, labels: LabelPolicy) -> int | None:
+    """Return the time of the closing clock; None where nothing would be sent.
 
     Raises:
         ConfigError: it would lie after now.
 
     """
-    present_ms = now_ms()
-    latest: int | None = None
-    latest_clock: int | None = None
-    for path in paths:
-        for _, head, time_ms in _timed(merge([path])):
-            if head is None or time_ms not in chosen or is_absurd(time_ms):
-                continue
-            if head.type == "clock":
-                latest_clock = max(time_ms, latest_clock or 0)
-            elif head.type != "forget":  # which says nothing of time
-                latest = max(time_ms, latest or 0)
+    latest = survey.latest_ms
     if latest is None:
         return None
-    closing = max(labels.past_everything_ms(latest), latest_clock or 0)
-    if closing > present_ms:
+    closing = max(labels.past_everything_ms(latest), survey.latest_clock_ms or 0)
+    if closing > now_ms():
         raise ConfigError(
             f"--close would set event time to {format_time(closing)}, which lies after now: the "
             f"last event is of {format_time(latest)} and its window is still open; play without "

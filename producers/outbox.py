@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -74,20 +74,18 @@ class Outbox:
         group: str,
         progress: ProduceProgress,
         report: Callable[[ProduceProgress], None],
-        lateness_ms: int | None,
     ) -> None:
         self._progress = progress
-        self._lateness_ms = lateness_ms  # None: no clocks of its own
-        self._written: set[str] = set()  # topics that the log has events for
         self._clocked_ms = -1  # event time of the newest clock
         self._clocked_s = -math.inf  # when it was sent
+        self._closed_ms = -1  # event time of the newest clock that went to both inputs
         self._offsets: dict[tuple[str, int], int] = {}  # of the newest delivery
         self._report = report
         self._reported = time.monotonic()
         self._failure: str | None = None
         self._trouble: str | None = None
         self._room = 0
-        self._application_bytes: Counter[int] = Counter()  # by day of event time
+        self._application_bytes: Counter[int] = Counter()  # by hour of event time
         settings: dict[str, Any] = {
             **client,
             "bootstrap.servers": broker,
@@ -161,11 +159,9 @@ class Outbox:
             problem = self._send(topic, line.raw, key)
             if problem is None:
                 self._progress.sent += 1
-                if head is not None and head.type != "forget":  # which may lie anywhere in time
-                    self._written.add(topic)
                 if topic == APPLICATIONS and self._throttle is not None:
                     self._throttle.saw_application(len(line.raw))
-                    self._application_bytes[time_ms // DAY_MS] += len(line.raw)
+                    self._application_bytes[time_ms // HOUR_MS] += len(line.raw)
         if problem is not None:
             self._progress.skipped += 1
             if len(self._progress.problems) < MAX_PROBLEMS:
@@ -173,24 +169,23 @@ class Outbox:
             return
         if time_ms > (self._progress.event_time_ms or -1) and not is_absurd(time_ms):
             self._progress.event_time_ms = time_ms
-            if head is not None and head.type != "forget":
-                self._tell_time(time_ms)
         if time.monotonic() - self._reported > REPORT_S:
             self.idle(0.0)
 
-    def _tell_time(self, largest_ms: int) -> None:
-        """Send a clock for the last whole hour that the log has passed, now and then.
+    def tell_time(self, hour_ms: int, topics: Collection[str]) -> None:
+        """Send a clock, if it says more than the one before, once a second at most.
 
         So that windows close behind the log also where partitions have few events. A clock binds
         everybody who writes to its partition: there is none where somebody else does.
         """
-        if self._lateness_ms is None or self._progress.shared is not None:
-            return
-        hour_ms = (largest_ms - self._lateness_ms) // HOUR_MS * HOUR_MS
         if hour_ms <= self._clocked_ms or time.monotonic() - self._clocked_s < _CLOCK_EVERY_S:
             return
+        if self._progress.shared is not None:
+            return
         self._clocked_ms, self._clocked_s = hour_ms, time.monotonic()
-        self._broadcast(encode(Clock(hour_ms, sure=True)), sorted(self._written))
+        self._broadcast(encode(Clock(hour_ms, sure=True)), sorted(topics))
+        if set(INPUTS) <= set(topics):
+            self._closed_ms = hour_ms
 
     def close_windows(self, closing_ms: int, window_ms: int) -> None:
         """Send the closing clock everywhere.
@@ -198,21 +193,18 @@ class Outbox:
         Throttled, in as many steps as it takes to let no more labels loose at once than may be
         unread, each after the worker has read everything.
         """
-        start_ms = closing_ms
-        steps = 1
         if self._throttle is not None:
-            start_ms -= window_ms
-            pending = sum(
-                size
-                for day, size in self._application_bytes.items()
-                if (day + 1) * DAY_MS > start_ms - window_ms
-            )
-            steps += pending * GROWTH // (self.partitions * MAX_UNREAD_BYTES)
-        for step in range(1, steps + 1):
-            if step > 1 and self._throttle is not None:
+            open_since_ms = self._closed_ms - window_ms
+            pending = [
+                (hour * HOUR_MS, size)
+                for hour, size in sorted(self._application_bytes.items())
+                if (hour + 1) * HOUR_MS > open_since_ms
+            ]
+            most = self.partitions * MAX_UNREAD_BYTES // GROWTH
+            for time_ms in _cuts(pending, most):
+                self._broadcast(encode(Clock(min(time_ms + window_ms, closing_ms), sure=True)))
                 self._wait(self._throttle, 0, all_read=True)
-            time_ms = start_ms + (closing_ms - start_ms) * step // steps
-            self._broadcast(encode(Clock(time_ms, sure=True)))
+        self._broadcast(encode(Clock(closing_ms, sure=True)))
         self._progress.closed_at_ms = closing_ms
 
     def idle(self, seconds: float) -> None:
@@ -302,6 +294,23 @@ class Outbox:
         if self._failure is not None:
             trouble = f" ({self._trouble})" if self._trouble else ""
             raise BrokerError(f"the broker did not take an event for {self._failure}{trouble}")
+
+
+def _cuts(pending: Sequence[tuple[int, int]], most: int) -> Iterator[int]:
+    """Cut what is pending into equal parts of no more than so many bytes; give where.
+
+    Args:
+        pending: hours (ms) in order, with the bytes of the applications of each.
+
+    """
+    total = sum(size for _, size in pending)
+    parts = total // most + 1
+    part, before = 1, 0
+    for hour_ms, size in pending:
+        while part < parts and before + size >= total * part / parts:
+            yield hour_ms + int((total * part / parts - before) / size * HOUR_MS)
+            part += 1
+        before += size
 
 
 def is_absurd(time_ms: int) -> bool:

@@ -5,6 +5,7 @@ The map of the package, from the bottom up. Each part imports only from those li
 
 =================  =============================================================================
 ``errors``         one error root
+``text``           text files as editors leave them
 ``units``          times, durations and speeds as people write them
 ``effects``        the random effects, each declared once
 ``policy``         the label policy and the effects' settings

@@ -17,6 +17,15 @@ class HearbackError(Exception):
     retriable: ClassVar[bool] = False
 
 
+def caused_by(error: HearbackError, first: Exception) -> None:
+    """Let an error say what came before it: at the root of its causes."""
+    root: BaseException = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    if root is not first:
+        root.__cause__ = first
+
+
 class ConfigError(HearbackError):
     """A setting, a policy file or a command's arguments cannot be used."""
 

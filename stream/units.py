@@ -34,7 +34,9 @@ MAX_TIME_MS: Final = 253_402_300_799_999
 """The last millisecond of the year 9999, beyond which nothing can be written as ISO 8601."""
 
 _DURATION: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*(ms|s|m|h|d|w)")
-_MILLISECONDS: Final = re.compile(r"[0-9]{1,18}")
+_DIGITS: Final = re.compile(r"[0-9]+")
+_PER_MS: Final = {10: Decimal("0.001"), 13: Decimal(1), 16: Decimal(1_000), 19: Decimal(1_000_000)}
+"""How many of its unit make a millisecond, by the number of digits: from 2001 to 2286."""
 _SPEED: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*[xX]?")
 
 
@@ -65,28 +67,38 @@ def parse_time_ms(text: str) -> int:
     """Read a point in time, in milliseconds since 1970.
 
     Args:
-        text: ISO 8601 (``2024-01-01``, ``2024-01-01T12:00:00Z``, ``2024-01-01 12:00+02:00``; UTC
-            where it names no offset; fractions below a millisecond are cut off), or whole
-            milliseconds since 1970 (only digits).
+        text: ISO 8601 (``2024-01-01``, ``2024-01-01T12:00:00Z``, ``2024-01-01 12:00+02:00``,
+            ``20240101T120000Z``; UTC where it names no offset; fractions below a millisecond are
+            cut off), or digits alone, whose number tells what they are: 8 a date, 14 a date and a
+            time, 10 seconds since 1970, 13, 16 and 19 milli-, micro- and nanoseconds.
 
     Raises:
-        ConfigError: it is neither, or it lies before 1970.
+        ConfigError: it is neither, leaves a doubt (``2017050112``: an hour of 2017, or a second of
+            2033), or lies before 1970.
 
     """
     stripped = text.strip()
-    if _MILLISECONDS.fullmatch(stripped):
-        milliseconds = int(stripped)
+    if _DIGITS.fullmatch(stripped):
+        milliseconds = _from_digits(stripped)
     else:
-        try:
-            moment = datetime.fromisoformat(stripped)
-        except ValueError:
-            raise ConfigError(_time_message(text)) from None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        milliseconds = (moment - _EPOCH) // timedelta(milliseconds=1)
-    if not 0 <= milliseconds <= MAX_TIME_MS:
+        milliseconds = iso_time_ms(stripped, UTC)
+    if milliseconds is None or not 0 <= milliseconds <= MAX_TIME_MS:
         raise ConfigError(_time_message(text))
     return milliseconds
+
+
+def _from_digits(digits: str) -> int | None:
+    count = len(digits)
+    if count in {8, 14}:
+        return iso_time_ms(_compact(digits), UTC)
+    if count == 10 and (iso_time_ms(_compact(digits), UTC) or -1) >= 0:
+        return None
+    per_ms = _PER_MS.get(count)
+    return None if per_ms is None else int(int(digits) / per_ms)
+
+
+def _compact(digits: str) -> str:
+    return f"{digits[:8]}T{digits[8:]}" if digits[8:] else digits
 
 
 def iso_time_ms(text: str, zone: tzinfo | None = None) -> int | None:
@@ -182,8 +194,9 @@ def _quote(text: str) -> str:
 
 def _time_message(text: str) -> str:
     return (
-        f"time {_quote(text)} cannot be read: give ISO 8601 such as 2024-01-31T12:00:00Z "
-        "(UTC unless it says otherwise) or milliseconds since 1970"
+        f"time {_quote(text)} cannot be read: give a date such as 2024-01-31, ISO 8601 such as "
+        "2024-01-31T12:00:00Z (UTC unless it says otherwise), or seconds (10 digits) or "
+        "milliseconds (13 digits) since 1970"
     )
 
 

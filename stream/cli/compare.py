@@ -34,8 +34,8 @@ def tune(
     until: Annotated[
         str,
         typer.Option(
-            help="Use only events up to this time (ISO 8601 or milliseconds); keep what follows to"
-            " see what the choice is worth."
+            help="Use only events up to this time (a date, ISO 8601, or seconds or milliseconds"
+            " since 1970); keep what follows to see what the choice is worth."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The policy file to write (TOML).")],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from filecmp import cmp
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,11 +13,13 @@ from producers.drift import truth_over_time
 from producers.truth import SimulationSettings, lively
 from stream.cli.options import ConfigFile, Logs, MaxJump, PolicyFile, configured, parsed
 from stream.cli.terminal import ERR, OUT, doing, load_kernel, reading, run_summary, tell
+from stream.configuration.settings import reason as said
 from stream.errors import ConfigError, StoppedError
 from stream.logs.files import ReadProgress, merge, write_lines
 from stream.model.held_out import Judgement, in_words
 from stream.model.linear import Manifest, load_model
 from stream.policy import DAY_MS
+from stream.text import read_text
 from stream.units import format_time, parse_duration_ms, parse_time_ms
 
 _DEFAULTS = lively()
@@ -42,9 +45,7 @@ def simulate(
     applications_per_member: Annotated[
         float, typer.Option(help="On average, over all days.")
     ] = _DEFAULTS.applications_per_member,
-    start: Annotated[
-        str, typer.Option(help="The first day: ISO 8601 or milliseconds.")
-    ] = "2024-01-01",
+    start: Annotated[str, typer.Option(help="The first day, such as 2024-01-31.")] = "2024-01-01",
     global_features: Annotated[int, typer.Option(min=1)] = _DEFAULTS.d_global,
     member_features: Annotated[int, typer.Option(min=1)] = _DEFAULTS.d_member,
     job_features: Annotated[int, typer.Option(min=1)] = _DEFAULTS.d_job,
@@ -73,9 +74,25 @@ def simulate(
     truth_path = truth or out.with_name(f"{out.name.split('.')[0]}.truth.json")
     _make_parent(out)
     _make_parent(truth_path)
+    there = [path for path in (out, truth_path) if path.exists()]
     with doing("simulating a marketplace"):
-        count = write_lines(out, simulate_lines(settings))
-        truth_path.write_bytes(truth_over_time(settings))
+        made = out.with_name(f"new-{out.name}") if there else out
+        count = write_lines(made, simulate_lines(settings))
+        truths = truth_over_time(settings)
+        if there:  # the same again is no harm: a stack that is started again does that
+            same = {out: lambda: cmp(made, out, shallow=False)}
+            same[truth_path] = lambda: truth_path.read_bytes() == truths
+            try:
+                changed = [path for path in there if not same[path]()]
+                if changed:
+                    raise ConfigError(
+                        f"{changed[0]} is there already: name another file or remove it"
+                    )
+            except BaseException:
+                made.unlink()
+                raise
+            made.replace(out)
+        truth_path.write_bytes(truths)
     tell(f"{count:,} events in {out}, the true coefficients in {truth_path}")
 
 
@@ -84,7 +101,10 @@ def train(
     out: Annotated[Path, typer.Option("--out", help="The model folder to write.")],
     until: Annotated[
         str | None,
-        typer.Option(help="Use only events up to this time (ISO 8601 or milliseconds)."),
+        typer.Option(
+            help="Use only events up to this time (a date, ISO 8601, or seconds or milliseconds"
+            " since 1970)."
+        ),
     ] = None,
     policy: PolicyFile = None,
     config: ConfigFile = None,
@@ -249,12 +269,12 @@ def replay(
 def _names(path: Path) -> dict[str, list[str]]:
     """Read a names file."""
     try:
-        document = msgspec.json.decode(path.read_bytes())
+        document = msgspec.json.decode(read_text(path))
         if isinstance(document, dict) and "feature_names" in document:
             document = document["feature_names"]
         return msgspec.convert(document, dict[str, list[str]])
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ConfigError(f"feature names {path}: {error}") from None
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, ConfigError) as error:
+        raise ConfigError(f"feature names {path}: {said(error)}") from None
 
 
 def _make_parent(path: Path) -> None:

@@ -79,6 +79,9 @@ def worker(
     session_timeout: Annotated[
         str | None, setting("worker.session_timeout", "--session-timeout")
     ] = None,
+    accept_lost_records: Annotated[
+        bool | None, setting("worker.accept_lost_records", "--accept-lost-records")
+    ] = None,
     log_level: Annotated[LogLevel | None, setting("log.level", "--log-level")] = None,
     log_format: Annotated[LogFormat | None, setting("log.format", "--log-format")] = None,
 ) -> None:
@@ -96,6 +99,7 @@ def worker(
         "worker.data": data,
         "worker.idle_timeout": idle_timeout,
         "worker.session_timeout": session_timeout,
+        "worker.accept_lost_records": accept_lost_records,
         "console.host": metrics_host,
         "console.port": metrics_port,
         "log.level": log_level,

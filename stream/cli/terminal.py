@@ -97,7 +97,21 @@ def bar(*columns: ProgressColumn) -> Progress:
 
 @contextmanager
 def steps(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
-    """Show how many steps are done and the time left; give the callback for those and a text."""
+    """Show how many steps are done and the time left; give the callback for those and a text.
+
+    In a terminal a bar; elsewhere a line, at most every :data:`_SAID_EVERY_S`.
+    """
+    if not ERR.is_terminal:
+        said_s = time.monotonic()
+
+        def say(done: int, description: str) -> None:
+            nonlocal said_s
+            if time.monotonic() - said_s >= _SAID_EVERY_S:
+                said_s = time.monotonic()
+                tell(f"{what}: {done} of {max(total, done)} done, now {description}", ERR)
+
+        yield say
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -97,8 +97,8 @@ def bootstrap(
         str,
         typer.Option(
             help="From where workers read the inputs: earliest, end, or a time by Kafka's record"
-            " timestamps (ISO 8601 or milliseconds). Overlap is harmless, a gap is lost: when in"
-            " doubt, earlier."
+            " timestamps (a date, ISO 8601, or seconds or milliseconds since 1970). Overlap is"
+            " harmless, a gap is lost: when in doubt, earlier."
         ),
     ] = "earliest",
     data: Annotated[
@@ -261,6 +261,8 @@ def create(
     )
     for name, new in made.items():
         tell(f"{'created' if new else 'is there'}  {name}")
+    if not any(made.values()):
+        tell("nothing to do: all topics are there (hearback broker makes its own)")
 
 
 @state.command()

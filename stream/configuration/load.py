@@ -29,6 +29,7 @@ from stream.configuration.settings import (
     table,
 )
 from stream.errors import ConfigError
+from stream.text import read_text
 
 COMMAND_LINE = "the command line"
 
@@ -136,8 +137,8 @@ def _secret(row: Row, values: Mapping[str, Any]) -> str | None:
     if row.name in values or path is None:
         return values.get(row.name)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).splitlines()
+    except (OSError, UnicodeDecodeError, ConfigError) as error:
         raise ConfigError(f"[{row.section}] {path} cannot be read: {reason(error)}") from None
     if not lines or not lines[0]:
         raise ConfigError(f"[{row.section}] {path} is empty: its first line must be the secret")

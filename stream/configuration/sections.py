@@ -50,6 +50,10 @@ class WorkerSection(msgspec.Struct, frozen=True, kw_only=True):
     session_timeout_ms: Annotated[
         int, Setting("after so long a silent worker loses its partitions")
     ] = 10_000
+    accept_lost_records: Annotated[
+        bool,
+        Setting("go on where records were deleted before they were read; false: stop"),
+    ] = False
 
     def __post_init__(self) -> None:
         """Refuse a worker without a name."""

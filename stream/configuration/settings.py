@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_o
 import msgspec
 
 from stream.errors import ConfigError
+from stream.text import read_text
 from stream.units import Setting, format_duration, parse_duration_ms
 
 _T = TypeVar("_T")
@@ -214,7 +215,7 @@ def read_document(document: Mapping[str, Any], holder: msgspec.Struct) -> dict[s
 def read_toml(path: Path, what: str, parse: Callable[[dict[str, Any]], _T]) -> _T:
     """Read a TOML file; every :class:`ConfigError` names it."""
     try:
-        return parse(parse_toml(path.read_text(encoding="utf-8")))
+        return parse(parse_toml(read_text(path)))
     except (OSError, UnicodeDecodeError, ConfigError) as error:
         raise ConfigError(f"{what} {path}: {reason(error)}") from None
 

@@ -43,7 +43,8 @@ class Probes:
     """Answers for ``/healthz`` and ``/readyz``.
 
     Alive: the event loop turns. A worker that is not should be killed; the next one goes on from
-    the state. Ready: every partition that is assigned here is worked on; not while recovering.
+    the state. Ready: every partition that is assigned here is worked on, and nothing is wrong with
+    the inputs; not while recovering.
 
     Args:
         now_s: a clock that never goes back.

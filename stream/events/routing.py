@@ -1,4 +1,4 @@
-"""Are keyed records where murmur2 puts their key?"""
+"""Are records where murmur2 puts their id?"""
 
 from __future__ import annotations
 
@@ -6,23 +6,44 @@ from stream.errors import MisroutedError, MisroutedProducerError
 from stream.events.partitioner import partition_of
 from stream.events.records import APPLICATIONS
 
-_FIRST_KEYED = 100
-_TOO_MANY_MISROUTED = 30
+_NEWEST = 100
+_TOO_MANY = 30
+_ALL = (1 << _NEWEST) - 1
 
 
 class Routing:
-    """Checks that keyed records of one input partition are where murmur2 puts their key.
+    """Checks that the records of one input partition have their id as key, and belong there.
 
-    A stray record is a dead letter. When 30 or more of the first 100 keyed records of a session
-    are, the producer uses another partitioner, and going on would set aside most of its events.
+    One that has not is a dead letter. When 30 or more of the newest 100 are, the producer uses
+    another partitioner. Found among the first 100 of a session, that stops a worker to which it is
+    new; one that has learned something goes on without them (:meth:`go_on`), and says so.
     """
 
     def __init__(self, topic: str, partition: int, partitions: int) -> None:
         self._topic = topic
         self._partition = partition
         self._partitions = partitions
-        self._keyed = 0
-        self._misrouted = 0
+        self._read = 0
+        self._newest = 0  # one bit for each record: 1 for a misrouted one, the newest last
+        self._goes_on = False
+
+    def go_on(self) -> None:
+        """Set misrouted records aside from now on, however many they are."""
+        self._goes_on = True
+
+    @property
+    def complaint(self) -> str | None:
+        """What is wrong with the producer, while the share of misrouted records is high."""
+        misrouted = self._newest.bit_count()
+        if misrouted < _TOO_MANY:
+            return None
+        newest = min(self._read, _NEWEST)
+        return (
+            f"{misrouted} of the newest {newest} records of {self._topic}-{self._partition} are"
+            " misrouted: the producer must key by"
+            f" {'member_id' if self._topic == APPLICATIONS else 'job_id'} and use the murmur2"
+            " partitioner (librdkafka: partitioner=murmur2_random; Java clients: the default)"
+        )
 
     def check(self, key: bytes | None, identity: str) -> None:
         """Raise unless the key is the event's id and belongs into this partition.
@@ -32,26 +53,29 @@ class Routing:
             MisroutedProducerError: so are too many of the first 100.
 
         """
-        if key is None:
-            raise MisroutedError(f"no key; {self._topic} are keyed by their id {identity[:64]}")
-        expected = identity.encode()
-        at = self._partition if key != expected else partition_of(key, self._partitions)
-        stray = key != expected or at != self._partition
-        if self._keyed < _FIRST_KEYED:
-            self._keyed += 1
-            self._misrouted += stray
-            if self._misrouted >= _TOO_MANY_MISROUTED:
-                raise MisroutedProducerError(
-                    f"{self._misrouted} of the first {self._keyed} keyed records of"
-                    f" {self._topic}-{self._partition} are misrouted: the producer must key by"
-                    f" {'member_id' if self._topic == APPLICATIONS else 'job_id'} and use the"
-                    " murmur2 partitioner (librdkafka: partitioner=murmur2_random; Java clients:"
-                    " the default), then recreate the topic or skip the records"
-                )
-        if key != expected:
-            raise MisroutedError(f"the key is not the id {identity[:64]}")
-        if stray:
-            raise MisroutedError(
-                f"murmur2 of {identity[:64]} is partition {at} of {self._partitions},"
-                f" it was in {self._partition}"
+        problem = self._problem(key, identity)
+        self._read += 1
+        if problem is None:
+            if self._newest:
+                self._newest = self._newest << 1 & _ALL
+            return
+        self._newest = (self._newest << 1 | 1) & _ALL
+        if not self._goes_on and self._read <= _NEWEST and self.complaint:
+            raise MisroutedProducerError(
+                f"{self.complaint}. Nothing was learned yet: mend it, then delete what it has"
+                " written (kafka-delete-records.sh), or make the topic anew under another --app-id"
             )
+        raise MisroutedError(problem)
+
+    def _problem(self, key: bytes | None, identity: str) -> str | None:
+        if key is None:
+            return f"no key; {self._topic} are keyed by their id {identity[:64]}"
+        if key != identity.encode():
+            return f"the key is not the id {identity[:64]}"
+        at = partition_of(key, self._partitions)
+        if at == self._partition:
+            return None
+        return (
+            f"murmur2 of {identity[:64]} is partition {at} of {self._partitions},"
+            f" it was in {self._partition}"
+        )

@@ -46,11 +46,11 @@ from stream.events.structs import (
     Watermark,
 )
 from stream.features.blocks import FeatureSpace, RawBlock, check_size
+from stream.text import BYTE_ORDER_MARK
 
 _T = TypeVar("_T")
 
 MAX_MESSAGE_BYTES = 256 * 1024
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class RawFeatures(

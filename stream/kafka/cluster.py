@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from stream.kafka.connection import client_security
 from stream.kafka.embedded import CLUSTER_ID_PREFIX
 from stream.kafka.refusals import error_of
 
+_ANSWER_S = 10.0
 _SILENT = logging.Logger("librdkafka", logging.CRITICAL + 1)  # noqa: LOG001 - nobody else's
 """For librdkafka: what goes wrong comes as an exception, and is printed once."""
 
@@ -55,6 +57,17 @@ def look_at_cluster(broker: str, timeout_s: float) -> Cluster:
         (found.cluster_id or "").startswith(CLUSTER_ID_PREFIX),
         len(found.brokers),
     )
+
+
+@lru_cache
+def is_embedded(broker: str) -> bool:
+    """Whether this is the embedded broker, which sends wrong checksums; asked once a process.
+
+    Raises:
+        BrokerError: it does not answer in time.
+
+    """
+    return look_at_cluster(broker, _ANSWER_S).embedded
 
 
 class TopicEnds:

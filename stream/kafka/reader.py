@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Self
 
 import msgspec
@@ -20,7 +21,7 @@ from confluent_kafka import (
 )
 
 from stream.errors import BrokerError, HearbackError, InterruptedSessionError
-from stream.kafka.cluster import client_settings
+from stream.kafka.cluster import client_settings, is_embedded
 from stream.kafka.refusals import error_of
 
 _ANSWER_S = 10.0
@@ -64,6 +65,9 @@ class Reader:
     Args:
         broker: where they are.
 
+    Raises:
+        BrokerError: no broker answers.
+
     """
 
     def __init__(self, broker: str) -> None:
@@ -76,6 +80,7 @@ class Reader:
                 "isolation.level": "read_committed",
                 "enable.partition.eof": True,
                 "auto.offset.reset": "error",
+                "check.crcs": not is_embedded(broker),
                 "queued.max.messages.kbytes": 32 << 10,
                 "fetch.queue.backoff.ms": 10,
             }
@@ -109,13 +114,17 @@ class Reader:
 
     def follow(self, topic: str, partition: int, offset: int = 0) -> None:
         """Read a partition from an offset on; 0 is where it starts."""
-        self._consumer.incremental_assign(
-            [TopicPartition(topic, partition, offset or OFFSET_BEGINNING)]
-        )
+        try:
+            self._consumer.incremental_assign(
+                [TopicPartition(topic, partition, offset or OFFSET_BEGINNING)]
+            )
+        except KafkaException as error:
+            raise _unreadable(topic, partition, error) from None
 
     def leave(self, topic: str, partition: int) -> None:
         """Read a partition no longer."""
-        self._consumer.incremental_unassign([TopicPartition(topic, partition)])
+        with suppress(KafkaException):  # it is not read as it is
+            self._consumer.incremental_unassign([TopicPartition(topic, partition)])
 
     def poll(self, wait_s: float = _POLL_S) -> list[Chunk]:
         """Return what has come of the partitions that are followed, each one's in one chunk."""
@@ -133,7 +142,7 @@ class Reader:
             elif error.code() == KafkaError._PARTITION_EOF:
                 chunk.next = offset
                 chunk.at_end = True
-            else:
+            elif not chunk.lost:  # or another error would hide that it is
                 chunk.error = error
         return list(chunks.values())
 

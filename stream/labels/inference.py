@@ -99,6 +99,8 @@ class Inference:
                 )
         if past(watermark_ms, stretch.last_ms + self._window_ms):
             return  # nothing that it could settle will be entered
+        if watermark_ms is not None:
+            settled = since(settled, watermark_ms - self._window_ms)
         book.put_settled(job_id, with_stretch(settled, stretch))
         if not settled:
             self._forget_after(job_id, stretch.last_ms)

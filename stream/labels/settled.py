@@ -7,7 +7,10 @@ the union of the ranges as disjoint *stretches*, sorted by time, each with a pie
 settles all of it. Within it nothing is pending, so that further evidence has to look only at what
 it adds to the union, and costs what it settles.
 
-A stretch ends once the watermark is past all windows that it could settle.
+A stretch ends once the watermark is past all windows that it could settle. Answers at the very end
+of their windows leave short ones with gaps between, which cannot be joined. Of more than
+:data:`MOST_STRETCHES` the oldest are given up: an application that is read only then, long after
+others, and was submitted in one of them, waits for the end of its window.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from __future__ import annotations
 from stream.state.facts import Settled, Stretch
 
 MOST_STRETCHES = 64
-"""Beyond it neighbours are joined under the evidence of the later one: the value is bounded."""
+"""Beyond it neighbours are joined under the evidence of the later one, then the oldest go."""
 
 
 def found(settled: Settled, submitted_ms: int) -> Stretch | None:
@@ -43,7 +46,7 @@ def added(settled: Settled, first_ms: int, last_ms: int) -> list[tuple[int, int]
 
 
 def with_stretch(settled: Settled, new: Stretch) -> Settled:
-    """Return the union with a new stretch, which takes over all that it covers."""
+    """Return the union with a new stretch, which takes over what it covers; the newest of it."""
     kept = [new]
     for stretch in settled:
         if stretch.first_ms < new.first_ms:
@@ -51,7 +54,7 @@ def with_stretch(settled: Settled, new: Stretch) -> Settled:
         if stretch.last_ms > new.last_ms:
             kept.append(_cut(stretch, max(stretch.first_ms, new.last_ms + 1), stretch.last_ms))
     kept.sort(key=_first)
-    return tuple(kept if len(kept) <= MOST_STRETCHES else _joined(kept))
+    return tuple(kept if len(kept) <= MOST_STRETCHES else _joined(kept)[-MOST_STRETCHES:])
 
 
 def since(settled: Settled, first_ms: int) -> Settled:

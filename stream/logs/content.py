@@ -15,7 +15,7 @@ from typing import Final
 import zstandard
 
 from stream.errors import LogError
-from stream.events.wire import BYTE_ORDER_MARK
+from stream.text import BYTE_ORDER_MARK, encoding_of
 
 CHUNK_BYTES: Final = 1 << 16
 """Read at a time; decompressors keep little more."""
@@ -39,36 +39,10 @@ _OTHERS: Final = {
     b"PARE": "encrypted Parquet",
 }
 _TAR: Final = (257, b"ustar")
-_MARKS: Final = {  # the longer ones first: one of UTF-32 begins as one of UTF-16 does
-    b"\xff\xfe\0\0": "utf-32-le",
-    b"\0\0\xfe\xff": "utf-32-be",
-    b"\xff\xfe": "utf-16-le",
-    b"\xfe\xff": "utf-16-be",
-}
-_ZEROS: Final[
-    dict[tuple[bool, ...], str]
-] = {  # which of the first four bytes are zero, without a mark (RFC 4627, section 3)
-    (False, True, True, True): "utf-32-le",
-    (True, True, True, False): "utf-32-be",
-    (False, True, False, True): "utf-16-le",
-    (True, False, True, False): "utf-16-be",
-}
 
 
 class DamagedError(Exception):
     """A file cannot be read on; the message says why."""
-
-
-def encoding_of(head: bytes) -> str | None:
-    """Tell by its first bytes what a text is encoded in, if not in UTF-8.
-
-    Without a byte order mark only a text that begins with two ASCII characters is recognised, as
-    all JSON does.
-    """
-    for mark, encoding in _MARKS.items():
-        if head.startswith(mark):
-            return encoding
-    return _ZEROS.get(tuple(byte == 0 for byte in head[:4]))
 
 
 def is_parquet(path: Path, suffixes: tuple[str, ...]) -> bool:

@@ -143,13 +143,15 @@ def _opened(path: Path, progress: ReadProgress) -> Iterator[LogLine]:
     return lines_of(path.name, text(path, count))
 
 
-def _numbered(name: str, rows: Iterator[bytes]) -> Iterator[LogLine]:
-    number = 0
-    try:
-        for number, raw in enumerate(rows, 1):
-            yield LogLine(name, number, raw[:MAX_LINE_BYTES])
-    except parquet.BrokenParquetError as error:
-        yield LogLine(name, number + 1, b"", f"{name}: {error}")
+def _numbered(name: str, rows: Iterator[bytes | parquet.Lost]) -> Iterator[LogLine]:
+    number = 1
+    for row in rows:
+        if isinstance(row, bytes):
+            yield LogLine(name, number, row[:MAX_LINE_BYTES])
+            number += 1
+        else:
+            yield LogLine(name, number, b"", f"{name}: {row.rows:,} rows are lost: {row.why}")
+            number += row.rows
 
 
 def _merged(

@@ -13,8 +13,8 @@ from typing import Final
 
 import msgspec
 
-from stream.events.wire import BYTE_ORDER_MARK
 from stream.logs.content import CHUNK_BYTES, DamagedError, peek
+from stream.text import BYTE_ORDER_MARK
 
 MAX_LINE_BYTES: Final = 1 << 20
 """A longer line is cut here: far above what an event may have, so that it stays too large."""

@@ -1,9 +1,14 @@
 """Logs in Parquet: each row an event, each column a field of it, given as the JSON line it means.
 
 Columns are the fields of the wire formats (docs/events.md): ``type``, ``event_time_ms``, the ids,
-``action``, ``features`` (a struct of lists, of structs or of maps), … A null is a field that is not
-there. A timestamp column counts as milliseconds; dictionaries and decimals are read as what they
-hold. Rows are in order of arrival, as lines are.
+``action``, ``features`` (a struct of lists, of structs or of maps), … Other columns are not read. A
+null is a field that is not there. A timestamp column counts as milliseconds, UTC where it has no
+zone, cut off below; dictionaries and decimals are read as what they hold. Rows are in order of
+arrival, as lines are.
+
+A value that has no place in JSON, or cannot be turned into one, stands as ``{"unreadable": why}``
+in its row: that is refused wherever it stands, and no other row suffers. Where a part of the file
+is damaged, the row group that it belongs to is lost from there on, and the next one is read.
 
 Needs pyarrow (``pip install 'hearback-stream[parquet]'``), imported only where such a file is read.
 """
@@ -11,29 +16,38 @@ Needs pyarrow (``pip install 'hearback-stream[parquet]'``), imported only where 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from decimal import Decimal
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
 
 from stream.errors import LogError
+from stream.events.lenient import IDS
+from stream.events.wire import RawEvent
 
 SUFFIXES: Final = (".parquet", ".pq")
 
 _ROWS: Final = 1024  # read at a time
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)  # timestamps without a zone are UTC too
+_FIELDS: Final = {"type"} | {
+    field.encode_name for kind in get_args(RawEvent) for field in msgspec.structs.fields(kind)
+}
+_PER_MS: Final = {"us": 1_000, "ns": 1_000_000}
+_MS_PER: Final = {"s": 1_000, "ms": 1}
+_EXACT: Final = {"float": 1 << 24, "halffloat": 1 << 11}
+"""Whole numbers beyond these may stand for another one, by the Arrow type that holds them."""
 
-_encode = msgspec.json.Encoder().encode
+
+class Lost(NamedTuple):
+    """So many rows cannot be read, and why."""
+
+    rows: int
+    why: str
 
 
-class BrokenParquetError(Exception):
-    """A Parquet file cannot be read on; the message says why."""
-
-
-def rows(path: Path, on_bytes: Callable[[int], None] = lambda _: None) -> Iterator[bytes]:
+def rows(path: Path, on_bytes: Callable[[int], None] = lambda _: None) -> Iterator[bytes | Lost]:
     """Read a file's rows as JSON; called by :func:`stream.logs.files.merge`.
 
     Args:
@@ -42,7 +56,7 @@ def rows(path: Path, on_bytes: Callable[[int], None] = lambda _: None) -> Iterat
 
     Raises:
         LogError: at once, where it is no Parquet file, lacks what every event has, or pyarrow is
-            not installed. BrokenParquetError: later, where a part of the file is corrupt.
+            not installed.
 
     """
     return _rows(_opened(path), path.stat().st_size, on_bytes)
@@ -57,12 +71,19 @@ def _opened(path: Path) -> Any:  # pyarrow has hardly any types
             f"log {path} is Parquet, which needs pyarrow: pip install 'hearback-stream[parquet]'"
         ) from None
     try:
-        file = parquet.ParquetFile(path, page_checksum_verification=True)
+        file = parquet.ParquetFile(
+            path,
+            page_checksum_verification=True,
+            coerce_int96_timestamp_unit="ms",  # as nanoseconds, far years would come out as others
+        )
+        names: list[str] = file.schema_arrow.names
     except (pyarrow.ArrowException, OSError) as error:
         raise LogError(f"log {path} is no readable Parquet file: {_one_line(error)}") from None
-    names: list[str] = file.schema_arrow.names
-    if not {"type", "event_time_ms"} <= set(names):
+    twice = {name for name in names if name in _FIELDS and names.count(name) > 1}
+    if twice or not {"type", "event_time_ms"} <= set(names):
         file.close()
+        if twice:
+            raise LogError(f"log {path} has the column {min(twice)} twice: rename one")
         raise LogError(
             f"log {path} has the columns {', '.join(names[:8])}: columns must be the fields of"
             " events, type and event_time_ms among them"
@@ -70,40 +91,69 @@ def _opened(path: Path) -> Any:  # pyarrow has hardly any types
     return file
 
 
-def _rows(file: Any, size: int, on_bytes: Callable[[int], None]) -> Iterator[bytes]:
+def _rows(file: Any, size: int, on_bytes: Callable[[int], None]) -> Iterator[bytes | Lost]:
     errors = (import_module("pyarrow").ArrowException, OSError, ValueError)
+    names = [name for name in file.schema_arrow.names if name in _FIELDS]
     total, done, told = max(file.metadata.num_rows, 1), 0, 0
     with file:
-        batches = file.iter_batches(batch_size=_ROWS)
-        while True:
-            try:
-                batch = next(batches, None)
-                found = None if batch is None else batch.to_pylist(maps_as_pydicts="lossy")
-            except errors as error:
-                raise BrokenParquetError(
-                    f"the Parquet file is corrupt ({_one_line(error)})"
-                ) from error
-            if found is None:
-                break
-            done += len(found)
-            read = size * done // total
-            on_bytes(read - told)
-            told = read
-            for row in found:
-                yield _line(row)
+        groups = file.metadata.num_row_groups
+        for group in range(groups):
+            left = file.metadata.row_group(group).num_rows
+            batches = file.iter_batches(batch_size=_ROWS, row_groups=[group], columns=names)
+            while left > 0:
+                try:
+                    batch = next(batches)
+                except (*errors, StopIteration) as error:
+                    why = _one_line(error) or "it has fewer rows than it says"
+                    yield Lost(left, f"row group {group + 1} of {groups} is corrupt ({why})")
+                    batch = None
+                count = left if batch is None else batch.num_rows
+                left -= count
+                done += count
+                read = size * done // total
+                on_bytes(read - told)
+                told = read
+                if batch is not None:
+                    yield from _lines(batch, names)
     on_bytes(size - told)
 
 
-def _line(row: dict[str, Any]) -> bytes:
-    time = row.get("event_time_ms")
-    if isinstance(time, datetime):
-        row["event_time_ms"] = _milliseconds(time)
-    return _encode(_present(row))
+def _lines(batch: Any, names: list[str]) -> Iterator[bytes]:
+    columns = [_values(batch.column(batch.schema.get_field_index(name)), name) for name in names]
+    for row in zip(*columns, strict=True):
+        yield _encode(_present(dict(zip(names, row, strict=True))))
 
 
-def _milliseconds(time: datetime) -> int:
-    aware = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
-    return (aware - _EPOCH) // timedelta(milliseconds=1)
+def _values(array: Any, name: str) -> list[Any]:
+    """Array of one column → Python values; None: null."""
+    pyarrow = import_module("pyarrow")
+    kind = array.type
+    if name == "event_time_ms" and pyarrow.types.is_timestamp(kind):
+        # By integers: a datetime holds neither nanoseconds nor the year 10000.
+        times = array.view(pyarrow.int64()).to_pylist()
+        factor, divisor = _MS_PER.get(kind.unit, 1), _PER_MS.get(kind.unit, 1)
+        return [None if time is None else time * factor // divisor for time in times]
+    if name in IDS and pyarrow.types.is_integer(kind):
+        array = array.cast(pyarrow.string())
+    values = _listed(array)
+    exact = _EXACT.get(str(kind))
+    if exact is not None and (name in IDS or name == "event_time_ms"):
+        return [
+            value if value is None or abs(value) < exact else _unreadable(f"rounded to {kind}")
+            for value in values
+        ]
+    return values
+
+
+def _listed(array: Any) -> list[Any]:
+    """Array → Python values; one that has none does not take the others with it."""
+    batch = import_module("pyarrow").RecordBatch.from_arrays([array], ["x"])
+    try:
+        return [row["x"] for row in batch.to_pylist(maps_as_pydicts="lossy")]
+    except Exception as error:  # noqa: BLE001 - whatever a library makes of odd values
+        if len(array) == 1:
+            return [_unreadable(_one_line(error))]
+        return [value for at in range(len(array)) for value in _listed(array.slice(at, 1))]
 
 
 def _present(value: Any) -> Any:
@@ -113,13 +163,30 @@ def _present(value: Any) -> Any:
     if isinstance(value, list):
         return [_present(one) for one in value]
     if isinstance(value, Decimal):
+        if not value.is_finite():
+            return _unreadable("not a number")
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, bytes):
-        return value.decode(errors="replace")
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return _unreadable("bytes that are not UTF-8")
     if isinstance(value, date):
         return value.isoformat()
     return value
 
 
+def _other(value: Any) -> Any:
+    """Of what the encoder does not know: numbers of NumPy, and nothing else."""
+    return float(value) if hasattr(value, "__float__") else _unreadable(type(value).__name__)
+
+
+def _unreadable(why: str) -> dict[str, str]:
+    return {"unreadable": why}
+
+
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
+
+
+_encode: Final = msgspec.json.Encoder(enc_hook=_other).encode

@@ -61,12 +61,26 @@ INTAKE = Group(
             "Records set aside in `dead-letters`; the reasons are those of their header `reason`.",
         ),
         Metric(
+            "hearback_batches_redone",
+            "counter",
+            ("stage",),
+            "Batches on which a stage failed, done again record by record; the log has the"
+            " traceback. A record that fails alone is a dead letter (`poison`).",
+        ),
+        Metric(
             "hearback_ignored",
             "counter",
             ("reason",),
             "Events that changed nothing: repeats, late ones, engagements outside of their"
             " application's window; and `orphans`, engagements that had to wait for their"
             " application.",
+        ),
+        Metric(
+            "hearback_lost_records",
+            "counter",
+            ("topic", "partition"),
+            "Records that were deleted before they were read, and passed over with"
+            " `--accept-lost-records`; marks of transactions among them count too.",
         ),
         Metric(
             "hearback_read_lag_records",
@@ -254,6 +268,13 @@ DELIVERY = Group(
             "Size of a partition's RocksDB: files, and what is not in one yet.",
         ),
         Metric(
+            "hearback_damaged_stores",
+            "gauge",
+            (),
+            "Stores of this worker that were damaged, put aside and rebuilt; each is kept for a"
+            " week. More than one: look at the disk.",
+        ),
+        Metric(
             "hearback_state_cache_hits",
             "counter",
             ("stage",),
@@ -281,7 +302,8 @@ WORKER = Group(
             "hearback_ready",
             "gauge",
             (),
-            "1 when every partition that is assigned here is worked on (`/readyz`), else 0.",
+            "1 when every partition that is assigned here is worked on, and nothing is wrong with"
+            " the inputs (`/readyz`), else 0.",
         ),
         Metric(
             "hearback_build_info",

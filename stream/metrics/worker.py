@@ -108,7 +108,9 @@ class WorkerMetrics:
         self.registry = registry
         self._events = self._counter("hearback_events")
         self._dead_letters = self._counter("hearback_dead_letters")
+        self._redone = self._counter("hearback_batches_redone")
         self._ignored = self._counter("hearback_ignored")
+        self._skipped = self._counter("hearback_lost_records")
         self._read_lag = self._gauge("hearback_read_lag_records")
         self._watermark_lag = self._gauge("hearback_watermark_lag_seconds")
         self._slowest = self._gauge("hearback_slowest_channel")
@@ -140,6 +142,7 @@ class WorkerMetrics:
         self._recovered = self._counter("hearback_recovered_records")
         self._recovery = self._histogram("hearback_recovery_seconds")
         self._state_bytes = self._gauge("hearback_state_bytes")
+        self._damaged = self._gauge("hearback_damaged_stores")
         self._cache_hits = self._counter("hearback_state_cache_hits")
         self._cache_misses = self._counter("hearback_state_cache_misses")
         self._cache_bytes = self._gauge("hearback_state_cache_bytes")
@@ -185,6 +188,14 @@ class WorkerMetrics:
         self._standbys.set_function(count)
         self._standbys_behind.set_function(behind)
 
+    def damaged(self, count: Callable[[], int]) -> None:
+        """Say how to find out how many damaged stores are kept."""
+        self._damaged.set_function(count)
+
+    def redone(self, stage: str) -> None:
+        """A batch is done again, record by record."""
+        self._redone.labels(stage).inc()
+
     def lost(self, stage: str, reason: str) -> None:
         """A session ended before its time."""
         self._lost.labels(stage, reason).inc()
@@ -211,6 +222,10 @@ class WorkerMetrics:
                 self._to_coefficients.labels(effect).observe(
                     max(now_ms - message.timestamp_ms, 0) / 1000.0
                 )
+
+    def skipped(self, topic: str, number: int, records: int) -> None:
+        """Records were gone before they were read."""
+        self._skipped.labels(topic, str(number)).inc(records)
 
     def refused(self, stage: str, count: int) -> None:
         """Messages became dead letters because their topics did not take them."""

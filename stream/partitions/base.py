@@ -9,24 +9,11 @@ from copy import deepcopy
 from typing import Any, ClassVar
 
 from stream import effects
-from stream.errors import (
-    EventError,
-    HearbackError,
-    PoisonError,
-    StateError,
-)
+from stream.errors import EventError, HearbackError, PoisonError, StateError, caused_by
 from stream.events.records import COEFFICIENTS, Message, Record, dead_letter_message, source_of
 from stream.events.routing import Routing
-from stream.events.structs import (
-    Coefficients,
-    DeadLetter,
-    Forget,
-    Source,
-)
-from stream.events.wire import (
-    coefficients_key,
-    encode,
-)
+from stream.events.structs import Coefficients, DeadLetter, Forget, Source
+from stream.events.wire import coefficients_key, encode
 from stream.model.linear import GlobalModel
 from stream.partitions.clock import EventClock, EventTime
 from stream.partitions.commands import GateCommand
@@ -80,7 +67,10 @@ class Partition(ABC):
     Attributes:
         clock: its event time. events: records applied, by type. dead_letters: by reason.
         removed: entities, by why: ``forget`` or ``entity_ttl``.
+        redone: batches that are done again record by record: topic, first offset, and the exception
+            that ended them. The caller takes them out.
         judged: what the scores are worth, and the gate. learning: the stage, over structs.
+        routing: whether the input's records are where they belong.
 
     """
 
@@ -89,7 +79,7 @@ class Partition(ABC):
     outputs: ClassVar[tuple[str, ...]]
     input_topic: ClassVar[str]
     learning: Stage
-    counts: ClassVar[tuple[str, ...]] = ("events", "dead_letters", "removed", "_routing")
+    counts: ClassVar[tuple[str, ...]] = ("events", "dead_letters", "removed", "routing")
 
     def __init__(
         self,
@@ -108,10 +98,11 @@ class Partition(ABC):
         self.events: Counter[str] = Counter()
         self.dead_letters: Counter[str] = Counter()
         self.removed: Counter[str] = Counter()
+        self.redone: list[tuple[str, int, Exception]] = []
         self._overlay = overlay
         self._space = model.space
         self._policy = policy
-        self._routing = Routing(self.input_topic, number, partitions)
+        self.routing = Routing(self.input_topic, number, partitions)
         self._topic = self.input_topic  # read last
         self._unsaved_since_ms: int | None = None  # wall clock; the progress has moved alone
         self._marks = 0  # bare watermarks of the batch
@@ -146,6 +137,11 @@ class Partition(ABC):
         """Next offset to read of a topic; None before the first record."""
         return self._progress.positions.get(topic)
 
+    def go_on_misrouted(self) -> None:
+        """Set misrouted records aside from now on, however many they are."""
+        self.routing.go_on()
+        self._keep_counts()
+
     @property
     def cause(self) -> Source:
         """What was read last, without its bytes: what is done now is done because of it."""
@@ -170,7 +166,8 @@ class Partition(ABC):
             now_ms: wall clock.
 
         Raises:
-            HearbackError: something that is not the fault of one record.
+            HearbackError: something that is not the fault of one record; of what was not given as
+                a unit of work nothing stays.
 
         """
         self._now_ms, self._topic = now_ms, topic
@@ -182,9 +179,12 @@ class Partition(ABC):
         try:
             yield from self._units(topic, fresh, after, now_ms)
         except HearbackError:
-            raise
-        except Exception:  # noqa: BLE001 - which record it was is found below
             self._rollback()
+            raise
+        except Exception as error:  # noqa: BLE001 - which record it was is found below
+            self._rollback()
+            first = error
+            self.redone.append((topic, fresh[0].offset if fresh else after, first))
         else:
             return
         for at, record in enumerate(fresh):
@@ -193,13 +193,20 @@ class Partition(ABC):
             passed = after if at == len(fresh) - 1 else record.offset + 1
             try:
                 yield from self._units(topic, [record], passed, now_ms)
-            except HearbackError:
+            except HearbackError as error:
+                self._rollback()
+                caused_by(error, first)
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, the stream goes on
                 self._rollback()
                 yield self._poison(topic, record, passed, error)
         if self._progress.positions.get(topic, 0) < after:
             yield self._end_at(topic, after)
+
+    def skip(self, topic: str, first: int) -> Iterator[Unit]:
+        """Go on from a later offset; what lies before it cannot be read any more."""
+        if self._progress.positions.get(topic, 0) < first:
+            yield self._end_at(topic, first)
 
     @abstractmethod
     def tick(self, now_ms: int, monotonic_ms: int, written: int | None = None) -> Iterator[Unit]:

@@ -189,7 +189,7 @@ class JobPartition(Partition):
         job_id = event.job_id
         if job_id is None:
             raise InvalidIdError(f"to forget a member belongs into {APPLICATIONS}")
-        self._routing.check(record.key, job_id)
+        self.routing.check(record.key, job_id)
         if isinstance(event, Forget):
             self._forget(job_id, event, record.timestamp_ms)
             return

@@ -129,7 +129,7 @@ class MemberPartition(Partition):
         match event:
             case Application():
                 self.clock.check(event.event_time_ms, now_ms)
-                self._routing.check(record.key, event.member_id)
+                self.routing.check(record.key, event.member_id)
                 self._check_size(event, len(value))
                 self.events["application"] += 1
                 self.clock.read_event(event.event_time_ms, now_ms)
@@ -140,7 +140,7 @@ class MemberPartition(Partition):
                 if member_id is None:
                     raise InvalidIdError(f"to forget a job belongs into {ENGAGEMENTS}")
                 self.clock.check(event.event_time_ms, now_ms)
-                self._routing.check(record.key, member_id)
+                self.routing.check(record.key, member_id)
                 self._forget(member_id, event, record.timestamp_ms)
             case Clock():
                 self.clock.check(event.event_time_ms, now_ms)

@@ -165,7 +165,7 @@ class RocksStore:
                 path.mkdir(parents=True, exist_ok=True)
             missing = what_is_missing(path, self._recorded)
             if missing is not None:
-                raise DamagedStateError(f"{path} is damaged: {missing}")
+                raise self._damaged(missing)
             # A reopened database keeps its cache and bloom options only when they are passed for
             # the column family too.
             self._db = Rdict(
@@ -277,18 +277,22 @@ class RocksStore:
         refused = isinstance(error, OSError) and error.errno != EIO
         if refused or reason.endswith(_OF_THE_MACHINE):
             return StateError(f"{self._path} cannot be opened: {reason}")
-        return DamagedStateError(f"{self._path} is damaged: {reason}")
+        return self._damaged(reason)
+
+    def _damaged(self, reason: object) -> DamagedStateError:
+        return DamagedStateError(
+            f"{self._path} is damaged ({reason}): a worker rebuilds it from the changelog"
+        )
 
     def _unreadable(self, error: Exception) -> StateError:
         if str(error).startswith(_CORRUPT):
-            return DamagedStateError(
-                f"{self._path} is damaged: {error}; remove it, a worker makes it again"
-            )
+            return self._damaged(error)
         return StateError(f"{self._path} cannot be read: {error}")
 
     def _unwritable(self, error: Exception) -> StateError:
-        kind = DamagedStateError if str(error).startswith(_CORRUPT) else StateError
-        return kind(f"the state cannot be written: {error}")
+        if str(error).startswith(_CORRUPT):  # of a table that was to be joined with others
+            return self._damaged(error)
+        return StateError(f"the state cannot be written: {error}")
 
 
 class _Translated:

@@ -19,9 +19,10 @@ from typing import Any, cast
 
 import faust
 import msgspec
+from aiokafka.structs import TopicPartition
 from faust.types import TP, StreamT
 
-from stream.errors import HearbackError
+from stream.errors import BrokerError, HearbackError, StateError
 from stream.kafka.cluster import look_at_cluster
 from stream.kafka.connection import security_of, tls_context
 from stream.worker.contract import HandlerFactory, InputPartition, RecordBatch
@@ -34,17 +35,12 @@ from stream.worker.transport import BatchConsumer, install_transport
 _log = logging.getLogger(__name__)
 
 _REBALANCE_TIMEOUT_S = 60.0  # for ``revoked`` together with the batches in flight
+_START_S = 3.0  # for Faust to have started before it is stopped; longer it waits for its group
 _REQUEST_TIMEOUT_S = 30.0  # Kafka's own default; Faust's is 90
 
 
-def make_app(
-    settings: WorkerSettings,
-    on_failure: Callable[[Exception], None],
-    on_leaving: Callable[[], None],
-) -> faust.App:
+def make_app(settings: WorkerSettings, hooks: Hooks) -> faust.App:
     """Make the Faust app, without agents; it has to be made inside the running event loop.
-
-    ``on_failure`` is called when the transport cannot go on, ``on_leaving`` as a rebalance begins.
 
     Raises:
         ConfigError: the installed Faust or aiokafka is not one that the transport knows.
@@ -79,7 +75,7 @@ def make_app(
     # Nothing is sent through Faust: outputs go in the handler's own transactions.
     app.boot_strategy.enable_kafka_producer = False
     app.boot_strategy.enable_web = False
-    install_transport(app, Hooks(on_failure=on_failure, on_leaving=on_leaving))
+    install_transport(app, hooks)
     return app
 
 
@@ -113,7 +109,12 @@ class Worker:
         self._settings = settings
         self._on_stopping = on_stopping
         self._handler = handler_factory(self)
-        self.app = make_app(settings, self.fail, self._handler.leaving)
+        hooks = Hooks(
+            on_leaving=self._handler.leaving,
+            on_out_of_range=self._out_of_range,
+            on_failure=self.fail,
+        )
+        self.app = make_app(settings, hooks)
         """Faust's part of it."""
         self._owned: frozenset[InputPartition] = frozenset()
         self._turn = asyncio.Lock()  # assigned, revoked, tick, stop: one at a time
@@ -202,7 +203,8 @@ class Worker:
             # Refused in one line, before Faust starts.
             settings = self._settings
             await asyncio.to_thread(look_at_cluster, settings.broker, settings.broker_timeout_s)
-            await self._until_done()
+            if not self._done.is_set():
+                await self._until_done()
         finally:
             async with self._turn_of_handler():
                 await self._handler.stop()
@@ -225,6 +227,8 @@ class Worker:
         start = asyncio.create_task(app.start(), name="start")
         stopped = asyncio.create_task(app.wait_until_stopped(), name="stopped")
         await asyncio.wait({start, stopped, done}, return_when=asyncio.FIRST_COMPLETED)
+        if not start.done():  # half started, Faust leaves threads behind
+            await asyncio.wait({start, stopped}, timeout=_START_S)
         if start.done() and start.exception() is None:
             await asyncio.wait({stopped, done}, return_when=asyncio.FIRST_COMPLETED)
         failure = app.crash_reason or (start.exception() if start.done() else None)
@@ -256,6 +260,33 @@ class Worker:
                 error.add_note(f"in {accepted.topic}-{accepted.partition} from {accepted.begin}")
                 self.fail(error)
 
+    async def _out_of_range(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Go on where records were deleted unread, if that was asked for; else stop."""
+        try:
+            for tp, position in positions.items():
+                first, end = await self.consumer.span(TP(tp.topic, tp.partition))
+                where = f"{tp.topic}-{tp.partition}"
+                if position > end:
+                    raise StateError(
+                        f"{where}: position {position} is not in the topic, which keeps {first} to"
+                        f" {end}: it was recreated, or has lost its end; start over with an empty"
+                        " data folder and another application id"
+                    )
+                if position >= first:
+                    continue  # the answer was an old one
+                if not self._settings.accept_lost_records:
+                    raise StateError(
+                        f"{where}: records {position} to {first - 1} were deleted before they were"
+                        f" read (retention). --accept-lost-records goes on from {first} with all"
+                        " that was learned, and counts them in hearback_lost_records_total"
+                    )
+                partition = self._plain_name(TP(tp.topic, tp.partition))
+                await self._handler.skip(partition, position, first)
+        except BrokerError as error:
+            _log.info("asking again what topics keep: %s", error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the worker has to stop
+            self.fail(error)
+
     async def _on_assigned(self, *_: Any, **__: Any) -> None:
         if not self.consumer.assigned:
             return  # the next rebalance has begun already
@@ -283,11 +314,28 @@ class Worker:
                     await self._handler.tick()
 
 
-def run(settings: WorkerSettings, handler_factory: HandlerFactory) -> int:
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def heed_signals() -> threading.Event:
+    """Note from now on that somebody asks the worker to stop; to be called before it says it is on.
+
+    Its event loop takes the signals later (:func:`run`).
+    """
+    asked = threading.Event()
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: asked.set())
+    return asked
+
+
+def run(
+    settings: WorkerSettings, handler_factory: HandlerFactory, asked: threading.Event | None = None
+) -> int:
     """Run a worker until SIGTERM, SIGINT or an error, and return the exit code.
 
     Blocks; to be called from the main thread, which gets the signals. The first signal stops
     gracefully: batches in flight are finished and committed. Errors are one line on stderr.
+    ``asked``: of :func:`heed_signals`.
     """
     plain = logging.StreamHandler()
     if logging.getLevelNamesMapping()[settings.log_level] > logging.INFO:
@@ -296,12 +344,13 @@ def run(settings: WorkerSettings, handler_factory: HandlerFactory) -> int:
     logging.basicConfig(level=settings.log_level, handlers=[plain])
     watch = _Deadline(settings.stop_timeout_s)
     try:
-        asyncio.run(_until_signalled(settings, handler_factory, watch))
+        asyncio.run(_until_signalled(settings, handler_factory, watch, asked))
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # one line for any error
         _say(_line_of(error))
         return 1
     finally:
-        watch.cancel()
+        if all(each.daemon or each is threading.main_thread() for each in threading.enumerate()):
+            watch.cancel()  # else the process would wait for those threads, for ever if need be
     return 0
 
 
@@ -327,19 +376,23 @@ class _Deadline:
 
 
 async def _until_signalled(
-    settings: WorkerSettings, handler_factory: HandlerFactory, watch: _Deadline
+    settings: WorkerSettings,
+    handler_factory: HandlerFactory,
+    watch: _Deadline,
+    asked: threading.Event | None,
 ) -> None:
     worker = watch.worker = Worker(settings, handler_factory, on_stopping=watch.start)
     loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
 
     def on_signal() -> None:
         worker.request_stop()
-        for number in signals:
+        for number in _SIGNALS:
             loop.remove_signal_handler(number)  # the next one has its usual effect
 
-    for number in signals:
+    for number in _SIGNALS:
         loop.add_signal_handler(number, on_signal)
+    if asked is not None and asked.is_set():
+        on_signal()
     await worker.run()
 
 

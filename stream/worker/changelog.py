@@ -54,6 +54,21 @@ _CHUNK_BYTES = 4 << 20  # written at once
 _NO_IDS: Mapping[str, str] = MappingProxyType({})
 
 
+def anything_learned(broker: str, application_id: str, partitions: int) -> bool:
+    """Whether the changelogs of an application id hold, or held, any coefficients; blocks.
+
+    Raises:
+        BrokerError: no answer.
+
+    """
+    return any(
+        key[:1] == keys.POSTERIOR
+        for stage in STAGES
+        for number in range(partitions)
+        for _, key, _ in Changelog(broker, application_id, (stage, number)).records()
+    )
+
+
 class Mark(msgspec.Struct, frozen=True, array_like=True):
     """How much of which changelog a store holds."""
 
@@ -136,6 +151,11 @@ class Changelog:
 
         """
         where = f"{self.topic}-{self.partition}"
+        if self._whole_units and mark.offset > end:
+            raise StateError(
+                "the data folder has the state of an earlier embedded broker, which kept nothing"
+                " when it stopped: remove the folder, or name another --data"
+            )
         if mark.topic != self.topic or mark.topic_id != self.topic_id:
             raise StateError(
                 f"the store follows another changelog than {where} ({mark.topic} {mark.topic_id},"
@@ -146,7 +166,10 @@ class Changelog:
         if not start <= mark.offset <= end:
             raise StateError(
                 f"the store stands at {mark.offset} of {where}, which keeps {start} to {end}:"
-                " records are missing; a changelog must be compacted, never deleted from"
+                " records are missing; a changelog must be compacted, never deleted from, and"
+                " --accept-lost-records is for what is read, not for state. Use a data folder or a"
+                " checkpoint that has come further, or start over with an empty one under another"
+                " --app-id"
             )
 
     def bring_up(

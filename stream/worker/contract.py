@@ -72,6 +72,12 @@ class Handler(Protocol):
     async def assigned(self, partitions: frozenset[InputPartition]) -> None:
         """Take over these partitions, which are all that this worker owns from now on."""
 
+    async def skip(self, partition: InputPartition, position: int, first: int) -> None:
+        """Go on from ``first``: what lies before it was deleted unread, from ``position`` on.
+
+        Called again while ``position``, where the newest fetch began, is not sought.
+        """
+
     async def revoked(self, partitions: frozenset[InputPartition]) -> None:
         """Give up these partitions, which are all that it owned."""
 

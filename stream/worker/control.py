@@ -80,6 +80,14 @@ class CommandReader:
         return list(self._newest.values())
 
     def _read(self) -> None:
+        while not self._done.is_set():
+            try:
+                self._follow()
+            except BrokerError as error:
+                _log.warning("%s cannot be read for now: %s", self._topic, error)
+                self._done.wait(_AGAIN_S)
+
+    def _follow(self) -> None:
         with Reader(self._broker) as reader:
             reader.follow(self._topic, _PARTITION)
             while not self._done.is_set():

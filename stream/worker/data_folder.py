@@ -181,6 +181,8 @@ class DataFolder:
         folder = self._folder(place)
         before = self._set_aside(folder.name)
         aside = self.path / f"damaged-{folder.name}-{time.time_ns()}"
+        if not folder.exists():
+            return
         _rename(folder, aside)
         self.damaged.append((aside, error))
         for old in before:

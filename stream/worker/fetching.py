@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias, cast
 
@@ -53,6 +53,8 @@ class Hooks(msgspec.Struct, frozen=True, kw_only=True):
 
     on_leaving: Callable[[], None]
     """Called when a rebalance begins, before the batches in flight are waited for."""
+    on_out_of_range: Callable[[Mapping[TopicPartition, int]], Coroutine[Any, Any, None]]
+    """Called with positions at which the topics have no records; raises nothing."""
     on_failure: Callable[[Exception], None]
     """Called with what the worker must stop for. Raised, it would take Faust's own services down
     first, and with them the orderly end."""

@@ -14,16 +14,23 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 
-from stream.errors import BrokerError, ConfigError, StateError
+from stream.errors import (
+    BrokerError,
+    ConfigError,
+    DamagedStateError,
+    MisroutedProducerError,
+    StateError,
+)
 from stream.events.records import CONSUMED
 from stream.partitions.base import Partition, Unit
 from stream.partitions.commands import GateCommand
+from stream.partitions.job import JobPartition
 from stream.partitions.member import MemberPartition
-from stream.worker.changelog import STAGES
+from stream.worker.changelog import STAGES, anything_learned
 from stream.worker.contract import InputPartition, Membership, PartitionId, RecordBatch
 from stream.worker.crashpoints import crash_point
 from stream.worker.data_folder import Checkpointed, CheckpointFolder
-from stream.worker.ends import EngagementsWritten
+from stream.worker.ends import MOVED, engagements_written, topics_grown
 from stream.worker.owned import Owned, Sessions
 from stream.worker.requests import Requests
 from stream.worker.session import Session, Status
@@ -33,7 +40,13 @@ from stream.worker.standby import Standbys
 _log = logging.getLogger(__name__)
 
 _SIZES_S = 10.0  # between two looks at the sizes of the stores
+_TIDY_S = 3600.0  # between two looks at what has been kept for long enough
+_COMPLAIN_S = 60.0  # between two warnings of the same
 _FRESH_S = 10.0  # an answer of the broker that is older says nothing of a partition's end
+
+
+def _stage_of(topic: str) -> str:
+    return MemberPartition.stage if topic in MemberPartition.topics else JobPartition.stage
 
 
 class Host:
@@ -54,7 +67,6 @@ class Host:
     ) -> None:
         self._commands = commands
         self._membership = membership
-        self._application_id = resources.settings.application_id
         self._data = data = resources.data
         self._metrics = metrics = resources.metrics
         self._now_ms = resources.now_ms
@@ -64,11 +76,17 @@ class Host:
         self._owned: dict[PartitionId, Owned] = {}
         self._assigned = False  # this worker belongs to the group, with or without partitions
         self._sized_s = -_SIZES_S
-        self._engagements = EngagementsWritten.of_broker(resources.settings, resources.threads)
+        self._tidied_s = time.monotonic()
+        self._settings = resources.settings
+        self._engagements = engagements_written(resources.settings, resources.threads)
+        self._grown = topics_grown(resources.settings, resources.threads)
+        self._complaints: dict[PartitionId, str] = {}  # of producers that misroute
+        self._complained_s: dict[PartitionId, float] = {}
         self._requests = Requests(data.path, self.checkpoint)
         self._unassigned_since: float | None = time.monotonic()
         metrics.unassigned(self._unassigned_s)
         metrics.standbys(lambda: self._standbys.count, self._standbys.behind)
+        metrics.damaged(lambda: data.damaged_stores)
 
     def why_not_ready(self) -> str | None:
         """Say why something that is assigned here is not worked on; None: all is.
@@ -81,7 +99,7 @@ class Host:
         waiting = sum(each.session is None for each in owned.values())
         if waiting:
             return f"{waiting} of {len(owned)} partitions are being taken over"
-        return None
+        return self._grown.answer or next(iter(list(self._complaints.values())), None)
 
     # -- what the worker calls ---------------------------------------------------------------
 
@@ -94,8 +112,14 @@ class Host:
     async def assigned(self, partitions: frozenset[InputPartition]) -> None:
         """Open a session for each partition and continue where its state says."""
         crash_point("assigned")
+        self._complaints.clear()
         numbers = sorted({number for _, number in partitions})
         for number in numbers:
+            if number >= self._settings.partitions:
+                raise ConfigError(
+                    f"the topics had {self._settings.partitions} partitions, now there is a"
+                    f" partition {number}: {MOVED}"
+                )
             missing = [topic for topic in CONSUMED if (topic, number) not in partitions]
             if missing:
                 raise ConfigError(
@@ -138,8 +162,7 @@ class Host:
 
     async def process(self, batch: RecordBatch) -> bool:
         """Run one batch through its stage; False: nothing is known to have come of it."""
-        stage = "member" if batch.topic in MemberPartition.topics else "job"
-        owned = self._owned.get((stage, batch.partition))
+        owned = self._owned.get((_stage_of(batch.topic), batch.partition))
         if owned is None:
             return False
         session = await owned.ready(self._membership.settled)
@@ -155,6 +178,25 @@ class Host:
             units = session.partition.process(batch.topic, batch.records, batch.end, self._now_ms())
             return await self._work(owned, session, units)
 
+    async def skip(self, partition: InputPartition, position: int, first: int) -> None:
+        """Go on from ``first``, once what was fetched before ``position`` is done."""
+        topic, number = partition
+        owned = self._owned.get((_stage_of(topic), number))
+        if owned is None:
+            return
+        async with owned.lock:
+            session = owned.session
+            if session is None or (session.partition.position(topic) or position) != position:
+                return
+            if not await self._work(owned, session, session.partition.skip(topic, first)):
+                return
+            self._metrics.skipped(topic, number, first - position)
+            _log.warning(
+                "%s-%d: %d records were deleted before they were read; it goes on from %d",
+                *(topic, number, first - position, first),
+            )
+            await self._membership.seek({partition: first})
+
     async def tick(self) -> None:
         """Idleness, bare watermarks, windows that idleness lets close; positions, lags, sizes."""
         positions = self._membership.positions()
@@ -167,8 +209,13 @@ class Host:
                 if each.session is not None and each.place in stores
             }
             self._metrics.stored(worked_on, self._data.cache_bytes)
+            self._tell_damaged()
+        if time.monotonic() - self._tidied_s >= _TIDY_S:
+            self._tidied_s = time.monotonic()
+            self._threads.submit(self._data.tidy)
         if self._owned:
             self._engagements.tick()
+            self._grown.tick()
         for owned in self._owned.values():
             stage, number = owned.place
             self._metrics.unattended(stage, number, owned.unattended_s())
@@ -180,6 +227,7 @@ class Host:
         """Release everything."""
         await self._requests.close()
         await self._engagements.stop()
+        await self._grown.stop()
         await self._sessions.in_thread(self._standbys.stop)
         await self._sessions.end_all(self._owned.values())
         self._owned = {}
@@ -197,7 +245,7 @@ class Host:
             StateError: it cannot be written, or a partition is not worked on now.
 
         """
-        copy = await self._sessions.in_thread(CheckpointFolder, out, self._application_id)
+        copy = await self._sessions.in_thread(CheckpointFolder, out, self._settings.application_id)
         try:
             for owned in list(self._owned.values()):
                 async with owned.lock:  # nothing is flushed, and the store stays open
@@ -220,6 +268,7 @@ class Host:
 
     async def _work(self, owned: Owned, session: Session, units: Iterable[Unit]) -> bool:
         """Do and flush units of work; False: the session was lost on the way."""
+        partition = session.partition
         try:
             for unit in units:
                 start = time.monotonic()
@@ -227,17 +276,57 @@ class Host:
                 self._metrics.flushed(unit, time.monotonic() - start, *took, self._now_ms())
                 self._metrics.refused(session.place[0], session.take_refused())
                 await asyncio.sleep(0)  # there may be a thousand units: others have their turn
-        except BrokerError as error:
+        except (BrokerError, DamagedStateError) as error:
             await self._sessions.lose(owned, session, error)
             return False
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, MisroutedProducerError) and await self._goes_on(session):
+                return False  # the batch comes again
             # The actor of the partition's other topic waits for the lock: it must not flush what
             # was not done in full.
             owned.session = None
             await asyncio.shield(session.end())
             raise
-        self._metrics.applied(session.partition)
+        finally:
+            self._tell_redone(partition)
+        self._metrics.applied(partition)
+        self._complain(owned.place, partition.routing.complaint)
         return True
+
+    def _tell_redone(self, partition: Partition) -> None:
+        while partition.redone:
+            topic, offset, error = partition.redone.pop(0)
+            self._metrics.redone(partition.stage)
+            _log.warning(
+                "%s-%d: the batch from %d on is done again, record by record",
+                *(topic, partition.number, offset),
+                exc_info=error,
+            )
+
+    async def _goes_on(self, session: Session) -> bool:
+        """Whether misrouted records are set aside, because something was learned without them."""
+        settings = self._settings
+        try:
+            learned: bool = await self._sessions.in_thread(
+                anything_learned,
+                *(settings.broker, settings.application_id, settings.partitions),
+            )
+        except BrokerError as error:
+            _log.info("asking again whether anything was learned: %s", error)
+            return True
+        if learned:
+            session.partition.go_on_misrouted()
+        return learned
+
+    def _complain(self, place: PartitionId, complaint: str | None) -> None:
+        """Say what is wrong with a producer, at once and then now and again; None: nothing."""
+        if complaint is None:
+            self._complaints.pop(place, None)
+            return
+        self._complaints[place] = complaint
+        if time.monotonic() - self._complained_s.get(place, -_COMPLAIN_S) >= _COMPLAIN_S:
+            self._complained_s[place] = time.monotonic()
+            _log.warning("%s; misrouted records become dead letters", complaint)
 
     async def _tick(self, owned: Owned, positions: Mapping[InputPartition, int]) -> None:
         try:
@@ -254,7 +343,7 @@ class Host:
                         lags[topic] = max(end - at, 0)
                 now_ms, monotonic_ms = self._now_ms(), round(time.monotonic() * 1000)
                 at_end = self._at_end(owned, partition, lags, monotonic_ms)
-                written = self._engagements.count
+                written = self._engagements.answer
                 partition.clock.observe_end(monotonic_ms, at_end=at_end, written=written)
                 units = chain(
                     partition.obey(self._commands(), now_ms),
@@ -300,4 +389,4 @@ class Host:
     def _tell_damaged(self) -> None:
         while self._data.damaged:
             aside, error = self._data.damaged.pop()
-            _log.warning("%s: it was put aside as %s and is rebuilt", error, aside.name)
+            _log.warning("%s (it was put aside as %s)", error, aside.name)

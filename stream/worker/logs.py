@@ -35,7 +35,7 @@ class _Json(logging.Formatter):
 
 
 class Terse(logging.Filter):
-    """Keeps the log readable: no tracebacks, nothing of routine, no flood from the libraries.
+    """Keeps the log readable: of the libraries no tracebacks, nothing of routine, and no flood.
 
     While a broker is away aiokafka logs twenty errors a second; and each of Faust's services logs
     the error that ends the worker, which is printed once, at the end.
@@ -54,8 +54,9 @@ class Terse(logging.Filter):
         self._logged_s: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to keep a line; what is kept loses its traceback."""
-        record.exc_info = record.exc_text = None
+        """Whether to keep a line; but for our warnings, it loses its traceback."""
+        if not (record.name.startswith("stream.") and record.levelno == logging.WARNING):
+            record.exc_info = record.exc_text = None
         message = record.getMessage()
         if any(routine in message for routine in self._ROUTINE):
             return False

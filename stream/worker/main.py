@@ -16,7 +16,7 @@ from stream.console.status import About
 from stream.metrics.worker import WorkerMetrics, process_registry
 from stream.model.linear import load_model
 from stream.updaters.newton import NOT_KEPT, warm_up
-from stream.worker.app import run
+from stream.worker.app import heed_signals, run
 from stream.worker.contract import Membership
 from stream.worker.control import CommandReader
 from stream.worker.crashpoints import arm
@@ -79,6 +79,7 @@ def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -
     try:
         if embedded:
             say(_EMBEDDED)
+        asked = heed_signals()
         say(
             f"worker {application_id} on {broker}: {partitions} partitions, model"
             f" {model.version}, state in {config.worker.data}, metrics on"
@@ -98,6 +99,7 @@ def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -
                 min(config.worker.idle_timeout_ms, config.policy.labels.allowed_lateness_ms),
                 _LEAST_IDLE_MS,
             ),
+            accept_lost_records=config.worker.accept_lost_records,
             log_level=config.log.level,
             log_format=config.log.format,
         )
@@ -120,7 +122,7 @@ def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -
             probes.beat()
             return host
 
-        return run(settings, make_host)
+        return run(settings, make_host, asked)
     finally:
         reader.stop()
         console.stop()

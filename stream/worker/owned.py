@@ -14,7 +14,13 @@ from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any
 
-from stream.errors import BrokerError, InterruptedSessionError, RefusedError, StateError
+from stream.errors import (
+    BrokerError,
+    DamagedStateError,
+    InterruptedSessionError,
+    RefusedError,
+    StateError,
+)
 from stream.worker.changelog import STAGES, changelog_of
 from stream.worker.contract import InputPartition, Membership, PartitionId
 from stream.worker.limits import TopicLimits
@@ -118,11 +124,17 @@ class Sessions:
             if outcome is not None:
                 raise outcome
 
-    async def lose(self, owned: Owned, session: Session, error: BrokerError) -> None:
-        """End a session that a unit of work was lost with; a new one follows."""
+    async def lose(
+        self, owned: Owned, session: Session, error: BrokerError | DamagedStateError
+    ) -> None:
+        """End a session that a unit of work was lost with; a new one follows.
+
+        A store that was found damaged is put aside; the new session rebuilds it.
+        """
         owned.session = None
         owned.lost_at = session.flushing_since  # since then nothing has come forward
         await asyncio.shield(session.end())
+        await self._set_aside(owned, error)
         self._renew_later(owned, error)
 
     async def end_all(self, owned: Iterable[Owned]) -> None:
@@ -140,14 +152,19 @@ class Sessions:
             await self._open(owned)
         except InterruptedSessionError:
             pass
-        except BrokerError as error:
+        except (BrokerError, DamagedStateError) as error:
             self._renew_later(owned, error)
+
+    async def _set_aside(self, owned: Owned, error: BaseException) -> None:
+        if isinstance(error, DamagedStateError):
+            await self.in_thread(self._resources.data.set_aside, owned.place, error)
 
     async def _open(self, owned: Owned) -> None:
         """Open a session, and seek the partition to where its state stands.
 
         Raises:
-            BrokerError: it could not be opened now. Other errors: it can't be.
+            BrokerError, DamagedStateError: it could not be opened now; a damaged store was put
+                aside. Other errors: it can't be.
 
         """
 
@@ -174,8 +191,9 @@ class Sessions:
             known = {at: position for at, position in positions.items() if position is not None}
             await self._check_not_lost(session, positions.keys() - known.keys())
             await self._membership.seek(known)
-        except BaseException:
+        except BaseException as error:
             await asyncio.shield(session.end())
+            await self._set_aside(owned, error)
             raise
         self._metrics.recovered(stage, *recovery)
         owned.session = session
@@ -224,7 +242,7 @@ class Sessions:
                 " under another --app-id"
             )
 
-    def _renew_later(self, owned: Owned, error: BrokerError) -> None:
+    def _renew_later(self, owned: Owned, error: BrokerError | DamagedStateError) -> None:
         stage, number = owned.place
         self._limits.doubtful |= isinstance(error, RefusedError)
         if owned.lost_at is None:

@@ -47,6 +47,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long to wait for the broker's first answer."""
     idle_timeout_ms: int = 30 * MINUTE_MS
     """Each time that an input has brought nothing for so long, it follows the others."""
+    accept_lost_records: bool = False
+    """Go on where records were deleted before they were read."""
     log_level: str = "WARNING"
     log_format: str = "text"
 

@@ -130,16 +130,37 @@ class Standbys:
                     refreshed_s = now_s
                     self._refresh(reader)
                 for chunk in reader.poll(_POLL_S):
-                    at = chunk.topic, chunk.partition
-                    if chunk.records or chunk.at_end:
-                        self._apply(self._copies[at], chunk)
-                    if chunk.lost and at in self._copies:
-                        missing.add(self._copies.pop(at).place)
-                        reader.leave(*at)
-                    elif chunk.error is not None and chunk.error.fatal():
-                        raise BrokerError(f"standbys cannot be followed: {chunk.error}")
-                    elif chunk.error is not None:
-                        _log.info("standbys: %s", chunk.error)  # librdkafka goes on by itself
+                    copy = self._copies.get((chunk.topic, chunk.partition))
+                    if copy is None:  # left a moment ago, or of no partition
+                        self._heed(chunk)
+                    elif not self._take(copy, chunk):
+                        missing.add(copy.place)
+                        del self._copies[chunk.topic, chunk.partition]
+                        reader.leave(chunk.topic, chunk.partition)
+
+    def _take(self, copy: _Copy, chunk: Chunk) -> bool:
+        """Take what came of a partition; False: the copy has to be begun again."""
+        try:
+            if chunk.records or chunk.at_end:
+                self._apply(copy, chunk)
+        except DamagedStateError as error:
+            self._data.set_aside(copy.place, error)
+            return False
+        if not chunk.lost:
+            self._heed(chunk)
+        return not chunk.lost
+
+    def _heed(self, chunk: Chunk) -> None:
+        """Go by what the broker says, if anything.
+
+        Raises:
+            BrokerError: this client has come to its end.
+
+        """
+        if chunk.error is not None and chunk.error.fatal():
+            raise BrokerError(f"standbys cannot be followed: {chunk.error}")
+        if chunk.error is not None:
+            _log.info("standbys: %s", chunk.error)  # librdkafka goes on by itself
 
     def _begin(self, place: PartitionId, changelog: Changelog, reader: Reader) -> bool:
         """Follow one more, from where its store stands."""
@@ -147,8 +168,8 @@ class Standbys:
             store, mark = changelog.begin(
                 reader, self._data.store(place), lambda: self._data.renew(place), self._now_ms
             )
-        except DamagedStateError:
-            self._data.renew(place)  # it is followed at the next try
+        except DamagedStateError as error:
+            self._data.set_aside(place, error)  # it is followed at the next try
             return False
         except (StateError, BrokerError) as error:
             self._complain(place, error)

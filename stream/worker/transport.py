@@ -12,7 +12,7 @@ differs from Faust's own driver:
   raised. The end of the newest acknowledged batch is what is committed.
 - **A set of partitions that is empty means none.** aiokafka's own fetch takes it for all of them,
   and Faust's set empties whenever all buffers are full.
-- **A position that the topic no longer has is an error**, never a jump.
+- **A position that the topic no longer has is told to the worker**, never a jump.
 - **Between a rebalance's start and its end no input is fetched**, also where Faust's recovery of
   the rebalance before lets it flow: those batches would be lost, and the last of a topic with them.
 - All is read ``read_committed``.
@@ -39,7 +39,7 @@ from faust.types import TP
 from faust.types.transports import ConsumerT, ProducerT
 from mode import Service, ServiceT
 
-from stream.errors import BrokerError, StateError
+from stream.errors import BrokerError
 from stream.worker.contract import RecordBatch
 from stream.worker.faust_internals import check_faust_internals
 from stream.worker.fetching import BatchConsumerThread, Hooks, message_of
@@ -51,6 +51,9 @@ GROUP_CHECK_S = 0.5
 
 GAP_CHECK_S = 5.0
 """How often to look for batches that were fetched and not handled, in seconds."""
+
+RANGE_PAUSE_S = 0.1
+"""How long to wait after a fetch from where the topic has no records, in seconds."""
 
 MAX_GROUP_ERRORS = 10
 """After so many in a row the worker stops."""
@@ -154,6 +157,21 @@ class BatchConsumer(faust_driver.Consumer):
             raise BrokerError(f"the broker does not tell the group's offsets: {error!r}") from None
         return {tp: offset for tp, offset in some.items() if offset > first[tp]}
 
+    async def span(self, tp: TP) -> tuple[int, int]:
+        """Return where a partition starts and ends.
+
+        Raises:
+            BrokerError: the broker does not tell.
+
+        """
+        try:
+            first, end = await self.earliest_offsets(tp), await self.highwaters(tp)
+        except KafkaError as error:
+            raise BrokerError(
+                f"the broker does not tell what {tp.topic}-{tp.partition} keeps: {error!r}"
+            ) from None
+        return int(first[tp]), int(end[tp])
+
     def positions(self) -> dict[TP, int]:
         """Return where each owned partition stands."""
         return dict(self._position)
@@ -221,6 +239,8 @@ class BatchConsumer(faust_driver.Consumer):
     async def perform_seek(self) -> None:
         """Seek all inputs to where the state says, else to the committed offset, else the start.
 
+        (What was committed before the start was not read: it says where a fresh topic began.)
+
         The end of a rebalance.
         """
         if not self.assigned:
@@ -239,11 +259,11 @@ class BatchConsumer(faust_driver.Consumer):
         assignment = self._assignments
         inputs = set(self.assignment())
         committed = await self._thread.committed(inputs)
-        begin = {tp: offset for tp, offset in committed.items() if offset is not None}
-        begin |= {tp: start for tp, start in self._starts.items() if tp in inputs}
+        begin = {tp: start for tp, start in self._starts.items() if tp in inputs}
         new = inputs - begin.keys()
         if new:
-            begin |= await self.earliest_offsets(*new)
+            first = await self.earliest_offsets(*new)
+            begin |= {tp: max(committed[tp] or 0, first[tp]) for tp in new}
         with suppress(IllegalStateError):  # not assigned any more
             await self.seek_wait(begin)
         if not self.assigned or assignment != self._assignments:
@@ -261,7 +281,15 @@ class BatchConsumer(faust_driver.Consumer):
                 if not self.flow_active:
                     await self.can_resume_flow.wait()
                 generation = self.app.consumer_generation_id
-                for batch in await self._thread.fetch(generation):
+                try:
+                    batches = await self._thread.fetch(generation)
+                except OffsetOutOfRangeError as error:
+                    # It comes again until the partition is sought, or the worker stops for it.
+                    sought = self._hooks.on_out_of_range(error.args[0])
+                    await self.wait_first(sought, self.suspend_flow.wait())
+                    await self.sleep(RANGE_PAUSE_S)
+                    continue
+                for batch in batches:
                     if not self.flow_active or generation != self.app.consumer_generation_id:
                         break  # a rebalance seeks all partitions
                     message = message_of(batch, generation)
@@ -270,8 +298,8 @@ class BatchConsumer(faust_driver.Consumer):
         except (ConsumerStoppedError, asyncio.CancelledError):
             if not self.app.should_stop:
                 raise
-        except OffsetOutOfRangeError as error:
-            self._hooks.on_failure(await self._lost(error))
+        except KafkaError as error:
+            self._hooks.on_failure(BrokerError(f"what comes in cannot be read: {error!r}"))
 
     @Service.task
     async def _watch_group(self) -> None:
@@ -282,18 +310,23 @@ class BatchConsumer(faust_driver.Consumer):
         """
         while not self.should_stop:
             await self.sleep(GROUP_CHECK_S)
-            error = await self._thread.group_error()
+            try:
+                error = await self._thread.group_error()
+            except KafkaError as last:
+                self._group_errors, error = MAX_GROUP_ERRORS - 1, last  # it tries no more
             if error is None:
                 continue
             self._group_errors += 1
-            _log.warning("joining the group %s again after %r", self.app.conf.id, error)
-            if self._group_errors == MAX_GROUP_ERRORS:
-                self._hooks.on_failure(
-                    BrokerError(
-                        f"the broker does not let this worker into the consumer group "
-                        f"{self.app.conf.id}: {error!r}"
-                    )
+            if self._group_errors < MAX_GROUP_ERRORS:
+                _log.warning("joining the group %s again after %r", self.app.conf.id, error)
+                continue
+            self._hooks.on_failure(
+                BrokerError(
+                    f"the broker does not let this worker into the consumer group "
+                    f"{self.app.conf.id}: {error!r}"
                 )
+            )
+            return
 
     @Service.task
     async def _watch_gaps(self) -> None:
@@ -325,16 +358,6 @@ class BatchConsumer(faust_driver.Consumer):
             if fetched is not None and fetched > position and tp not in self._open:
                 found[tp] = (position, fetched)
         return found
-
-    async def _lost(self, error: OffsetOutOfRangeError) -> StateError:
-        tp, position = next(iter(error.args[0].items()))
-        first = (await self.earliest_offsets(tp))[tp]
-        end = (await self.highwaters(tp))[tp]
-        return StateError(
-            f"{tp.topic}-{tp.partition}: position {position} is not in the topic, which keeps "
-            f"{first} to {end}: records are missing, or the topic was recreated; "
-            "start over with an empty data folder and another application id"
-        )
 
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         """Commit the positions that moved; Faust's own lists of acknowledged offsets are unused."""

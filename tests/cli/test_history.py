@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stream.cli import PROGRAM
+from stream.cli import PROGRAM, history
+from stream.errors import ConfigError
 from stream.policy import DAY_MS
 from tests import kit
 from tests.replay.test_single import market, rows
@@ -30,7 +31,7 @@ def hearback(*arguments: object, cwd: Path | None = None) -> subprocess.Complete
         text=True,
         check=False,
         cwd=cwd,
-        timeout=120,
+        timeout=230,  # the first one compiles the kernel
         env={**os.environ, "COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb"},
     )
 
@@ -52,7 +53,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(log: Path) -> Path:
     """Return the folder of a replay made by the commands alone."""
     folder = log.parent
-    done = hearback("train", log, "--out", folder / "model", "--until", 40 * DAY_MS)
+    done = hearback("train", log, "--out", folder / "model", "--until", "1970-02-10")
     assert (done.returncode, done.stderr) == (0, "lines left out, unmatched: 1\n"), done.stderr
     assert "applications" in done.stdout
     done = hearback(
@@ -71,6 +72,28 @@ def test_a_run_is_readable_by_its_owner_alone(run: Path) -> None:
     probe = run.parent / "probe"
     probe.touch()
     assert manifest.stat().st_mode == probe.stat().st_mode
+
+
+def test_simulate_writes_over_no_other_log(tmp_path: Path) -> None:
+    """What is there stays, log and truth; the same again, byte for byte, is no error."""
+    sizes = ("--members", 20, "--jobs", 30, "--days", 5, "--applications-per-member", 3)
+    log, truth = tmp_path / "log.jsonl.gz", tmp_path / "log.truth.json"
+    simulate = ("simulate", "--out", log, *sizes)
+    assert hearback(*simulate).returncode == 0
+    made = log.read_bytes()
+    assert hearback(*simulate).returncode == 0
+    for path in (log, truth):
+        kept = path.read_bytes()
+        path.write_bytes(b"precious")
+        done = hearback(*simulate)
+        assert done.returncode == 1
+        assert f"{path} is there already: name another file or remove it" in done.stderr
+        assert path.read_bytes() == b"precious"
+        path.write_bytes(kept)
+    assert log.read_bytes() == made
+    assert hearback(*simulate, "--seed", 2).returncode == 1
+    assert log.read_bytes() == made
+    assert {path.name for path in tmp_path.iterdir()} == {log.name, truth.name}
 
 
 def test_help_names_every_command() -> None:
@@ -204,3 +227,15 @@ def test_interrupted_replay_says_so(log: Path, tmp_path: Path) -> None:
     assert "interrupted" in stderr
     assert "Traceback" not in stderr
     assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_names_file_may_begin_with_a_mark(tmp_path: Path) -> None:
+    """The names of features are read with a byte order mark; UTF-16 is refused in one line."""
+    path = tmp_path / "names.json"
+    names = {"global": ["one"], "per_member": ["é", "n"], "per_job": ["j"]}
+    text = msgspec.json.encode({"feature_names": names}).decode()
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert history._names(path) == names
+    path.write_bytes(text.encode("utf-16"))
+    with pytest.raises(ConfigError, match=r"names.json: the file is UTF-16: save it as UTF-8"):
+        history._names(path)

@@ -49,7 +49,10 @@ def test_demo_ends_with_a_summary(tmp_path: Path) -> None:
 
 
 def test_broker_prints_its_address_and_stops_on_a_signal() -> None:
-    """``hearback broker`` has all topics, warns that it keeps nothing, and ends with code 0."""
+    """``hearback broker`` has all topics, warns that it keeps nothing, and ends with code 0.
+
+    Who makes its topics as on a real Kafka is told that there is nothing to do.
+    """
     process = subprocess.Popen(
         [*PROGRAM, "broker", "--partitions", "3"],
         stdout=subprocess.PIPE,
@@ -62,6 +65,9 @@ def test_broker_prints_its_address_and_stops_on_a_signal() -> None:
     assert {topic: len(found.topics[topic].partitions) for topic in TOPICS} == dict.fromkeys(
         TOPICS, 3
     )
+    made = hearback("topics", "create", "--broker", address)
+    assert (made.returncode, made.stderr) == (0, "")
+    assert "nothing to do" in made.stdout
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 0

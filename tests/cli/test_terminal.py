@@ -32,6 +32,22 @@ def test_progress_is_said_in_lines(
     ]
 
 
+def test_steps_are_said_in_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a terminal a line says which step of how many is being done, every half minute."""
+    now = [1000.0]
+    monkeypatch.setattr("stream.cli.terminal.time.monotonic", lambda: now[0])
+    with terminal.steps("learning", 8) as show:
+        for step in range(8):
+            show(step, f"setting {step}")
+            now[0] += 12.0
+    assert capsys.readouterr().err.splitlines() == [
+        "learning: 3 of 8 done, now setting 3",
+        "learning: 6 of 8 done, now setting 6",
+    ]
+
+
 def test_short_work_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     """What takes less than half a minute says nothing."""
     with terminal.reading("replaying", ReadProgress()) as advance:

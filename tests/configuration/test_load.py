@@ -276,3 +276,36 @@ def test_secrets_come_from_the_environment_or_a_file_and_are_never_shown(tmp_pat
     assert f'password_file = "{secret}"' in shown(found)
     again = load_config(written(tmp_path, shown(found), "again.toml"), {})
     assert again.broker.security.username == "u"
+
+
+def test_text_files_are_read_as_editors_leave_them(tmp_path: Path) -> None:
+    """A byte order mark and any line ends are no part of a configuration, policy or secret."""
+    for end in ("\n", "\r\n", "\r"):
+        secret = tmp_path / "password"
+        secret.write_bytes(f"\ufeffs3cret-é{end}more".encode())
+        ca = written(tmp_path, "-", "ca.pem")
+        lines = [
+            *("\ufeff[kafka]", "broker = 'k:1'", "security = 'sasl_ssl'", f"ca_file = '{ca}'"),
+            *("sasl_mechanism = 'PLAIN'", "username = 'u'", f"password_file = '{secret}'"),
+        ]
+        file, policy = tmp_path / "hearback.toml", tmp_path / "policy.toml"
+        file.write_bytes(end.join(lines).encode())
+        policy.write_bytes(end.join(["\ufeff[labels]", "window = '5d'"]).encode())
+        found = load_config(file, {}, policy)
+        assert found.broker.security.password == secret.read_text("utf-8-sig").splitlines()[0]
+        assert found.policy.labels.window_ms == 5 * 24 * HOUR_MS
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_files_in_utf_16_are_named(tmp_path: Path, encoding: str) -> None:
+    """A file in another Unicode encoding is refused with one line that says what to do."""
+    file = tmp_path / "hearback.toml"
+    file.write_bytes("[kafka]\nbroker = 'k:1'\n".encode(encoding))
+    says = rf"hearback.toml: the file is {encoding[:6].upper()}: save it as UTF-8"
+    with pytest.raises(ConfigError, match=says):
+        load_config(file, {})
+    with pytest.raises(ConfigError, match="save it as UTF-8"):
+        load_config(written(tmp_path, f"[kafka]\npassword_file = '{file}'", "other.toml"), {})
+    file.write_bytes("[kafka]\nbroker = 'é'\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"hearback.toml: not UTF-8"):
+        load_config(file, {})

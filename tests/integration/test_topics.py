@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but in no __all__
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
     NewPartitions,
+    OffsetSpec,
 )
 
 from stream.errors import ConfigError
-from stream.events.records import APPLICATIONS, LABELS, PLAIN
+from stream.events.records import APPLICATIONS, ENGAGEMENTS, LABELS, PLAIN
 from stream.policy import DAY_MS
 from stream.worker.topics import check_topics, create_topics
 from tests.integration.workers import wait_for, wait_for_partitions
@@ -96,6 +98,44 @@ def test_missing_topics_are_named(client: AdminClient, broker: str) -> None:
     """A worker does not start without topics, and says how to make them."""
     with pytest.raises(ConfigError, match=r"there is no topic applications, .* topics create"):
         check_topics(broker, "app", WINDOW_MS)
+
+
+@pytest.mark.timeout(180)
+def test_records_that_were_deleted_unread(small_world: World) -> None:
+    """A worker says what is gone; accepted, it is counted, and what was learned stays."""
+    middle = str(small_world.market.start_ms + 12 * DAY_MS)
+    worker = small_world.start()
+    small_world.produce("--until", middle)
+    wait_for(lambda: small_world.committed_share() == 1.0, worker)
+    worker.stop()
+    learned = {stage: small_world.recovered(stage) for stage in ("member", "job")}
+    client = AdminClient({"bootstrap.servers": small_world.broker, "log_level": 0})
+    places = [TopicPartition(ENGAGEMENTS, number) for number in range(small_world.partitions)]
+    before = ends(client, places)
+    small_world.produce("--from", middle, "--close")
+    gone = {place: (before[place] + end) // 2 for place, end in ends(client, places).items()}
+    done(client.delete_records([TopicPartition(*place, offset) for place, offset in gone.items()]))
+    line = small_world.start().wait_for_failure()
+    assert "deleted before they were read (retention). --accept-lost-records goes on" in line
+    worker = small_world.start(more=("--accept-lost-records",))
+    wait_for(lambda: small_world.committed_share() == 1.0, worker)
+    count = sum(offset - before[place] for place, offset in gone.items())
+    assert count > 100
+    assert worker.metric("hearback_lost_records_total") == count
+    assert "records were deleted before they were read; it goes on" in worker.said
+    worker.stop()
+    for stage, entities in learned.items():
+        now = small_world.recovered(stage)
+        assert all(now[each].examples >= known.examples for each, known in entities.items())
+
+
+def ends(client: AdminClient, places: list[TopicPartition]) -> dict[tuple[str, int], int]:
+    """Where partitions end."""
+    latest: Any = OffsetSpec
+    found = client.list_offsets({place: latest.latest() for place in places})
+    return {
+        (place.topic, place.partition): future.result(10).offset for place, future in found.items()
+    }
 
 
 @pytest.mark.timeout(180)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -88,6 +89,19 @@ class Worker:
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
+
+    def readiness(self) -> str:
+        """What its ``/readyz`` says; nothing while it does not answer."""
+        found = re.search(r"(http://\S+)/metrics", self.said)
+        if found is None:
+            return ""
+        try:
+            with urllib.request.urlopen(f"{found.group(1)}/readyz", timeout=5) as page:  # noqa: S310
+                return str(page.read().decode())
+        except urllib.error.HTTPError as error:
+            return error.read().decode()
+        except OSError:
+            return ""
 
     def kill(self) -> None:
         """Kill -9."""

@@ -15,6 +15,7 @@ from stream.errors import ConfigError
 from stream.kafka.cluster import client_settings
 from stream.kafka.connection import Broker, Security, client_security, security_of, tls_context
 from stream.worker.app import make_app
+from stream.worker.fetching import Hooks
 from stream.worker.logs import formatter
 from stream.worker.settings import WorkerSettings
 
@@ -66,7 +67,11 @@ def test_faust_gets_the_same(
         topics=("applications",),
         partitions=1,
     )
-    app = make_app(settings, lambda _: None, lambda: None)
+
+    async def nothing(_: object) -> None: ...
+
+    hooks = Hooks(on_leaving=lambda: None, on_out_of_range=nothing, on_failure=lambda _: None)
+    app = make_app(settings, hooks)
     credentials: Any = app.conf.broker_credentials
     if wanted is None:
         assert credentials is None

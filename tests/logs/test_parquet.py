@@ -11,15 +11,19 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from producers.simulate import SimulationSettings, simulate
-from stream.errors import LogError
-from stream.events.wire import decode_event
+from stream.errors import EventError, LogError
+from stream.events.structs import Application
+from stream.events.wire import decode_event, numbers
 from stream.features.blocks import FeatureSpace
 from stream.logs.files import LogLine, ReadProgress, merge, write_lines
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed: Parquet logs are not tested")
 pq = pytest.importorskip("pyarrow.parquet")
+pytest.importorskip("pyarrow.compute")
 
 SETTINGS = SimulationSettings(members=60, jobs=40, days=8, applications_per_member=6)
 SPACE = FeatureSpace(tuple(f"g{k}" for k in range(8)), tuple("abcd"), tuple("wxyz"))
@@ -30,6 +34,11 @@ def written(path: Path, rows: list[dict[str, Any]], **options: Any) -> Path:
     names = {name: None for row in rows for name in row}  # the first row's are not all there are
     pq.write_table(pa.Table.from_pylist([names | row for row in rows]), path, **options)
     return path
+
+
+def clock(time_ms: int) -> dict[str, Any]:
+    """Make the smallest event."""
+    return {"type": "clock", "event_time_ms": time_ms}
 
 
 def decoded(path: Path) -> list[dict[str, Any]]:
@@ -117,20 +126,261 @@ def test_progress_counts_to_the_files_size(tmp_path: Path) -> None:
     assert progress.done_bytes == progress.total_bytes == path.stat().st_size
 
 
-def test_damage_within_is_a_damaged_line(tmp_path: Path) -> None:
-    """What comes before a corrupt part is read; then the log says so."""
-    rows = [{"type": "clock", "event_time_ms": at, "tag": f"{at * 7919}"} for at in range(6000)]
-    path = written(tmp_path / "log.parquet", rows, row_group_size=2000, write_page_checksum=True)
+def test_damage_costs_the_rest_of_its_row_group(tmp_path: Path) -> None:
+    """What comes before it and the other row groups are read; the log says how much is lost."""
+    rows = [clock(at) | {"channel": f"{at * 7919}"} for at in range(6000)]
+    path = tmp_path / "log.parquet"
+    written(path, rows, row_group_size=2000, write_page_checksum=True, use_dictionary=False)
+    content = bytearray(path.read_bytes())
+    column = pq.ParquetFile(path).metadata.row_group(1).column(2)
+    middle = column.data_page_offset + column.total_compressed_size // 2
+    content[middle - 200 : middle + 200] = bytes(400)
+    path.write_bytes(content)
+    found: list[LogLine] = list(merge([path]))
+    (damage,) = (line for line in found if line.damaged is not None)
+    read = [json.loads(line.raw)["event_time_ms"] + 1 for line in found if line.damaged is None]
+    lost = 6000 - len(read)
+    assert damage.damaged is not None
+    assert f"log.parquet: {lost:,} rows are lost: row group 2 of 3 is corrupt" in damage.damaged
+    assert "\n" not in damage.damaged
+    assert 0 < lost <= 2000
+    assert read == [*range(1, damage.number), *range(4001, 6001)]
+    assert [line.number for line in found if line.damaged is None] == read
+
+
+def test_damage_in_other_columns_is_no_matter(tmp_path: Path) -> None:
+    """What is in columns that are no field of an event is not even looked at."""
+    rows = [clock(at) | {"tag": f"{at * 7919}"} for at in range(6000)]
+    path = written(tmp_path / "log.parquet", rows, write_page_checksum=True)
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
     content[middle - 200 : middle + 200] = bytes(400)
     path.write_bytes(content)
-    found: list[LogLine] = list(merge([path]))
-    assert found[-1].damaged is not None
-    assert "log.parquet: the Parquet file is corrupt" in found[-1].damaged
-    assert "\n" not in found[-1].damaged
-    assert 1000 < len(found) < 6000
-    assert all(line.damaged is None for line in found[:-1])
+    assert decoded(path) == [clock(at) for at in range(6000)]
+
+
+OTHERS = {
+    "a duration with nanoseconds": pa.array([1, 2], pa.duration("ns")),
+    "a time of day with nanoseconds": pa.array([1, 2], pa.time64("ns")),
+    "a year that no calendar holds": pa.array([2**60, -(2**60)], pa.timestamp("us")),
+    "nanoseconds": pa.array([1, 2], pa.timestamp("ns")),
+    "no UTF-8": pa.array([b"\xff", b"\xfe"], pa.binary()).view(pa.string()),
+    "a duplicate key": pa.array([[("a", 1), ("a", 2)], []], pa.map_(pa.string(), pa.int8())),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_columns_may_hold_anything(tmp_path: Path, name: str) -> None:
+    """A column that is no field of an event never keeps a row from being read."""
+    path = tmp_path / "log.parquet"
+    table = pa.table({"type": ["clock", "clock"], "event_time_ms": [5, 6], "mine": OTHERS[name]})
+    pq.write_table(table, path)
+    assert decoded(path) == [clock(5), clock(6)]
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "ms"),
+    [
+        ("s", 1_491_021_494, 1_491_021_494_000),
+        ("ms", 1_491_021_494_123, 1_491_021_494_123),
+        ("us", 1_491_021_494_123_999, 1_491_021_494_123),
+        ("ns", 1_491_021_494_123_999_999, 1_491_021_494_123),
+        ("us", 253_402_300_799_999_999, 253_402_300_799_999),
+        ("s", 253_402_300_799, 253_402_300_799_000),
+    ],
+)
+@pytest.mark.parametrize("zone", [None, "UTC", "America/New_York"])
+def test_timestamps_of_every_unit_are_integers(
+    tmp_path: Path, unit: str, value: int, ms: int, zone: str | None
+) -> None:
+    """Whatever the unit and the year, a timestamp is its milliseconds, cut off below."""
+    path = tmp_path / "log.parquet"
+    times = pa.array([value, None, 0], pa.timestamp(unit, zone))
+    pq.write_table(pa.table({"type": ["clock"] * 3, "event_time_ms": times}), path)
+    assert decoded(path) == [clock(ms), {"type": "clock"}, clock(0)]
+
+
+def test_old_timestamps_keep_far_years(tmp_path: Path) -> None:
+    """INT96, which Spark and Impala have written, holds years that nanoseconds do not."""
+    moment = datetime(2999, 1, 1, tzinfo=UTC)
+    path = tmp_path / "log.parquet"
+    times = pa.array([int(moment.timestamp())], pa.timestamp("s"))
+    table = pa.table({"type": ["clock"], "event_time_ms": times})
+    pq.write_table(table, path, use_deprecated_int96_timestamps=True)
+    assert decoded(path) == [clock(32_472_144_000_000)]
+
+
+GOOD_TIMES: list[Any] = [
+    pa.int64(), pa.uint64(), pa.float64(), pa.decimal128(20, 0), pa.decimal128(30, 4),
+    *(pa.timestamp(unit) for unit in ("s", "ms", "us", "ns")),
+    pa.dictionary(pa.int32(), pa.int64()), "iso",
+]  # fmt: skip
+BAD_TIMES: list[Any] = [
+    pa.float32(), pa.date32(), pa.bool_(), pa.duration("ns"), pa.time64("ns"), pa.binary(),
+    pa.list_(pa.int64()), "far", "fraction", "no zone",
+]  # fmt: skip
+GOOD_IDS: list[Any] = [
+    pa.string(), pa.large_string(), pa.binary(), pa.int8(), pa.int64(), pa.uint16(), pa.float64(),
+    pa.float32(), pa.decimal128(9, 0), pa.dictionary(pa.int16(), pa.string()),
+    pa.dictionary(pa.int16(), pa.int32()),
+]  # fmt: skip
+BAD_IDS: list[Any] = [pa.bool_(), pa.list_(pa.string()), pa.duration("ns"), "no UTF-8", "fraction"]
+GOOD_BLOCKS: list[Any] = [
+    pa.list_(pa.float32()), pa.list_(pa.float64()), pa.list_(pa.float16()), pa.list_(pa.int8()),
+    pa.large_list(pa.float64()), pa.list_(pa.float64(), 1), pa.list_(pa.decimal128(9, 2)),
+    pa.map_(pa.string(), pa.float64()), pa.struct({"x": pa.float32()}),
+]  # fmt: skip
+BAD_BLOCKS: list[Any] = [
+    pa.float64(), pa.list_(pa.string()), pa.list_(pa.bool_()), pa.list_(pa.timestamp("ns")),
+    pa.list_(pa.duration("ns")),
+]  # fmt: skip
+ONE = FeatureSpace(None, ("x",), ("x",))
+START_S = 1_491_021_494
+
+
+def times_of(kind: Any, count: int) -> Any:
+    """A column of times, one second apart."""
+    seconds = [START_S + at for at in range(count)]
+    ms = [at * 1_000 for at in seconds]
+    match kind:
+        case "iso":
+            return pa.array([datetime.fromtimestamp(at, UTC).isoformat() for at in seconds])
+        case "no zone":
+            return pa.array([datetime.fromtimestamp(at, UTC).isoformat()[:19] for at in seconds])
+        case "far":
+            return pa.array([2**62] * count, pa.timestamp("us"))
+        case "fraction":
+            return pa.array([at + 0.5 for at in ms])
+    if pa.types.is_timestamp(kind):
+        factor = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[kind.unit]
+        return pa.array([at * factor for at in seconds], kind)
+    if pa.types.is_decimal(kind):
+        return pa.array([Decimal(at) for at in ms], kind)
+    if pa.types.is_list(kind):
+        return pa.array([[at] for at in ms], kind)
+    if pa.types.is_boolean(kind):
+        return pa.array([True] * count)
+    if pa.types.is_binary(kind):
+        return pa.array([str(at).encode() for at in ms])
+    if pa.types.is_date(kind):
+        return pa.array([17_257] * count, pa.int32()).cast(kind)
+    if pa.types.is_float32(kind):
+        return pa.array([float(at) for at in ms], kind)
+    if pa.types.is_time(kind):
+        ms = [at - START_S * 1_000 for at in ms]
+    return pa.array(ms, kind)
+
+
+def ids_of(kind: Any, count: int) -> Any:
+    """A column of the ids from 1 on."""
+    numbers = list(range(1, count + 1))
+    match kind:
+        case "no UTF-8":
+            return pa.array([b"\xff"] * count, pa.binary()).view(pa.string())
+        case "fraction":
+            return pa.array([at + 0.5 for at in numbers])
+    values: list[Any] = numbers
+    held = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_string(held) or pa.types.is_large_string(held):
+        values = [str(at) for at in numbers]
+    elif pa.types.is_binary(held):
+        values = [str(at).encode() for at in numbers]
+    elif pa.types.is_boolean(held):
+        values = [True] * count
+    elif pa.types.is_list(held):
+        values = [[str(at)] for at in numbers]
+    elif pa.types.is_decimal(held):
+        values = [Decimal(at) for at in numbers]
+    elif pa.types.is_floating(held):
+        values = [float(at) for at in numbers]
+    return pa.array(values, kind)
+
+
+def blocks_of(kind: Any, count: int) -> Any:
+    """A column of blocks that hold 1."""
+    value: Any = [1]
+    if pa.types.is_map(kind):
+        value = [("x", 1)]
+    elif pa.types.is_struct(kind):
+        value = {"x": 1}
+    elif pa.types.is_floating(kind):
+        value = 1.0
+    elif pa.types.is_decimal(kind.value_type):
+        value = [Decimal(1)]
+    elif pa.types.is_string(kind.value_type):
+        value = ["1"]
+    elif pa.types.is_boolean(kind.value_type):
+        value = [True]
+    return pa.array([value] * count, kind)
+
+
+def mixed(draw: Any, good: Any, bad: Any, make: Any, count: int) -> tuple[Any, set[int]]:
+    """Draw a column, and the rows whose value is a null, or all where the type is a bad one."""
+    kind = draw(st.sampled_from([*good, *bad]))
+    column = make(kind, count)
+    if any(kind is one for one in bad):
+        return column, set(range(count))
+    nulls = draw(st.sets(st.integers(0, count - 1), max_size=2))
+    mask = pa.array([at in nulls for at in range(count)])
+    return pa.compute.if_else(mask, pa.scalar(None, column.type), column), nulls
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.integers(1, 40), st.integers(1, 50))
+def test_tables_of_any_types_are_read_row_by_row(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, count: int, group: int
+) -> None:
+    """Whatever the columns' types: no exception; good rows are the events, bad ones are refused."""
+    draw = data.draw
+    times, bad = mixed(draw, GOOD_TIMES, BAD_TIMES, times_of, count)
+    columns = {
+        "type": pa.array(["application"] * count).dictionary_encode(),
+        "event_time_ms": times,
+    }
+    for name in ("application_id", "member_id", "job_id"):
+        columns[name], more = mixed(draw, GOOD_IDS, BAD_IDS, ids_of, count)
+        bad |= more
+    member, bad_member = mixed(draw, GOOD_BLOCKS, BAD_BLOCKS, blocks_of, count)
+    job, bad_job = mixed(draw, GOOD_BLOCKS, [], blocks_of, count)
+    features = pa.StructArray.from_arrays([member, job], ["per_member", "per_job"])
+    columns["features"] = features
+    columns["global_score"] = pa.array(
+        [0.5] * count, draw(st.sampled_from([pa.float32(), pa.float64()]))
+    )
+    columns["mine"] = OTHERS["nanoseconds"].take(pa.array([0] * count))
+    bad |= bad_member | bad_job
+    path = tmp_path_factory.mktemp("logs") / "log.parquet"
+    pq.write_table(pa.table(columns), path, row_group_size=group)
+    found = list(merge([path]))
+    assert [(line.number, line.damaged) for line in found] == [
+        (at + 1, None) for at in range(count)
+    ]
+    for at, line in enumerate(found):
+        if at in bad:
+            with pytest.raises(EventError):
+                decode_event(line.raw, ONE)
+            continue
+        app = decode_event(line.raw, ONE)
+        assert isinstance(app, Application)
+        number = str(at + 1)
+        assert (app.application_id, app.member_id, app.job_id) == (number, number, number)
+        assert app.event_time_ms == (START_S + at) * 1_000
+        assert numbers(app.features.per_member) == numbers(app.features.per_job) == [1.0]
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    """Which of two columns of one name is meant nobody can tell."""
+    path = tmp_path / "log.parquet"
+    values = [pa.array(["clock"]), pa.array([1]), pa.array([2])]
+    pq.write_table(pa.Table.from_arrays(values, ["type", "event_time_ms", "event_time_ms"]), path)
+    with pytest.raises(LogError, match="has the column event_time_ms twice"):
+        merge([path])
+
+
+def test_parquet_is_told_by_content(tmp_path: Path) -> None:
+    """A Parquet file is read under any name."""
+    for name in ("log", "log.jsonl", "log.gz"):
+        assert decoded(written(tmp_path / name, [clock(5)])) == [clock(5)]
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"hello\n" * 100])

@@ -9,8 +9,10 @@ from stream.metrics.document import PAGE, page
 from stream.metrics.worker import WorkerMetrics, process_registry
 
 NAMES = {
+    "hearback_batches_redone_total",
     "hearback_build_info",
     "hearback_commit_seconds",
+    "hearback_damaged_stores",
     "hearback_dead_letters_total",
     "hearback_entities",
     "hearback_entities_left_total",
@@ -35,6 +37,7 @@ NAMES = {
     "hearback_quality_pooled_auc",
     "hearback_quality_positives",
     "hearback_read_lag_records",
+    "hearback_lost_records_total",
     "hearback_ready",
     "hearback_recovered_records_total",
     "hearback_recovery_remaining_records",

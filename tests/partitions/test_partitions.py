@@ -118,17 +118,57 @@ def test_stray_records_are_misrouted() -> None:
     assert sum(p.events["application"] for p in market.partitions.values()) == 2  # both stages
 
 
-def test_a_producer_with_another_partitioner_stops_the_worker() -> None:
+@pytest.mark.parametrize("keyed", [True, False])
+def test_a_producer_with_another_partitioner_stops_the_worker(keyed: bool) -> None:
     """Thirty stray records of the first hundred stop the partition in words, nothing is lost."""
-    market = Market(POLICY, 2)
-    for number in range(100):
-        app = application(f"a{number}", number)
-        key = app.member_id.encode()
-        market.append(APPLICATIONS, 0, key, kit.to_json(app))
-    with pytest.raises(MisroutedProducerError, match="murmur2_random"):
+    market = misrouted(keyed)
+    with pytest.raises(MisroutedProducerError, match=r"murmur2_random.*kafka-delete-records"):
         market.step("member", 0, APPLICATIONS, 1000)
     assert market.sent == []
     assert market.partitions["member", 0].position(APPLICATIONS) is None
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+def test_one_that_has_learned_goes_on_without_misrouted_records(keyed: bool) -> None:
+    """Each is a dead letter; the complaint lasts until under thirty of the newest hundred are."""
+    market = misrouted(keyed)
+    strays = sum(keyed is False or partition_of(b"m-a%d" % n, 2) == 1 for n in range(100))
+    partition = market.partitions["member", 0]
+    with pytest.raises(MisroutedProducerError):
+        market.step("member", 0, APPLICATIONS, 1000)
+    partition.go_on_misrouted()
+    market.run()
+    assert reasons(market) == ["misrouted"] * strays
+    assert partition.position(APPLICATIONS) == 100
+    said = [partition.routing.complaint]
+    right = [number for number in range(400) if partition_of(b"m-b%d" % number, 2) == 0]
+    for first, end in ((0, 10), (10, 100)):
+        market.produce(application(f"b{number}", 200 + number) for number in right[first:end])
+        market.run()
+        said.append(partition.routing.complaint)
+    assert f"{strays} of the newest 100 records of applications-0 are" in str(said[0])
+    assert "of the newest 100 records of applications-0 are" in str(said[1])
+    assert said[2] is None
+    assert reasons(market) == ["misrouted"] * strays
+
+
+def test_a_clock_has_no_key_and_is_not_misrouted() -> None:
+    """Only what should have a key counts, and clocks need not."""
+    market = Market(POLICY, 2)
+    for number in range(100):
+        market.clock(number)
+    market.run()
+    assert reasons(market) == []
+    assert all(partition.routing.complaint is None for partition in market.partitions.values())
+
+
+def misrouted(keyed: bool) -> Market:
+    """A hundred applications in one partition of two, as another partitioner would put them."""
+    market = Market(POLICY, 2)
+    for number in range(100):
+        app = application(f"a{number}", number)
+        market.append(APPLICATIONS, 0, app.member_id.encode() if keyed else None, kit.to_json(app))
+    return market
 
 
 def test_what_does_not_belong_is_a_dead_letter() -> None:
@@ -206,6 +246,28 @@ def test_a_poisonous_record_is_set_aside_alone(monkeypatch: pytest.MonkeyPatch) 
     assert job.events == {"application": 2, "engagement": 2, "clock": 1}
     assert job.dead_letters == {"poison": 1}
     assert load_identity(market.stores["job", 0]) is not None
+    ((topic, offset, error),) = job.redone
+    assert (topic, offset, repr(error)) == (APPLICATIONS_BY_JOB, 0, "ZeroDivisionError('boom')")
+    assert error.__traceback__ is not None
+
+
+def test_what_failed_first_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stops the worker when a batch is done again says why that was, and undoes its part."""
+    raised: list[Exception] = []
+
+    def explode(*_: object) -> Steps:
+        error = StateError("found out later") if raised else ZeroDivisionError("boom")
+        raised.append(error)
+        raise error from ValueError("a reason") if len(raised) > 1 else None
+
+    monkeypatch.setattr(JobStage, "apply", explode)
+    market = Market(POLICY, 1)
+    market.produce([engagement("e", "a", 20), engagement("f", "a", 21)])
+    with pytest.raises(StateError, match="found out later") as caught:
+        market.step("job", 0, ENGAGEMENTS, 10)
+    assert caught.value.__cause__ is not None
+    assert caught.value.__cause__.__cause__ is raised[0]
+    assert [error for _, _, error in market.partitions["job", 0].redone] == raised[:1]
 
 
 def test_a_rollback_takes_back_what_was_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:

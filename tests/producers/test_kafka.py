@@ -7,6 +7,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import confluent_kafka
@@ -141,8 +142,17 @@ def application(number: int, time_ms: int, padding: int = 0) -> bytes:
 
 def engagement(number: int, time_ms: int) -> bytes:
     """Make an engagement's line."""
-    line = {"type": "engagement", "job_id": f"j{number % 7}", "event_time_ms": time_ms}
-    return json.dumps(line).encode()
+    return json.dumps(
+        {
+            "type": "engagement",
+            "engagement_id": f"e{number}",
+            "application_id": f"a{number}",
+            "member_id": f"m{number % 50}",
+            "job_id": f"j{number % 7}",
+            "event_time_ms": time_ms,
+            "action": "message",
+        }
+    ).encode()
 
 
 def clock(time_ms: int) -> bytes:
@@ -278,7 +288,7 @@ def test_clocks_tell_how_far_the_log_has_come(
     """The last whole hour that was passed, in every partition of the inputs with events."""
     monkeypatch.setattr(outbox, "_CLOCK_EVERY_S", 0.0)
     hour = START_MS // HOUR_MS * HOUR_MS
-    times = [hour, hour + HOUR_MS // 2, hour + HOUR_MS, hour + 2 * HOUR_MS + 1, hour + HOUR_MS]
+    times = [hour + part * HOUR_MS // 2 + 1 for part in (0, 1, 2, 4, 2, 4)]
     lines = [application(number, time_ms) for number, time_ms in enumerate(times)]
     produce([log(tmp_path, *lines)], broker, throttle="off")
     for records in received(broker, APPLICATIONS).values():
@@ -518,6 +528,56 @@ def test_closing_lets_labels_loose_in_steps(
     assert clocks == sorted(clocks)
     assert progress.closed_at_ms is not None
     assert clocks[-1] == closing(progress.closed_at_ms)
+
+
+@pytest.mark.parametrize("clocked", ["neither", "one", "both"])
+def test_all_that_is_pending_comes_loose_in_steps(
+    broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clocked: str
+) -> None:
+    """However long ago it was: what clocks to both inputs have not closed yet, in equal shares."""
+    monkeypatch.setattr(outbox, "MAX_UNREAD_BYTES", 20_000)
+    monkeypatch.setattr(outbox, "_CLOCK_EVERY_S", 0.0)
+    times = [START_MS + number * DAY_MS // 4 for number in range(400)]
+    lines = [application(number, time_ms, 500) for number, time_ms in enumerate(times)]
+    if clocked == "both":
+        lines.insert(0, engagement(0, START_MS))
+    worker = Worker(broker)
+    produce([log(tmp_path, *lines)], broker, clocks=clocked != "neither", close=True)
+    worker.end(400)
+    found = [
+        [json.loads(value)["event_time_ms"] for key, value in records if key is None]
+        for topic in (ENGAGEMENTS, APPLICATIONS)
+        for records in received(broker, topic).values()
+    ]
+    sent = found[0]
+    assert all(clocks == sent for clocks in (found if clocked == "both" else found[:4]))
+    assert sent == sorted(sent)
+    hours = sum(time_ms % HOUR_MS == 0 for time_ms in sent)
+    assert (hours > 10) == (clocked == "both")
+    closed_ms, steps = sent[hours - 1] if hours else 0, sent[hours:]
+    most = 4 * 20_000 / 3 / len(lines[1])  # applications that may come loose at once
+    shares = [
+        sum(since <= time_ms + 14 * DAY_MS < until for time_ms in times)
+        for since, until in zip([closed_ms, *steps], steps, strict=False)
+    ]
+    assert max(shares) <= most + 2
+    # A clock says what ten events have reached.
+    assert sum(shares) == (14 * 4 + 10 if clocked == "both" else 400)
+
+
+def test_what_is_pending_is_cut_into_equal_shares() -> None:
+    """Also within an hour that holds more than one share; none where little is pending."""
+    pending = [(0, 100), (HOUR_MS, 50), (5 * HOUR_MS, 850)]
+    assert list(outbox._cuts([], 100)) == list(outbox._cuts(pending, 1001)) == []
+    cuts = list(outbox._cuts(pending, 250))
+    assert len(cuts) == 4
+    at = [0.0, *cuts, 6 * HOUR_MS]
+    for since, until in pairwise(at):
+        share = sum(
+            size * max(min(until, hour + HOUR_MS) - max(since, hour), 0) / HOUR_MS
+            for hour, size in pending
+        )
+        assert share == pytest.approx(200, abs=0.1)
 
 
 def test_ctrl_c_flushes_and_tells_how_far_it_got(broker: str, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -18,10 +19,11 @@ from producers.simulate import simulate
 from producers.truth import SimulationSettings
 from stream.cli import PROGRAM
 from stream.errors import ConfigError
-from stream.logs.files import merge, write_lines
+from stream.events.structs import DeadLetter
+from stream.logs.files import LogLine, merge, write_lines
 from stream.policy import DAY_MS, Policy
 from stream.replay import single, stages
-from stream.replay.reader import first_look
+from stream.replay.reader import Reader, first_look
 from stream.replay.resumable import replay_into
 from stream.replay.run_folder import CHECKPOINT, FILES
 from stream.replay.savepoint import Options
@@ -37,11 +39,11 @@ KILLS = 3
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a simulated log with jumps of time that nothing confirms, and a broken line."""
+    """Return a simulated log with a jump of time that nothing confirms, and a broken line."""
     path = tmp_path_factory.mktemp("log") / "log.jsonl"
     lines = list(simulate(MARKET))
     jump = lines[10].replace(b'"event_time_ms":1', b'"event_time_ms":2')
-    write_lines(path, [jump, *lines[:900], b"{", jump, *lines[900:]])
+    write_lines(path, [*lines[:900], b"{", jump, *lines[900:]])
     return path
 
 
@@ -169,6 +171,27 @@ def test_a_full_memory_flushes_at_the_same_lines(
     replayed(log, log.parent / "full-again", chosen, resume=True)
     assert flushed == whole[-len(flushed) :]
     same_files(log.parent / "full", log.parent / "full-again")
+
+
+@pytest.mark.parametrize("read", [0, 1, 50, 101, 150])
+def test_a_reader_goes_on_before_its_log_has_begun(log: Path, read: int) -> None:
+    """A reader that waits for the first events to say where the log begins can be resumed too."""
+    begun = list(islice(merge([log]), 300))
+    jump = begun[10].raw.replace(b'"event_time_ms":1', b'"event_time_ms":2')
+    lines = [LogLine("log", 0, jump), *begun]
+    _, space = first_look(begun, None)
+    whole, first, second = (
+        Reader(space, Policy(), scored=False, max_jump_ms=100 * DAY_MS) for _ in range(3)
+    )
+    expected = [ready for line in lines for ready in whole.line(line)] + list(whole.end())
+    found = [ready for line in lines[:read] for ready in first.line(line)]
+    rest = iter(lines)
+    second.skip(rest, first.state())
+    found += [ready for line in rest for ready in second.line(line)]
+    found += second.end()
+    assert found == expected
+    assert len(expected) == len(lines)
+    assert isinstance(expected[-1], DeadLetter)
 
 
 def test_another_replay_is_refused(log: Path, whole: dict[int, Path]) -> None:

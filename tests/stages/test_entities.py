@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from types import FrameType
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +21,7 @@ from stream.state.overlay import Overlay
 from stream.state.store import MemoryStore
 from stream.updaters.effect import Effect
 from tests.conftest import thorough
-from tests.kit import NOW_MS, ONE, TWO, Market, application, engagement
+from tests.kit import NOW_MS, ONE, TWO, Market, application, engagement, opcodes
 
 W = 1_000
 TTL = 4 * W
@@ -320,7 +315,6 @@ MARKS = st.one_of(
 )
 
 
-@thorough
 @given(st.lists(MARKS, max_size=40))
 def test_a_marker_goes_when_both_its_times_have_passed(
     steps: list[tuple[str, str | int | None, int]],
@@ -388,25 +382,6 @@ def test_markers_cost_events_nothing() -> None:
         return opcodes(market.run)
 
     assert steps(3_000) < 1.02 * steps(1)
-
-
-def opcodes(call: Callable[[], object]) -> int:
-    """Count the steps of Python that a call takes, on any machine the same."""
-    count = 0
-
-    def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any]:
-        nonlocal count
-        frame.f_trace_opcodes = True
-        count += event == "opcode"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    finally:
-        sys.settrace(before)
-    return count
 
 
 def test_who_is_unknown_can_be_forgotten() -> None:

@@ -137,9 +137,11 @@ def run(bench: Bench, scenario: Callable[[Host], Coroutine[Any, Any, None]]) -> 
     asyncio.run(asyncio.wait_for(whole(), 60))
 
 
-def batch(topic: str, begin: int, value: bytes) -> RecordBatch:
-    """Make a batch of one record."""
-    return RecordBatch(topic, 0, begin, begin + 1, begin + 1, (Record(begin, b"j", value, 1),))
+def batch(topic: str, begin: int, *values: bytes, key: bytes = b"j") -> RecordBatch:
+    """Make a batch of records."""
+    records = tuple(Record(begin + at, key, value, 1) for at, value in enumerate(values))
+    end = begin + len(records)
+    return RecordBatch(topic, 0, begin, end, end, records)
 
 
 ANSWER = batch("engagements", 0, kit.to_json(engagement("e", "a", DAY_MS + 5)))

@@ -62,6 +62,12 @@ class Recorder:
         if self.control is not None:
             await self.control.seek(self.starts)
 
+    async def skip(self, partition: InputPartition, position: int, first: int) -> None:
+        """Note it, and go on."""
+        self.hooks.append(f"skip {partition} {position} {first}")
+        if self.control is not None:
+            await self.control.seek({partition: first})
+
     async def revoked(self, partitions: frozenset[InputPartition]) -> None:
         """Note it."""
         self.hooks.append(f"revoked {len(partitions)}")
@@ -120,6 +126,22 @@ class Kit:
             topic, partition = places[number % len(places)]
             producer.produce(topic, b"v%d" % number, b"k%d" % number, partition)
         assert producer.flush(10) == 0
+
+    def drop(self, topic: str) -> None:
+        """Write so much to the first partition of a topic that the broker drops the oldest."""
+        producer = Producer(self._clients)
+        for number in range(80):
+            producer.produce(topic, b"x" * 100_000, b"k%d" % number, 0)
+            producer.flush(10)
+
+    def first(self, topic: str, partition: int) -> int:
+        """Where a partition starts."""
+        consumer = Consumer(self._clients | {"group.id": "first"})
+        try:
+            place = TopicPartition(topic, partition)
+            return int(consumer.get_watermark_offsets(place, timeout=10)[0])
+        finally:
+            consumer.close()
 
     def transactions(self, outcomes: str, size: int) -> None:
         """Send one transaction of ``size`` records per letter: ``c`` committed, ``a`` aborted."""

@@ -61,6 +61,9 @@ class WritingHandler:
             raise PoisonError("the store is locked")
         self._write(f"assigned {sorted(partitions)}")
 
+    async def skip(self, partition: InputPartition, position: int, first: int) -> None:
+        """Nothing is ever gone."""
+
     async def revoked(self, partitions: frozenset[InputPartition]) -> None:
         """Write down what was revoked."""
         self._write(f"revoked {sorted(partitions)}")

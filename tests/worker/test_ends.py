@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from stream.errors import BrokerError
-from stream.worker.ends import EngagementsWritten
+from stream.worker.ends import Asked
 
 
 @pytest.mark.parametrize("error", [BrokerError("away"), RuntimeError("odd"), KeyError("topic")])
@@ -29,11 +29,11 @@ def test_whatever_goes_wrong_is_told_once_and_asked_again(
     async def scenario() -> list[int | None]:
         counts: list[int | None] = []
         with ThreadPoolExecutor(1) as threads:
-            ends = EngagementsWritten(ask, threads, 0.0)
+            ends = Asked(ask, threads, 0.0, ("how many", "until then none"))
             for _ in range(4):
                 ends.tick()
                 await ends.stop()
-                counts.append(ends.count)
+                counts.append(ends.answer)
         return counts
 
     with caplog.at_level(logging.WARNING):
@@ -48,9 +48,9 @@ def test_threads_that_are_gone_do_not_keep_a_worker_from_stopping() -> None:
     async def scenario() -> None:
         threads = ThreadPoolExecutor(1)
         threads.shutdown()
-        ends = EngagementsWritten(lambda: 1, threads, 0.0)
+        ends = Asked(lambda: 1, threads, 0.0, ("how many", "until then none"))
         ends.tick()
         await ends.stop()
-        assert ends.count is None
+        assert ends.answer is None
 
     asyncio.run(scenario())

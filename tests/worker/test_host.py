@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -11,14 +12,19 @@ from unittest.mock import patch
 import pytest
 
 from stream.errors import BrokerError, ConfigError, FencedError, MisroutedProducerError, StateError
-from stream.events.records import LABELS
+from stream.events.records import CONSUMED, DEAD_LETTERS, LABELS
 from stream.partitions.base import Unit
 from stream.partitions.job import JobPartition
 from stream.partitions.progress import load_progress
+from stream.policy import DAY_MS
+from stream.stages.job import JobStage
 from stream.state.store import RocksStore
 from stream.worker.contract import InputPartition
 from stream.worker.host import Host
+from stream.worker.logs import Terse
 from stream.worker.transactions import Transactions
+from tests import kit
+from tests.kit import closing
 from tests.worker.bench import ALL, ANSWER, APPLIED, CLOSED, Bench, Group, batch, run
 
 
@@ -89,6 +95,62 @@ def test_a_unit_whose_commit_was_not_answered_is_not_done_again(
     run(bench, scenario)
 
 
+def test_a_block_that_cannot_be_read_costs_a_recovery(bench: Bench) -> None:
+    """The store is put aside, the changelog makes another, and the record is read again."""
+
+    async def scenario(host: Host) -> None:
+        await host.assigned(ALL)
+        await host.process(ANSWER)
+        host._data.store(("job", 0)).flush()
+        (table,) = (bench.folder / "job-0").glob("*.sst")
+        data = bytearray(table.read_bytes())
+        data[20] ^= 1
+        table.write_bytes(data)
+        assert not await host.process(APPLIED)
+        while not bench.group.sought:
+            await asyncio.sleep(0.01)
+        assert await host.process(APPLIED)
+        assert bench.count(LABELS) == 1
+        assert host._data.damaged_stores == 1
+        assert list(bench.folder.glob(f"damaged-job-0-*/{table.name}"))
+
+    run(bench, scenario)
+
+
+def test_a_batch_that_is_done_again_is_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the traceback of what failed first, at WARNING, and counted."""
+    apply = JobStage.apply
+    failed = False
+
+    def fail_once(self: JobStage, *arguments: Any) -> Any:
+        nonlocal failed
+        if not failed:
+            failed = True
+            raise ZeroDivisionError("boom")
+        return apply(self, *arguments)
+
+    monkeypatch.setattr(JobStage, "apply", fail_once)
+
+    async def scenario(host: Host) -> None:
+        await host.assigned(ALL)
+        assert await host.process(ANSWER)
+        assert await host.process(APPLIED)
+        assert bench.count(LABELS) == 1
+        redone = host._metrics.registry.get_sample_value(
+            "hearback_batches_redone_total", {"stage": "job"}
+        )
+        assert redone == 1
+
+    run(bench, scenario)
+    (told,) = [record for record in caplog.records if "done again" in record.message]
+    assert told.levelname == "WARNING"
+    assert told.message == "engagements-0: the batch from 0 on is done again, record by record"
+    assert Terse().filter(told)
+    assert "ZeroDivisionError: boom" in logging.Formatter().format(told)
+
+
 def test_no_new_session_while_the_group_counts_on_another(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +204,90 @@ def test_an_error_that_nobody_can_help_stops_the_worker(
         bench.group.standing = False  # as the worker says while it stops
         assert await host.process(ANSWER) is False
         assert bench.count(LABELS) == 0
+
+    run(bench, scenario)
+
+
+def test_a_host_that_has_learned_goes_on_without_misrouted_records(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The batch comes again and is set aside; readiness is red until records are right again."""
+    other = kit.to_json(closing("c", DAY_MS, job="j9"))
+    strays = batch("engagements", 1, *[other] * 40)
+
+    async def scenario(host: Host) -> None:
+        await host.assigned(ALL)
+        assert await host.process(ANSWER)
+        assert await host.process(APPLIED)
+        assert await host.process(strays) is False
+        assert host.why_not_ready() is None
+        assert await host.process(strays)
+        assert bench.count(DEAD_LETTERS) == 40
+        assert "40 of the newest 41 records of engagements-0 are misrouted" in str(
+            host.why_not_ready()
+        )
+        await host.process(batch("engagements", 41, *[other] * 100, key=b"j9"))
+        assert host.why_not_ready() is None
+
+    run(bench, scenario)
+    assert caplog.text.count("misrouted records become dead letters") == 1
+
+
+def test_what_is_gone_is_passed_over_and_counted(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not before what was fetched is done; then the position in the state moves, and stays."""
+
+    async def first(host: Host) -> None:
+        await host.assigned(ALL)
+        assert await host.process(ANSWER)
+        bench.group.sought.clear()
+        await host.skip(("engagements", 0), 5, 100)  # records 1 to 4 are in flight
+        assert bench.group.sought == {}
+        await host.skip(("engagements", 0), 1, 100)
+        assert bench.group.sought == {("engagements", 0): 100}
+        assert await host.process(APPLIED)
+        for topic in ("engagements", "labels"):
+            await host.skip((topic, 7), 0, 100)  # not ours
+
+    async def second(host: Host) -> None:
+        await host.assigned(ALL)
+        assert bench.group.sought["engagements", 0] == 100
+
+    run(bench, first)
+    run(bench, second)
+    assert "engagements-0: 99 records were deleted before they were read" in caplog.text
+    assert bench.count(LABELS) == 1
+
+
+def test_partitions_that_are_added_are_refused(bench: Bench) -> None:
+    """Keys move away from their state; the line says so, as readiness does meanwhile."""
+
+    async def scenario(host: Host) -> None:
+        with pytest.raises(
+            ConfigError, match=r"had 1 partitions, now there is a partition 1: keys"
+        ):
+            await host.assigned(
+                frozenset((topic, number) for topic in CONSUMED for number in (0, 1))
+            )
+
+    run(bench, scenario)
+
+
+@pytest.mark.parametrize("at", ["fence", "send"])
+def test_a_setting_that_is_in_the_way_stops_the_worker(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """Where no further try helps none is made, neither at the start of a session nor later."""
+    error = ConfigError("set transaction.max.timeout.ms")
+
+    async def scenario(host: Host) -> None:
+        if at == "send":
+            await host.assigned(ALL)
+        raised = failing(error, at, monkeypatch, times=100)
+        with pytest.raises(ConfigError, match=r"set transaction\.max"):
+            await (host.assigned(ALL) if at == "fence" else host.process(ANSWER))
+        assert len(raised) <= 2  # one for each stage
 
     run(bench, scenario)
 

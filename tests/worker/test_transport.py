@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 from aiokafka.consumer.fetcher import FetchError, FetchResult
 from aiokafka.consumer.group_coordinator import GroupCoordinator
-from aiokafka.errors import InvalidRequestError, NoOffsetForPartitionError
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    InvalidRequestError,
+    NoOffsetForPartitionError,
+    TopicAuthorizationFailedError,
+)
 from faust.transport import consumer as faust_consumer
 from faust.types import TP
 
@@ -181,6 +186,42 @@ def test_a_position_that_the_topic_has_not_is_an_error(kit: Kit) -> None:
     assert recorder.count == 0
 
 
+@pytest.mark.parametrize("accepted", [False, True])
+def test_records_that_were_deleted_unread_are_an_error_unless_accepted(
+    kit: Kit, accepted: bool
+) -> None:
+    """The line names the option; with it the handler is told what is gone, and goes on there."""
+    kit.drop(TOPICS[0])
+    kit.produce(40, topic=TOPICS[1])
+    first = kit.first(TOPICS[0], 0)
+    assert first > 1
+    recorder = Recorder()
+    recorder.starts = {(TOPICS[0], 0): 1}
+
+    def read_all() -> bool:
+        read = recorder.batches[TOPICS[0], 0]
+        return bool(read) and read[-1].end == kit.ends()[TOPICS[0], 0]
+
+    if not accepted:
+        line = rf"{TOPICS[0]}-0: records 1 to {first - 1} were deleted.*--accept-lost-records"
+        with pytest.raises(StateError, match=line):
+            kit.work(recorder, lambda: False)
+        return
+    kit.work(recorder, read_all, accept_lost_records=True)
+    skips = [hook for hook in recorder.hooks if hook.startswith("skip")]
+    assert set(skips) == {f"skip {(TOPICS[0], 0)} 1 {first}"}
+    assert recorder.batches[TOPICS[0], 0][0].begin == first
+
+
+def test_what_a_group_has_committed_before_the_start_of_a_topic_was_not_read(kit: Kit) -> None:
+    """A new application id may begin where records were deleted between two starts."""
+    kit.drop(TOPICS[0])
+    kit.commit(0)
+    recorder = Recorder()
+    kit.work(recorder, lambda: bool(recorder.batches[TOPICS[0], 0]))
+    assert recorder.batches[TOPICS[0], 0][0].begin == kit.first(TOPICS[0], 0)
+
+
 def test_a_partition_without_a_committed_offset_waits_for_its_seek() -> None:
     """In a new group aiokafka may look for offsets between two rebalances; others still fail."""
     place, other = (TP(TOPICS[0], number) for number in (0, 1))
@@ -267,6 +308,25 @@ def test_joining_the_group_is_tried_again(
     else:
         with pytest.raises(BrokerError, match="into the consumer group test: InvalidRequestError"):
             kit.work(recorder, lambda: False)
+
+
+@pytest.mark.parametrize("where", ["group_error", "fetch"])
+def test_what_the_broker_will_never_let_us_do_ends_with_one_line(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Rights that are missing are no reason to try again, and no unexpected error."""
+    errors: Any = {
+        "group_error": GroupAuthorizationFailedError,
+        "fetch": TopicAuthorizationFailedError,
+    }
+
+    async def refused(*_: object) -> None:
+        raise errors[where]("x")
+
+    monkeypatch.setattr(fetching.BatchConsumerThread, where, refused)
+    monkeypatch.setattr(transport, "GROUP_CHECK_S", 0.02)
+    with pytest.raises(BrokerError, match=errors[where].__name__):
+        kit.work(Recorder(), lambda: False)
 
 
 def test_a_part_of_a_batch_begins_where_it_was_cut() -> None:

@@ -193,6 +193,22 @@ def message_key(value: bytes) -> tuple[str, str]:
     return raw["effect"], raw["entity_id"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_stops_well_as_soon_as_it_says_that_it_is_on(
+    world: World, number: signal.Signals
+) -> None:
+    """Exit code 0 and no complaint, whatever of it has started by then."""
+    for after_s in (0.0, 0.1, 0.3):
+        process = world.start()
+        assert process.stderr is not None
+        while not process.stderr.readline().startswith("worker hearback on "):
+            assert process.poll() is None
+        time.sleep(after_s)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+        assert (process.returncode, said) == (0, "")
+
+
 def test_a_restart_in_the_middle_changes_nothing(world: World) -> None:
     """Stopped after half of the log and started again: the same labels, none emitted twice."""
     middle = START_MS + 12 * DAY_MS
