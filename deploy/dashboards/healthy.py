@@ -96,6 +96,14 @@ _INTAKE = Row(
             unit="cps",
         ),
         Panel(
+            title="Engagements before their application",
+            text="They take effect when it comes.",
+            queries=(
+                Query(or_zero(f"sum(rate(hearback_early_engagements_total[{RATE}]))"), "early"),
+            ),
+            unit="cps",
+        ),
+        Panel(
             title="Workers without partitions",
             text="For how long. A worker more than there are partitions stays without.",
             queries=(Query("max by (instance) (hearback_unassigned_seconds)", "{{instance}}"),),
@@ -159,6 +167,10 @@ _DELIVERY = Row(
                     "sum by (stage) (hearback_recovery_seconds_sum)"
                     " / sum by (stage) (hearback_recovery_seconds_count)",
                     "{{stage}}",
+                ),
+                Query(
+                    "sum(hearback_takeover_seconds_sum) / sum(hearback_takeover_seconds_count)",
+                    "all of an assignment",
                 ),
             ),
             unit="s",

@@ -107,7 +107,10 @@ def _open(state: State, closing: Kind | None) -> dict[Stimulus, Transition]:
 _INFERRED = Kind.NEGATIVE_INFERRED
 _DECLINED = Transition(State.EXPLICIT, Kind.NEGATIVE_EXPLICIT)
 _ANSWERED = Transition(State.POSITIVE, Kind.POSITIVE, final=True)
-_ORPHAN = Transition(State.UNKNOWN, ignored="orphans")
+WAITED = "orphans"
+"""Of engagements that were read before their application: most take effect when it comes."""
+
+_ORPHAN = Transition(State.UNKNOWN, ignored=WAITED)
 _REPEAT = Transition(State.CLOSED, ignored="repeats")
 _LATE = Transition(State.CLOSED, ignored="late_engagements")
 

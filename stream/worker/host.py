@@ -112,6 +112,7 @@ class Host:
     async def assigned(self, partitions: frozenset[InputPartition]) -> None:
         """Open a session for each partition and continue where its state says."""
         crash_point("assigned")
+        began = time.monotonic()
         self._complaints.clear()
         numbers = sorted({number for _, number in partitions})
         for number in numbers:
@@ -146,6 +147,8 @@ class Host:
             await self._sessions.open_all(owned)
         finally:
             watch.cancel()
+        if owned and all(each.session is not None for each in owned):
+            self._metrics.taken_over(time.monotonic() - began)
         loop = asyncio.get_running_loop()
         self._standbys.follow(
             copies, lambda error: loop.call_soon_threadsafe(self._membership.fail, error)
