@@ -61,12 +61,14 @@ def anything_learned(broker: str, application_id: str, partitions: int) -> bool:
         BrokerError: no answer.
 
     """
-    return any(
-        key[:1] == keys.POSTERIOR
-        for stage in STAGES
-        for number in range(partitions)
-        for _, key, _ in Changelog(broker, application_id, (stage, number)).records()
-    )
+    with Reader(broker) as reader:
+        return any(
+            key[:1] == keys.POSTERIOR
+            for stage in STAGES
+            for number in range(partitions)
+            for chunk in reader.to_end(changelog_of(application_id, stage), number)
+            for _, key, _ in chunk.records
+        )
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True):

@@ -80,6 +80,8 @@ class Host:
         self._settings = resources.settings
         self._engagements = engagements_written(resources.settings, resources.threads)
         self._grown = topics_grown(resources.settings, resources.threads)
+        self._learned: bool | None = None  # whether the application id has; None: not asked yet
+        self._learning = asyncio.Lock()
         self._complaints: dict[PartitionId, str] = {}  # of producers that misroute
         self._complained_s: dict[PartitionId, float] = {}
         self._requests = Requests(data.path, self.checkpoint)
@@ -309,17 +311,19 @@ class Host:
     async def _goes_on(self, session: Session) -> bool:
         """Whether misrouted records are set aside, because something was learned without them."""
         settings = self._settings
-        try:
-            learned: bool = await self._sessions.in_thread(
-                anything_learned,
-                *(settings.broker, settings.application_id, settings.partitions),
-            )
-        except BrokerError as error:
-            _log.info("asking again whether anything was learned: %s", error)
-            return True
-        if learned:
+        async with self._learning:  # all partitions may find it at once; one of them asks
+            if self._learned is None:
+                try:
+                    self._learned = await self._sessions.in_thread(
+                        anything_learned,
+                        *(settings.broker, settings.application_id, settings.partitions),
+                    )
+                except BrokerError as error:
+                    _log.info("asking again whether anything was learned: %s", error)
+                    return True
+        if self._learned:
             session.partition.go_on_misrouted()
-        return learned
+        return self._learned
 
     def _complain(self, place: PartitionId, complaint: str | None) -> None:
         """Say what is wrong with a producer, at once and then now and again; None: nothing."""
