@@ -79,11 +79,16 @@ class Learned(NamedTuple):
 class Market:
     """A log with its model and policy, and what its closed replay says.
 
-    Made once for all tests. ``trained_days``: of the log, for the model; None: all.
+    Made once for all tests. ``trained_days``: of the log, for the model; None: all. ``keep``: which
+    lines of the simulated log it has.
     """
 
     def __init__(
-        self, folder: Path, settings: SimulationSettings, trained_days: int | None = None
+        self,
+        folder: Path,
+        settings: SimulationSettings,
+        trained_days: int | None = None,
+        keep: Callable[[bytes], bool] | None = None,
     ) -> None:
         self.folder = folder
         folder.mkdir(exist_ok=True)
@@ -92,7 +97,7 @@ class Market:
         self.policy_file = folder / "policy.toml"
         self.policy_file.write_text(_POLICY)
         self.policy: Policy = load_config(None, {}, self.policy_file).policy
-        self.events = write_lines(self.log, simulate(settings))
+        self.events = write_lines(self.log, filter(keep, simulate(settings)))
         until_ms = settings.start_ms + (trained_days or settings.days) * DAY_MS
         trainer = Trainer(self.policy, until_ms, draw_truth(settings).feature_names)
         trainer.read(merge([self.log]), lambda _: None)
