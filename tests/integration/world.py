@@ -80,7 +80,7 @@ class Market:
     """A log with its model and policy, and what its closed replay says.
 
     Made once for all tests. ``trained_days``: of the log, for the model; None: all. ``keep``: which
-    lines of the simulated log it has.
+    lines of the simulated log it has, once the model is trained on all of them.
     """
 
     def __init__(
@@ -97,11 +97,13 @@ class Market:
         self.policy_file = folder / "policy.toml"
         self.policy_file.write_text(_POLICY)
         self.policy: Policy = load_config(None, {}, self.policy_file).policy
-        self.events = write_lines(self.log, filter(keep, simulate(settings)))
+        self.events = write_lines(self.log, simulate(settings))
         until_ms = settings.start_ms + (trained_days or settings.days) * DAY_MS
         trainer = Trainer(self.policy, until_ms, draw_truth(settings).feature_names)
         trainer.read(merge([self.log]), lambda _: None)
         trainer.fit(folder / "model")
+        if keep is not None:
+            self.events = write_lines(self.log, filter(keep, simulate(settings)))
         self.model: GlobalModel = load_model(folder / "model")
         with RunFolder(folder / "run") as run:
             replay(
