@@ -50,7 +50,14 @@ has come to its end (:mod:`stream.bootstrap.load`)."""
 STAGES = ("member", "job")
 """Each has a changelog of its own."""
 
-_CHUNK_BYTES = 4 << 20  # written at once
+RECORD_BYTES = 256
+"""What Python takes for a record that is held, besides the bytes of its key and value."""
+
+CHUNK_BYTES = 4 << 20
+"""Held of a changelog before it is written to the store, keys and :data:`RECORD_BYTES` included."""
+
+AHEAD_BYTES = 2 << 20
+"""Read ahead of it."""
 _NO_IDS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -210,7 +217,7 @@ class Changelog:
             StateError: the store does not belong to this changelog.
 
         """
-        with Reader(self._broker) as reader:
+        with Reader(self._broker, AHEAD_BYTES) as reader:
             start, shown = reader.span(*self.at)
             # A transaction's end; the embedded broker writes none.
             of_no_matter = 0 if self._whole_units else 1
@@ -321,14 +328,13 @@ class Changelog:
                     continue
                 unit[key] = value
                 count += 1
-                if value is not None:
-                    size += len(value)
+                size += len(key) + len(value or b"") + RECORD_BYTES
                 if self._whole_units and key in LAST_OF_UNIT:
                     writes |= unit
                     unit.clear()
             offset = chunk.next
             on_remaining(max(least - offset, 0))
-            if size >= _CHUNK_BYTES and not self._whole_units and not chunk.at_end:
+            if size >= CHUNK_BYTES and not self._whole_units and not chunk.at_end:
                 # Not at the end: as old as before.
                 mark = apply(store, writes, mark.at(offset, mark.applied_ms), logged=False)
                 writes.clear()
