@@ -83,6 +83,20 @@ class Tally(msgspec.Struct, array_like=True):
     scores: list[Score] = msgspec.field(default_factory=lambda: [Score() for _ in SCORES])
     paired: list[Paired] = msgspec.field(default_factory=lambda: [Paired() for _ in _WITHOUT])
 
+    def is_sound(self) -> bool:
+        """Whether all scores are there, nothing is below zero that counts, and sums are finite."""
+        counts = [self.applications, self.positives, self.applications - self.positives]
+        sums = [number for pair in self.paired for number in (pair.total, pair.squares)]
+        for score in self.scores:
+            counts += [*score.positives.values(), *score.negatives.values()]
+            sums += [score.expected, score.log_loss]
+        return (
+            len(self.scores) == len(SCORES)
+            and len(self.paired) == len(_WITHOUT)
+            and min(counts) >= 0
+            and all(map(math.isfinite, sums))
+        )
+
     def merge(self, other: Tally) -> None:
         """Take in all that another tally has."""
         self.applications += other.applications

@@ -21,6 +21,7 @@ from stream.kafka.reader import Reader
 from stream.partitions.progress import LAST_OF_UNIT
 from stream.state import keys
 from stream.state.codec import Codec
+from stream.state.facts import Count
 from stream.state.store import Store, Writes
 from stream.worker.contract import PartitionId
 from stream.worker.crashpoints import crash_point
@@ -84,7 +85,7 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
     topic: str
     topic_id: str
     """Kafka's; empty where the broker has none."""
-    offset: int
+    offset: Count
     """The next record to apply."""
     applied_ms: int
     """When it was last at the changelog's end, or begun; wall clock."""
