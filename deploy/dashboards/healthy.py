@@ -146,6 +146,22 @@ _DELIVERY = Row(
             ),
         ),
         Panel(
+            title="Damage",
+            text="Stores put aside as damaged; batches on which a stage failed; records that were"
+            " deleted before they were read, and passed over. All should be 0.",
+            queries=(
+                Query("sum(hearback_damaged_stores)", "damaged stores"),
+                Query(
+                    or_zero(f"sum(increase(hearback_batches_redone_total[{RATE}]))"),
+                    "batches redone",
+                ),
+                Query(
+                    or_zero(f"sum(increase(hearback_lost_records_total[{RATE}]))"), "lost records"
+                ),
+            ),
+            unit="locale",
+        ),
+        Panel(
             title="To be recovered",
             text="Changelog records still to be applied to partitions that are being taken over.",
             queries=(Query("sum by (stage) (hearback_recovery_remaining_records)", "{{stage}}"),),

@@ -23,6 +23,7 @@ def test_demo_ends_with_a_summary(tmp_path: Path) -> None:
     (tmp_path / "stream.py").write_text("raise SystemExit('foreign code ran')")
     done = hearback("demo", "--out", out, "--seconds", "5", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("compiling the kernel")  # where there is no terminal, in lines
     for text in ("answered in the end", "AUC", "global only", "p50", "member m", "job j", "Files"):
         assert text in done.stdout
     (tried,) = [line for line in done.stdout.splitlines() if line.startswith("Try: ")]
