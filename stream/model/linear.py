@@ -31,7 +31,7 @@ class HeldOut(msgspec.Struct, frozen=True, kw_only=True):
     """How good a model is that was fitted without the newest applications, on these.
 
     ``from_ms``: when the first of them was submitted. ``auc`` is None where all were answered, or
-    none.
+    none. ``constant_log_loss``: of a constant fitted in its place.
     """
 
     from_ms: int
@@ -39,10 +39,33 @@ class HeldOut(msgspec.Struct, frozen=True, kw_only=True):
     positives: int
     auc: float | None
     log_loss: float
+    constant_log_loss: float | None = None
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """How the regularisation was chosen: by cross-validation over jobs.
+
+    ``log_losses``: mean over the ``applications`` of each C of the ``grid``; ``errors``: standard
+    error of what each loses to the best; ``constant_log_loss``: of a constant. ``fold_log_losses``:
+    by fold and C.
+    """
+
+    jobs: int
+    applications: int
+    grid: list[float]
+    log_losses: list[float]
+    errors: list[float]
+    constant_log_loss: float
+    fold_applications: list[int]
+    fold_log_losses: list[list[float]]
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``manifest.json`` says."""
+    """What ``manifest.json`` says.
+
+    ``regularisation``: C, the inverse strength; ``choice``: how it was chosen, None: too little
+    was there to choose by.
+    """
 
     format: int
     model_version: str
@@ -54,6 +77,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     regularisation: float
     sha256: str
     held_out: HeldOut | None = None
+    choice: Choice | None = None
 
 
 class GlobalModel:
@@ -91,6 +115,7 @@ def save_model(
     positives: int,
     regularisation: float,
     held_out: HeldOut | None = None,
+    choice: Choice | None = None,
 ) -> Manifest:
     """Write a model folder; the version is a digest of its content, so equal models are equal."""
     buffer = io.BytesIO()
@@ -110,6 +135,7 @@ def save_model(
         regularisation=regularisation,
         sha256=sha256,
         held_out=held_out,
+        choice=choice,
     )
     try:
         path.mkdir(parents=True, exist_ok=True)
