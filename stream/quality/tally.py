@@ -84,16 +84,17 @@ class Tally(msgspec.Struct, array_like=True):
     paired: list[Paired] = msgspec.field(default_factory=lambda: [Paired() for _ in _WITHOUT])
 
     def is_sound(self) -> bool:
-        """Whether all scores are there, nothing is below zero that counts, and sums are finite."""
-        counts = [self.applications, self.positives, self.applications - self.positives]
+        """Whether all scores are there, and sums are finite.
+
+        Counts may be below zero: what a label takes back may have come before a bootstrap, or in a
+        record that was lost.
+        """
         sums = [number for pair in self.paired for number in (pair.total, pair.squares)]
         for score in self.scores:
-            counts += [*score.positives.values(), *score.negatives.values()]
             sums += [score.expected, score.log_loss]
         return (
             len(self.scores) == len(SCORES)
             and len(self.paired) == len(_WITHOUT)
-            and min(counts) >= 0
             and all(map(math.isfinite, sums))
         )
 
