@@ -36,7 +36,8 @@ The map of the package, from the bottom up. Each part imports only from those li
 
 The core is ``errors`` to ``partitions`` without ``logs`` and without fitting the model
 (``model.training``, ``model.logistic``, ``model.held_out``), plus ``serving.belief``. But for
-reading model folders and RocksDB it is a function of state, event and now: no clock, no randomness, no network, no logging.
+reading model folders and RocksDB it is a function of state, event and now: no clock, no randomness,
+no network, no logging.
 """
 
 DISTRIBUTION = "hearback-stream"
