@@ -32,6 +32,7 @@ policies are for others too."""
 COMMANDS: Final = {
     "demo": "demo",
     "simulate": "history",
+    "check": "check",
     "train": "history",
     "replay": "history",
     "backtest": "compare",

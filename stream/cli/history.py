@@ -11,6 +11,7 @@ import typer
 
 from producers.drift import truth_over_time
 from producers.truth import SimulationSettings, lively
+from stream.cli.check import Force, look_first
 from stream.cli.options import ConfigFile, Logs, MaxJump, PolicyFile, configured, parsed
 from stream.cli.terminal import ERR, OUT, doing, load_kernel, reading, run_summary, tell
 from stream.configuration.settings import reason as said
@@ -130,6 +131,7 @@ def train(
         ),
     ] = 0.005,
     max_jump: MaxJump = None,
+    force: Force = False,
 ) -> None:
     """Fit the frozen global model on a log.
 
@@ -147,13 +149,14 @@ def train(
     before = None if not_worse_than is None else load_model(not_worse_than)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is there already: name another folder or remove it")
+
+    policies = configured(config, policy=policy).policy
+    until_ms = parsed(parse_time_ms, until)
+    max_jump_ms = parsed(parse_duration_ms, max_jump)
+    names = None if feature_names is None else _names(feature_names)
+    look_first(logs, policies, force=force, max_jump_ms=max_jump_ms, until_ms=until_ms)
     read = ReadProgress()
-    trainer = Trainer(
-        configured(config, policy=policy).policy,
-        parsed(parse_time_ms, until),
-        None if feature_names is None else _names(feature_names),
-        parsed(parse_duration_ms, max_jump),
-    )
+    trainer = Trainer(policies, until_ms, names, max_jump_ms)
     with reading("training", read) as progress:
         trainer.read(merge(logs, read), progress)
     with doing("judging") as say:
@@ -165,6 +168,8 @@ def train(
         manifest = trainer.fit(out, found, say)
     for reason, count in sorted(trainer.refused.items()):
         tell(f"lines left out, {reason}: {count:,}", ERR)
+    for reason, count in sorted(trainer.ignored.items()):
+        tell(f"ignored, {reason}: {count:,}", ERR)
     tell(
         f"model {manifest.model_version} in {out}: {manifest.applications:,} applications"
         f" ({manifest.positives / manifest.applications:.1%} positive) from"
@@ -255,6 +260,7 @@ def replay(
         bool,
         typer.Option("--resume", help="Go on with RUN, which was interrupted."),
     ] = False,
+    force: Force = False,
 ) -> None:
     """Run history through the whole pipeline, without a broker.
 
@@ -277,6 +283,8 @@ def replay(
     )
     read = ReadProgress()
     lines, space = first_look(merge(logs, read), loaded)
+    if not resume:  # its log was looked through when it began
+        look_first(logs, policies, force=force, max_jump_ms=options.max_jump_ms)
     load_kernel()
     try:
         with reading("replaying", read) as progress:

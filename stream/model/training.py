@@ -21,7 +21,7 @@ from stream.events.structs import Application, DeadLetter, Event, Features, Forg
 from stream.events.wire import RawApplication, decode_raw, to_event
 from stream.features.blocks import FeatureSpace, RawBlock, check_size
 from stream.labels import driver
-from stream.labels.changes import Change, Entered, Step
+from stream.labels.changes import Change, Entered, Ignored, Step
 from stream.labels.machine import LabelMachine
 from stream.logs.files import LogLine
 from stream.logs.jumps import JumpFilter
@@ -112,6 +112,7 @@ class Trainer:
     Attributes:
         refused: lines left out, by reason, as a replay counts its dead letters.
         chosen: how strong the regularisation of the model is that was fitted.
+        ignored: events that changed no label, by reason, as a replay counts them.
 
     """
 
@@ -124,6 +125,7 @@ class Trainer:
     ) -> None:
         self.refused: Counter[str] = Counter()
         self.chosen: Chosen
+        self.ignored: Counter[str] = Counter()
         self._policy = policy
         self._until_ms = until_ms
         self._limit = policy.features.max_feature
@@ -305,6 +307,8 @@ class Trainer:
                         self._from_ms = app.event_time_ms
                 case DeadLetter(reason):
                     self.refused[reason] += 1
+                case Ignored(reason) if reason != "orphans":  # counted when it ends
+                    self.ignored[reason] += 1
 
     def _matrix(self, rows: list[_Open]) -> NDArray[np.float64]:
         """Rows → float64 (n, d), each number rounded to float32 as scoring will see it."""
