@@ -71,7 +71,7 @@ def tell_left_out(metrics: RunMetrics) -> None:
     """Print the same, a line for each reason."""
     for title, values in left_out(metrics):
         for reason, count in values.items():
-            tell(f"{title}, {reason}: {count:,}", ERR)
+            tell(f"{title}, {reason}: {count:,}")
 
 
 def key_values(title: str, values: dict[str, int]) -> Table:
