@@ -339,7 +339,7 @@ def _unmatched(survey: Survey, whole: bool, looked: str) -> Iterator[Problem]:
     if not unmatched.count or (certain <= _UNMATCHED * total and not nothing):
         return
     missing = unmatched.count if nothing else certain
-    level = _level(missing, total) if whole or nothing else "warning"
+    level = _level(missing, total) if whole else "warning"
     if joins.other_job.count > _MOST * unmatched.count:
         yield Problem(
             level,
