@@ -511,3 +511,13 @@ def test_what_cannot_come_by_job_has_a_reason(raw: bytes, reason: str) -> None:
     with pytest.raises(EventError) as caught:
         wire.decode_by_job(raw, SPACE)
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    "change", [{"weight": 0.0}, {"weight": -1.0}, {"application_time_ms": -1}], ids=str
+)
+def test_a_label_that_cannot_be_stored_is_refused(change: dict[str, float]) -> None:
+    """What would be damage in the state does not enter it."""
+    label = msgspec.structs.replace(_LABEL, **change)
+    with pytest.raises(EventError):
+        wire.decode_label(wire.encode_label(label), SPACE)
