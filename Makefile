@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check format lock docs wheel test test-deep test-integration test-kafka soak stack picture kafka kafka-stop bench clean
+.PHONY: help setup demo check format lock docs wheel kernel test test-deep test-integration test-kafka soak stack picture kafka kafka-stop bench clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,13 +51,16 @@ wheel: setup ## a wheel in dist/, to install without a checkout
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	@ls dist/*.whl
 
-test: setup ## all tests but those on a real Kafka
+kernel: setup ## compile the kernel; minutes on a busy machine, so no test has to wait for it
+	$(BIN)/python -c "from stream.updaters.newton import warm_up; warm_up()"
+
+test: kernel ## all tests but those on a real Kafka
 	$(BIN)/python -m pytest --ignore tests/integration
 
-test-integration: setup ## on a real Kafka: every crash point, 5 random kills (20 minutes)
+test-integration: kernel ## on a real Kafka: every crash point, 5 random kills (20 minutes)
 	$(BIN)/python -m pytest tests/integration/$(ONLY) $(if $(ONLY),,-m "not long")
 
-test-kafka: setup ## all of them, with 20 random kills (half an hour)
+test-kafka: kernel ## all of them, with 20 random kills (half an hour)
 	HEARBACK_TEST_KILLS=20 $(BIN)/python -m pytest tests/integration
 
 soak: setup ## kills and restarts for hours: make soak HOURS=8

@@ -17,6 +17,7 @@ The map of the package, from the bottom up. Each part imports only from those li
 ``quality``        what scores are worth; the gate of what makes them worse
 ``logs``           reads event logs: JSON Lines, Parquet
 ``model``          the frozen global model: load and score, fit on a log, judge
+``check``          what a log holds, and what is wrong with it
 ``stages``         the two stages over structs: who scores, labels, learns
 ``partitions``     the stages as the worker runs them: records in, messages out; event time
 ``kafka``          where a broker is and how to talk to it; a throw-away broker
@@ -34,9 +35,10 @@ The map of the package, from the bottom up. Each part imports only from those li
 
 ``producers``, a package beside this one, simulates logs and plays them into Kafka.
 
-The core is ``errors`` to ``partitions`` without ``logs`` and without fitting the model
-(``model.training``, ``model.held_out``), plus ``serving.belief``. But for reading model folders and
-RocksDB it is a function of state, event and now: no clock, no randomness, no network, no logging.
+The core is ``errors`` to ``partitions`` without ``logs``, ``check`` and fitting the model
+(``model.training``, ``model.logistic``, ``model.held_out``), plus ``serving.belief``. But for
+reading model folders and RocksDB it is a function of state, event and now: no clock, no randomness,
+no network, no logging.
 """
 
 DISTRIBUTION = "hearback-stream"

@@ -96,6 +96,14 @@ _INTAKE = Row(
             unit="cps",
         ),
         Panel(
+            title="Engagements before their application",
+            text="They take effect when it comes.",
+            queries=(
+                Query(or_zero(f"sum(rate(hearback_early_engagements_total[{RATE}]))"), "early"),
+            ),
+            unit="cps",
+        ),
+        Panel(
             title="Workers without partitions",
             text="For how long. A worker more than there are partitions stays without.",
             queries=(Query("max by (instance) (hearback_unassigned_seconds)", "{{instance}}"),),
@@ -138,6 +146,22 @@ _DELIVERY = Row(
             ),
         ),
         Panel(
+            title="Damage",
+            text="Stores put aside as damaged; batches on which a stage failed; records that were"
+            " deleted before they were read, and passed over. All should be 0.",
+            queries=(
+                Query("sum(hearback_damaged_stores)", "damaged stores"),
+                Query(
+                    or_zero(f"sum(increase(hearback_batches_redone_total[{RATE}]))"),
+                    "batches redone",
+                ),
+                Query(
+                    or_zero(f"sum(increase(hearback_lost_records_total[{RATE}]))"), "lost records"
+                ),
+            ),
+            unit="locale",
+        ),
+        Panel(
             title="To be recovered",
             text="Changelog records still to be applied to partitions that are being taken over.",
             queries=(Query("sum by (stage) (hearback_recovery_remaining_records)", "{{stage}}"),),
@@ -159,6 +183,10 @@ _DELIVERY = Row(
                     "sum by (stage) (hearback_recovery_seconds_sum)"
                     " / sum by (stage) (hearback_recovery_seconds_count)",
                     "{{stage}}",
+                ),
+                Query(
+                    "sum(hearback_takeover_seconds_sum) / sum(hearback_takeover_seconds_count)",
+                    "all of an assignment",
                 ),
             ),
             unit="s",

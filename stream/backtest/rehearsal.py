@@ -64,10 +64,12 @@ class Rehearsal:
         targets: 0/1, the last label of each (n,); NaN where none came.
         times_ms: application times (n,).
         space: the feature blocks.
+        metrics: what the recording replay counted.
 
     """
 
-    def __init__(self, recorder: Recorder, space: FeatureSpace) -> None:
+    def __init__(self, recorder: Recorder, space: FeatureSpace, metrics: RunMetrics) -> None:
+        self.metrics = metrics
         self.applications = recorder.applications
         self.steps = recorder.steps
         self.global_scores: _Floats = np.array([one.global_score for one in recorder.scores])
@@ -149,8 +151,8 @@ def record(
     """Replay a log to its end, every window closed, and keep what the effects saw."""
     recorder = Recorder()
     options = Options(close=True, max_jump_ms=max_jump_ms)
-    replay(lines, recorder, policy, model, space, options, progress=progress)
-    return Rehearsal(recorder, space)
+    metrics = replay(lines, recorder, policy, model, space, options, progress=progress)
+    return Rehearsal(recorder, space, metrics)
 
 
 def rehearse(

@@ -35,6 +35,7 @@ from stream.logs.jumps import JumpFilter
 from stream.model.linear import NO_MODEL, GlobalModel
 from stream.policy import LabelPolicy, Policy
 from stream.replay.reader import first_look
+from stream.replay.run_folder import RunMetrics
 
 _FEWEST_IN_A_GROUP = 50
 _EXAMPLE_EDGES: Final = (0, 1, 3, 6, 11, 21, 51)
@@ -149,6 +150,11 @@ class Runner:
         self._targets = self._truth.targets[self._judged]
         self._blocks = Blocks.cut(self._truth.times_ms[self._judged], score_from_ms)
         self._judge = Judge(self._targets, self._blocks.of, len(self._blocks.from_ms))
+
+    @property
+    def metrics(self) -> RunMetrics:
+        """What the replay under the base policy counted."""
+        return self._truth.metrics
 
     def run(self, on_setting: Callable[[str], None] = lambda _: None) -> Backtest:
         """Learn with every setting in turn and judge it; ``on_setting`` is called before each."""

@@ -35,7 +35,8 @@ from stream.effects import EFFECT_NAMES
 from stream.errors import ConfigError
 from stream.logs.files import LogLine, read_head
 from stream.model.linear import GlobalModel, load_model
-from stream.model.training import Trainer, fit_logistic
+from stream.model.logistic import choose, fit_path
+from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy
 from stream.quality.prequential import quality
 from stream.quality.tally import Quality
@@ -204,6 +205,9 @@ def cross_fit(rehearsal: Rehearsal, policy: Policy, until_ms: int) -> None:
     known = rehearsal.times_ms + policy.labels.window_ms <= until_ms
     known &= ~np.isnan(rehearsal.targets)
     part = np.array([zlib.crc32(one.job_id.encode()) % _PARTS for one in rehearsal.applications])
+    chosen = choose(
+        X[known], rehearsal.targets[known].astype(np.int64), _numbered(rehearsal)[known]
+    )
     for number in range(_PARTS):
         fitted = known & (part != number)
         y = rehearsal.targets[fitted].astype(np.int64)
@@ -212,8 +216,15 @@ def cross_fit(rehearsal: Rehearsal, policy: Policy, until_ms: int) -> None:
                 "too few jobs whose applications have both outcomes before --until: take a longer"
                 " log, or send a global_score with the applications"
             )
-        beta = fit_logistic(X[fitted], y)
+        beta = fit_path(X[fitted], y, (chosen.C,))[0]
         rehearsal.global_scores[part == number] = X[part == number] @ beta
+
+
+def _numbered(rehearsal: Rehearsal) -> NDArray[np.int64]:
+    """Numbers of the applications' jobs (n,)."""
+    numbers: dict[str, int] = {}
+    jobs = [numbers.setdefault(one.job_id, len(numbers)) for one in rehearsal.applications]
+    return np.array(jobs, dtype=np.int64)
 
 
 def _last_step(rehearsal: Rehearsal, judged: NDArray[np.bool_]) -> int:

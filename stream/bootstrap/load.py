@@ -35,7 +35,7 @@ from stream.events.wire import coefficients_key, decode_coefficients
 from stream.model.linear import NO_MODEL
 from stream.replay.run_folder import COEFFICIENTS, RunMetrics, load_metrics, states_of
 from stream.state.store import RocksStore
-from stream.worker.changelog import Mark, apply
+from stream.worker.changelog import RECORD_BYTES, Mark, apply
 from stream.worker.contract import PartitionId
 from stream.worker.crashpoints import crash_point
 from stream.worker.data_folder import DataFolder
@@ -127,7 +127,7 @@ class DataCopy:
     def put(self, place: PartitionId, key: bytes, value: bytes) -> None:
         """Write an entry into a partition's store."""
         self._writes[place][key] = value
-        self._bytes += len(key) + len(value)
+        self._bytes += len(key) + len(value) + RECORD_BYTES
         if self._bytes >= _COPY_BYTES:
             self.flush()
 

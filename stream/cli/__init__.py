@@ -32,6 +32,7 @@ policies are for others too."""
 COMMANDS: Final = {
     "demo": "demo",
     "simulate": "history",
+    "check": "check",
     "train": "history",
     "replay": "history",
     "backtest": "compare",
@@ -100,7 +101,7 @@ app = typer.Typer(
     name=_NAME,
     cls=LazyGroup,
     help="How likely is an application to be answered? Learns it from the event stream, member by"
-    " member and job by job, within a second.",
+    " member and job by job.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

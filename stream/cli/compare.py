@@ -10,8 +10,17 @@ import msgspec
 import typer
 from rich.table import Table
 
+from stream.cli.check import Force, look_first
 from stream.cli.options import ConfigFile, Logs, MaxJump, PolicyFile, configured, parsed
-from stream.cli.terminal import OUT, load_kernel, numbers, reading, steps, tell
+from stream.cli.terminal import (
+    OUT,
+    load_kernel,
+    numbers,
+    reading,
+    steps,
+    tell,
+    tell_left_out,
+)
 from stream.configuration.settings import to_toml
 from stream.errors import ConfigError, ModelError, StoppedError
 from stream.logs.files import ReadProgress, check_logs, merge
@@ -42,6 +51,7 @@ def tune(
     policy: PolicyFile = None,
     config: ConfigFile = None,
     max_jump: MaxJump = None,
+    force: Force = False,
 ) -> None:
     """Choose the effects' settings for your own log.
 
@@ -67,6 +77,7 @@ def tune(
     check_logs(logs)
     if out.exists():
         raise ConfigError(f"{out} is there already: name another file or remove it")
+    look_first(logs, start, force=force, max_jump_ms=max_jump_ms, until_ms=until_ms)
     model = fitted_model(logs, start, until_ms, max_jump_ms)
     read = ReadProgress()
     lines, space = first_look(before(merge(logs, read), until_ms), model)
@@ -90,6 +101,7 @@ def tune(
         ) from None
     _write(out, tuner, until_ms)
     OUT.print(_trials(tuner))
+    tell_left_out(rehearsal.metrics)
     best, first = tuner.best.quality, tuner.trials[0].quality
     tell(
         f"log loss {best.log_loss:.4f}, {first.log_loss:.4f} at the start, over"
@@ -180,6 +192,7 @@ def backtest(
         ),
     ] = None,
     max_jump: MaxJump = None,
+    force: Force = False,
     example: Annotated[  # noqa: ARG001 - the callback answers it
         bool,
         typer.Option(
@@ -215,6 +228,7 @@ def backtest(
     check_logs(logs)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is there already: name another folder or remove it")
+    look_first(logs, base, force=force, max_jump_ms=max_jump_ms)
     read = ReadProgress()
     with reading("looking through", read) as progress:
         span = look_through(merge(logs, read), progress, max_jump_ms)
@@ -246,6 +260,7 @@ def backtest(
     if found.freshness is not None and found.freshness.points:
         (out / CURVE).write_text(picture(freshness(found.freshness)), encoding="utf-8")
     OUT.print(_table(found))
+    tell_left_out(runner.metrics)
     tell("")
     for sentence in sentences(found):
         tell(f"- {sentence}")

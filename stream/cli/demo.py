@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -58,6 +59,8 @@ def demo(
     from stream.worker.data_folder import KERNEL
 
     began = time.monotonic()
+    # So that the worker is ended too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     _prepare(out)
     with _step("compiling the kernel (only the first time takes long)"):
         # Here, not in the worker: it would be given up as too slow on a busy machine.

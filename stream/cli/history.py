@@ -11,12 +11,13 @@ import typer
 
 from producers.drift import truth_over_time
 from producers.truth import SimulationSettings, lively
+from stream.cli.check import Force, look_first
 from stream.cli.options import ConfigFile, Logs, MaxJump, PolicyFile, configured, parsed
 from stream.cli.terminal import ERR, OUT, doing, load_kernel, reading, run_summary, tell
 from stream.configuration.settings import reason as said
 from stream.errors import ConfigError, StoppedError
 from stream.logs.files import ReadProgress, merge, write_lines
-from stream.model.held_out import Judgement, in_words
+from stream.model.held_out import Judgement, Unjudged, in_words
 from stream.model.linear import Manifest, load_model
 from stream.policy import DAY_MS
 from stream.text import read_text
@@ -98,7 +99,7 @@ def simulate(
 
 def train(
     logs: Logs,
-    out: Annotated[Path, typer.Option("--out", help="The model folder to write.")],
+    out: Annotated[Path, typer.Option("--out", help="The model folder; must not exist yet.")],
     until: Annotated[
         str | None,
         typer.Option(
@@ -131,44 +132,57 @@ def train(
         ),
     ] = 0.005,
     max_jump: MaxJump = None,
+    force: Force = False,
 ) -> None:
     """Fit the frozen global model on a log.
 
     Uses the applications whose whole label window has passed before --until (or the log's end),
     so that early answers are not favoured. MODEL is a folder: a manifest and arrays, no pickle.
 
-    Reports AUC and log loss on the newest fifth of these applications, of a model fitted on those
-    whose windows had passed before; the model that is written is then fitted on all.
+    How strongly coefficients are held near zero is chosen by cross-validation over jobs. Reports
+    AUC and log loss on the newest fifth of these applications, of a model fitted on those whose
+    windows had passed before, and the log loss of a constant; the model that is written is then
+    fitted on all.
     """
     from stream.model.held_out import check_not_worse
     from stream.model.training import Trainer
 
     before = None if not_worse_than is None else load_model(not_worse_than)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} is there already: name another folder or remove it")
 
+    policies = configured(config, policy=policy).policy
+    until_ms = parsed(parse_time_ms, until)
+    max_jump_ms = parsed(parse_duration_ms, max_jump)
+    names = None if feature_names is None else _names(feature_names)
+    look_first(logs, policies, force=force, max_jump_ms=max_jump_ms, until_ms=until_ms)
     read = ReadProgress()
-    trainer = Trainer(
-        configured(config, policy=policy).policy,
-        parsed(parse_time_ms, until),
-        None if feature_names is None else _names(feature_names),
-        parsed(parse_duration_ms, max_jump),
-    )
+    trainer = Trainer(policies, until_ms, names, max_jump_ms)
     with reading("training", read) as progress:
         trainer.read(merge(logs, read), progress)
-    with doing("fitting"):
-        judged = trainer.hold_out(before)
-        if not_worse_than is not None:
-            check_not_worse(judged, not_worse_than, margin)
-        manifest = trainer.fit(out, None if judged is None else judged.held_out)
+    with doing("judging") as say:
+        judged = trainer.hold_out(before, lambda what: say(f"judging on the newest: {what}"))
+    if not_worse_than is not None:
+        check_not_worse(judged, not_worse_than, margin)
+    with doing("fitting") as say:
+        found = None if isinstance(judged, Unjudged) else judged.held_out
+        manifest = trainer.fit(out, found, say)
     for reason, count in sorted(trainer.refused.items()):
         tell(f"lines left out, {reason}: {count:,}", ERR)
+    for reason, count in sorted(trainer.ignored.items()):
+        tell(f"ignored, {reason}: {count:,}", ERR)
     tell(
         f"model {manifest.model_version} in {out}: {manifest.applications:,} applications"
         f" ({manifest.positives / manifest.applications:.1%} positive) from"
         f" {format_time(manifest.trained_from_ms)} to {format_time(manifest.trained_until_ms)},"
         f" {len(manifest.features['global'])} global features"
     )
+    tell(_regularised(manifest, trainer.chosen.unchosen))
     tell(_held_out(judged))
     tell(_delays(manifest))
+    useless = _useless(manifest)
+    if useless:
+        tell(useless, ERR)
 
 
 def _delays(manifest: Manifest) -> str:
@@ -184,14 +198,45 @@ def _delays(manifest: Manifest) -> str:
     return f"answer delays: {', '.join(days)}"
 
 
-def _held_out(judged: Judgement | None) -> str:
+def _regularised(manifest: Manifest, unchosen: str) -> str:
+    """Tell how the regularisation was chosen, or why it was not."""
+    C, choice = manifest.regularisation, manifest.choice
+    if choice is None:
+        return f"regularisation: C = {C:g}, as usual, not chosen: {unchosen}"
+    found = choice.log_losses[choice.grid.index(C)]
+    return (
+        f"regularisation: C = {C:g}, by cross-validation over {choice.jobs:,} jobs: log loss"
+        f" {found:.4f} on those left out ({choice.constant_log_loss:.4f} of a constant)"
+    )
+
+
+def _useless(manifest: Manifest) -> str:
+    """Say it where a constant would do as well."""
+    if manifest.held_out is not None and manifest.held_out.constant_log_loss is not None:
+        log_loss, constant = manifest.held_out.log_loss, manifest.held_out.constant_log_loss
+        where = "on the held-out applications"
+    elif manifest.choice is not None:
+        log_loss = manifest.choice.log_losses[manifest.choice.grid.index(manifest.regularisation)]
+        constant = manifest.choice.constant_log_loss
+        where = "in the cross-validation"
+    else:
+        return ""
+    if log_loss < constant:
+        return ""
+    return (
+        f"the model is no better than a constant {where}: log loss {log_loss:.4f}, {constant:.4f}"
+        " of a constant; take a longer log or other global features"
+    )
+
+
+def _held_out(judged: Judgement | Unjudged) -> str:
     """Tell what the held-out part said."""
-    if judged is None:
-        return "held out: too few applications to judge the model on; take a longer log"
+    if isinstance(judged, Unjudged):
+        return f"held out: not judged; {judged.reason}"
     found = judged.held_out
     told = (
         f"held out: {found.applications:,} applications from {format_time(found.from_ms)} on,"
-        f" {in_words(found.auc, found.log_loss)}"
+        f" {in_words(found.auc, found.log_loss)} ({found.constant_log_loss:.4f} of a constant)"
     )
     if judged.before is not None:
         new, old = judged.after, judged.before
@@ -230,6 +275,7 @@ def replay(
         bool,
         typer.Option("--resume", help="Go on with RUN, which was interrupted."),
     ] = False,
+    force: Force = False,
 ) -> None:
     """Run history through the whole pipeline, without a broker.
 
@@ -252,6 +298,8 @@ def replay(
     )
     read = ReadProgress()
     lines, space = first_look(merge(logs, read), loaded)
+    if not resume:  # its log was looked through when it began
+        look_first(logs, policies, force=force, max_jump_ms=options.max_jump_ms)
     load_kernel()
     try:
         with reading("replaying", read) as progress:

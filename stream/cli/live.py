@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import typer
 from rich.progress import BarColumn, SpinnerColumn, TextColumn
 
+from stream.cli.check import look_first
 from stream.cli.options import (
     ApplicationId,
     BrokerAddress,
@@ -145,6 +146,9 @@ def produce(
             " drops what is old, read or not (hearback broker)."
         ),
     ] = "auto",
+    force: Annotated[
+        bool, typer.Option("--force", help="Send without a look at the logs first.")
+    ] = False,
 ) -> None:
     """Play logs into the Kafka topics.
 
@@ -156,6 +160,16 @@ def produce(
 
     found = configured(config, policy=policy, broker=broker, app_id=app_id)
     address = connected(found)
+    from_ms, until_ms = parsed(parse_time_ms, from_), parsed(parse_time_ms, until)
+    if not force:
+        look_first(
+            logs,
+            found.policy,
+            force=False,
+            from_ms=from_ms,
+            until_ms=None if until_ms is None else until_ms - 1,
+            whole=False,
+        )
     columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"))
     with bar(*columns) as shown:
         task = shown.add_task("producing", total=None)
@@ -174,8 +188,8 @@ def produce(
             address,
             client=client_security(address),
             speed=parsed(parse_speed, speed) or math.inf,
-            from_ms=parsed(parse_time_ms, from_),
-            until_ms=parsed(parse_time_ms, until),
+            from_ms=from_ms,
+            until_ms=until_ms,
             close=close,
             clocks=clocks,
             labels=found.policy.labels,

@@ -55,10 +55,23 @@ def numbers(title: str | None, first: str, *others: str) -> Table:
 def run_summary(metrics: RunMetrics) -> Group:
     """Counts and quality of a replay."""
     parts = [key_values("events", metrics.events), key_values("labels", metrics.labels)]
-    if metrics.dead_letters:
-        parts.append(key_values("dead letters", metrics.dead_letters))
+    parts += [key_values(title, values) for title, values in left_out(metrics) if values]
     parts.append(quality_table(metrics.quality))
     return Group(*parts)
+
+
+def left_out(metrics: RunMetrics) -> list[tuple[str, dict[str, int]]]:
+    """What a replay could not use, or ignored, and why."""
+    # An orphan is counted when it begins to wait; what became of it is in the other counts.
+    ignored = {reason: count for reason, count in metrics.ignored.items() if reason != "orphans"}
+    return [("dead letters", metrics.dead_letters), ("ignored", ignored)]
+
+
+def tell_left_out(metrics: RunMetrics) -> None:
+    """Print the same, a line for each reason."""
+    for title, values in left_out(metrics):
+        for reason, count in values.items():
+            tell(f"{title}, {reason}: {count:,}")
 
 
 def key_values(title: str, values: dict[str, int]) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -63,7 +63,10 @@ class Gates(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, kw_only=True):
-    """All that the page shows. Counts are since the worker started."""
+    """All that the page shows. Counts are since the worker started.
+
+    ``events``: what was read of the inputs, each once. ``ignored``: what of it changed nothing.
+    """
 
     about: About
     now_ms: int
@@ -140,7 +143,7 @@ def status(registry: CollectorRegistry, about: About, ready: Answer, now_s: floa
         ready=ready[0],
         why=ready[1],
         places=_places(found),
-        events=found.by("hearback_events_total", "type"),
+        events=_events(found),
         dead_letters=found.by("hearback_dead_letters_total", "reason"),
         ignored=found.by("hearback_ignored_total", "reason"),
         sessions_lost=int(found.total("hearback_sessions_lost_total")),
@@ -154,6 +157,19 @@ def status(registry: CollectorRegistry, about: About, ready: Answer, now_s: floa
         quality=_quality(found),
         gates=_gates(found),
     )
+
+
+_OF_OWN_TOPICS = {("job", "application"), ("member", "label")}
+"""Stage and type of records that the worker has written itself, on an application's way."""
+
+
+def _events(found: _Samples) -> dict[str, int]:
+    """Count what came from outside, by type."""
+    counts: Counter[str] = Counter()
+    for (stage, kind), count in found.sums("hearback_events_total", "stage", "type").items():
+        if (stage, kind) not in _OF_OWN_TOPICS:
+            counts[kind] += int(count)
+    return dict(sorted(counts.items()))
 
 
 _STAGE_OF_TOPIC = {

@@ -94,6 +94,9 @@ class _LabelFeatures(msgspec.Struct, frozen=True, gc=False):
     per_job: list[float]
 
 
+_LEAST_WEIGHT = 1e-9  # one of nothing teaches nothing, and is not stored
+
+
 class _LabelMessage(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="label"):
     """A label in its own order, but for the blocks: ``features`` stands for both."""
 
@@ -105,8 +108,8 @@ class _LabelMessage(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag
     previous: str | None
     rule: str | None
     final: bool
-    weight: float
-    application_time_ms: int
+    weight: Annotated[float, msgspec.Meta(ge=_LEAST_WEIGHT)]
+    application_time_ms: TimeMs
     evidence_time_ms: int | None
     label_time_ms: int
     model_version: str

@@ -27,6 +27,9 @@ from stream.kafka.refusals import error_of
 _ANSWER_S = 10.0
 _POLL_S = 0.05
 _RECORDS = 2_000  # asked for at once
+_FIRST_RECORDS = 64  # while it is not known how large they are
+_POLL_BYTES = 2 << 20  # asked for at once, about
+_AHEAD_BYTES = 32 << 20
 _SILENCE_S = 30.0  # without a record or an end, before that is an error
 _LOST = {KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART}
 
@@ -64,13 +67,15 @@ class Reader:
 
     Args:
         broker: where they are.
+        ahead_bytes: how much is fetched before it is asked for, about.
 
     Raises:
         BrokerError: no broker answers.
 
     """
 
-    def __init__(self, broker: str) -> None:
+    def __init__(self, broker: str, ahead_bytes: int = _AHEAD_BYTES) -> None:
+        self._records = _FIRST_RECORDS
         self._consumer = Consumer(
             client_settings(broker)
             | {
@@ -81,7 +86,8 @@ class Reader:
                 "enable.partition.eof": True,
                 "auto.offset.reset": "error",
                 "check.crcs": not is_embedded(broker),
-                "queued.max.messages.kbytes": 32 << 10,
+                "queued.max.messages.kbytes": ahead_bytes >> 10,
+                "fetch.max.bytes": ahead_bytes,
                 "fetch.queue.backoff.ms": 10,
             }
         )
@@ -129,7 +135,10 @@ class Reader:
     def poll(self, wait_s: float = _POLL_S) -> list[Chunk]:
         """Return what has come of the partitions that are followed, each one's in one chunk."""
         chunks: dict[tuple[str | None, int | None], Chunk] = {}
-        for message in self._consumer.consume(_RECORDS, wait_s):
+        size = 0
+        messages = self._consumer.consume(self._records, wait_s)
+        for message in messages:
+            size += len(message)
             place = message.topic(), message.partition()
             chunk = chunks.get(place)
             if chunk is None:
@@ -144,6 +153,8 @@ class Reader:
                 chunk.at_end = True
             elif not chunk.lost:  # or another error would hide that it is
                 chunk.error = error
+        if size:
+            self._records = max(1, min(_RECORDS, _POLL_BYTES * len(messages) // size))
         return list(chunks.values())
 
     def to_end(

@@ -116,7 +116,10 @@ _JOB_CLOSED = Transition(State.INFERRED, _INFERRED, rule="job_closed")
 _AGED = Transition(State.AGED, _INFERRED, rule=AGE)
 _DECLINED = Transition(State.EXPLICIT, Kind.NEGATIVE_EXPLICIT)
 _ANSWERED = Transition(State.POSITIVE, Kind.POSITIVE, final=True)
-_ORPHAN = Transition(State.UNKNOWN, ignored="orphans")
+WAITED = "orphans"
+"""Of engagements that were read before their application: most take effect when it comes."""
+
+_ORPHAN = Transition(State.UNKNOWN, ignored=WAITED)
 _REPEAT = Transition(State.CLOSED, ignored="repeats")
 _LATE = Transition(State.CLOSED, ignored="late_engagements")
 

@@ -74,10 +74,12 @@ def _lines(name: str, chunks: Iterator[bytes]) -> Iterator[LogLine]:
             if rest and not rest.isspace():
                 yield LogLine(name, number, _cut(rest))
             rest = others.pop()
+            marked = BYTE_ORDER_MARK[:1] in chunk  # one byte: that is found fastest
             for raw in others:
                 number += 1
                 if raw and not raw.isspace():
-                    yield LogLine(name, number, _cut(raw))
+                    cut = _cut(raw) if marked else raw[:MAX_LINE_BYTES].removesuffix(b"\r")
+                    yield LogLine(name, number, cut)
     except DamagedError as error:
         damaged = f"{name}: {error}"
     # The last line needs no line end; in a damaged file it counts only if it is whole.

@@ -1,9 +1,10 @@
 """In which order the lines of several files are read: by event time, each file in its own order.
 
 Only usable events order a file. A line that is none, and a forget, which may lie anywhere in time,
-go with the line before. An event that is usable and years off must not hold up all that comes after
-it in its file: it waits for its own time, if the lines after it say that the file is not there yet.
-(Where it is they that are late, after a real gap, waiting does no harm: it comes at its time.)
+go with the line before. (Of a line within a day of its file only type and time are looked at.) An
+event that is usable and years off must not hold up all that comes after it in its file: it waits
+for its own time, if the lines after it say that the file is not there yet. (Where it is they that
+are late, after a real gap, waiting does no harm: it comes at its time.)
 """
 
 from __future__ import annotations
@@ -59,13 +60,14 @@ class LineHead(msgspec.Struct, frozen=True):
 
 
 _HEAD_DECODER: Final = msgspec.json.Decoder(LineHead)
+_NO_OBJECT: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 def read_head(raw: bytes) -> LineHead | None:
     """Read type, time and keys of a line; None where it is not a JSON object."""
     try:
         return _HEAD_DECODER.decode(raw)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except _NO_OBJECT:
         return None
 
 
@@ -80,30 +82,34 @@ def ordered(lines: Iterator[LogLine], file: int) -> Iterator[tuple[Place, LogLin
     files the numbers differ.
     """
     ahead = _Ahead(lines)
-    queue = ahead.queue
     waiting: list[tuple[int, int, int, LogLine]] = []  # a heap, by time and number
-    far_ms = -1  # beyond it a line is looked at more closely
+    largest_ms = -FAR_MS - 1
     place_ms = 0
-    while (line := queue.popleft() if queue else next(lines, None)) is not None:
-        head = read_head(line.raw)
-        time_ms = None
-        rank = _LAST_RANK
-        if head is not None and head.is_dated():
-            time_ms = head.time_ms()
+    for line in ahead:
+        try:
+            head = _HEAD_DECODER.decode(line.raw)
             rank = _RANKS[head.type]
-            if time_ms is not None and time_ms > far_ms and len(waiting) < _MOST_WAITING:
-                time_ms = ahead.usable_ms(line)
-                if time_ms is not None and ahead.has_before(time_ms - FAR_MS):
-                    heapq.heappush(waiting, (time_ms, line.number, rank, line))
-                    continue
+            time_ms = head.event_time_ms
+            if type(time_ms) is not int or time_ms < 0:
+                time_ms = head.time_ms()
+        except (*_NO_OBJECT, KeyError, TypeError):  # TypeError: its type may be a list
+            time_ms = None
         if time_ms is None:
             yield (place_ms, _LAST_RANK, file), line
             continue
-        while waiting and waiting[0][0] <= time_ms:
-            at_ms, _, at_rank, waited = heapq.heappop(waiting)
-            yield (at_ms, at_rank, file), waited
+        if time_ms > largest_ms:
+            if time_ms > largest_ms + FAR_MS and len(waiting) < _MOST_WAITING:
+                if ahead.usable_ms(line) is None:
+                    yield (place_ms, _LAST_RANK, file), line
+                    continue
+                if ahead.has_before(time_ms - FAR_MS):
+                    heapq.heappush(waiting, (time_ms, line.number, rank, line))
+                    continue
+            largest_ms = time_ms
+            while waiting and waiting[0][0] <= time_ms:
+                at_ms, _, at_rank, waited = heapq.heappop(waiting)
+                yield (at_ms, at_rank, file), waited
         place_ms = time_ms
-        far_ms = max(far_ms, time_ms + FAR_MS)
         yield (time_ms, rank, file), line
     while waiting:
         at_ms, _, at_rank, waited = heapq.heappop(waiting)
@@ -111,29 +117,36 @@ def ordered(lines: Iterator[LogLine], file: int) -> Iterator[tuple[Place, LogLin
 
 
 class _Ahead:
-    """The lines of a file that were looked at before their turn, which is rare.
-
-    Attributes:
-        queue: these lines, which come before the others.
-
-    """
+    """The lines of a file, of which some are looked at before their turn, which is rare."""
 
     def __init__(self, lines: Iterator[LogLine]) -> None:
-        self.queue: deque[LogLine] = deque()
         self._lines = lines
+        self._queue: deque[LogLine] = deque()  # those, which come before the others
         self._known: dict[int, int | None] = {}  # times by line number, None: not usable
+
+    def __iter__(self) -> Iterator[LogLine]:
+        queue, lines = self._queue, self._lines
+        while True:
+            for line in lines:
+                yield line
+                if queue:
+                    break
+            if not queue:
+                return
+            while queue:
+                yield queue.popleft()
 
     def has_before(self, time_ms: int) -> bool:
         """Tell whether one of the next events is earlier than a time."""
-        self.queue.extend(islice(self._lines, max(LOOK_AHEAD - len(self.queue), 0)))
+        self._queue.extend(islice(self._lines, max(LOOK_AHEAD - len(self._queue), 0)))
         return any(
             (found := self.usable_ms(line)) is not None and found < time_ms
-            for line in islice(self.queue, LOOK_AHEAD)
+            for line in islice(self._queue, LOOK_AHEAD)
         )
 
     def usable_ms(self, line: LogLine) -> int | None:
         """Return a line's time, if all of it is a usable event that orders."""
-        if not self.queue:
+        if not self._queue:
             self._known.clear()
         if line.number not in self._known:
             self._known[line.number] = _usable_ms(line)

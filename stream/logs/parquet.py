@@ -40,6 +40,9 @@ _EXACT: Final = {"float": 1 << 24, "halffloat": 1 << 11}
 """Whole numbers beyond these may stand for another one, by the Arrow type that holds them."""
 
 
+_AS_IT_IS: Final = (float, str, int)
+
+
 class Lost(NamedTuple):
     """So many rows cannot be read, and why."""
 
@@ -119,13 +122,24 @@ def _rows(file: Any, size: int, on_bytes: Callable[[int], None]) -> Iterator[byt
 
 
 def _lines(batch: Any, names: list[str]) -> Iterator[bytes]:
-    columns = [_values(batch.column(batch.schema.get_field_index(name)), name) for name in names]
-    for row in zip(*columns, strict=True):
-        yield _encode(_present(dict(zip(names, row, strict=True))))
+    plain: list[str] = []
+    others: dict[str, list[Any]] = {}
+    for name in names:
+        array = batch.column(batch.schema.get_field_index(name))
+        values = _exactly(array, name)
+        if values is None:
+            plain.append(name)
+        else:
+            others[name] = values
+    rows = _rows_of(batch.select(plain)) if plain else [{} for _ in range(batch.num_rows)]
+    for at, row in enumerate(rows):
+        for name, values in others.items():
+            row[name] = values[at]
+        yield _encode(_present(row))
 
 
-def _values(array: Any, name: str) -> list[Any]:
-    """Array of one column → Python values; None: null."""
+def _exactly(array: Any, name: str) -> list[Any] | None:
+    """Array of a column that Python's values do not hold as it is → values; None: they do."""
     pyarrow = import_module("pyarrow")
     kind = array.type
     if name == "event_time_ms" and pyarrow.types.is_timestamp(kind):
@@ -134,30 +148,35 @@ def _values(array: Any, name: str) -> list[Any]:
         factor, divisor = _MS_PER.get(kind.unit, 1), _PER_MS.get(kind.unit, 1)
         return [None if time is None else time * factor // divisor for time in times]
     if name in IDS and pyarrow.types.is_integer(kind):
-        array = array.cast(pyarrow.string())
-    values = _listed(array)
+        digits: list[Any] = array.cast(pyarrow.string()).to_pylist()
+        return digits
     exact = _EXACT.get(str(kind))
-    if exact is not None and (name in IDS or name == "event_time_ms"):
-        return [
-            value if value is None or abs(value) < exact else _unreadable(f"rounded to {kind}")
-            for value in values
-        ]
-    return values
+    if exact is None or not (name in IDS or name == "event_time_ms"):
+        return None
+    return [
+        value if value is None or abs(value) < exact else _unreadable(f"rounded to {kind}")
+        for value in array.to_pylist()
+    ]
 
 
-def _listed(array: Any) -> list[Any]:
-    """Array → Python values; one that has none does not take the others with it."""
-    batch = import_module("pyarrow").RecordBatch.from_arrays([array], ["x"])
+def _rows_of(batch: Any) -> list[dict[str, Any]]:
+    """Rows as Python values; one value that has none does not take the others with it."""
     try:
-        return [row["x"] for row in batch.to_pylist(maps_as_pydicts="lossy")]
+        found: list[dict[str, Any]] = batch.to_pylist(maps_as_pydicts="lossy")
     except Exception as error:  # noqa: BLE001 - whatever a library makes of odd values
-        if len(array) == 1:
-            return [_unreadable(_one_line(error))]
-        return [value for at in range(len(array)) for value in _listed(array.slice(at, 1))]
+        if batch.num_rows > 1:
+            return [row for at in range(batch.num_rows) for row in _rows_of(batch.slice(at, 1))]
+        if batch.num_columns > 1:
+            names = batch.schema.names
+            return [{name: _rows_of(batch.select([name]))[0][name] for name in names}]
+        return [{batch.schema.names[0]: _unreadable(_one_line(error))}]
+    return found
 
 
 def _present(value: Any) -> Any:
     """Leave out what is null; write what JSON has no word for as text, and numbers as numbers."""
+    if type(value) in _AS_IT_IS:  # nearly everything
+        return value
     if isinstance(value, dict):
         return {str(key): _present(one) for key, one in value.items() if one is not None}
     if isinstance(value, list):

@@ -72,8 +72,14 @@ INTAKE = Group(
             "counter",
             ("reason",),
             "Events that changed nothing: repeats, late ones, engagements outside of their"
-            " application's window; and `orphans`, engagements that had to wait for their"
-            " application.",
+            " application's window.",
+        ),
+        Metric(
+            "hearback_early_engagements",
+            "counter",
+            (),
+            "Engagements that were read before their application. They take effect when it comes;"
+            " `hearback_orphans` wait now, `unmatched` dead letters have waited in vain.",
         ),
         Metric(
             "hearback_lost_records",
@@ -222,6 +228,12 @@ DELIVERY = Group(
             (),
             "For how long this worker has had no partitions: it waits for its group, or the broker"
             " is away. 0: it has some.",
+        ),
+        Metric(
+            "hearback_takeover_seconds",
+            "histogram",
+            (),
+            "From an assignment until all its partitions are worked on here.",
         ),
         Metric(
             "hearback_standby_partitions",

@@ -24,6 +24,7 @@ from stream import VERSION
 from stream.errors import TooLargeError
 from stream.events.records import COEFFICIENTS
 from stream.labels.timeliness import AGES_MS
+from stream.labels.transitions import WAITED
 from stream.metrics.catalogue import BY_NAME, Metric
 from stream.metrics.quality import QualityMetrics
 from stream.partitions.base import Partition, Unit
@@ -110,6 +111,7 @@ class WorkerMetrics:
         self._dead_letters = self._counter("hearback_dead_letters")
         self._redone = self._counter("hearback_batches_redone")
         self._ignored = self._counter("hearback_ignored")
+        self._early = self._counter("hearback_early_engagements")
         self._skipped = self._counter("hearback_lost_records")
         self._read_lag = self._gauge("hearback_read_lag_records")
         self._watermark_lag = self._gauge("hearback_watermark_lag_seconds")
@@ -135,6 +137,7 @@ class WorkerMetrics:
         self._partitions = self._gauge("hearback_partitions")
         self._unattended = self._gauge("hearback_unattended_seconds")
         self._unassigned = self._gauge("hearback_unassigned_seconds")
+        self._takeover = self._histogram("hearback_takeover_seconds")
         self._standbys = self._gauge("hearback_standby_partitions")
         self._standbys_behind = self._gauge("hearback_standby_partitions_behind")
         self._lost = self._counter("hearback_sessions_lost")
@@ -196,6 +199,10 @@ class WorkerMetrics:
         """A batch is done again, record by record."""
         self._redone.labels(stage).inc()
 
+    def taken_over(self, seconds: float) -> None:
+        """All partitions of an assignment are worked on, so long after it came."""
+        self._takeover.observe(seconds)
+
     def lost(self, stage: str, reason: str) -> None:
         """A session ended before its time."""
         self._lost.labels(stage, reason).inc()
@@ -250,7 +257,9 @@ class WorkerMetrics:
         if isinstance(partition, JobPartition):
             self._grow(partition, "labels", partition.timeliness.decided, self._labels)
             self._grow(partition, "flips", partition.timeliness.flips, self._flips)
-            self._grow(partition, "ignored", partition.ignored, self._ignored)
+            ignored = {name: n for name, n in partition.ignored.items() if name != WAITED}
+            self._grow(partition, "ignored", ignored, self._ignored)
+            self._grow(partition, "early", {(): partition.ignored[WAITED]}, self._early)
             self._take_ages(partition)
 
     def standing(self, partition: Partition, lags: Mapping[str, int], now_ms: int) -> None:
@@ -318,7 +327,8 @@ class WorkerMetrics:
         for name, count in counts.items():
             if count > seen[name]:
                 names = (name,) if isinstance(name, str) else name
-                counter.labels(*labels, *names).inc(count - seen[name])
+                child = counter.labels(*labels, *names) if labels or names else counter
+                child.inc(count - seen[name])
                 seen[name] = count
 
     def _counter(self, name: str) -> Counter:

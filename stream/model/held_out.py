@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,14 +19,15 @@ from stream.errors import ModelError
 from stream.model.linear import GlobalModel, HeldOut
 from stream.quality.prequential import quality
 from stream.quality.tally import Quality
+from stream.units import format_time
 
 SHARE = 0.2
 """Of the applications that are held out."""
 
 _LEAST = 20  # applications that a judgement takes
 
-Fit = Callable[[NDArray[np.float64], NDArray[np.int64]], NDArray[np.float64]]
-"""Features (n, d) and targets (n,) → coefficients (d,)."""
+Fit = Callable[[NDArray[np.bool_]], NDArray[np.float64]]
+"""Which applications (n,) to fit on → coefficients (d,)."""
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +43,12 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     compared: int = 0
 
 
+class Unjudged(NamedTuple):
+    """Why a model cannot be judged."""
+
+    reason: str
+
+
 def hold_out(
     X: NDArray[np.float64],
     y: NDArray[np.int64],
@@ -49,18 +57,15 @@ def hold_out(
     names: Sequence[str],
     fit: Fit,
     than: GlobalModel | None = None,
-) -> Judgement | None:
+) -> Judgement | Unjudged:
     """Fit without the newest applications and judge on them.
 
     Args:
         X: global features (n, d). y: labels (n,), 0/1. times_ms: of the applications (n,).
         window_ms: after an application's time its label is final.
         names: of the features (d,).
-        fit: fits a model.
+        fit: fits a model on some of the applications.
         than: a model to compare with.
-
-    Returns:
-        None where too few applications, or only one kind of label, are there to fit or to judge.
 
     Raises:
         ModelError: ``than`` has a feature that is not in ``names``, or has seen all that is held
@@ -68,23 +73,28 @@ def hold_out(
 
     """
     if len(y) < _LEAST:
-        return None
+        return Unjudged(f"{len(y)} applications are too few, {_LEAST} are needed")
     from_ms = int(np.sort(times_ms)[-max(int(len(y) * SHARE), 1)])
     newest = times_ms >= from_ms
     older = times_ms + window_ms <= from_ms
-    if newest.sum() < _LEAST * SHARE or not 0 < y[older].sum() < older.sum():
-        return None
-    scores = X @ fit(X[older], y[older])
+    if not 0 < y[older].sum() < older.sum():
+        known = f"{older.sum():,} applications, {y[older].sum():,} of them positive"
+        return Unjudged(
+            f"when the newest fifth began ({format_time(from_ms)}), the windows of {known}, had"
+            " passed: both kinds are needed; take a longer log"
+        )
+    scores = X @ fit(older)
     truth = y.astype(np.float64)
     found = quality(truth[newest], scores[newest])
     if found is None:
-        return None
+        raise ModelError("there is nothing to judge by")  # the newest fifth is never empty
     held_out = HeldOut(
         from_ms=from_ms,
         applications=int(newest.sum()),
         positives=int(y[newest].sum()),
         auc=found.auc,
         log_loss=found.log_loss,
+        constant_log_loss=float(log_losses(rate_of(y[older]), y[newest]).mean()),
     )
     if than is None:
         return Judgement(held_out=held_out, after=found)
@@ -99,7 +109,7 @@ def hold_out(
     return Judgement(held_out=held_out, after=after, before=before, compared=int(unseen.sum()))
 
 
-def check_not_worse(judged: Judgement | None, than: Path, margin: float) -> None:
+def check_not_worse(judged: Judgement | Unjudged, than: Path, margin: float) -> None:
     """Refuse a new model that is worse than the one before it.
 
     Args:
@@ -110,11 +120,12 @@ def check_not_worse(judged: Judgement | None, than: Path, margin: float) -> None
         ModelError: it is worse, or nobody can tell.
 
     """
-    if judged is None or judged.before is None:
+    if isinstance(judged, Unjudged):
         raise ModelError(
-            f"whether the new model is worse than {than} cannot be told: too few applications are"
-            " held out; take a longer log"
+            f"whether the new model is worse than {than} cannot be told: {judged.reason}"
         )
+    if judged.before is None:
+        raise ModelError(f"the new model was not compared with {than}")
     new, old = judged.after, judged.before
     lower = new.auc is not None and old.auc is not None and new.auc < old.auc - margin
     if lower or new.log_loss > old.log_loss + margin:
@@ -123,6 +134,17 @@ def check_not_worse(judged: Judgement | None, than: Path, margin: float) -> None
             f" applications that neither has seen: {in_words(new.auc, new.log_loss)}, before"
             f" {in_words(old.auc, old.log_loss)}; nothing was written"
         )
+
+
+def rate_of(y: NDArray[np.int64]) -> float:
+    """Return the log-odds of a constant fitted on these targets; finite, also for one kind only."""
+    positives = float(y.sum()) + 0.5
+    return float(np.log(positives / (len(y) + 1.0 - positives)))
+
+
+def log_losses(scores: NDArray[np.float64] | float, y: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Log loss of each application (n,), from log-odds."""
+    return np.asarray(np.logaddexp(0.0, scores) - y * scores)
 
 
 def in_words(auc: float | None, log_loss: float) -> str:

@@ -32,7 +32,7 @@ class HeldOut(msgspec.Struct, frozen=True, kw_only=True):
     """How good a model is that was fitted without the newest applications, on these.
 
     ``from_ms``: when the first of them was submitted. ``auc`` is None where all were answered, or
-    none.
+    none. ``constant_log_loss``: of a constant fitted in its place.
     """
 
     from_ms: int
@@ -40,10 +40,33 @@ class HeldOut(msgspec.Struct, frozen=True, kw_only=True):
     positives: int
     auc: float | None
     log_loss: float
+    constant_log_loss: float | None = None
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """How the regularisation was chosen: by cross-validation over jobs.
+
+    ``log_losses``: mean over the ``applications`` of each C of the ``grid``; ``errors``: standard
+    error of what each loses to the best; ``constant_log_loss``: of a constant. ``fold_log_losses``:
+    by fold and C.
+    """
+
+    jobs: int
+    applications: int
+    grid: list[float]
+    log_losses: list[float]
+    errors: list[float]
+    constant_log_loss: float
+    fold_applications: list[int]
+    fold_log_losses: list[list[float]]
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``manifest.json`` says; ``delays`` is None where too few answers tell of them."""
+    """What ``manifest.json`` says.
+
+    ``regularisation``: C, the inverse strength; ``choice``: how it was chosen, None: too little
+    was there to choose by. ``delays``: how long answers take, None: too few were there to tell.
+    """
 
     format: int
     model_version: str
@@ -56,6 +79,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     held_out: HeldOut | None = None
     delays: DelayCurve | None = None
+    choice: Choice | None = None
 
 
 class GlobalModel:
@@ -94,6 +118,7 @@ def save_model(
     regularisation: float,
     held_out: HeldOut | None = None,
     delays: DelayCurve | None = None,
+    choice: Choice | None = None,
 ) -> Manifest:
     """Write a model folder; the version is a digest of its content, so equal models are equal."""
     buffer = io.BytesIO()
@@ -115,6 +140,7 @@ def save_model(
         sha256=sha256,
         held_out=held_out,
         delays=delays,
+        choice=choice,
     )
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -10,12 +10,10 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from stream.errors import ConfigError, EventError, InvalidFeaturesError, ModelError, TimeJumpError
 from stream.events.ladder import Kind, target
@@ -23,26 +21,23 @@ from stream.events.structs import Application, DeadLetter, Event, Features, Forg
 from stream.events.wire import RawApplication, decode_raw, to_event
 from stream.features.blocks import FeatureSpace, RawBlock, check_size
 from stream.labels import driver
-from stream.labels.changes import Change, Entered, Step
+from stream.labels.changes import Change, Entered, Ignored, Step
 from stream.labels.delays import DelayCurve, fitted
 from stream.labels.machine import LabelMachine
 from stream.logs.files import LogLine
 from stream.logs.jumps import JumpFilter
-from stream.model.held_out import Judgement, hold_out
+from stream.model.held_out import Judgement, Unjudged, hold_out
 from stream.model.linear import GlobalModel, HeldOut, Manifest, save_model
+from stream.model.logistic import Chosen, fit_logistic
 from stream.policy import Policy
 from stream.state.overlay import Overlay
 from stream.state.store import MemoryStore
 from stream.state.stored_facts import StoredFacts
 
-REGULARISATION = 1.0
-"""Inverse strength C of the L2 penalty on standardised coefficients (scikit-learn's default)."""
-
 LEAST_ANSWERS = 50
 """Answers that it takes to learn how long they take."""
 
 _NOWHERE = Source("", 0, 0, 0, b"")
-_MAX_ITERATIONS = 1000
 
 
 class BlockNames:
@@ -120,6 +115,8 @@ class Trainer:
 
     Attributes:
         refused: lines left out, by reason, as a replay counts its dead letters.
+        chosen: how strong the regularisation of the model is that was fitted.
+        ignored: events that changed no label, by reason, as a replay counts them.
 
     """
 
@@ -131,6 +128,8 @@ class Trainer:
         max_jump_ms: int | None = None,
     ) -> None:
         self.refused: Counter[str] = Counter()
+        self.chosen: Chosen
+        self.ignored: Counter[str] = Counter()
         self._policy = policy
         self._until_ms = until_ms
         self._limit = policy.features.max_feature
@@ -150,6 +149,8 @@ class Trainer:
         self._targets = array("b")
         self._windows = array("q")
         self._delays = array("q")  # from application to the first answer, of those answered
+        self._jobs = array("q")  # numbered as their windows close
+        self._numbers: dict[str, int] = {}
         self._from_ms: int | None = None
         self._space = FeatureSpace((), (), ())
 
@@ -177,32 +178,48 @@ class Trainer:
             self.refused[TimeJumpError.reason] += len(self._jumps.held)
         self._take(self._machine.close_due(self._time.close()))
 
-    def hold_out(self, than: GlobalModel | None = None) -> Judgement | None:
-        """Judge a model fitted without the newest applications on these; None: there are too few.
+    def hold_out(
+        self,
+        than: GlobalModel | None = None,
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> Judgement | Unjudged:
+        """Judge a model fitted without the newest applications on these.
 
         Args:
             than: a model to compare it with, on those of them that it has not seen.
+            progress: is told what is being done.
 
         Raises:
             ModelError: that model has features that this log has not, or has seen all of them.
 
         """
-        X, y, ends_ms = self._used()
+        X, y, ends_ms, jobs = self._used()
         window_ms = self._policy.labels.window_ms
-        names = self._names["global"].names()
-        return hold_out(X, y, ends_ms - window_ms, window_ms, names, fit_logistic, than)
 
-    def fit(self, out: Path, held_out: HeldOut | None = None) -> Manifest:
+        def fit(known: NDArray[np.bool_]) -> NDArray[np.float64]:
+            return fit_logistic(X[known], y[known], jobs[known], progress)[0]
+
+        return hold_out(
+            X, y, ends_ms - window_ms, window_ms, self._names["global"].names(), fit, than
+        )
+
+    def fit(
+        self,
+        out: Path,
+        held_out: HeldOut | None = None,
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> Manifest:
         """Fit on what was read and write the model folder.
 
         Args:
             out: the folder. held_out: what :meth:`hold_out` has found, for the manifest.
+            progress: is told what is being done.
 
         Raises:
             ModelError: nothing to fit on, or one class only.
 
         """
-        X, y, _ = self._used()
+        X, y, _, jobs = self._used()
         positives = int(y.sum())
         if not 0 < positives < len(y):
             raise ModelError(
@@ -210,17 +227,19 @@ class Trainer:
                 f" {positives} of them positive: both kinds are needed; take a longer log, a later"
                 " --until or a shorter window"
             )
+        coefficients, self.chosen = fit_logistic(X, y, jobs, progress)
         return save_model(
             out,
-            fit_logistic(X, y),
+            coefficients,
             {block: names.names() for block, names in self._names.items()},
             trained_from_ms=self._from_ms or 0,
             trained_until_ms=self._end_ms,
             applications=len(y),
             positives=positives,
-            regularisation=REGULARISATION,
+            regularisation=self.chosen.C,
             held_out=held_out,
             delays=self.delays(),
+            choice=self.chosen.choice,
         )
 
     def delays(self) -> DelayCurve | None:
@@ -237,12 +256,15 @@ class Trainer:
     def _end_ms(self) -> int:
         return self._time.largest_ms if self._until_ms is None else self._until_ms
 
-    def _used(self) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-        """Features, labels and ends (ms) of the windows that had passed by the end of training."""
+    def _used(
+        self,
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Features, labels, ends (ms) and jobs of the windows that had passed by then."""
         ends_ms = np.array(self._windows, dtype=np.int64)
         used = np.flatnonzero(ends_ms <= self._end_ms)
         y = np.array(self._targets, dtype=np.int64)[used]
-        return self._matrix([self._rows[at] for at in used]), y, ends_ms[used]
+        jobs = np.array(self._jobs, dtype=np.int64)[used]
+        return self._matrix([self._rows[at] for at in used]), y, ends_ms[used], jobs
 
     def _event(self, line: LogLine) -> tuple[Event | None, _Open | None]:
         """Read a line: its event, with the global block of an application; None: not used."""
@@ -298,12 +320,15 @@ class Trainer:
                     self._targets.append(target(step.kind))
                     end_ms = step.facts.event_time_ms + self._policy.labels.window_ms
                     self._windows.append(end_ms)
+                    self._jobs.append(self._numbers.setdefault(step.job_id, len(self._numbers)))
                 case Entered(app) if row is not None:
                     self._open[app.job_id, app.application_id] = row
                     if self._from_ms is None or app.event_time_ms < self._from_ms:
                         self._from_ms = app.event_time_ms
                 case DeadLetter(reason):
                     self.refused[reason] += 1
+                case Ignored(reason) if reason != "orphans":  # counted when it ends
+                    self.ignored[reason] += 1
 
     def _matrix(self, rows: list[_Open]) -> NDArray[np.float64]:
         """Rows → float64 (n, d), each number rounded to float32 as scoring will see it."""
@@ -317,37 +342,3 @@ class Trainer:
             else:
                 X[at, [first_seen[column] for column in row.columns]] = row.values
         return X.astype(np.float64)
-
-
-def fit_logistic(X: NDArray[np.float64], y: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Logistic regression with an L2 penalty on standardised features.
-
-    Constant columns are the intercept (not penalised): the first one that is not zero takes it.
-    Without one there is no intercept, and features are scaled but not centred.
-
-    Args:
-        X: features (n, d), as sent. y: 0/1 (n,).
-
-    Returns:
-        Coefficients (d,) for the features as sent, scaling folded back.
-
-    """
-    mean, scale = X.mean(axis=0), X.std(axis=0)
-    constant = scale <= 1e-12 * np.maximum(np.abs(mean), 1.0)
-    varying = ~constant
-    intercepts = np.flatnonzero(constant & (mean != 0.0))
-    centre = np.where(varying, mean, 0.0) if len(intercepts) else np.zeros(X.shape[1])
-    beta = np.zeros(X.shape[1])
-    bias = float(np.log(y.sum() / (len(y) - y.sum())))
-    if varying.any():
-        untyped: Any = LogisticRegression  # scikit-learn has no types
-        model = untyped(
-            C=REGULARISATION, fit_intercept=bool(len(intercepts)), max_iter=_MAX_ITERATIONS
-        )
-        model.fit((X[:, varying] - centre[varying]) / scale[varying], y)
-        beta[varying] = model.coef_[0] / scale[varying]
-        bias = float(model.intercept_[0]) if len(intercepts) else 0.0
-    if len(intercepts):
-        at = intercepts[0]
-        beta[at] = (bias - float(beta @ centre)) / mean[at]
-    return beta

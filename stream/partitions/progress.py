@@ -12,6 +12,7 @@ from stream.partitions.clock import Channel, EventTime
 from stream.policy import EffectSettings, Policy
 from stream.state import keys
 from stream.state.codec import Codec
+from stream.state.facts import Count
 from stream.state.overlay import Overlay
 from stream.state.store import Store
 
@@ -40,7 +41,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 class Progress(msgspec.Struct, array_like=True, kw_only=True):
     """How far a partition has read: next offsets by topic, and its event time."""
 
-    positions: dict[str, int]
+    positions: dict[str, Count]
     event_time: EventTime
 
 
@@ -50,11 +51,18 @@ IDENTITY = Codec[Identity](Identity, unversioned=msgspec.json.Decoder(Identity))
 class _Earlier(msgspec.Struct, array_like=True):
     """A progress of earlier releases: of each channel a mark, and whether it was idle."""
 
-    positions: dict[str, int]
+    positions: dict[str, Count]
     channels: tuple[list[int | None], list[bool], int | None]
 
 
-PROGRESS = Codec[Progress](Progress, version=2)
+def _sound(progress: Progress) -> bool:
+    """There are channels, and marks that wait are sorted."""
+    channels = progress.event_time.channels
+    waiting = [channel.jumps.waiting for channel in channels if channel.jumps is not None]
+    return bool(channels) and all(marks == sorted(marks) for marks in waiting)
+
+
+PROGRESS = Codec[Progress](Progress, version=2, sound=_sound)
 _EARLIER = Codec[_Earlier](_Earlier, unversioned=msgspec.msgpack.Decoder(_Earlier))
 
 

@@ -17,6 +17,7 @@ from stream.quality.gate import Gate, Judged, decide, opened_by_hand
 from stream.quality.tally import JudgedScore, Tally, add_all, merged
 from stream.state import keys
 from stream.state.codec import Codec
+from stream.state.facts import Count
 from stream.state.overlay import Overlay
 
 _STATE = keys.own("judged")
@@ -29,11 +30,11 @@ class Judgements(msgspec.Struct, array_like=True):
 
     marks: dict[str, int]
     gate: Gate = Gate()
-    held: int = 0
+    held: Count = 0
 
 
 JUDGEMENTS = Codec[Judgements](Judgements, unversioned=msgspec.msgpack.Decoder(Judgements))
-TALLY = Codec[Tally](Tally, unversioned=msgspec.msgpack.Decoder(Tally))
+TALLY = Codec[Tally](Tally, sound=Tally.is_sound, unversioned=msgspec.msgpack.Decoder(Tally))
 
 
 class JudgedScores:

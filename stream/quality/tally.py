@@ -83,6 +83,21 @@ class Tally(msgspec.Struct, array_like=True):
     scores: list[Score] = msgspec.field(default_factory=lambda: [Score() for _ in SCORES])
     paired: list[Paired] = msgspec.field(default_factory=lambda: [Paired() for _ in _WITHOUT])
 
+    def is_sound(self) -> bool:
+        """Whether all scores are there, and sums are finite.
+
+        Counts may be below zero: what a label takes back may have come before a bootstrap, or in a
+        record that was lost.
+        """
+        sums = [number for pair in self.paired for number in (pair.total, pair.squares)]
+        for score in self.scores:
+            sums += [score.expected, score.log_loss]
+        return (
+            len(self.scores) == len(SCORES)
+            and len(self.paired) == len(_WITHOUT)
+            and all(map(math.isfinite, sums))
+        )
+
     def merge(self, other: Tally) -> None:
         """Take in all that another tally has."""
         self.applications += other.applications

@@ -10,17 +10,18 @@ import msgspec
 
 from stream.state import keys
 from stream.state.codec import Codec
+from stream.state.facts import Count
 from stream.state.overlay import Overlay
 
 
 class StateCounts(msgspec.Struct, array_like=True):
     """What is counted; new counts go to the end."""
 
-    pending: int = 0
+    pending: Count = 0
     """Applications of which nothing but, perhaps, their age is known."""
-    orphans: int = 0
+    orphans: Count = 0
     """Engagements that wait for their application."""
-    entities: int = 0
+    entities: Count = 0
     """Members or jobs of which something was learned."""
 
 

@@ -24,11 +24,16 @@ none     Identity, progress, census, tallies, judgements and changelog marks of
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Callable
+from math import isfinite
+from struct import calcsize
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from stream.errors import StateError
+from stream.errors import ConfigError, StateError
+from stream.events.ladder import Kind
 from stream.state.facts import (
     ApplicationRecord,
     Applied,
@@ -47,6 +52,10 @@ _T = TypeVar("_T")
 
 _encode = msgspec.msgpack.Encoder().encode
 _LEAST_UNVERSIONED = 0x20  # versions are below
+_LABELS = bytes(range(Kind.NEGATIVE_INFERRED << 1, (Kind.POSITIVE << 1 | 1) + 1))
+_LAST_BYTES = bytes(range(1, 0x7F))  # of a weight, little-endian: finite, and above zero
+RULES = frozenset({"later_response", "job_closed"})
+"""What an inferred label may rest on."""
 
 
 class Codec(Generic[_T]):
@@ -58,6 +67,7 @@ class Codec(Generic[_T]):
     Args:
         kind: the type, as msgspec takes it.
         version: that is written and read (``prefix``).
+        sound: whether a value is one that a release may have written, where its type does not say.
         unversioned: decodes what earlier releases wrote without a version; None: they did not.
 
     """
@@ -67,11 +77,13 @@ class Codec(Generic[_T]):
         kind: Any,
         *,
         version: int = 1,
+        sound: Callable[[Any], bool] | None = None,
         unversioned: msgspec.json.Decoder[Any] | msgspec.msgpack.Decoder[Any] | None = None,
     ) -> None:
         self._version = version
         self.prefix = bytes([version])
         self._decoder = msgspec.msgpack.Decoder(kind)
+        self._sound = sound
         self._unversioned = unversioned
 
     def encode(self, value: _T) -> bytes:
@@ -88,17 +100,24 @@ class Codec(Generic[_T]):
         try:
             if value[:1] == self.prefix:
                 decoded: _T = self._decoder.decode(memoryview(value)[1:])
-                return decoded
+                return self._checked(decoded)
             if self._unversioned is not None and value and value[0] >= _LEAST_UNVERSIONED:
                 older: _T = self._unversioned.decode(value)
-                return older
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                return self._checked(older)
+        except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, ConfigError) as error:
             raise StateError(f"a stored value is damaged: {error}") from None
         found = value[0] if value else "nothing"
         raise StateError(
             f"a stored value has format version {found}, this release reads {self._version}:"
             " use the release that wrote it, or start from an empty folder"
         )
+
+    def _checked(self, value: _T) -> _T:
+        if self._sound is not None and not self._sound(value):
+            raise StateError(
+                f"a stored value is damaged: no release writes such a {type(value).__name__}"
+            )
+        return value
 
 
 class _Packed(msgspec.Struct, array_like=True, gc=False):
@@ -128,12 +147,71 @@ class _Listed(msgspec.Struct, array_like=True):
     linear: bytes = b""
 
 
-APPLICATION = Codec[ApplicationRecord](Facts | Marker | Waiting)
+def _sound_application(record: ApplicationRecord) -> bool:
+    """Scores are finite, and it is known what an inferred label rests on."""
+    if not isinstance(record, Facts):
+        return True
+    return isfinite(record.full_score) and (record.rule is None or record.rule in RULES)
+
+
+def _sound_stretches(settled: Settled) -> bool:
+    """They are disjoint and sorted."""
+    before = None
+    for stretch in settled:
+        if stretch.last_ms < stretch.first_ms or stretch.rule not in RULES:
+            return False
+        if before is not None and stretch.first_ms <= before:
+            return False
+        before = stretch.last_ms
+    return True
+
+
+def _sound_run(deadlines: list[Deadline]) -> bool:
+    """There are some, sorted."""
+    return bool(deadlines) and deadlines == sorted(deadlines)
+
+
+def _sound_posterior(posterior: Posterior) -> bool:
+    """Sizes agree with the mode's; examples are sorted, of a known kind, of some weight; finite."""
+    mode, kept, precision = posterior.mode, posterior.kept, posterior.precision
+    size, count = len(mode), len(kept.ids)
+    if size % 8 or len(kept.features) * 2 != count * size or posterior.folded < 0:
+        return False
+    if posterior.folded:
+        if len(precision) not in {size, size * size // 8} or len(posterior.linear) != size:
+            return False
+    elif precision or posterior.linear:
+        return False
+    weights = kept.weights.tobytes()
+    if kept.labels.translate(None, _LABELS) or weights[7::8].translate(None, _LAST_BYTES):
+        return False
+    if count:
+        times = kept.times_ms.tolist()
+        if times[0] < 0 or times[-1] > posterior.time_ms:
+            return False
+        if times != sorted(set(times)):  # rarely: then they are sorted by id
+            places = list(zip(times, kept.ids, strict=True))
+            if places != sorted(set(places)):
+                return False
+    numbers = mode + precision + posterior.linear + kept.offsets.tobytes()
+    return _are_finite(numbers, "d") and _are_finite(kept.features, "f")
+
+
+def _are_finite(numbers: bytes | bytearray, code: str) -> bool:
+    """Whether all numbers are; of little-endian ones the last byte tells of most, and quickly."""
+    size = calcsize(code)
+    last = numbers[size - 1 :: size]
+    if 0x7F not in last and 0xFF not in last:
+        return True
+    return all(map(isfinite, array(code, bytes(numbers))))
+
+
+APPLICATION = Codec[ApplicationRecord](Facts | Marker | Waiting, sound=_sound_application)
 ENGAGEMENT = Codec[EngagementRecord](Applied | Orphan)
-SETTLED = Codec[Settled](Settled)
+SETTLED = Codec[Settled](Settled, sound=_sound_stretches)
 JOB_EVENT = Codec[JobEventFact](JobEventFact)
 DEADLINE = Codec[Deadline](Deadline)
-DEADLINES = Codec[list[Deadline]](list[Deadline])
+DEADLINES = Codec[list[Deadline]](list[Deadline], sound=_sound_run)
 FORGOTTEN = Codec[tuple[int, int]](tuple[int, int])
 """Up to when an entity's applications count for nothing, and when that was asked for (ms)."""
 
@@ -174,14 +252,7 @@ def decode_posterior(value: bytes) -> Posterior:
             kept = Kept.of(listed.kept)
         except (ValueError, OverflowError) as error:
             raise StateError(f"a stored value is damaged: {error}") from None
-        return Posterior(
-            listed.mode,
-            listed.time_ms,
-            kept,
-            folded=listed.folded,
-            precision=listed.precision,
-            linear=listed.linear,
-        )
+        return _checked_posterior(listed, kept)
     packed: _Packed = _PACKED.decode(value)
     n = len(packed.ids)
     if not (
@@ -190,18 +261,26 @@ def decode_posterior(value: bytes) -> Posterior:
         and (len(packed.features) % (4 * n) == 0 if n else not packed.features)
     ):
         raise StateError("a stored value is damaged: its columns do not fit together")
-    return Posterior(
-        packed.mode,
-        packed.time_ms,
-        Kept(
-            ids=packed.ids,
-            times_ms=packed.times_ms,
-            labels=packed.labels,
-            weights=packed.weights,
-            offsets=packed.offsets,
-            features=packed.features,
-        ),
-        folded=packed.folded,
-        precision=packed.precision,
-        linear=packed.linear,
+    kept = Kept(
+        ids=packed.ids,
+        times_ms=packed.times_ms,
+        labels=packed.labels,
+        weights=packed.weights,
+        offsets=packed.offsets,
+        features=packed.features,
     )
+    return _checked_posterior(packed, kept)
+
+
+def _checked_posterior(stored: _Packed | _Listed, kept: Kept) -> Posterior:
+    posterior = Posterior(
+        stored.mode,
+        stored.time_ms,
+        kept,
+        folded=stored.folded,
+        precision=stored.precision,
+        linear=stored.linear,
+    )
+    if not _sound_posterior(posterior):
+        raise StateError("a stored value is damaged: no release writes such a posterior")
+    return posterior

@@ -6,16 +6,23 @@ A fact is forgotten when a deadline passes (:class:`Deadline`).
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Annotated
 
 import msgspec
 
-from stream.events.structs import FurtherScores, Scored, Source, Terms
+from stream.events.ladder import Kind
+from stream.events.structs import FurtherScores, PartitionNumber, Scored, Source, Terms, TimeMs
 
 AGE = "age"
 """The rule of labels inferred from silence alone, as it is stored and sent."""
 
 MOST_LISTED = 32
 """Engagements that an application's facts list by id; further ones are found by their index."""
+
+
+KindNumber = Annotated[int, msgspec.Meta(ge=0, le=int(Kind.POSITIVE))]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+"""A number of things, or of an offset: where it is stored, it is checked when it is read."""
 
 
 class Facts(msgspec.Struct, Scored, frozen=True, gc=False, kw_only=True, array_like=True, tag="f"):
@@ -28,9 +35,9 @@ class Facts(msgspec.Struct, Scored, frozen=True, gc=False, kw_only=True, array_l
     """
 
     member_id: str
-    event_time_ms: int
+    event_time_ms: TimeMs
     digest: bytes
-    partition: int
+    partition: PartitionNumber
     per_member: bytes
     per_job: bytes
     global_score: float
@@ -38,7 +45,7 @@ class Facts(msgspec.Struct, Scored, frozen=True, gc=False, kw_only=True, array_l
     job_score: float
     channel: str | None
     terms: Terms | None
-    kind: int = 0
+    kind: KindNumber = 0
     rule: str | None = None
     engagements: tuple[str, ...] = ()
     more: bool = False
@@ -55,7 +62,7 @@ class Marker(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="m"):
     """An application whose window has closed: what tells a late engagement from an orphan."""
 
     member_id: str
-    event_time_ms: int
+    event_time_ms: TimeMs
 
 
 class Waiting(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="w"):
@@ -65,7 +72,7 @@ class Waiting(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="w"):
     in states of earlier releases).
     """
 
-    orphans: int
+    orphans: Count
     listed: tuple[str, ...] = ()
 
 
@@ -84,7 +91,7 @@ class Orphan(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="o"):
     engagement_id: str
     application_id: str
     member_id: str
-    event_time_ms: int
+    event_time_ms: TimeMs
     action: str
     digest: bytes
     source: Source
@@ -93,7 +100,7 @@ class Orphan(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="o"):
 class JobEventFact(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A job event read before."""
 
-    event_time_ms: int
+    event_time_ms: TimeMs
     digest: bytes
 
 
@@ -132,7 +139,7 @@ class Deadline(msgspec.Struct, frozen=True, gc=False, array_like=True, order=Tru
     """
 
     at_ms: int
-    kind: int
+    kind: Annotated[int, msgspec.Meta(ge=1, le=int(DeadlineKind.ENGAGEMENTS))]
     job_id: str
     subject: str = ""
     engagement_id: str = ""

@@ -21,6 +21,7 @@ from stream.kafka.reader import Reader
 from stream.partitions.progress import LAST_OF_UNIT
 from stream.state import keys
 from stream.state.codec import Codec
+from stream.state.facts import Count
 from stream.state.store import Store, Writes
 from stream.worker.contract import PartitionId
 from stream.worker.crashpoints import crash_point
@@ -50,7 +51,14 @@ has come to its end (:mod:`stream.bootstrap.load`)."""
 STAGES = ("member", "job")
 """Each has a changelog of its own."""
 
-_CHUNK_BYTES = 4 << 20  # written at once
+RECORD_BYTES = 256
+"""What Python takes for a record that is held, besides the bytes of its key and value."""
+
+CHUNK_BYTES = 4 << 20
+"""Held of a changelog before it is written to the store, keys and :data:`RECORD_BYTES` included."""
+
+AHEAD_BYTES = 2 << 20
+"""Read ahead of it."""
 _NO_IDS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -61,12 +69,14 @@ def anything_learned(broker: str, application_id: str, partitions: int) -> bool:
         BrokerError: no answer.
 
     """
-    return any(
-        key[:1] == keys.POSTERIOR
-        for stage in STAGES
-        for number in range(partitions)
-        for _, key, _ in Changelog(broker, application_id, (stage, number)).records()
-    )
+    with Reader(broker) as reader:
+        return any(
+            key[:1] == keys.POSTERIOR
+            for stage in STAGES
+            for number in range(partitions)
+            for chunk in reader.to_end(changelog_of(application_id, stage), number)
+            for _, key, _ in chunk.records
+        )
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True):
@@ -75,7 +85,7 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
     topic: str
     topic_id: str
     """Kafka's; empty where the broker has none."""
-    offset: int
+    offset: Count
     """The next record to apply."""
     applied_ms: int
     """When it was last at the changelog's end, or begun; wall clock."""
@@ -208,7 +218,7 @@ class Changelog:
             StateError: the store does not belong to this changelog.
 
         """
-        with Reader(self._broker) as reader:
+        with Reader(self._broker, AHEAD_BYTES) as reader:
             start, shown = reader.span(*self.at)
             # A transaction's end; the embedded broker writes none.
             of_no_matter = 0 if self._whole_units else 1
@@ -319,14 +329,13 @@ class Changelog:
                     continue
                 unit[key] = value
                 count += 1
-                if value is not None:
-                    size += len(value)
+                size += len(key) + len(value or b"") + RECORD_BYTES
                 if self._whole_units and key in LAST_OF_UNIT:
                     writes |= unit
                     unit.clear()
             offset = chunk.next
             on_remaining(max(least - offset, 0))
-            if size >= _CHUNK_BYTES and not self._whole_units and not chunk.at_end:
+            if size >= CHUNK_BYTES and not self._whole_units and not chunk.at_end:
                 # Not at the end: as old as before.
                 mark = apply(store, writes, mark.at(offset, mark.applied_ms), logged=False)
                 writes.clear()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Generic, TypeVar
 
-from stream.events.records import ENGAGEMENTS
+from stream.events.records import COEFFICIENTS, ENGAGEMENTS
 from stream.kafka.cluster import TopicEnds, look_at_cluster
 from stream.worker.settings import WorkerSettings
 
@@ -117,7 +117,8 @@ def topics_grown(settings: WorkerSettings, threads: Executor) -> Asked[str]:
     def grown() -> str:
         found = look_at_cluster(settings.broker, _ANSWER_S).partitions
         before = settings.partitions
-        counts = {name: found.get(name, 0) for name in map(settings.names.of, settings.topics)}
+        names = map(settings.names.of, (*settings.topics, COEFFICIENTS))
+        counts = {name: found.get(name, 0) for name in names}
         other = ", ".join(f"{name} {count}" for name, count in counts.items() if count != before)
         return other and f"the topics had {before} partitions, now there are: {other}; {MOVED}"
 

@@ -80,6 +80,8 @@ class Host:
         self._settings = resources.settings
         self._engagements = engagements_written(resources.settings, resources.threads)
         self._grown = topics_grown(resources.settings, resources.threads)
+        self._learned: bool | None = None  # whether the application id has; None: not asked yet
+        self._learning = asyncio.Lock()
         self._complaints: dict[PartitionId, str] = {}  # of producers that misroute
         self._complained_s: dict[PartitionId, float] = {}
         self._requests = Requests(data.path, self.checkpoint)
@@ -112,6 +114,7 @@ class Host:
     async def assigned(self, partitions: frozenset[InputPartition]) -> None:
         """Open a session for each partition and continue where its state says."""
         crash_point("assigned")
+        began = time.monotonic()
         self._complaints.clear()
         numbers = sorted({number for _, number in partitions})
         for number in numbers:
@@ -146,6 +149,8 @@ class Host:
             await self._sessions.open_all(owned)
         finally:
             watch.cancel()
+        if owned and all(each.session is not None for each in owned):
+            self._metrics.taken_over(time.monotonic() - began)
         loop = asyncio.get_running_loop()
         self._standbys.follow(
             copies, lambda error: loop.call_soon_threadsafe(self._membership.fail, error)
@@ -306,17 +311,19 @@ class Host:
     async def _goes_on(self, session: Session) -> bool:
         """Whether misrouted records are set aside, because something was learned without them."""
         settings = self._settings
-        try:
-            learned: bool = await self._sessions.in_thread(
-                anything_learned,
-                *(settings.broker, settings.application_id, settings.partitions),
-            )
-        except BrokerError as error:
-            _log.info("asking again whether anything was learned: %s", error)
-            return True
-        if learned:
+        async with self._learning:  # all partitions may find it at once; one of them asks
+            if self._learned is None:
+                try:
+                    self._learned = await self._sessions.in_thread(
+                        anything_learned,
+                        *(settings.broker, settings.application_id, settings.partitions),
+                    )
+                except BrokerError as error:
+                    _log.info("asking again whether anything was learned: %s", error)
+                    return True
+        if self._learned:
             session.partition.go_on_misrouted()
-        return learned
+        return self._learned
 
     def _complain(self, place: PartitionId, complaint: str | None) -> None:
         """Say what is wrong with a producer, at once and then now and again; None: nothing."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from stream.errors import ConfigError
 from stream.events.records import (
@@ -23,11 +24,16 @@ from stream.kafka.cluster import settings_of_topics
 from stream.kafka.refusals import set_right
 from stream.worker.changelog import MAX_WRITE_BYTES
 
-_SETTING = "max.message.bytes"
+_SETTINGS = ("max.message.bytes", "segment.bytes")
 _ANSWER_S = 10.0
 _AGAIN_S = 10.0  # until the broker is asked once more, before messages are left out
 _FRAMING_BYTES = 128  # of a batch of one message, generously
 _LETTER_BYTES = MAX_DEAD_LETTER_BYTES + (8 << 10)  # of a dead letter, generously
+
+
+class _Limit(NamedTuple):
+    bytes: int
+    setting: str
 
 
 class TopicLimits:
@@ -42,7 +48,7 @@ class TopicLimits:
         self._broker = broker
         self._names = names
         self._changelogs = changelogs
-        self._tight: dict[str, int] = {}  # bytes, by plain name, of those below what is needed
+        self._tight: dict[str, _Limit] = {}  # by plain name, of those below what is needed
         self._asked_s = -_AGAIN_S
         self.doubtful = False
         """Whether a topic has refused something since the broker was asked."""
@@ -50,7 +56,7 @@ class TopicLimits:
     @property
     def at_once(self) -> int:
         """The most bytes that every topic takes at once."""
-        return min(self._tight.values(), default=MAX_SENT_BYTES)
+        return min((limit.bytes for limit in self._tight.values()), default=MAX_SENT_BYTES)
 
     def ask(self) -> None:
         """Ask the broker; blocks.
@@ -63,16 +69,22 @@ class TopicLimits:
         self._asked_s = time.monotonic()
         called = {self._names.of(topic): topic for topic in WRITTEN}
         found = settings_of_topics(self._broker, [*called, *self._changelogs], _ANSWER_S)
-        limits = {name: int(settings[_SETTING]) for name, settings in found.items()}
+        limits = {
+            name: min(_Limit(int(settings[setting]), setting) for setting in _SETTINGS)
+            for name, settings in found.items()
+        }
         needed = dict.fromkeys(self._changelogs, MAX_WRITE_BYTES)
         for name, least in (needed | {self._names.of(DEAD_LETTERS): _LETTER_BYTES}).items():
-            if limits[name] < least:
+            limit = limits[name]
+            if limit.bytes < least:
                 raise ConfigError(
-                    f"{name} takes no more than {limits[name]} bytes at once:"
-                    f" {set_right(name, {_SETTING: str(max(least, MAX_SENT_BYTES))})}"
+                    f"{name} takes no more than {limit.bytes} bytes at once:"
+                    f" {set_right(name, {limit.setting: str(max(least, MAX_SENT_BYTES))})}"
                 )
         self._tight = {
-            topic: limits[name] for name, topic in called.items() if limits[name] < MAX_SENT_BYTES
+            topic: limits[name]
+            for name, topic in called.items()
+            if limits[name].bytes < MAX_SENT_BYTES
         }
         self.doubtful = False
 
@@ -93,11 +105,11 @@ class TopicLimits:
         found: dict[int, str] = {}
         for number, message in enumerate(unit) if self._tight else ():
             limit = self._tight.get(message.topic)
-            if limit is not None and (size := _size(message)) > limit:
+            if limit is not None and (size := _size(message)) > limit.bytes:
                 name = self._names.of(message.topic)
                 found[number] = (
-                    f"{name} takes {limit} bytes at once, not {size}:"
-                    f" {set_right(name, {_SETTING: str(MAX_SENT_BYTES)})}"
+                    f"{name} takes {limit.bytes} bytes at once, not {size}:"
+                    f" {set_right(name, {limit.setting: str(MAX_SENT_BYTES)})}"
                 )
         return found
 

@@ -152,15 +152,16 @@ class Session:
         end = self._transmit([], END)
         self._check_go_on()
         data = self._resources.data
-        self._store, self._mark, records = self._changelog.bring_up(
-            data.store(self.place),
-            renew=lambda: data.renew(self.place),
-            go_on=self._go_on,
-            now_ms=self._resources.now_ms,
-            end=end,
-            on_remaining=self._on_remaining,
-            swept=swept,
-        )
+        with self._resources.recoveries.take(self._go_on):
+            self._store, self._mark, records = self._changelog.bring_up(
+                data.store(self.place),
+                renew=lambda: data.renew(self.place),
+                go_on=self._go_on,
+                now_ms=self._resources.now_ms,
+                end=end,
+                on_remaining=self._on_remaining,
+                swept=swept,
+            )
         self._on_remaining(0)
         crash_point("recovered")
         if self._store.get(UNFINISHED) is not None:

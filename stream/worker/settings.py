@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from threading import BoundedSemaphore
 
 import msgspec
 
+from stream.errors import InterruptedSessionError
 from stream.events.records import CONSUMED, PLAIN, TopicNames
 from stream.metrics.worker import WorkerMetrics
 from stream.model.linear import GlobalModel
@@ -15,6 +18,31 @@ from stream.policy import MINUTE_MS, Policy
 from stream.worker.data_folder import DataFolder
 
 _THREADS = 64
+_LOOK_S = 0.1  # between two looks at whether to go on
+_RECOVERIES = 8  # at once: Python does not do more in parallel, and each takes some MB
+
+
+class Turns:
+    """Lets so many threads at a time do something; the others wait."""
+
+    def __init__(self, count: int) -> None:
+        self._free = BoundedSemaphore(count)
+
+    @contextmanager
+    def take(self, go_on: Callable[[], bool]) -> Iterator[None]:
+        """Wait for a turn, and have it.
+
+        Raises:
+            InterruptedSessionError: ``go_on`` said no.
+
+        """
+        while not self._free.acquire(timeout=_LOOK_S):
+            if not go_on():
+                raise InterruptedSessionError("a rebalance has begun")
+        try:
+            yield
+        finally:
+            self._free.release()
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,3 +97,5 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
         default_factory=lambda: ThreadPoolExecutor(_THREADS, thread_name_prefix="session")
     )
     """Run what blocks: fences, recoveries, commits."""
+    recoveries: Turns = msgspec.field(default_factory=lambda: Turns(_RECOVERIES))
+    """Who reads a changelog; with that, what all of them hold of it is bounded."""

@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 _ANSWER_S = 10.0
 _POLL_S = 0.1
 _AGAIN_S = 5.0  # before what failed is tried again
+_AHEAD_BYTES = 8 << 20  # read for all copies before it is applied
 _FRESH_S = 600.0  # a copy at the end says so, or it would pass for old
 
 
@@ -113,7 +114,7 @@ class Standbys:
         ids = ids_of_topics(settings.broker, topics, _ANSWER_S)
         missing: set[PartitionId] = set(self._places)
         tried_s = refreshed_s = 0.0
-        with Reader(settings.broker) as reader:
+        with Reader(settings.broker, _AHEAD_BYTES) as reader:
             while not self._ended.is_set():
                 now_s = time.monotonic()
                 if missing and (not tried_s or now_s - tried_s > _AGAIN_S):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import subprocess
+import time
 from pathlib import Path
 
+import pytest
 from confluent_kafka.admin import AdminClient
 
 from stream.cli import PROGRAM
@@ -23,6 +27,7 @@ def test_demo_ends_with_a_summary(tmp_path: Path) -> None:
     (tmp_path / "stream.py").write_text("raise SystemExit('foreign code ran')")
     done = hearback("demo", "--out", out, "--seconds", "5", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("compiling the kernel")  # where there is no terminal, in lines
     for text in ("answered in the end", "AUC", "global only", "p50", "member m", "job j", "Files"):
         assert text in done.stdout
     (tried,) = [line for line in done.stdout.splitlines() if line.startswith("Try: ")]
@@ -46,6 +51,20 @@ def test_demo_ends_with_a_summary(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "name another folder" in done.stderr
     assert (foreign / "thesis.txt").read_text() == "precious"
+
+
+def test_a_demo_that_is_ended_ends_its_worker(tmp_path: Path) -> None:
+    """SIGTERM leaves no worker behind, which would wait for its broker for ever."""
+    log = tmp_path / "demo-run" / "worker.log"
+    with subprocess.Popen([*PROGRAM, "demo"], cwd=tmp_path, stderr=subprocess.PIPE) as demo:
+        while not (log.exists() and (found := re.search(r"127.0.0.1:(\d+)/\n", log.read_text()))):
+            assert demo.poll() is None
+            time.sleep(0.2)
+        demo.terminate()
+        demo.communicate(timeout=200)
+    assert demo.returncode == 128 + signal.SIGTERM
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(found[1])))
 
 
 def test_broker_prints_its_address_and_stops_on_a_signal() -> None:

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from stream.console.server import Console, Probes
-from stream.console.status import About, Status
+from stream.console.status import About, Status, status
 from stream.errors import ConfigError
 from stream.metrics.worker import WorkerMetrics, process_registry
 from stream.policy import HOUR_MS, LabelPolicy, Policy
@@ -117,10 +117,36 @@ def test_the_status_is_what_the_metrics_say(bench: Bench) -> None:
     assert found.labels == {"negative_inferred": 1, "positive": 1}
     assert found.dead_letters == {"malformed": 1}
     assert found.entities == {"per_job": 1, "per_member": 2}
+    assert found.events == {"application": 2, "engagement": 1}  # each once, labels not at all
     assert [(place.stage, place.lag_records) for place in found.places] == [
         ("job", 4),
         ("member", 4),
     ]
+
+
+def test_an_engagement_that_waits_is_not_one_that_changed_nothing() -> None:
+    """It is read before its application, takes effect with it, and is never counted as ignored."""
+    registry = process_registry()
+    metrics = WorkerMetrics(registry, "model-7")
+    market = Market(Policy(), 1)
+
+    def told() -> Status:
+        for partition in market.partitions.values():
+            metrics.applied(partition)
+            metrics.standing(partition, {}, NOW_MS)
+        return status(registry, ABOUT, (True, ""), NOW_MS / 1000)
+
+    market.produce([engagement("e", "a", HOUR_MS)])
+    market.run()
+    assert (told().orphans, told().ignored) == (1, {})
+    market.produce([application("a", 0)])
+    market.run()
+    assert (told().orphans, told().ignored) == (0, {})
+    assert told().labels == {"positive": 1}
+    assert registry.get_sample_value("hearback_early_engagements_total") == 1
+    market.produce([application("a", 0)])
+    market.run()
+    assert told().ignored == {"repeats": 1}
 
 
 def test_what_fails_is_told_to_the_client(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
@@ -223,5 +249,9 @@ def test_the_page_shows_the_status_in_a_browser(bench: Bench) -> None:
         "malformed",
         "model-7",
         "Does it help?",
+        "event to coefficients (p99 ",
     ):
         assert words in text, words
+    # Event time years ago is a day of a played log, not a delay.
+    assert "event time behind" not in text
+    assert re.search(r"<td>\d{4}-\d\d-\d\d \d\d:\d\d</td>", text)

@@ -519,3 +519,13 @@ def test_a_label_of_an_earlier_release_is_read() -> None:
     raw = wire.encode_label(_LABEL).replace(b',"previous_weight":0.25', b"")
     wanted = msgspec.structs.replace(_LABEL, previous_weight=None)
     assert wire.decode_label(raw, SPACE) == wanted
+
+
+@pytest.mark.parametrize(
+    "change", [{"weight": 0.0}, {"weight": -1.0}, {"application_time_ms": -1}], ids=str
+)
+def test_a_label_that_cannot_be_stored_is_refused(change: dict[str, float]) -> None:
+    """What would be damage in the state does not enter it."""
+    label = msgspec.structs.replace(_LABEL, **change)
+    with pytest.raises(EventError):
+        wire.decode_label(wire.encode_label(label), SPACE)

@@ -79,11 +79,16 @@ class Learned(NamedTuple):
 class Market:
     """A log with its model and policy, and what its closed replay says.
 
-    Made once for all tests. ``trained_days``: of the log, for the model; None: all.
+    Made once for all tests. ``trained_days``: of the log, for the model; None: all. ``keep``: which
+    lines of the simulated log it has, once the model is trained on all of them.
     """
 
     def __init__(
-        self, folder: Path, settings: SimulationSettings, trained_days: int | None = None
+        self,
+        folder: Path,
+        settings: SimulationSettings,
+        trained_days: int | None = None,
+        keep: Callable[[bytes], bool] | None = None,
     ) -> None:
         self.folder = folder
         folder.mkdir(exist_ok=True)
@@ -97,6 +102,8 @@ class Market:
         trainer = Trainer(self.policy, until_ms, draw_truth(settings).feature_names)
         trainer.read(merge([self.log]), lambda _: None)
         trainer.fit(folder / "model")
+        if keep is not None:
+            self.events = write_lines(self.log, filter(keep, simulate(settings)))
         self.model: GlobalModel = load_model(folder / "model")
         with RunFolder(folder / "run") as run:
             replay(

@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka import Producer
 
 from stream.errors import BrokerError, InterruptedSessionError
+from stream.kafka import reader as reader_module
 from stream.kafka.embedded import EmbeddedBroker
 from stream.kafka.reader import Chunk, Reader
 
@@ -98,3 +99,21 @@ def test_a_broker_that_is_away_is_said(sent: list[Sent]) -> None:
     del sent
     with pytest.raises(BrokerError, match=r"no Kafka broker answers at 127\.0\.0\.1:1 within 10 s"):
         Reader("127.0.0.1:1")
+
+
+def test_a_wrong_checksum_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But where the embedded broker sends one: it makes none for a transaction."""
+    with EmbeddedBroker() as embedded:
+        embedded.create_topics({"t": 1})
+        address = embedded.bootstrap_servers
+        producer = Producer({"bootstrap.servers": address, "transactional.id": "x", "log_level": 0})
+        producer.init_transactions(10)
+        producer.begin_transaction()
+        producer.produce("t", b"value", b"key", 0)
+        producer.commit_transaction(10)
+        with Reader(address) as reader:
+            (chunk,) = [each for each in reader.to_end("t", 0) if each.records]
+        assert chunk.records == [(0, b"key", b"value")]
+        monkeypatch.setattr(reader_module, "is_embedded", lambda _: False)
+        with Reader(address) as reader, pytest.raises(BrokerError, match="CRC32C"):
+            list(reader.to_end("t", 0))

@@ -11,6 +11,8 @@ from stream.metrics.worker import WorkerMetrics, process_registry
 NAMES = {
     "hearback_batches_redone_total",
     "hearback_build_info",
+    "hearback_early_engagements_total",
+    "hearback_takeover_seconds",
     "hearback_commit_seconds",
     "hearback_damaged_stores",
     "hearback_dead_letters_total",

@@ -17,9 +17,9 @@ from producers.truth import SimulationSettings
 from stream.cli import main
 from stream.errors import ModelError
 from stream.logs.files import write_lines
-from stream.model.held_out import Fit, check_not_worse, hold_out
+from stream.model.held_out import Fit, Judgement, Unjudged, check_not_worse, hold_out
 from stream.model.linear import GlobalModel, Manifest, load_model
-from stream.model.training import fit_logistic
+from stream.model.logistic import fit_path
 from stream.policy import DAY_MS
 
 NAMES = ["one", "x", "noise"]
@@ -53,6 +53,11 @@ def other(coefficients: list[float], names: list[str] = NAMES, until_ms: int = 0
     return GlobalModel(manifest, np.array(coefficients))
 
 
+def fits(X: NDArray[np.float64], y: NDArray[np.int64]) -> Fit:
+    """Return a fit with the penalty that scikit-learn has."""
+    return lambda known: fit_path(X[known], y[known], (1.0,))[0]
+
+
 def always(*coefficients: float) -> Fit:
     """Return a fit that does not look."""
     return lambda *_: np.array(coefficients)
@@ -61,8 +66,8 @@ def always(*coefficients: float) -> Fit:
 def test_the_newest_fifth_is_judged_by_what_was_known_before_it(data: Data) -> None:
     """AUC and log loss are scikit-learn's, of a model that saw only windows that had passed."""
     X, y, times_ms = data
-    judged = hold_out(X, y, times_ms, WINDOW_MS, NAMES, fit_logistic)
-    assert judged is not None
+    judged = hold_out(X, y, times_ms, WINDOW_MS, NAMES, fits(X, y))
+    assert isinstance(judged, Judgement)
     found = judged.held_out
     newest = times_ms >= found.from_ms
     assert found.applications == newest.sum() == 800
@@ -74,8 +79,10 @@ def test_the_newest_fifth_is_judged_by_what_was_known_before_it(data: Data) -> N
     p = oracle.predict_proba(X[newest][:, 1:])[:, 1]
     assert found.auc == pytest.approx(roc_auc_score(y[newest], p), abs=1e-3)
     assert found.log_loss == pytest.approx(log_loss(y[newest], p), abs=1e-3)
+    rate = np.full(800, y[older].mean())
+    assert found.constant_log_loss == pytest.approx(log_loss(y[newest], rate), abs=1e-4)
     check_not_worse(
-        hold_out(X, y, times_ms, WINDOW_MS, NAMES, fit_logistic, other([0, 0, 1])),
+        hold_out(X, y, times_ms, WINDOW_MS, NAMES, fits(X, y), other([0, 0, 1])),
         Path("before"),
         0.0,
     )
@@ -99,27 +106,29 @@ def test_only_what_the_model_before_has_not_seen_is_compared(data: Data) -> None
     """Applications that the old model was trained on would flatter it."""
     X, y, times_ms = data
     old = other([-1.0, 1.0], ["one", "x"], until_ms=105 * DAY_MS)
-    judged = hold_out(X, y, times_ms, WINDOW_MS, NAMES, fit_logistic, old)
-    assert judged is not None
+    judged = hold_out(X, y, times_ms, WINDOW_MS, NAMES, fits(X, y), old)
+    assert isinstance(judged, Judgement)
     assert judged.before is not None
     unseen = times_ms + WINDOW_MS > 105 * DAY_MS
     assert judged.compared == unseen.sum() < judged.held_out.applications
     assert judged.before.auc == pytest.approx(roc_auc_score(y[unseen], X[unseen, 1]))
     all_seen = other([0.0], ["one"], until_ms=200 * DAY_MS)
     with pytest.raises(ModelError, match="nothing to compare on"):
-        hold_out(X, y, times_ms, WINDOW_MS, NAMES, fit_logistic, all_seen)
+        hold_out(X, y, times_ms, WINDOW_MS, NAMES, fits(X, y), all_seen)
     with pytest.raises(ModelError, match="such as gone"):
-        hold_out(X, y, times_ms, WINDOW_MS, NAMES, fit_logistic, other([0.0], ["gone"]))
+        hold_out(X, y, times_ms, WINDOW_MS, NAMES, fits(X, y), other([0.0], ["gone"]))
 
 
 def test_too_little_is_not_judged(data: Data) -> None:
-    """A log that is hardly longer than the window says nothing; a gate does not let it pass."""
+    """A log that is hardly longer than the window says why; a gate does not let it pass."""
     X, y, times_ms = data
-    assert hold_out(X[:10], y[:10], times_ms[:10], WINDOW_MS, NAMES, fit_logistic) is None
+    few = hold_out(X[:10], y[:10], times_ms[:10], WINDOW_MS, NAMES, fits(X, y))
+    assert few == Unjudged("10 applications are too few, 20 are needed")
     short = times_ms // 10
-    judged = hold_out(X, y, short, WINDOW_MS, NAMES, fit_logistic)
-    assert judged is None
-    with pytest.raises(ModelError, match="cannot be told"):
+    judged = hold_out(X, y, short, WINDOW_MS, NAMES, fits(X, y))
+    assert isinstance(judged, Unjudged)
+    assert "when the newest fifth began (1970-01-08" in judged.reason
+    with pytest.raises(ModelError, match="cannot be told: when the newest fifth began"):
         check_not_worse(judged, Path("old"), 0.0)
 
 
@@ -149,7 +158,9 @@ def test_train_reports_and_refuses(
     assert "that the model before has not seen" in capsys.readouterr().out
     manifest = msgspec.json.decode((tmp_path / "new" / "manifest.json").read_bytes())
     assert manifest["held_out"]["applications"] > 100
-    monkeypatch.setattr("stream.model.training.fit_logistic", lambda X, _: np.full(X.shape[1], 3.0))
+    monkeypatch.setattr(
+        "stream.model.training.fit_logistic", lambda X, *_: (np.full(X.shape[1], 3.0), None)
+    )
     assert train("--out", tmp_path / "worse", "--not-worse-than", tmp_path / "old") == 1
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1

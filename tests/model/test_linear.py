@@ -14,7 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from stream.errors import ConfigError, ModelError
 from stream.logs.files import LogLine
 from stream.model.linear import ARRAYS, MANIFEST, load_model, save_model
-from stream.model.training import Trainer, fit_logistic
+from stream.model.logistic import fit_path
+from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy
 from stream.replay.run_folder import RunFolder
 from stream.replay.savepoint import Options
@@ -89,7 +90,7 @@ def test_fit_folds_the_standardisation_back() -> None:
     rng = np.random.default_rng(1)
     X = np.column_stack([np.ones(400), rng.normal(50, 10, 400), rng.normal(0, 0.01, 400)])
     y = (rng.random(400) < 1 / (1 + np.exp(-(0.1 * (X[:, 1] - 50) + 80 * X[:, 2])))).astype(int)
-    beta = fit_logistic(X, y)
+    (beta,) = fit_path(X, y, (1.0,))
     standard = (X[:, 1:] - X[:, 1:].mean(0)) / X[:, 1:].std(0)
     classifier: Any = LogisticRegression
     wanted = classifier(tol=1e-10).fit(standard, y)
@@ -101,7 +102,7 @@ def test_fit_without_a_constant_has_no_intercept() -> None:
     rng = np.random.default_rng(2)
     X = rng.normal(size=(200, 2))
     y = (X[:, 0] > 0).astype(int)
-    assert fit_logistic(X, y)[0] > 1
+    assert fit_path(X, y, (1.0,))[0][0] > 1
 
 
 def _lines(events: list[TestEvent]) -> list[LogLine]:

@@ -9,6 +9,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from stream.policy import GateSettings
 from stream.quality.gate import Gate, decide, opened_by_hand
+from stream.quality.judged import TALLY
 from stream.quality.tally import SCORES, JudgedScore, Tally, add_all, merged
 
 _Floats = NDArray[np.float64]
@@ -148,3 +149,11 @@ def test_a_command_opens_and_starts_the_evidence_anew() -> None:
         Gate(), "per_member", early=noisy(600, 1.5), final=Tally(), settings=SETTINGS, now_ms=5
     )
     assert opened_by_hand(paused, 3, 77) == Gate(None, 77, 77, 3, 1)
+
+
+def test_a_label_that_takes_back_what_was_never_taken_is_stored_and_read() -> None:
+    """As after a bootstrap, or where the label before was lost; counts are below zero for it."""
+    tally = Tally()
+    add_all([(tally, [JudgedScore(-1, 0, 0.1, 0.2, 0.3)])])
+    assert tally.applications == -1
+    assert TALLY.decode(TALLY.encode(tally)) == tally

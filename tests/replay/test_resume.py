@@ -236,7 +236,7 @@ def test_ctrl_c_says_how_to_go_on(log: Path) -> None:
     """Ctrl-C ends the command with exit code 130 and one line that says how to resume."""
     out = log.parent / "command"
     process = subprocess.Popen(
-        [*PROGRAM, "replay", log, "--out", out, "--workers", "2"],
+        [*PROGRAM, "replay", log, "--out", out, "--workers", "2", "--max-jump", "100d"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

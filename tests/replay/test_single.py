@@ -15,7 +15,7 @@ import pytest
 from scipy.special import expit
 
 from stream.errors import ConfigError, ModelError
-from stream.events.structs import Forget
+from stream.events.structs import Application, Forget
 from stream.events.wire import encode
 from stream.logs.files import LogLine, merge
 from stream.model.linear import load_model
@@ -180,6 +180,43 @@ def test_a_single_jump_of_time_closes_nothing(tmp_path: Path) -> None:
             assert metrics.events == plain.events
     unguarded = run(tmp_path / "off", [wild, *market()], close=True)
     assert unguarded.ignored["late_applications"] > 100
+
+
+@pytest.mark.parametrize(
+    ("stray", "dead"),
+    [
+        (b'{"type":"heartbeat","event_time_ms":4070908800000}', "unknown_type"),
+        (b'{"type":"application","event_time_ms":4070908800000}', "invalid_id"),
+        (b'{"type":"forget","member_id":"nobody","event_time_ms":4070908800000}', None),
+        (kit.to_json(engagement("e", "nothing", 4_070_908_800_000)), "unmatched"),
+        (kit.to_json(engagement("e", "nothing", 4_070_908_800_000, "dance")), "unknown_action"),
+    ],
+)
+def test_one_far_time_among_several_files_costs_no_label(
+    tmp_path: Path, stray: bytes, dead: str | None
+) -> None:
+    """A line of 2099 among applications in one file and all else in another changes no label."""
+    events = market()
+    of_files = [
+        [kit.to_json(event) for event in events if isinstance(event, Application) is applied]
+        for applied in (True, False)
+    ]
+    found = []
+    for name, first in (
+        ("plain", of_files[0]),
+        ("far", [*of_files[0][:9], stray, *of_files[0][9:]]),
+    ):
+        paths = [tmp_path / f"{name}-applications.jsonl", tmp_path / f"{name}-others.jsonl"]
+        for path, raw in zip(paths, (first, of_files[1]), strict=True):
+            path.write_bytes(b"\n".join(raw))
+        lines, space = first_look(merge(paths), model())
+        with RunFolder(tmp_path / name) as folder:
+            found.append(replay(lines, folder, Policy(), model(), space, Options(close=True)))
+    plain, far = found
+    assert far.labels == plain.labels
+    assert plain.labels["positive"] > 10
+    more = {} if dead is None else {dead: plain.dead_letters.get(dead, 0) + 1}
+    assert far.dead_letters == {**plain.dead_letters, **more}
 
 
 def test_clocks_close_windows_without_lateness(tmp_path: Path) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 import struct
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 
 from stream.errors import StateError
+from stream.events.ladder import BY_NAME, Kind
 from stream.events.structs import Source
 from stream.partitions.clock import Channel, EventTime
 from stream.partitions.progress import IDENTITY, PROGRESS, Identity, Progress, decode_progress
@@ -25,6 +29,7 @@ from stream.state.census import COUNTS, StateCounts
 from stream.state.facts import (
     Applied,
     Deadline,
+    DeadlineKind,
     Facts,
     JobEventFact,
     Marker,
@@ -280,3 +285,138 @@ def test_folded_parts_of_version_1_are_float64(name: str, shape: tuple[int, ...]
     assert (F.flat[0], F.flat[-1]) == (2 / 3, 1e300)
     assert np.frombuffer(posterior.linear).tolist() == [-1 / 7, 1e-300]
     assert np.frombuffer(posterior.mode).tolist() == [0.1, -1 / 3]
+
+
+def holds(name: str, value: Any) -> bool:
+    """Whether a value is one that could have been stored, by what it is used for."""
+    match value:
+        case Facts():
+            scores = (value.global_score, value.member_score, value.job_score)
+            return (
+                all(map(math.isfinite, scores))
+                and value.kind in set(Kind)
+                and value.rule in {None, "later_response", "job_closed"}
+                and min(value.event_time_ms, value.partition) >= 0
+            )
+        case Marker() | Orphan() | JobEventFact():
+            return value.event_time_ms >= 0
+        case Waiting():
+            return value.orphans >= 0
+        case Deadline():
+            return value.kind in set(DeadlineKind)
+        case list():
+            return bool(value) and value == sorted(value) and all(holds("", one) for one in value)
+        case tuple() if name == "settled":
+            times = [time_ms for one in value for time_ms in (one.first_ms, one.last_ms)]
+            apart = all(one.last_ms < other.first_ms for one, other in pairwise(value))
+            rules = {one.rule for one in value} <= {"later_response", "job_closed"}
+            return times == sorted(times) and apart and rules
+        case Posterior():
+            d = len(value.mode) // 8
+            numbers = [
+                *np.frombuffer(value.mode),
+                *np.frombuffer(value.precision),
+                *np.frombuffer(value.linear),
+                *(x for each in value.kept for x in np.frombuffer(each.z, "<f4")),
+                *(x for each in value.kept for x in (each.weight, each.offset)),
+            ]
+            places = [(each.time_ms, each.id) for each in value.kept]
+            return (
+                all(map(math.isfinite, numbers))
+                and all(one < other for one, other in pairwise(places))
+                and all(0 <= time_ms <= value.time_ms for time_ms, _ in places)
+                and all(each.weight > 0 for each in value.kept)
+                and all(each.kind in set(BY_NAME.values()) for each in value.kept)
+                and all(len(each.z) == 4 * d for each in value.kept)
+                and (value.folded > 0) == (len(value.linear) > 0) == (len(value.precision) > 0)
+                and (value.folded == 0 or len(value.linear) == 8 * d)
+                and (value.folded == 0 or len(value.precision) in {8 * d, 8 * d * d})
+            )
+        case Progress():
+            return min(value.positions.values(), default=0) >= 0
+        case Tally():
+            sums = [x for one in value.scores for x in (one.expected, one.log_loss)]
+            sizes = len(value.scores), len(value.paired)
+            return all(map(math.isfinite, sums)) and sizes == (4, 2)
+        case StateCounts():
+            return min(value.pending, value.orphans, value.entities) >= 0
+        case Mark():
+            return value.offset >= 0
+        case Judgements():
+            return value.held >= 0
+        case _:
+            return True
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_damaged_bytes_are_an_error_or_a_value_that_could_be(name: str) -> None:
+    """Whatever byte is changed, added, taken out or repeated; of old versions, too."""
+    value, encode, decode = VALUES[name]
+    assert holds(name, value)
+    old = msgspec.json.decode(GOLDEN.read_bytes(), type=dict[str, str])
+    dice, refused = Random(name), 0
+    for whole in (encode(value), bytes.fromhex(old.get(name, ""))):
+        for _ in range(400 if whole else 0):
+            raw = bytearray(whole)
+            for _ in range(dice.choice((1, 1, 2, 4))):
+                at = dice.randrange(len(raw))
+                match dice.randrange(5):
+                    case 0:
+                        raw[at] ^= 1 << dice.randrange(8)
+                    case 1:
+                        raw[at] = dice.randrange(256)
+                    case 2:
+                        raw.insert(at, dice.randrange(256))
+                    case 3 if len(raw) > 1:
+                        del raw[at]
+                    case _:  # as where a number is not one, or too large for anything
+                        raw[at : at + 8] = b"\xff" * min(8, len(raw) - at)
+            try:
+                found = decode(bytes(raw))
+            except StateError:
+                refused += 1
+            else:
+                assert holds(name, found), bytes(raw)
+    assert refused
+
+
+def test_posteriors_that_no_release_writes_are_an_error() -> None:
+    """Kinds, order, weights, sizes and numbers: one wrong at a time."""
+    z, mode = struct.pack("<2f", 1.0, 0.1), struct.pack("<2d", 0.1, -0.5)
+    first, last = Example(5, "1:a", 1, False, 0.5, 0.1, z), Example(9, "1:b", 4, True, 1.0, 0.1, z)
+    change = msgspec.structs.replace
+
+    def posterior(*kept: Example, time_ms: int = 9, **more: Any) -> Posterior:
+        return Posterior(more.pop("mode", mode), time_ms, Kept.of(kept), **more)
+
+    folded: dict[str, Any] = {"folded": 3, "precision": mode, "linear": mode}
+    right = [posterior(first, last), posterior(), posterior(first, change(last, time_ms=5))]
+    for each in (*right, posterior(last, **folded)):
+        assert codec.decode_posterior(codec.encode_posterior(each)) == each
+    infinite = struct.pack("<2d", 1.0, math.inf)
+    wrong = [
+        posterior(last, first),
+        posterior(first, first),
+        posterior(change(last, time_ms=5), first),
+        posterior(first, last, time_ms=8),
+        posterior(change(first, time_ms=-1), last),
+        posterior(change(first, kind=0)),
+        posterior(change(first, kind=5)),
+        posterior(change(first, weight=0.0)),
+        posterior(change(first, weight=-0.5)),
+        posterior(change(first, weight=math.nan)),
+        posterior(change(first, offset=-math.inf)),
+        posterior(change(first, z=struct.pack("<2f", 1.0, math.nan))),
+        posterior(change(first, z=z * 2)),
+        posterior(first, mode=infinite),
+        posterior(first, mode=mode[:12]),
+        posterior(first, **{**folded, "precision": infinite}),
+        posterior(first, **{**folded, "linear": infinite}),
+        posterior(first, **{**folded, "precision": mode + mode[:8]}),
+        posterior(first, **{**folded, "linear": b""}),
+        posterior(first, **{**folded, "folded": 0}),
+        posterior(first, **{**folded, "folded": -1}),
+    ]
+    for each in wrong:
+        with pytest.raises(StateError, match="damaged"):
+            codec.decode_posterior(codec.encode_posterior(each))

@@ -45,6 +45,24 @@ def failing(
     return raised
 
 
+def test_the_worker_times_its_own_takeovers(bench: Bench) -> None:
+    """Each assignment that is worked on in full counts once, however briefly nobody had it."""
+
+    async def scenario(host: Host) -> None:
+        def counted() -> float | None:
+            registry = host._metrics.registry
+            return registry.get_sample_value("hearback_takeover_seconds_count")
+
+        await host.assigned(ALL)
+        assert counted() == 1
+        await host.revoked(ALL)
+        assert counted() == 1
+        await host.assigned(ALL)
+        assert counted() == 2
+
+    run(bench, scenario)
+
+
 @pytest.mark.parametrize("error", [BrokerError("away"), FencedError("fenced")])
 def test_a_lost_unit_is_done_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, error: BrokerError

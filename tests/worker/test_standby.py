@@ -33,7 +33,7 @@ class Script:
     polls: ClassVar[list[list[Chunk]]]
     followed: ClassVar[list[tuple[str, int, int]]]
 
-    def __init__(self, broker: str, **more: Any) -> None:
+    def __init__(self, broker: str, *more: Any) -> None:
         del broker, more
 
     def __enter__(self) -> Self:

@@ -1,0 +1,439 @@
+"""What of a survey is wrong, and what to do about it: one line each.
+
+An error is what makes the figures of a run wrong while they look right: most of the log is ignored,
+or all of one kind is. Everything else that is ignored is a warning. Shares count only where there
+are :data:`FEWEST` to judge by; below, what would be an error is a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from statistics import median
+from typing import Final, Literal
+
+import msgspec
+
+from stream.check.order import SECONDS
+from stream.check.survey import APPLICATION, ENGAGEMENT, JOB, LEAST_MAX_JUMP_MS, Survey
+from stream.check.tallies import Tally
+from stream.policy import HOUR_MS
+from stream.units import format_duration, format_time
+
+FEWEST: Final = 20
+"""Events by which a share is judged, at least."""
+
+_MOST = 0.5  # a larger share is an error
+_SOME = 0.01  # of what every real log has a little: a smaller share is not worth a line
+_LOST_IN_BLOCKS = 0.1
+_BLOCK = 10  # events of one type in a row, on average, are no order of time
+_REPEATED = 0.3
+_AFTER = 0.1
+_UNMATCHED = 0.05
+_WIDE = 100.0  # standard deviation; the effects' priors take features of about 1 for granted
+_NAMED = 8
+
+Level = Literal["error", "warning"]
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One problem."""
+
+    level: Level
+    text: str
+
+
+def problems(survey: Survey, *, names: Iterable[str] = (), whole: bool = True) -> list[Problem]:
+    """Judge a log.
+
+    Args:
+        survey: of the log. names: of its files.
+        whole: whether the log is all that is learned from. Else (played into Kafka, where the rest
+            may come from elsewhere) it may lack what belongs to it: that is a warning then.
+
+    Returns:
+        Errors first.
+
+    """
+    found = [*_lines(survey, names), *_times(survey), *_events(survey, whole), *_features(survey)]
+    return sorted(found, key=lambda one: one.level != "error")
+
+
+def _level(count: int, of: int, *, most: float = _MOST) -> Level:
+    return "error" if of >= FEWEST and count > most * of else "warning"
+
+
+def _share(count: int, of: int) -> str:
+    return f"{count:,} of {of:,} ({count / max(of, 1):.0%})"
+
+
+def _listing(names: Iterable[str]) -> str:
+    first = list(names)
+    return ", ".join(first[:_NAMED]) + (", ..." if len(first) > _NAMED else "")
+
+
+# -- lines -----------------------------------------------------------------------------------
+
+
+def _lines(survey: Survey, names: Iterable[str]) -> Iterator[Problem]:
+    """What cannot be read at all."""
+    files = list(dict.fromkeys(names))
+    for name in files:
+        if name not in survey.files:
+            level: Level = "error" if not survey.lines else "warning"
+            yield Problem(level, f"{name} is empty")
+    for where, damage in survey.damage:
+        text = f"{where}: {damage}; what followed is missing: get the file anew"
+        yield Problem("error", text)
+    refused = sum(tally.count for tally in survey.refused.values())
+    if survey.lines and not survey.usable and not survey.left_out:
+        said = f"; the first: {_reason(survey)}" if refused else ""
+        yield Problem(
+            "error",
+            f"none of {survey.lines:,} lines is an event{said}. The first line begins"
+            f" {survey.first_line!r}; an event is a JSON object with type and event_time_ms",
+        )
+        return
+    if survey.left_out and not survey.usable:
+        yield Problem("error", f"all {survey.left_out:,} events lie outside of the times asked for")
+    for name, file in survey.files.items():
+        if len(survey.files) > 1 and not file.usable:
+            yield Problem("error", f"{name}: none of its {file.lines:,} lines is an event")
+    by_unit = {
+        tally.where
+        for times in survey.times.values()
+        for tally in (times.micros, times.nanos, times.seconds)
+    }
+    for reason, tally in sorted(survey.refused.items()):
+        if tally.where in by_unit and reason == "invalid_time":
+            continue  # said with its unit
+        yield Problem(
+            _level(tally.count, survey.lines),
+            f"{tally.where}: {_share(tally.count, survey.lines)} lines are refused as {reason}, the"
+            f" first: {tally.example}",
+        )
+
+
+def _reason(survey: Survey) -> str:
+    tally = max(survey.refused.values(), key=lambda one: one.count)
+    return f"{tally.where}, {tally.example}"
+
+
+# -- times -----------------------------------------------------------------------------------
+
+
+def _times(survey: Survey) -> Iterator[Problem]:
+    """Units, far times, order."""
+    for name in (APPLICATION, ENGAGEMENT, JOB):
+        times = survey.times[name]
+        for unit, tally in (
+            ("seconds", times.seconds),
+            ("microseconds", times.micros),
+            ("nanoseconds", times.nanos),
+        ):
+            if tally.count and (unit != "seconds" or _in_seconds(survey)):
+                yield Problem(
+                    _level(tally.count, times.events),
+                    f"{tally.where}: the times of {_share(tally.count, times.events)} {name} events"
+                    f" seem to be {unit} ({tally.example}): event_time_ms is in milliseconds",
+                )
+    if survey.far.count:
+        yield _far(survey)
+    if not _wrong_unit(survey):
+        yield from _order(survey)
+
+
+def _wrong_unit(survey: Survey) -> bool:
+    seconds = _in_seconds(survey)
+    return any(
+        tally.count > _MOST * times.events
+        for times in survey.times.values()
+        for tally in (*((times.seconds,) if seconds else ()), times.micros, times.nanos)
+    )
+
+
+def _in_seconds(survey: Survey) -> bool:
+    """Whether times in January 1970 are a mistake: no other is near, or all are there."""
+    known = [times for times in survey.times.values() if times.events]
+    suspect = sum(times.seconds.count for times in known)
+    later = survey.order.largest_ms > 100 * SECONDS.stop
+    return later or suspect > 0.99 * sum(times.events for times in known)
+
+
+def _far(survey: Survey) -> Problem:
+    far = survey.far
+    said = (
+        f"{far.where}: {far.count:,} event(s) lie far ahead of all others, the first at"
+        f" {format_time(survey.far_ms)}"
+    )
+    if survey.max_jump_ms is not None:
+        return Problem("warning", f"{said}: left out, as --max-jump says")
+    limit = format_duration(LEAST_MAX_JUMP_MS)
+    return Problem(
+        _level(survey.overtaken, survey.usable, most=_LOST_IN_BLOCKS),
+        f"{said}: every window closes there, and {survey.overtaken:,} later events come too late."
+        f" Correct the time, or leave such events out with --max-jump {limit}",
+    )
+
+
+def _order(survey: Survey) -> Iterator[Problem]:
+    order, joins = survey.order, survey.joins
+    late = joins.late_applications.count
+    lost = joins.late_engagements.count + joins.expired.count
+    share = max(late / max(joins.applications, 1), lost / max(joins.joined, 1))
+    behind = order.behind.count / max(order.count, 1)
+    first = next(
+        (
+            one
+            for one in (order.behind, joins.late_applications, joins.late_engagements)
+            if one.count
+        ),
+        joins.expired,
+    )
+    if share <= _SOME and behind <= _SOME:
+        return
+    apps, engagements = survey.times[APPLICATION].events, survey.times[ENGAGEMENT].events
+    in_blocks = (survey.turns - 1) * _BLOCK < min(apps, engagements)
+    backwards = order.backwards > 0.9 * order.count
+    known = apps + engagements
+    if in_blocks:
+        text = (
+            "applications and engagements come one after the other, not as they happened: sort by"
+            " time, or pass each as a file of its own"
+        )
+    elif backwards:
+        text = "the newest events come first: sort the log by time"
+    elif behind > _MOST:
+        text = "events are in no order of time: sort by event_time_ms"
+    else:
+        text = (
+            "sort by event_time_ms, or set allowed_lateness in the policy if they arrive like this"
+        )
+    disordered = in_blocks or backwards or behind > _MOST
+    most = _LOST_IN_BLOCKS if disordered else _MOST
+    yield Problem(
+        "error" if known >= FEWEST and share > most else "warning",
+        f"{first.where}: {_share(order.behind.count, order.count)} events lie more than"
+        f" allowed_lateness ({format_duration(survey.policy.labels.allowed_lateness_ms)}) before"
+        f" others that come earlier, {about(order.worst_ms)} at most; {late + lost:,} are lost by"
+        f" it: {text}",
+    )
+
+
+def about(ms: float) -> str:
+    """Write a duration as a person would say it."""
+    for unit, size in (("days", 24 * HOUR_MS), ("hours", HOUR_MS), ("minutes", 60_000)):
+        if ms >= 2 * size:
+            return f"{ms / size:.0f} {unit}"
+    return f"{ms / 1000:g} s"
+
+
+# -- events ----------------------------------------------------------------------------------
+
+
+def _events(survey: Survey, whole: bool) -> Iterator[Problem]:
+    """Types, actions, ids."""
+    apps, engagements = survey.times[APPLICATION].events, survey.times[ENGAGEMENT].events
+    lacking: Level = "error" if whole else "warning"
+    if survey.usable and not apps:
+        yield Problem(lacking, "there are no applications: pass the file that has them too")
+    if apps and not engagements:
+        yield Problem(
+            lacking if apps >= FEWEST else "warning",
+            f"there are {apps:,} applications and no engagements, so that all would count as not"
+            " answered: pass the file that has them too",
+        )
+    yield from _actions(survey)
+    if apps and engagements:
+        joins = list(_joins(survey, whole))
+        yield from joins
+        if not any(one.level == "error" for one in joins):
+            yield from _classes(survey, lacking)
+    yield from _repeats(survey)
+
+
+def _actions(survey: Survey) -> Iterator[Problem]:
+    labels, unlisted = survey.policy.labels, survey.unlisted
+    listed = labels.positive_actions | labels.negative_actions | labels.neutral_actions
+    if unlisted.count:
+        total = survey.actions.total()
+        names = _listing(name for name, _ in survey.actions.most_common() if name not in listed)
+        yield Problem(
+            _level(unlisted.count, total),
+            f"{unlisted.where}: {unlisted.count:,} of {total:,} engagements have actions that the"
+            f" policy does not list: {names}; name them with --policy",
+        )
+    if survey.unlisted_jobs.count:
+        names = _listing(name for name, _ in survey.job_actions.most_common() if name != "closed")
+        yield Problem(
+            "warning",
+            f"{survey.unlisted_jobs.where}: {survey.unlisted_jobs.count:,} of"
+            f" {survey.job_actions.total():,} job events have actions that are not known: {names};"
+            " closed is",
+        )
+
+
+def _joins(survey: Survey, whole: bool) -> Iterator[Problem]:
+    """How engagements lie to their applications."""
+    joins, labels = survey.joins, survey.policy.labels
+    looked = f"; looked at: 1 of {joins.share} ids" if joins.share > 1 else ""
+
+    def problem(
+        tally: Tally, of: int, most: float, text: Callable[[str], str]
+    ) -> Iterator[Problem]:
+        if tally.count and tally.count > most * of:
+            said = text(f"{tally.where}: {_share(tally.count, of)} engagements")
+            yield Problem(_level(tally.count, of), said + looked)
+
+    yield from _unmatched(survey, whole, looked)
+    yield from problem(
+        joins.mismatched,
+        joins.joined + joins.mismatched.count,
+        0.0,
+        lambda said: (
+            f"{said} name another member than their application, the first:"
+            f" {joins.mismatched.example}: member_id is the applicant's"
+        ),
+    )
+    if _wrong_unit(survey):
+        return
+    yield from problem(
+        joins.early,
+        joins.joined,
+        0.0,
+        lambda said: (
+            f"{said} lie before their application by more than clock_skew"
+            f" ({format_duration(labels.clock_skew_ms)}), half of them by"
+            f" {about(_mid(joins.early_ms))} or more, and count for nothing:"
+            f" {_early_advice(_mid(joins.early_ms))}"
+        ),
+    )
+    yield from problem(
+        joins.after,
+        joins.joined,
+        _AFTER,
+        lambda said: (
+            f"{said} come more than window ({format_duration(labels.window_ms)}) after their"
+            f" application, half of them {about(_mid(joins.after_ms))} or more after it, and count"
+            " for nothing: set window in the policy if answers take so long"
+        ),
+    )
+
+
+def _mid(gaps_ms: list[int]) -> float:
+    return median(gaps_ms) if gaps_ms else 0.0
+
+
+def _early_advice(gap_ms: float) -> str:
+    if gap_ms > 365 * 24 * HOUR_MS:
+        return "are these times in another unit?"
+    if 0.4 * HOUR_MS <= gap_ms <= 15 * HOUR_MS:
+        return "is one of both in local time? Times are UTC"
+    return "do the clocks differ? Set clock_skew in the policy, or correct the times"
+
+
+def _unmatched(survey: Survey, whole: bool, looked: str) -> Iterator[Problem]:
+    joins = survey.joins
+    unmatched, total = joins.unmatched, joins.engagements
+    certain = unmatched.count - joins.too_old.count
+    nothing = joins.joined < 0.05 * total
+    if not unmatched.count or (certain <= _UNMATCHED * total and not nothing):
+        return
+    missing = unmatched.count if nothing else certain
+    level = _level(missing, total) if whole else "warning"
+    if joins.other_job.count > _MOST * unmatched.count:
+        yield Problem(
+            level,
+            f"{joins.other_job.where}: {_share(joins.other_job.count, total)} engagements name"
+            " another job than their application, and are not matched by its id alone:"
+            f" {joins.other_job.example}{looked}",
+        )
+        return
+    yield Problem(
+        level,
+        f"{unmatched.where}: {_share(missing, total)} engagements name an application that the log"
+        f" has not, the first {unmatched.example!r}; an application of the log is"
+        f" {joins.an_application()!r}: are these the same ids, and are all files there?{looked}",
+    )
+
+
+def _classes(survey: Survey, lacking: Level) -> Iterator[Problem]:
+    """Whether there is anything to learn: some are answered, some not."""
+    joins = survey.joins
+    apps = joins.applications - joins.late_applications.count
+    level = lacking if apps >= FEWEST else "warning"
+    if joins.answered == 0 and apps > 0 and survey.unlisted.count < survey.actions.total():
+        yield Problem(
+            level,
+            f"none of {apps:,} applications is answered (positive_actions:"
+            f" {_listing(sorted(survey.policy.labels.positive_actions))}): does the log end before"
+            " answers come, or does the policy name the wrong actions?",
+        )
+    elif joins.answered >= apps >= FEWEST:
+        yield Problem(
+            level,
+            f"all {apps:,} applications are answered: does the log lack those that are not, or does"
+            " positive_actions name what is no answer?",
+        )
+
+
+def _repeats(survey: Survey) -> Iterator[Problem]:
+    joins = survey.joins
+    repeats, conflicts = joins.repeats, joins.conflicts
+    total = joins.applications + joins.engagements + repeats.count + conflicts.count
+    if conflicts.count:
+        yield Problem(
+            _level(conflicts.count, total),
+            f"{conflicts.where}: {_share(conflicts.count, total)} events have the id of another"
+            f" one with other content ({conflicts.example}), and are refused as conflict: ids must"
+            " be unique within their job",
+        )
+    if repeats.count > _REPEATED * total and total >= FEWEST:
+        yield Problem(
+            "warning",
+            f"{repeats.where}: {_share(repeats.count, total)} events come again with the same"
+            " content, and are ignored: was a file passed twice?",
+        )
+
+
+# -- features --------------------------------------------------------------------------------
+
+
+def _features(survey: Survey) -> Iterator[Problem]:
+    apps = survey.times[APPLICATION].events
+    if survey.unscored.count:
+        yield Problem(
+            _level(survey.unscored.count, apps),
+            f"{survey.unscored.where}: {_share(survey.unscored.count, apps)} applications have"
+            " neither features.global nor global_score: the global model has nothing to go by",
+        )
+    for label, block in survey.blocks.items():
+        if len(block.shapes) > 1:
+            usual = max(block.shapes, key=lambda size: block.shapes[size].count)
+            other = min(
+                (tally for size, tally in block.shapes.items() if size != usual),
+                key=lambda tally: tally.count,
+            )
+            rest = block.rows - block.shapes[usual].count
+            kind = f"lists of {usual} numbers" if usual else "objects"
+            yield Problem(
+                _level(rest, apps),
+                f"{other.where}: features.{label} of {_share(rest, block.rows)} applications has"
+                f" another shape than most, which are {kind}",
+            )
+        if block.beyond.count:
+            limit = survey.policy.features.max_feature
+            yield Problem(
+                _level(block.beyond.count, apps),
+                f"{block.beyond.where}: features.{label} of {_share(block.beyond.count, apps)}"
+                f" applications has a number beyond max_feature ({limit:g}), the first"
+                f" {block.beyond.example}: send it scaled",
+            )
+        wide = [name for name, one in block.columns.items() if one.deviation > _WIDE]
+        if wide and label != "global":
+            worst = max(wide, key=lambda name: block.columns[name].deviation)
+            yield Problem(
+                "warning",
+                f"features.{label}: {_listing(wide)} vary by more than {_WIDE:g} ({worst}: standard"
+                f" deviation {block.columns[worst].deviation:.3g}): effects learn best from"
+                " features of about 1",
+            )

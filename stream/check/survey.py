@@ -1,0 +1,242 @@
+"""One pass over a log, in bounded memory: what is there, before anything is learned of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from stream.check.columns import Columns
+from stream.check.joins import Joins
+from stream.check.order import SECONDS, Order
+from stream.check.tallies import Distinct, Tally
+from stream.errors import EventError
+from stream.events.structs import Clock, Engagement, Forget, JobEvent
+from stream.events.wire import RawApplication, RawEvent, decode_raw
+from stream.labels.machine import CLOSED
+from stream.labels.transitions import stimuli
+from stream.logs.files import LogLine
+from stream.logs.jumps import JumpFilter
+from stream.logs.order import read_head
+from stream.policy import DAY_MS, Policy
+
+LEAST_MAX_JUMP_MS = 30 * DAY_MS
+"""A jump is looked for beyond this, or two label windows if they are longer."""
+
+_MOST_ACTIONS = 1_000
+_SHOWN_CHARS = 60
+
+APPLICATION, ENGAGEMENT, JOB = "application", "engagement", "job"
+_TYPES = {
+    RawApplication: APPLICATION,
+    Engagement: ENGAGEMENT,
+    JobEvent: JOB,
+    Clock: "clock",
+    Forget: "forget",
+}
+
+
+class FileLines(msgspec.Struct):
+    """Lines of one file, and how many of them are events."""
+
+    lines: int = 0
+    usable: int = 0
+
+
+class Times(msgspec.Struct):
+    """Of one type of event: how many there are, and how many of their times seem another unit's."""
+
+    events: int = 0
+    seconds: Tally = msgspec.field(default_factory=Tally)
+    micros: Tally = msgspec.field(default_factory=Tally)
+    nanos: Tally = msgspec.field(default_factory=Tally)
+
+
+class Survey:
+    """Looks through a log.
+
+    Args:
+        policy: whose lists name the actions, and what is late.
+        max_jump_ms: as the command has it; None: no event is held back.
+        from_ms, until_ms: events before and after these times are left out, as the command does.
+
+    Attributes:
+        files: by name. lines: all of them. usable: events. left_out: by ``until_ms``.
+        first_line: the beginning of the first line.
+        refused: lines that are no events, by reason. damage: where files cannot be read on.
+        times: by type. actions, job_actions: how often each came. unlisted, unlisted_jobs: of these
+            what no list of the policy has. order, joins, blocks: see there. members, jobs: ids.
+        scored: applications with a global score or a global block. unscored: with neither.
+        turns: how often an event is of another type than the one before.
+        far: events whose time lies far ahead of all others. overtaken: events read after the first
+            of these.
+
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        max_jump_ms: int | None = None,
+        from_ms: int | None = None,
+        until_ms: int | None = None,
+    ) -> None:
+        labels = policy.labels
+        self.policy = policy
+        self.max_jump_ms = max_jump_ms
+        self._from_ms, self._until_ms = from_ms, until_ms
+        self._listed = stimuli(labels)
+        self._jumps: JumpFilter[tuple[int, RawEvent, LogLine]] = JumpFilter(
+            max_jump_ms or max(LEAST_MAX_JUMP_MS, 2 * labels.window_ms)
+        )
+        self.lines = self.usable = self.left_out = 0
+        self.first_line = ""
+        self.files: dict[str, FileLines] = {}
+        self.refused: dict[str, Tally] = {}
+        self.damage: list[tuple[str, str]] = []
+        self.times = {name: Times() for name in _TYPES.values()}
+        self.actions: Counter[str] = Counter()
+        self.job_actions: Counter[str] = Counter()
+        self.unlisted, self.unlisted_jobs = Tally(), Tally()
+        self.order = Order(labels.allowed_lateness_ms)
+        self.joins = Joins(labels)
+        limit = policy.features.max_feature
+        self.blocks = {name: Columns(name, limit) for name in ("global", "per_member", "per_job")}
+        self.members, self.jobs = Distinct(), Distinct()
+        self.scored = 0
+        self.unscored = Tally()
+        self.first_application_ms: int | None = None
+        self.turns = 0
+        self._last: type[RawEvent] | None = None
+        self.far = Tally()
+        self.far_ms = self.overtaken = 0
+
+    def read(self, lines: Iterable[LogLine], progress: Callable[[int], None]) -> None:
+        """Take a whole log in; ``progress`` is told the number of lines now and then."""
+        for line in lines:
+            self._line(line)
+            if self.lines % 4096 == 0:
+                progress(self.lines)
+        progress(self.lines)
+        for _, event, line in self._jumps.end():
+            self._event(event, line)
+        self._end_far()
+        self.joins.end(self.first_application_ms)
+        for block in self.blocks.values():
+            block.end()
+
+    def _line(self, line: LogLine) -> None:
+        self.lines += 1
+        file = self.files.get(line.source)
+        if file is None:
+            file = self.files[line.source] = FileLines()
+        file.lines += 1
+        if not self.first_line:
+            self.first_line = line.raw[:_SHOWN_CHARS].decode(errors="replace")
+        if line.damaged is not None:
+            self.damage.append((f"{line.source}:{line.number}", line.damaged))
+            return
+        try:
+            event = decode_raw(line.raw)
+        except EventError as error:
+            self._refuse(error, line)
+            return
+        file.usable += 1
+        time_ms = event.event_time_ms
+        if (self._until_ms is not None and time_ms > self._until_ms) or (
+            self._from_ms is not None and time_ms < self._from_ms
+        ):
+            self.left_out += 1
+            return
+        self.usable += 1
+        if isinstance(event, Forget):
+            self.times["forget"].events += 1
+            return
+        for _, one, at in self._jumps.take(time_ms, (self.usable, event, line)):
+            self._event(one, at)
+
+    def _refuse(self, error: EventError, line: LogLine) -> None:
+        tally = self.refused.get(error.reason)
+        if tally is None:
+            tally = self.refused[error.reason] = Tally()
+        tally.add(line, str(error))
+        head = read_head(line.raw)
+        times = None if head is None else self.times.get(str(head.type))
+        if head is None or times is None:
+            return
+        times.events += 1
+        value = head.event_time_ms
+        if isinstance(value, int | float) and error.reason == "invalid_time":
+            for unit, per_second in (
+                (times.seconds, 1),
+                (times.micros, 10**6),
+                (times.nanos, 10**9),
+            ):
+                if int(value / per_second) in SECONDS:
+                    unit.add(line, str(value))
+
+    def _event(self, event: RawEvent, line: LogLine) -> None:
+        """Take an event in, in the order in which it is applied."""
+        kind, time_ms, order = type(event), event.event_time_ms, self.order
+        times = self.times[_TYPES[kind]]
+        times.events += 1
+        if time_ms in SECONDS:
+            times.seconds.add(line, str(time_ms))
+        if kind is not self._last:
+            self.turns += 1
+            self._last = kind
+        mark_ms = order.mark_ms
+        if isinstance(event, RawApplication):
+            self._application(event, line)
+            looked_at = self.joins.application(event, line, mark_ms)
+            order.move(time_ms, line, looked_at=looked_at)
+        elif isinstance(event, Engagement):
+            self._count(self.actions, event.action)
+            looked_at = self.joins.engagement(event, line, mark_ms)
+            if event.action in self._listed:
+                order.move(time_ms, line, looked_at=looked_at)
+            else:
+                self.unlisted.add(line, event.action)
+        elif isinstance(event, JobEvent):
+            self._count(self.job_actions, event.action)
+            self.jobs.add(event.job_id)
+            looked_at = self.joins.job_event(event, line)
+            if event.action == CLOSED:
+                order.move(time_ms, line, looked_at=looked_at)
+            else:
+                self.unlisted_jobs.add(line, event.action)
+        else:
+            order.clock(time_ms)
+
+    def _application(self, app: RawApplication, line: LogLine) -> None:
+        features = app.features
+        self.members.add(app.member_id)
+        self.jobs.add(app.job_id)
+        if self.first_application_ms is None or app.event_time_ms < self.first_application_ms:
+            self.first_application_ms = app.event_time_ms
+        if features.global_ is not None:
+            self.blocks["global"].add(features.global_, line)
+        elif app.global_score is None:
+            self.unscored.add(line, app.application_id)
+        self.scored += app.global_score is not None
+        self.blocks["per_member"].add(features.per_member, line)
+        self.blocks["per_job"].add(features.per_job, line)
+
+    def _end_far(self) -> None:
+        """Look at what lies far ahead: a real pause of the log if nothing earlier came after it."""
+        held = self._jumps.held
+        if not held:
+            return
+        first = held[0][1][0]
+        self.overtaken = self.usable - first - (len(held) - 1)
+        for time_ms, (_, event, line) in held:
+            if self.overtaken > 0:
+                self.far.add(line)
+                self.far_ms = self.far_ms or time_ms
+            if self.overtaken == 0 or self.max_jump_ms is None:
+                self._event(event, line)
+
+    def _count(self, actions: Counter[str], action: str) -> None:
+        if action in actions or len(actions) < _MOST_ACTIONS:
+            actions[action] += 1
