@@ -16,8 +16,8 @@ from stream.policy import DAY_MS
 from tests.integration.workers import SEED, Worker, flushes, wait_for_partitions
 from tests.integration.world import PARTITIONS, Market, World, decode_raw_time
 
-IDLE = ("--idle-timeout", "1s")
-SILENCE_S = 5.0  # several idle timeouts
+IDLE = ("--idle-timeout", "3s")  # a busy machine must not let partitions trail by more
+SILENCE_S = 8.0  # more than two idle timeouts
 OUTAGE_DAYS = 3
 
 Line = dict[str, object]
@@ -172,7 +172,7 @@ def test_what_never_comes_holds_nothing_back_for_ever(sparse_world: World) -> No
     play(world, until=17)
     for half_day in range(5):  # windows of the first days end behind these
         play(world, since=17 + half_day / 2, until=17.5 + half_day / 2)
-        time.sleep(1.5)
+        time.sleep(2.5)
     world.wait_for_labels(lambda last: any(final and not one for one, _, final in last.values()))
     play(world, since=19.5, close=True)
     end(world, worker)
