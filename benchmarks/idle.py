@@ -150,7 +150,9 @@ def kafka(folder: Path) -> dict[str, float]:
     result: dict[str, float] = {}
     with real_kafka(folder / "kafka") as broker:
         worker = Worker(broker, market, fresh_topics(broker, KAFKA_PARTITIONS))
-        producer = Producer({"bootstrap.servers": broker, "partitioner": "murmur2_random"})
+        producer = Producer(
+            {"bootstrap.servers": broker, "partitioner": "murmur2_random", "log_level": 0}
+        )
 
         def trickle(seconds: float) -> None:
             begun = time.monotonic()

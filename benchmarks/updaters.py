@@ -287,6 +287,7 @@ def folded_entity() -> dict[str, float]:
                 # 32 labels: exactly one of them brings on a fold.
                 more = [label(number + k, Z, truth, rng) for k in range(32)]
                 book.values["j"] = value
+                effect.discard()  # what is in memory has learned these labels in an earlier round
                 start = time.perf_counter()
                 for item in more:
                     effect.learn(item)

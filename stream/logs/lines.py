@@ -24,6 +24,8 @@ _FIRST_LEVEL: Final = re.compile(rb'"[^"\\\n]*"|["{}\[\],]')
 _BELOW: Final = re.compile(rb'"[^"\\\n]*"|["{}\[\]]')
 _IN_STRING: Final = re.compile(rb'[\\"\n]')  # no string holds a line's end: it was never closed
 _BLANK: Final = b" \t\r\n" + BYTE_ORDER_MARK
+_MARK_START: Final = BYTE_ORDER_MARK[:1]  # a single byte is found fastest
+_JOINT: Final = b"}" + BYTE_ORDER_MARK + b"{"
 
 
 class LogLine(msgspec.Struct, frozen=True, gc=False):
@@ -65,27 +67,32 @@ def _lines(name: str, chunks: Iterator[bytes]) -> Iterator[LogLine]:
     damaged = None
     try:
         for chunk in chunks:
-            first, *others = chunk.split(b"\n")
+            ends = chunk.split(b"\n")
             if len(rest) <= MAX_LINE_BYTES:
-                rest += first
-            if not others:
+                rest += ends[0]
+            if len(ends) == 1:
                 continue
-            number += 1
-            if rest and not rest.isspace():
-                yield LogLine(name, number, _cut(rest))
-            rest = others.pop()
-            marked = BYTE_ORDER_MARK[:1] in chunk  # one byte: that is found fastest
-            for raw in others:
+            ends[0], rest = rest, ends.pop()
+            marked = _MARK_START in chunk or _MARK_START in ends[0]
+            for raw in ends:
                 number += 1
-                if raw and not raw.isspace():
-                    cut = _cut(raw) if marked else raw[:MAX_LINE_BYTES].removesuffix(b"\r")
-                    yield LogLine(name, number, cut)
+                if not raw or raw.isspace():
+                    continue
+                if not marked:
+                    yield LogLine(name, number, raw[:MAX_LINE_BYTES].removesuffix(b"\r"))
+                    continue
+                *joined, last = _unmarked(raw)
+                for one in joined:
+                    yield LogLine(name, number, one)
+                    number += 1
+                yield LogLine(name, number, last)
     except DamagedError as error:
         damaged = f"{name}: {error}"
     # The last line needs no line end; in a damaged file it counts only if it is whole.
     if rest and not rest.isspace() and (damaged is None or _is_whole(rest)):
-        number += 1
-        yield LogLine(name, number, _cut(rest))
+        for one in _unmarked(rest):
+            number += 1
+            yield LogLine(name, number, one)
         rest = b""
     if damaged is not None:
         yield LogLine(name, number + 1, _cut(rest), damaged)
@@ -99,10 +106,16 @@ def _is_whole(raw: bytes) -> bool:
     return True
 
 
+def _unmarked(raw: bytes) -> list[bytes]:
+    """Line → without byte order marks: files that have one each were put one after the other.
+
+    Several, where one of them ended without a line end.
+    """
+    return [_cut(one) for one in raw.replace(_JOINT, b"}\n{").split(b"\n")]
+
+
 def _cut(raw: bytes) -> bytes:
-    if raw.startswith(BYTE_ORDER_MARK):  # files that have one each were put one after the other
-        raw = raw.removeprefix(BYTE_ORDER_MARK)
-    return raw[:MAX_LINE_BYTES].removesuffix(b"\r")
+    return raw.removeprefix(BYTE_ORDER_MARK)[:MAX_LINE_BYTES].removesuffix(b"\r")
 
 
 def _elements(name: str, chunks: Iterator[bytes]) -> Iterator[LogLine]:

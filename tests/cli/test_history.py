@@ -136,6 +136,7 @@ def test_inspect_shows_coefficients_by_name(run: Path) -> None:
         (["replay", "LOG", "--out", "r", "--policy", "none.toml"], 1, "policy none.toml"),
         (["replay", "LOG", "--out", "r", "--score-from", "soon"], 2, "soon"),
         (["train", "LOG", "--out", "m", "--until", "1970-01-02"], 1, "both kinds are needed"),
+        (["train", "LOG", "--out", "RUN"], 1, "is there already: name another folder"),
         (["backtest", "none.jsonl", "--out", "b"], 1, "does not exist"),
         (["backtest", "LOG", "--out", "RUN"], 1, "is there already"),
         (["backtest", "LOG", "--out", "b", "--config", "none.toml"], 1, "comparison none.toml"),

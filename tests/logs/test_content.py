@@ -76,6 +76,10 @@ def test_marks_in_the_middle_are_left_out(tmp_path: Path) -> None:
     """Files that begin with a mark each and were put one after the other lose no line."""
     part = MARK + b"\n".join(line.encode() for line in LINES[:700]) + b"\r\n"
     assert read(written(tmp_path / "log", part * 3)) == LINES[:700] * 3
+    open_ended = MARK + b"\n".join(line.encode() for line in LINES[:700])
+    found = list(merge([written(tmp_path / "log", open_ended * 3)]))
+    assert [line.raw.decode() for line in found] == LINES[:700] * 3
+    assert [line.number for line in found] == list(range(1, 2101))
     inner = json.dumps({"x": "\ufeff"}, ensure_ascii=False)
     assert read(written(tmp_path / "log", inner.encode())) == [inner]  # in a string it is text
 

@@ -1,0 +1,61 @@
+"""``hearback check``, and the look that other commands take first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.check.test_problems import ANSWERS, APPS, GOOD, encoded, in_time, moved
+from tests.cli.test_history import hearback
+
+
+def test_check_shows_what_a_log_holds(tmp_path: Path) -> None:
+    """Counts, ids, actions, times and scales; exit code 0, and 1 where there are errors."""
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(encoded(GOOD))
+    done = hearback("check", log)
+    assert (done.returncode, done.stderr) == (0, "")
+    for part in ("application", "message (answered)", "within clock_skew", "features.per_member",
+                 "from 2017-04-01T04:38:14Z to", "no problems"):  # fmt: skip
+        assert part in done.stdout
+    log.write_bytes(encoded(APPS))
+    done = hearback("check", log)
+    assert done.returncode == 1
+    assert "error: there are 40 applications and no engagements" in done.stdout
+    assert done.stderr == "hearback: 1 error in the log; each line above says what to do\n"
+
+
+@pytest.mark.parametrize("command", ["replay", "train", "tune", "backtest"])
+def test_nothing_is_written_of_a_log_with_errors(command: str, tmp_path: Path) -> None:
+    """The commands end with exit code 1 before they write anything."""
+    log, out = tmp_path / "log.jsonl", tmp_path / "out"
+    log.write_bytes(encoded(in_time(APPS + moved(ANSWERS, -10_000_000))))
+    more = ["--until", "2017-06-01"] if command == "tune" else []
+    done = hearback(command, log, "--out", out, *more)
+    assert done.returncode == 1
+    assert "error: log.jsonl:" in done.stderr
+    assert "lie before their application" in done.stderr
+    assert "--force goes on" in done.stderr.splitlines()[-1]
+    assert not out.exists()
+
+
+def test_force_goes_on_and_the_summary_tells_what_was_ignored(tmp_path: Path) -> None:
+    """A replay that is forced tells the errors and goes on; its summary counts what is ignored."""
+    log, out = tmp_path / "log.jsonl", tmp_path / "out"
+    log.write_bytes(encoded(in_time(APPS + moved(ANSWERS, -10_000_000))))
+    done = hearback("replay", log, "--out", out, "--close", "--force")
+    assert done.returncode == 0, done.stderr
+    assert "error: " in done.stderr
+    assert "outside_window" in done.stdout
+    assert (out / "metrics.json").exists()
+
+
+def test_clocks_that_differ_a_little_lose_no_answer(tmp_path: Path) -> None:
+    """Engagements a millisecond before their application count, and nothing is said of it."""
+    log, out = tmp_path / "log.jsonl", tmp_path / "out"
+    log.write_bytes(encoded(in_time(APPS + moved(ANSWERS, -3_600_001))))
+    done = hearback("replay", log, "--out", out, "--close")
+    assert (done.returncode, done.stderr) == (0, "")
+    labels = (out / "labels.jsonl").read_text().splitlines()
+    assert sum('"kind":"positive"' in line for line in labels) == 20
