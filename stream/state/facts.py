@@ -50,7 +50,7 @@ class Facts(msgspec.Struct, Scored, frozen=True, gc=False, kw_only=True, array_l
     engagements: tuple[str, ...] = ()
     more: bool = False
     further_scores: FurtherScores | None = None
-    weight: float = 1.0
+    weight: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1.0
 
     @property
     def unsettled(self) -> bool:
@@ -139,7 +139,7 @@ class Deadline(msgspec.Struct, frozen=True, gc=False, array_like=True, order=Tru
     """
 
     at_ms: int
-    kind: Annotated[int, msgspec.Meta(ge=1, le=int(DeadlineKind.ENGAGEMENTS))]
+    kind: Annotated[int, msgspec.Meta(ge=1, le=int(DeadlineKind.AGE))]
     job_id: str
     subject: str = ""
     engagement_id: str = ""
