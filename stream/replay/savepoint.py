@@ -146,6 +146,7 @@ class Checkpoints:
         self._run = run
         self._settings = settings
         self._folder = run / CHECKPOINT
+        self._removed = self._folder.with_suffix(".removed")
         self._last_lines = 0
         self._number = 0
 
@@ -162,6 +163,7 @@ class Checkpoints:
             StateError: it is damaged.
 
         """
+        shutil.rmtree(self._removed, ignore_errors=True)
         if not self._folder.is_dir():
             done = (self._run / METRICS).exists()
             raise ConfigError(
@@ -217,8 +219,12 @@ class Checkpoints:
         shutil.rmtree(self._folder / str(self._number - 1), ignore_errors=True)
 
     def remove(self) -> None:
-        """Remove all of it: the replay is done."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Remove all of it: the replay is done.
+
+        First it gets another name: who is killed in between must not leave half of it.
+        """
+        self._folder.rename(self._removed)
+        shutil.rmtree(self._removed, ignore_errors=True)
 
     def _making(self) -> Path:
         return self._folder / f"{self._number}.part"

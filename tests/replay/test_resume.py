@@ -232,6 +232,20 @@ def test_nothing_to_resume(log: Path, whole: dict[int, Path]) -> None:
     assert not (log.parent / "nowhere").exists()
 
 
+def test_who_is_killed_while_the_checkpoints_go_is_done(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the last thing of a replay is cut short it is complete, and what is left goes later."""
+    out = log.parent / "cut"
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # it is killed before
+        replayed(log, out, options(1))
+    assert (out / f"{CHECKPOINT}.removed").is_dir()
+    with pytest.raises(ConfigError, match="is complete"):
+        replayed(log, out, options(1), resume=True)
+    assert not list(out.glob(f"{CHECKPOINT}*"))
+
+
 def test_ctrl_c_says_how_to_go_on(log: Path) -> None:
     """Ctrl-C ends the command with exit code 130 and one line that says how to resume."""
     out = log.parent / "command"
