@@ -92,7 +92,7 @@ def variations() -> Iterator[tuple[str, Policy]]:
     default = EffectSettings()
     for effect in ("per_member", "per_job"):
         for precision in (1.0, 2.0, 3.0, 5.0, 10.0):
-            if precision != getattr(Policy(), effect).prior_precision:
+            if precision != Policy().effects[effect].prior_precision:
                 yield f"{effect} λ = {precision:g}", _with([effect], prior_precision=precision)
     for text, half_life_ms in HALF_LIVES.items():
         if half_life_ms != default.half_life_ms:
