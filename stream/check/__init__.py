@@ -6,6 +6,8 @@
 ``joins``       engagements and their applications: how they lie in time, repeats, conflicts
 ``columns``     the numbers of the feature blocks
 ``survey``      one pass over the lines that fills all of these, in bounded memory
+``problem``     one finding, and what share of a log makes it an error
+``refusals``    lines that cannot be read, or are refused
 ``problems``    the rules: what of a survey is an error, what a warning, and what to do
 ==============  ===================================================================================
 

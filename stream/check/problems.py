@@ -2,27 +2,22 @@
 
 An error is what makes the figures of a run wrong while they look right: most of the log is ignored,
 or all of one kind is. Everything else that is ignored is a warning. Shares count only where there
-are :data:`FEWEST` to judge by; below, what would be an error is a warning.
+are twenty to judge by; below, what would be an error is a warning.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from statistics import median
-from typing import Final, Literal
-
-import msgspec
 
 from stream.check.order import SECONDS
-from stream.check.survey import APPLICATION, ENGAGEMENT, JOB, LEAST_MAX_JUMP_MS, Survey
+from stream.check.problem import FEWEST, MOST, Level, Problem, level_of, listing, share_of
+from stream.check.refusals import line_problems
+from stream.check.survey import APPLICATION, ENGAGEMENT, LEAST_MAX_JUMP_MS, Survey
 from stream.check.tallies import Tally
 from stream.policy import HOUR_MS
 from stream.units import format_duration, format_time
 
-FEWEST: Final = 20
-"""Events by which a share is judged, at least."""
-
-_MOST = 0.5  # a larger share is an error
 _SOME = 0.01  # of what every real log has a little: a smaller share is not worth a line
 _LOST_IN_BLOCKS = 0.1
 _BLOCK = 10  # events of one type in a row, on average, are no order of time
@@ -30,16 +25,6 @@ _REPEATED = 0.3
 _AFTER = 0.1
 _UNMATCHED = 0.05
 _WIDE = 100.0  # standard deviation; the effects' priors take features of about 1 for granted
-_NAMED = 8
-
-Level = Literal["error", "warning"]
-
-
-class Problem(msgspec.Struct, frozen=True):
-    """One problem."""
-
-    level: Level
-    text: str
 
 
 def problems(survey: Survey, *, names: Iterable[str] = (), whole: bool = True) -> list[Problem]:
@@ -54,68 +39,13 @@ def problems(survey: Survey, *, names: Iterable[str] = (), whole: bool = True) -
         Errors first.
 
     """
-    found = [*_lines(survey, names), *_times(survey), *_events(survey, whole), *_features(survey)]
+    found = [
+        *line_problems(survey, names),
+        *_times(survey),
+        *_events(survey, whole),
+        *_features(survey),
+    ]
     return sorted(found, key=lambda one: one.level != "error")
-
-
-def _level(count: int, of: int, *, most: float = _MOST) -> Level:
-    return "error" if of >= FEWEST and count > most * of else "warning"
-
-
-def _share(count: int, of: int) -> str:
-    return f"{count:,} of {of:,} ({count / max(of, 1):.0%})"
-
-
-def _listing(names: Iterable[str]) -> str:
-    first = list(names)
-    return ", ".join(first[:_NAMED]) + (", ..." if len(first) > _NAMED else "")
-
-
-# -- lines -----------------------------------------------------------------------------------
-
-
-def _lines(survey: Survey, names: Iterable[str]) -> Iterator[Problem]:
-    """What cannot be read at all."""
-    files = list(dict.fromkeys(names))
-    for name in files:
-        if name not in survey.files:
-            level: Level = "error" if not survey.lines else "warning"
-            yield Problem(level, f"{name} is empty")
-    for where, damage in survey.damage:
-        text = f"{where}: {damage}; what followed is missing: get the file anew"
-        yield Problem("error", text)
-    refused = sum(tally.count for tally in survey.refused.values())
-    if survey.lines and not survey.usable and not survey.left_out:
-        said = f"; the first: {_reason(survey)}" if refused else ""
-        yield Problem(
-            "error",
-            f"none of {survey.lines:,} lines is an event{said}. The first line begins"
-            f" {survey.first_line!r}; an event is a JSON object with type and event_time_ms",
-        )
-        return
-    if survey.left_out and not survey.usable:
-        yield Problem("error", f"all {survey.left_out:,} events lie outside of the times asked for")
-    for name, file in survey.files.items():
-        if len(survey.files) > 1 and not file.usable:
-            yield Problem("error", f"{name}: none of its {file.lines:,} lines is an event")
-    by_unit = {
-        tally.where
-        for times in survey.times.values()
-        for tally in (times.micros, times.nanos, times.seconds)
-    }
-    for reason, tally in sorted(survey.refused.items()):
-        if tally.where in by_unit and reason == "invalid_time":
-            continue  # said with its unit
-        yield Problem(
-            _level(tally.count, survey.lines),
-            f"{tally.where}: {_share(tally.count, survey.lines)} lines are refused as {reason}, the"
-            f" first: {tally.example}",
-        )
-
-
-def _reason(survey: Survey) -> str:
-    tally = max(survey.refused.values(), key=lambda one: one.count)
-    return f"{tally.where}, {tally.example}"
 
 
 # -- times -----------------------------------------------------------------------------------
@@ -123,8 +53,7 @@ def _reason(survey: Survey) -> str:
 
 def _times(survey: Survey) -> Iterator[Problem]:
     """Units, far times, order."""
-    for name in (APPLICATION, ENGAGEMENT, JOB):
-        times = survey.times[name]
+    for name, times in survey.times.items():
         for unit, tally in (
             ("seconds", times.seconds),
             ("microseconds", times.micros),
@@ -132,9 +61,10 @@ def _times(survey: Survey) -> Iterator[Problem]:
         ):
             if tally.count and (unit != "seconds" or _in_seconds(survey)):
                 yield Problem(
-                    _level(tally.count, times.events),
-                    f"{tally.where}: the times of {_share(tally.count, times.events)} {name} events"
-                    f" seem to be {unit} ({tally.example}): event_time_ms is in milliseconds",
+                    level_of(tally.count, times.events),
+                    f"{tally.where}: the times of {share_of(tally.count, times.events)} {name}"
+                    f" events seem to be {unit} ({tally.example}):"
+                    " event_time_ms is in milliseconds",
                 )
     if survey.far.count:
         yield _far(survey)
@@ -145,7 +75,7 @@ def _times(survey: Survey) -> Iterator[Problem]:
 def _wrong_unit(survey: Survey) -> bool:
     seconds = _in_seconds(survey)
     return any(
-        tally.count > _MOST * times.events
+        tally.count > MOST * times.events
         for times in survey.times.values()
         for tally in (*((times.seconds,) if seconds else ()), times.micros, times.nanos)
     )
@@ -169,7 +99,7 @@ def _far(survey: Survey) -> Problem:
         return Problem("warning", f"{said}: left out, as --max-jump says")
     limit = format_duration(LEAST_MAX_JUMP_MS)
     return Problem(
-        _level(survey.overtaken, survey.usable, most=_LOST_IN_BLOCKS),
+        level_of(survey.overtaken, survey.usable, most=_LOST_IN_BLOCKS),
         f"{said}: every window closes there, and {survey.overtaken:,} later events come too late."
         f" Correct the time, or leave such events out with --max-jump {limit}",
     )
@@ -202,17 +132,17 @@ def _order(survey: Survey) -> Iterator[Problem]:
         )
     elif backwards:
         text = "the newest events come first: sort the log by time"
-    elif behind > _MOST:
+    elif behind > MOST:
         text = "events are in no order of time: sort by event_time_ms"
     else:
         text = (
             "sort by event_time_ms, or set allowed_lateness in the policy if they arrive like this"
         )
-    disordered = in_blocks or backwards or behind > _MOST
-    most = _LOST_IN_BLOCKS if disordered else _MOST
+    disordered = in_blocks or backwards or behind > MOST
+    most = _LOST_IN_BLOCKS if disordered else MOST
     yield Problem(
         "error" if known >= FEWEST and share > most else "warning",
-        f"{first.where}: {_share(order.behind.count, order.count)} events lie more than"
+        f"{first.where}: {share_of(order.behind.count, order.count)} events lie more than"
         f" allowed_lateness ({format_duration(survey.policy.labels.allowed_lateness_ms)}) before"
         f" others that come earlier, {about(order.worst_ms)} at most; {late + lost:,} are lost by"
         f" it: {text}",
@@ -256,14 +186,14 @@ def _actions(survey: Survey) -> Iterator[Problem]:
     listed = labels.positive_actions | labels.negative_actions | labels.neutral_actions
     if unlisted.count:
         total = survey.actions.total()
-        names = _listing(name for name, _ in survey.actions.most_common() if name not in listed)
+        names = listing(name for name, _ in survey.actions.most_common() if name not in listed)
         yield Problem(
-            _level(unlisted.count, total),
+            level_of(unlisted.count, total),
             f"{unlisted.where}: {unlisted.count:,} of {total:,} engagements have actions that the"
             f" policy does not list: {names}; name them with --policy",
         )
     if survey.unlisted_jobs.count:
-        names = _listing(name for name, _ in survey.job_actions.most_common() if name != "closed")
+        names = listing(name for name, _ in survey.job_actions.most_common() if name != "closed")
         yield Problem(
             "warning",
             f"{survey.unlisted_jobs.where}: {survey.unlisted_jobs.count:,} of"
@@ -281,8 +211,8 @@ def _joins(survey: Survey, whole: bool) -> Iterator[Problem]:
         tally: Tally, of: int, most: float, text: Callable[[str], str]
     ) -> Iterator[Problem]:
         if tally.count and tally.count > most * of:
-            said = text(f"{tally.where}: {_share(tally.count, of)} engagements")
-            yield Problem(_level(tally.count, of), said + looked)
+            said = text(f"{tally.where}: {share_of(tally.count, of)} engagements")
+            yield Problem(level_of(tally.count, of), said + looked)
 
     yield from _unmatched(survey, whole, looked)
     yield from problem(
@@ -339,19 +269,19 @@ def _unmatched(survey: Survey, whole: bool, looked: str) -> Iterator[Problem]:
     if not unmatched.count or (certain <= _UNMATCHED * total and not nothing):
         return
     missing = unmatched.count if nothing else certain
-    level = _level(missing, total) if whole else "warning"
-    if joins.other_job.count > _MOST * unmatched.count:
+    level = level_of(missing, total) if whole else "warning"
+    if joins.other_job.count > MOST * unmatched.count:
         yield Problem(
             level,
-            f"{joins.other_job.where}: {_share(joins.other_job.count, total)} engagements name"
+            f"{joins.other_job.where}: {share_of(joins.other_job.count, total)} engagements name"
             " another job than their application, and are not matched by its id alone:"
             f" {joins.other_job.example}{looked}",
         )
         return
     yield Problem(
         level,
-        f"{unmatched.where}: {_share(missing, total)} engagements name an application that the log"
-        f" has not, the first {unmatched.example!r}; an application of the log is"
+        f"{unmatched.where}: {share_of(missing, total)} engagements name an application that the"
+        f" log has not, the first {unmatched.example!r}; an application of the log is"
         f" {joins.an_application()!r}: are these the same ids, and are all files there?{looked}",
     )
 
@@ -361,11 +291,13 @@ def _classes(survey: Survey, lacking: Level) -> Iterator[Problem]:
     joins = survey.joins
     apps = joins.applications - joins.late_applications.count
     level = lacking if apps >= FEWEST else "warning"
-    if joins.answered == 0 and apps > 0 and survey.unlisted.count < survey.actions.total():
+    total = survey.actions.total()
+    some_listed = not total or survey.unlisted.count < total  # else that is said
+    if joins.answered == 0 and apps > 0 and some_listed:
         yield Problem(
             level,
             f"none of {apps:,} applications is answered (positive_actions:"
-            f" {_listing(sorted(survey.policy.labels.positive_actions))}): does the log end before"
+            f" {listing(sorted(survey.policy.labels.positive_actions))}): does the log end before"
             " answers come, or does the policy name the wrong actions?",
         )
     elif joins.answered >= apps >= FEWEST:
@@ -382,15 +314,15 @@ def _repeats(survey: Survey) -> Iterator[Problem]:
     total = joins.applications + joins.engagements + repeats.count + conflicts.count
     if conflicts.count:
         yield Problem(
-            _level(conflicts.count, total),
-            f"{conflicts.where}: {_share(conflicts.count, total)} events have the id of another"
+            level_of(conflicts.count, total),
+            f"{conflicts.where}: {share_of(conflicts.count, total)} events have the id of another"
             f" one with other content ({conflicts.example}), and are refused as conflict: ids must"
             " be unique within their job",
         )
     if repeats.count > _REPEATED * total and total >= FEWEST:
         yield Problem(
             "warning",
-            f"{repeats.where}: {_share(repeats.count, total)} events come again with the same"
+            f"{repeats.where}: {share_of(repeats.count, total)} events come again with the same"
             " content, and are ignored: was a file passed twice?",
         )
 
@@ -402,8 +334,8 @@ def _features(survey: Survey) -> Iterator[Problem]:
     apps = survey.times[APPLICATION].events
     if survey.unscored.count:
         yield Problem(
-            _level(survey.unscored.count, apps),
-            f"{survey.unscored.where}: {_share(survey.unscored.count, apps)} applications have"
+            level_of(survey.unscored.count, apps),
+            f"{survey.unscored.where}: {share_of(survey.unscored.count, apps)} applications have"
             " neither features.global nor global_score: the global model has nothing to go by",
         )
     for label, block in survey.blocks.items():
@@ -416,15 +348,15 @@ def _features(survey: Survey) -> Iterator[Problem]:
             rest = block.rows - block.shapes[usual].count
             kind = f"lists of {usual} numbers" if usual else "objects"
             yield Problem(
-                _level(rest, apps),
-                f"{other.where}: features.{label} of {_share(rest, block.rows)} applications has"
+                level_of(rest, apps),
+                f"{other.where}: features.{label} of {share_of(rest, block.rows)} applications has"
                 f" another shape than most, which are {kind}",
             )
         if block.beyond.count:
             limit = survey.policy.features.max_feature
             yield Problem(
-                _level(block.beyond.count, apps),
-                f"{block.beyond.where}: features.{label} of {_share(block.beyond.count, apps)}"
+                level_of(block.beyond.count, apps),
+                f"{block.beyond.where}: features.{label} of {share_of(block.beyond.count, apps)}"
                 f" applications has a number beyond max_feature ({limit:g}), the first"
                 f" {block.beyond.example}: send it scaled",
             )
@@ -433,7 +365,7 @@ def _features(survey: Survey) -> Iterator[Problem]:
             worst = max(wide, key=lambda name: block.columns[name].deviation)
             yield Problem(
                 "warning",
-                f"features.{label}: {_listing(wide)} vary by more than {_WIDE:g} ({worst}: standard"
+                f"features.{label}: {listing(wide)} vary by more than {_WIDE:g} ({worst}: standard"
                 f" deviation {block.columns[worst].deviation:.3g}): effects learn best from"
                 " features of about 1",
             )

@@ -64,7 +64,8 @@ class Survey:
     Attributes:
         files: by name. lines: all of them. usable: events. left_out: by ``until_ms``.
         first_line: the beginning of the first line.
-        refused: lines that are no events, by reason. damage: where files cannot be read on.
+        refused: lines that are no events, by reason and type ("": of none that is known), but those
+            whose times are counted as micro- or nanoseconds. damage: where files end too early.
         times: by type. actions, job_actions: how often each came. unlisted, unlisted_jobs: of these
             what no list of the policy has. order, joins, blocks: see there. members, jobs: ids.
         scored: applications with a global score or a global block. unscored: with neither.
@@ -93,7 +94,7 @@ class Survey:
         self.lines = self.usable = self.left_out = 0
         self.first_line = ""
         self.files: dict[str, FileLines] = {}
-        self.refused: dict[str, Tally] = {}
+        self.refused: dict[tuple[str, str], Tally] = {}
         self.damage: list[tuple[str, str]] = []
         self.times = {name: Times() for name in _TYPES.values()}
         self.actions: Counter[str] = Counter()
@@ -157,24 +158,28 @@ class Survey:
             self._event(one, at)
 
     def _refuse(self, error: EventError, line: LogLine) -> None:
-        tally = self.refused.get(error.reason)
-        if tally is None:
-            tally = self.refused[error.reason] = Tally()
-        tally.add(line, str(error))
         head = read_head(line.raw)
-        times = None if head is None else self.times.get(str(head.type))
-        if head is None or times is None:
-            return
-        times.events += 1
-        value = head.event_time_ms
-        if isinstance(value, int | float) and error.reason == "invalid_time":
-            for unit, per_second in (
-                (times.seconds, 1),
-                (times.micros, 10**6),
-                (times.nanos, 10**9),
-            ):
-                if int(value / per_second) in SECONDS:
-                    unit.add(line, str(value))
+        kind = "" if head is None or str(head.type) not in self.times else str(head.type)
+        if head is not None and kind:
+            times = self.times[kind]
+            times.events += 1
+            value = head.event_time_ms
+            if isinstance(value, int | float) and error.reason == "invalid_time":
+                if int(value) in SECONDS:
+                    times.seconds.add(line, str(value))
+                for unit, per_second in ((times.micros, 10**6), (times.nanos, 10**9)):
+                    if int(value / per_second) in SECONDS:
+                        unit.add(line, str(value))
+                        return
+        self.refused.setdefault((error.reason, kind), Tally()).add(line, str(error))
+
+    def refused_by_reason(self) -> Counter[str]:
+        """How many lines are no events, all types together."""
+        counts: Counter[str] = Counter()
+        for (reason, _), tally in self.refused.items():
+            counts[reason] += tally.count
+        units = sum(times.micros.count + times.nanos.count for times in self.times.values())
+        return counts + Counter(invalid_time=units)
 
     def _event(self, event: RawEvent, line: LogLine) -> None:
         """Take an event in, in the order in which it is applied."""

@@ -19,7 +19,7 @@ from stream.units import format_duration, format_time, parse_duration_ms, parse_
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from stream.check.problems import Problem
+    from stream.check.problem import Problem
     from stream.check.survey import Survey
 
 _MOST_COLUMNS = 12
@@ -211,7 +211,7 @@ def _counts(survey: Survey) -> Iterator[tuple[str, dict[str, int]]]:
     )
     if joins.applications:
         yield f"applications{sample}", dict(others)
-    refused = {name: tally.count for name, tally in sorted(survey.refused.items())}
+    refused = dict(sorted(survey.refused_by_reason().items()))
     refused["repeats"] = joins.repeats.count
     refused["conflict"] = joins.conflicts.count
     refused["outside of the times asked for"] = survey.left_out

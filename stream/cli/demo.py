@@ -77,7 +77,7 @@ def demo(
     OUT.print(_summary(stage, until_ms, out))
     member = stage.audience.best_known(MEMBER.name, 1)[0].entity_id
     tell(f"Try: {_command()} inspect member {member} --data {shlex.quote(str(out / _DATA))}")
-    OUT.print(f"\ndone in {time.monotonic() - began:.0f} s", style="dim", highlight=False)
+    OUT.print(f"\ndone in {time.monotonic() - began:.0f} s", style="dim")
 
 
 @contextmanager

@@ -170,7 +170,7 @@ def produce(
             until_ms=None if until_ms is None else until_ms - 1,
             whole=False,
         )
-    columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"))
+    columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}", markup=False))
     with bar(*columns) as shown:
         task = shown.add_task("producing", total=None)
 

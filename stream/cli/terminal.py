@@ -21,6 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from stream.logs.files import ReadProgress
 
@@ -31,16 +32,17 @@ if TYPE_CHECKING:
 
 _SAID_EVERY_S = 30.0
 
-OUT = Console()
+# Names come from logs: [python] is no markup in them, and :100: no picture.
+OUT = Console(markup=False, emoji=False, highlight=False)
 """Results."""
 
-ERR = Console(stderr=True)
+ERR = Console(stderr=True, markup=False, emoji=False, highlight=False)
 """Progress and notes: never in the way of a pipe."""
 
 
 def tell(text: str, console: Console = OUT) -> None:
     """Print text as it is, a line at a time however wide the terminal is."""
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    console.print(text, soft_wrap=True)
 
 
 def numbers(title: str | None, first: str, *others: str) -> Table:
@@ -126,7 +128,7 @@ def steps(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
         yield say
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -149,8 +151,8 @@ def doing(what: str) -> Iterator[Callable[[str], None]]:
     if not ERR.is_terminal:
         yield lambda _: None
         return
-    with ERR.status(what) as status:
-        yield status.update
+    with ERR.status(Text(what)) as status:
+        yield lambda changed: status.update(Text(changed))
 
 
 def load_kernel() -> None:
@@ -203,7 +205,7 @@ def reading(what: str, read: ReadProgress, unit: str = "events") -> Iterator[Cal
         return
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.fields[so_far]}"),
         TimeElapsedColumn(),

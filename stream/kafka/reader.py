@@ -31,7 +31,8 @@ _FIRST_RECORDS = 64  # while it is not known how large they are
 _POLL_BYTES = 2 << 20  # asked for at once, about
 _AHEAD_BYTES = 32 << 20
 _SILENCE_S = 30.0  # without a record or an end, before that is an error
-_LOST = {KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART}
+_DAMAGED = {KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError._NOT_IMPLEMENTED}
+_LOST = {KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART} | _DAMAGED
 
 
 class Chunk(msgspec.Struct):
@@ -56,8 +57,13 @@ class Chunk(msgspec.Struct):
 
     @property
     def lost(self) -> bool:
-        """Whether the partition cannot be read on: topic or position are gone."""
+        """Whether the partition cannot be read on: topic, position or records are gone."""
         return self.error is not None and self.error.code() in _LOST
+
+    @property
+    def damaged(self) -> bool:
+        """Whether records could not be read; librdkafka goes on behind them, with a hole."""
+        return self.error is not None and self.error.code() in _DAMAGED
 
 
 class Reader:

@@ -94,7 +94,9 @@ class CommandReader:
                 for chunk in reader.poll(_POLL_S):
                     for offset, key, value in chunk.records:
                         self._take(offset, key, value)
-                    if chunk.lost:  # the topic is not there yet, or begins later now
+                    if chunk.damaged:
+                        _log.warning("%s is read again: %s", self._topic, chunk.error)
+                    if chunk.lost:  # the topic is not there yet, begins later now, or is damaged
                         reader.leave(self._topic, _PARTITION)
                         self._done.wait(_AGAIN_S)
                         reader.follow(self._topic, _PARTITION)

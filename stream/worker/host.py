@@ -356,8 +356,12 @@ class Host:
                     partition.obey(self._commands(), now_ms),
                     partition.tick(now_ms, monotonic_ms, written),
                 )
-                await self._work(owned, session, units)
-                self._metrics.standing(partition, lags, now_ms)
+                if not await self._work(owned, session, units):
+                    return
+                try:
+                    self._metrics.standing(partition, lags, now_ms)
+                except DamagedStateError as error:  # it reads tallies
+                    await self._sessions.lose(owned, session, error)
         except Exception as error:  # noqa: BLE001 - nobody waits for this task
             self._membership.fail(error)
         finally:

@@ -140,16 +140,19 @@ class Standbys:
                         reader.leave(chunk.topic, chunk.partition)
 
     def _take(self, copy: _Copy, chunk: Chunk) -> bool:
-        """Take what came of a partition; False: the copy has to be begun again."""
+        """Take what came of a partition; False: the copy has to be begun again, at its mark."""
+        if chunk.lost:  # of what came with it, nobody knows what is missing before it
+            if chunk.damaged:
+                self._complain(copy.place, chunk.error)
+            return False
         try:
             if chunk.records or chunk.at_end:
                 self._apply(copy, chunk)
         except DamagedStateError as error:
             self._data.set_aside(copy.place, error)
             return False
-        if not chunk.lost:
-            self._heed(chunk)
-        return not chunk.lost
+        self._heed(chunk)
+        return True
 
     def _heed(self, chunk: Chunk) -> None:
         """Go by what the broker says, if anything.
@@ -175,12 +178,11 @@ class Standbys:
         except (StateError, BrokerError) as error:
             self._complain(place, error)
             return False
-        self._complained.pop(place, None)
         self._copies[changelog.at] = _Copy(place, store, mark)
         reader.follow(*changelog.at, mark.offset)
         return True
 
-    def _complain(self, place: PartitionId, error: Exception) -> None:
+    def _complain(self, place: PartitionId, error: object) -> None:
         if self._complained.get(place) != str(error):
             self._complained[place] = str(error)
             _log.warning("%s-%d is not kept as a standby: %s", *place, error)
@@ -188,6 +190,8 @@ class Standbys:
     def _apply(self, copy: _Copy, chunk: Chunk) -> None:
         """Write what came into a store."""
         copy.at_end = chunk.at_end
+        if copy.at_end:
+            self._complained.pop(copy.place, None)
         now_ms = self._now_ms() if copy.at_end else copy.mark.applied_ms
         writes = {key: value for _, key, value in chunk.records}
         copy.mark = apply(copy.store, writes, copy.mark.at(chunk.next, now_ms))

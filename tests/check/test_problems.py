@@ -13,7 +13,8 @@ import pytest
 
 from producers.simulate import simulate
 from producers.truth import lively
-from stream.check.problems import Problem, problems
+from stream.check.problem import Problem
+from stream.check.problems import problems
 from stream.check.survey import Survey
 from stream.configuration.load import load_config
 from stream.logs.files import merge
@@ -228,6 +229,29 @@ WRONG: dict[str, tuple[bytes, list[str]]] = {
         encoded(GOOD[:5]) + b'{"type": "application"\n' * 60,
         ["log0.jsonl:6:", "60 of 65 (92%) lines are refused as malformed"],
     ),
+    "engagements without ids": (
+        encoded(in_time([*APPS * 3, *[{**line, "engagement_id": None} for line in ANSWERS]])),
+        ["30 of 30 (100%) engagement lines are refused as"],
+    ),
+    "engagements without a zone": (
+        encoded(APPS * 3 + [{**line, "event_time_ms": "2017-04-02T01:00:00"} for line in ANSWERS]),
+        ["30 of 30 (100%) engagement lines are refused as invalid_time"],
+    ),
+    "few engagements, all refused": (
+        encoded([*APPS, *[{**line, "engagement_id": None} for line in ANSWERS[:10]]]),
+        ["none of 40 applications is answered"],
+    ),
+    "applications refused for two reasons": (
+        encoded(in_time([
+            *[{**app, "job_id": None} for app in APPS[:15]], *ANSWERS, *APPS[30:],
+        ]) + [{**app, "event_time_ms": "soon"} for app in APPS[15:30]]),
+        ["15 of 40 (38%) application lines are refused as invalid_time", "15 of 40 (38%)"],
+    ),
+    "one microsecond among refused times": (
+        encoded([*divided(ANSWERS[:1], 1 / 1000), *APPS]
+                + [{**line, "event_time_ms": "then"} for line in ANSWERS[1:]]),
+        ["29 of 30 (97%) engagement lines are refused as invalid_time"],
+    ),
     "gzip that ends": (
         gzip.compress(encoded(GOOD), mtime=0)[:-40],
         ["the gzip stream is truncated", "what followed is missing"],
@@ -296,6 +320,15 @@ def test_a_little_is_a_warning(content: bytes, level: str, tmp_path: Path) -> No
 def test_a_pause_is_no_far_time(tmp_path: Path) -> None:
     """Events after a pause of the log lie far ahead of none that follows."""
     assert look(tmp_path, encoded(GOOD[:60] + moved(GOOD[60:], 90 * DAY_MS))) == []
+
+
+def test_a_clock_in_another_unit_is_told(tmp_path: Path) -> None:
+    """A clock in microseconds is refused, and its unit is named."""
+    clock = {"type": "clock", "event_time_ms": (START_MS + DAY_MS) * 1000}
+    found = said(look(tmp_path, encoded([*GOOD[:5], clock, *GOOD[5:]])))
+    assert (
+        "warning: log0.jsonl:6: the times of 1 of 1 (100%) clock events seem to be micro" in found
+    )
 
 
 def test_max_jump_makes_a_far_time_a_warning(tmp_path: Path) -> None:

@@ -1,15 +1,49 @@
-"""Progress: a line now and then where there is no terminal."""
+"""Text and tables as they are; progress, a line now and then where there is no terminal."""
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
 
 import pytest
+from rich.console import Console
 
 from stream.cli import terminal
 from stream.logs.files import ReadProgress
+
+NAMES = ("skill[python]", "pay[/h]", "[bold]x", "b:x:", "a.jsonl:100:", r"\[a]")
+"""As feature names, actions and files may be called; to rich some are markup."""
+
+
+@pytest.mark.parametrize("console", ["OUT", "ERR"])
+def test_names_are_printed_as_they_are(console: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What stands in a table's title, head or cell, or in a line, is text and nothing else."""
+    to: Console = getattr(terminal, console)
+    for name in NAMES:
+        table = terminal.numbers(name, name, name)
+        table.add_row(name, name)
+        to.print(table)
+        to.print(terminal.key_values(name, {name: 1}))
+        terminal.tell(name, to)
+        printed = "".join(capsys.readouterr())
+        assert printed.count(name) == 8
+        assert printed.replace(name, "").split() == ["1"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_progress_shows_names_as_they_are(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A setting or a store that is named in a bar or beside a spinner is text too."""
+    shown = io.StringIO()
+    to = Console(file=shown, force_terminal=True, width=120, markup=False, emoji=False)
+    monkeypatch.setattr(terminal, "ERR", to)
+    with terminal.steps("learning", 2) as show:
+        show(1, name)
+    with terminal.doing(name) as say:
+        say(f"after {name}")
+    assert f"learning: {name}" in shown.getvalue()
+    assert f"after {name}" in shown.getvalue()
 
 
 def test_progress_is_said_in_lines(

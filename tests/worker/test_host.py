@@ -11,8 +11,16 @@ from unittest.mock import patch
 
 import pytest
 
-from stream.errors import BrokerError, ConfigError, FencedError, MisroutedProducerError, StateError
+from stream.errors import (
+    BrokerError,
+    ConfigError,
+    DamagedStateError,
+    FencedError,
+    MisroutedProducerError,
+    StateError,
+)
 from stream.events.records import CONSUMED, DEAD_LETTERS, LABELS
+from stream.metrics.worker import WorkerMetrics
 from stream.partitions.base import Unit
 from stream.partitions.job import JobPartition
 from stream.partitions.progress import load_progress
@@ -324,6 +332,39 @@ def test_an_error_in_a_tick_stops_the_worker(bench: Bench) -> None:
             while bench.group.error is None:
                 await asyncio.sleep(0.01)
         assert str(bench.group.error) == "the disk is full"
+
+    run(bench, scenario)
+
+
+@pytest.mark.parametrize("where", ["units", "metrics"])
+def test_damage_that_a_tick_finds_costs_a_recovery(bench: Bench, where: str) -> None:
+    """In a unit of work as in what metrics read; nothing more is read of what was put aside."""
+
+    def damaged(*_: object) -> Iterator[Unit]:
+        yield from ()
+        raise DamagedStateError("a block is damaged")
+
+    def damaged_metrics(*_: object) -> None:
+        raise DamagedStateError("a block is damaged")
+
+    broken = (
+        patch.object(JobPartition, "tick", damaged)
+        if where == "units"
+        else patch.object(WorkerMetrics, "_hold", damaged_metrics)
+    )
+
+    async def scenario(host: Host) -> None:
+        await host.assigned(ALL)
+        assert await host.process(ANSWER)
+        with broken:
+            await host.tick()
+            while not host._data.damaged_stores and bench.group.error is None:
+                await asyncio.sleep(0.01)
+        while not bench.group.sought and bench.group.error is None:
+            await asyncio.sleep(0.01)
+        assert bench.group.error is None
+        assert await host.process(APPLIED)
+        assert bench.count(LABELS) == 1
 
     run(bench, scenario)
 

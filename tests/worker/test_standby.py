@@ -149,3 +149,25 @@ def test_a_copy_that_is_found_damaged_is_begun_again(
     data: DataFolder = standbys.data  # type: ignore[attr-defined]
     assert data.damaged_stores == 1
     assert data.store(("job", 0)).get(b"k1") == b"v"
+
+
+@pytest.mark.parametrize(
+    "code", [KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError._NOT_IMPLEMENTED]
+)
+def test_records_that_cannot_be_read_leave_no_hole(
+    standbys: Standbys, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What came behind them is not applied: the copy is begun again where it stood."""
+    failed: list[Exception] = []
+    behind = records(4, at_end=True)
+    behind.error = KafkaError(code)
+    Script.polls = [[records(0)], [behind], *[[]] * 20, [records(2)], [records(4, at_end=True)]]
+    standbys.follow([("job", 0)], failed.append)
+    until_followed(2)
+    standbys.stop()
+    assert not failed
+    assert Script.followed == [(TOPIC, 0, 0), (TOPIC, 0, 2)]
+    store = standbys.data.store(("job", 0))  # type: ignore[attr-defined]
+    wanted = {b"k%d" % at for at in range(6)} | {MARK}
+    assert {key for key, _ in store.scan(b"\x00", b"\xff")} == wanted
+    assert "job-0 is not kept as a standby" in caplog.text
