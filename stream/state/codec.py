@@ -35,6 +35,7 @@ import msgspec
 from stream.errors import ConfigError, StateError
 from stream.events.ladder import Kind
 from stream.state.facts import (
+    AGE,
     ApplicationRecord,
     Applied,
     Deadline,
@@ -151,7 +152,8 @@ def _sound_application(record: ApplicationRecord) -> bool:
     """Scores are finite, and it is known what an inferred label rests on."""
     if not isinstance(record, Facts):
         return True
-    return isfinite(record.full_score) and (record.rule is None or record.rule in RULES)
+    known = record.rule is None or record.rule == AGE or record.rule in RULES
+    return known and isfinite(record.full_score)
 
 
 def _sound_stretches(settled: Settled) -> bool:
