@@ -89,6 +89,11 @@ class Joins:
         """Of so many ids one was looked at."""
         return self._mask + 1
 
+    def open_at(self, time_ms: int) -> int:
+        """How many applications have a window that ends after this time."""
+        from_ms = time_ms - self._policy.window_ms
+        return sum(app.time_ms > from_ms for app in self._apps.values())
+
     def application(self, app: RawApplication, line: LogLine, mark_ms: int | None) -> bool:
         """Take an application in, read at a watermark; False: it comes again or is left out."""
         name = app.application_id

@@ -91,17 +91,27 @@ def _in_seconds(survey: Survey) -> bool:
 
 def _far(survey: Survey) -> Problem:
     far = survey.far
-    said = (
-        f"{far.where}: {far.count:,} event(s) lie far ahead of all others, the first at"
-        f" {format_time(survey.far_ms)}"
-    )
+    said = f"{far.where}: {far.count:,} event(s) far ahead of all others"
+    first = f"the first at {format_time(survey.far_ms)}"
     if survey.max_jump_ms is not None:
-        return Problem("warning", f"{said}: left out, as --max-jump says")
-    limit = format_duration(LEAST_MAX_JUMP_MS)
-    return Problem(
+        level = level_of(far.count, survey.usable, most=_LOST_IN_BLOCKS)
+        whole_end = far.count >= FEWEST and not survey.overtaken
+        return Problem(
+            "error" if whole_end else level,
+            f"{said}, {first}, are left out by --max-jump: set it longer if their times are right",
+        )
+    levels = (
         level_of(survey.overtaken, survey.usable, most=_LOST_IN_BLOCKS),
-        f"{said}: every window closes there, and {survey.overtaken:,} later events come too late."
-        f" Correct the time, or leave such events out with --max-jump {limit}",
+        level_of(survey.closed, survey.joins.applications, most=_LOST_IN_BLOCKS),
+    )
+    maybe = not survey.overtaken and not survey.not_yet
+    return Problem(
+        "error" if "error" in levels and not maybe else "warning",
+        f"{said}, {first}{', in the future' if survey.not_yet else ''}: every window closes there,"
+        f" {survey.closed * survey.joins.share:,} of them by nothing else, and"
+        f" {survey.overtaken:,} later events come too late."
+        f" {'If it is wrong, correct' if maybe else 'Correct'} the time, or leave such events out"
+        f" with --max-jump {format_duration(LEAST_MAX_JUMP_MS)}",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
@@ -26,6 +27,7 @@ LEAST_MAX_JUMP_MS = 30 * DAY_MS
 
 _MOST_ACTIONS = 1_000
 _SHOWN_CHARS = 60
+_FEW = 10  # events after a pause, at the end of a log, that are as likely of a wrong clock
 
 APPLICATION, ENGAGEMENT, JOB = "application", "engagement", "job"
 _TYPES = {
@@ -70,8 +72,9 @@ class Survey:
             what no list of the policy has. order, joins, blocks: see there. members, jobs: ids.
         scored: applications with a global score or a global block. unscored: with neither.
         turns: how often an event is of another type than the one before.
-        far: events whose time lies far ahead of all others. overtaken: events read after the first
-            of these.
+        far: events whose time lies far ahead of all others, or all that ``max_jump_ms`` leaves out.
+            overtaken: events read after the first of these. closed: applications whose windows
+            only these times close. not_yet: whether they lie in the future.
 
     """
 
@@ -111,7 +114,9 @@ class Survey:
         self.turns = 0
         self._last: type[RawEvent] | None = None
         self.far = Tally()
-        self.far_ms = self.overtaken = 0
+        self.far_ms = self.overtaken = self.closed = self._dated = 0
+        self.not_yet = False
+        self._now_ms = time.time_ns() // 1_000_000
 
     def read(self, lines: Iterable[LogLine], progress: Callable[[int], None]) -> None:
         """Take a whole log in; ``progress`` is told the number of lines now and then."""
@@ -154,7 +159,8 @@ class Survey:
         if isinstance(event, Forget):
             self.times["forget"].events += 1
             return
-        for _, one, at in self._jumps.take(time_ms, (self.usable, event, line)):
+        self._dated += 1
+        for _, one, at in self._jumps.take(time_ms, (self._dated, event, line)):
             self._event(one, at)
 
     def _refuse(self, error: EventError, line: LogLine) -> None:
@@ -199,7 +205,7 @@ class Survey:
         elif isinstance(event, Engagement):
             self._count(self.actions, event.action)
             looked_at = self.joins.engagement(event, line, mark_ms)
-            if event.action in self._listed:
+            if self._moves(event):
                 order.move(time_ms, line, looked_at=looked_at)
             else:
                 self.unlisted.add(line, event.action)
@@ -207,7 +213,7 @@ class Survey:
             self._count(self.job_actions, event.action)
             self.jobs.add(event.job_id)
             looked_at = self.joins.job_event(event, line)
-            if event.action == CLOSED:
+            if self._moves(event):
                 order.move(time_ms, line, looked_at=looked_at)
             else:
                 self.unlisted_jobs.add(line, event.action)
@@ -229,18 +235,34 @@ class Survey:
         self.blocks["per_job"].add(features.per_job, line)
 
     def _end_far(self) -> None:
-        """Look at what lies far ahead: a real pause of the log if nothing earlier came after it."""
+        """Look at what lies far ahead of all others: a wrong clock, or a real pause of the log.
+
+        It is a pause if events go on there: more than lie before it again, and not only a handful
+        at the log's end or such as have not happened yet.
+        """
         held = self._jumps.held
         if not held:
             return
-        first = held[0][1][0]
-        self.overtaken = self.usable - first - (len(held) - 1)
-        for time_ms, (_, event, line) in held:
-            if self.overtaken > 0:
+        count = len(held)
+        self.overtaken = self._dated - held[0][1][0] - (count - 1)
+        self.not_yet = min(time_ms for time_ms, _ in held) > self._now_ms >= self.order.largest_ms
+        few = count <= min(_FEW, max(self._dated // 100, 1))
+        moves = any(self._moves(event) for _, (_, event, _) in held)
+        wrong = moves and (self.not_yet or few or self.overtaken >= count)
+        if wrong or self.max_jump_ms is not None:
+            self.closed = self.joins.open_at(self.order.largest_ms)
+            self.far_ms = held[0][0]
+            for _, (_, _, line) in held:
                 self.far.add(line)
-                self.far_ms = self.far_ms or time_ms
-            if self.overtaken == 0 or self.max_jump_ms is None:
+        if self.max_jump_ms is None:
+            for _, (_, event, line) in held:
                 self._event(event, line)
+
+    def _moves(self, event: RawEvent) -> bool:
+        """Whether an event moves the time of the log."""
+        if isinstance(event, Engagement):
+            return event.action in self._listed
+        return not isinstance(event, JobEvent) or event.action == CLOSED
 
     def _count(self, actions: Counter[str], action: str) -> None:
         if action in actions or len(actions) < _MOST_ACTIONS:

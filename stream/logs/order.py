@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterator
-from itertools import islice
+from itertools import count, islice
 from typing import Any, Final
 
 import msgspec
@@ -78,11 +78,12 @@ Place = tuple[int, int, int]
 def ordered(lines: Iterator[LogLine], file: int) -> Iterator[tuple[Place, LogLine]]:
     """Give a file's lines with their places; called by :func:`stream.logs.files.merge`.
 
-    Two lines never compare as such: of one file only one waits at a time in the merge, and of two
-    files the numbers differ.
+    Two lines never compare as such: of one file only one waits at a time in the merge, and those
+    that wait here are counted. Their numbers may be equal, where a line holds several objects.
     """
     ahead = _Ahead(lines)
-    waiting: list[tuple[int, int, int, LogLine]] = []  # a heap, by time and number
+    waiting: list[tuple[int, int, int, LogLine]] = []  # a heap, by time and turn
+    turns = count()
     largest_ms = -FAR_MS - 1
     place_ms = 0
     for line in ahead:
@@ -103,7 +104,7 @@ def ordered(lines: Iterator[LogLine], file: int) -> Iterator[tuple[Place, LogLin
                     yield (place_ms, _LAST_RANK, file), line
                     continue
                 if ahead.has_before(time_ms - FAR_MS):
-                    heapq.heappush(waiting, (time_ms, line.number, rank, line))
+                    heapq.heappush(waiting, (time_ms, next(turns), rank, line))
                     continue
             largest_ms = time_ms
             while waiting and waiting[0][0] <= time_ms:
@@ -122,7 +123,7 @@ class _Ahead:
     def __init__(self, lines: Iterator[LogLine]) -> None:
         self._lines = lines
         self._queue: deque[LogLine] = deque()  # those, which come before the others
-        self._known: dict[int, int | None] = {}  # times by line number, None: not usable
+        self._known: dict[LogLine, int | None] = {}  # their times, None: not usable
 
     def __iter__(self) -> Iterator[LogLine]:
         queue, lines = self._queue, self._lines
@@ -148,9 +149,9 @@ class _Ahead:
         """Return a line's time, if all of it is a usable event that orders."""
         if not self._queue:
             self._known.clear()
-        if line.number not in self._known:
-            self._known[line.number] = _usable_ms(line)
-        return self._known[line.number]
+        if line not in self._known:
+            self._known[line] = _usable_ms(line)
+        return self._known[line]
 
 
 def _usable_ms(line: LogLine) -> int | None:

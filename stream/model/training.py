@@ -128,6 +128,7 @@ class Trainer:
         max_jump_ms: int | None = None,
     ) -> None:
         self.refused: Counter[str] = Counter()
+        self._refusals: dict[str, str] = {}  # the first message of each reason
         self.chosen: Chosen
         self.ignored: Counter[str] = Counter()
         self._policy = policy
@@ -161,7 +162,7 @@ class Trainer:
             try:
                 event, row = self._event(line)
             except EventError as error:
-                self.refused[error.reason] += 1
+                self._refuse(error.reason, str(error))
             else:
                 if isinstance(event, Forget):
                     self._apply(event, row)  # may lie anywhere in time
@@ -224,8 +225,7 @@ class Trainer:
         if not 0 < positives < len(y):
             raise ModelError(
                 f"{len(y)} applications have their whole window before the end of training,"
-                f" {positives} of them positive: both kinds are needed; take a longer log, a later"
-                " --until or a shorter window"
+                f" {positives} of them positive: both kinds are needed; {self._advice(len(y))}"
             )
         coefficients, self.chosen = fit_logistic(X, y, jobs, progress)
         return save_model(
@@ -301,6 +301,18 @@ class Trainer:
         index = self._names["global"].index
         return app, _Open([index[name] for name in block], list(block.values()))
 
+    def _refuse(self, reason: str, message: str) -> None:
+        self.refused[reason] += 1
+        self._refusals.setdefault(reason, message)
+
+    def _advice(self, used: int) -> str:
+        """Say why there is nothing to fit on: most often what was refused, else too short a log."""
+        for reason, count in self.refused.most_common(1):
+            if count > used:
+                first = self._refusals.get(reason, "their time lies more than --max-jump ahead")
+                return f"{count:,} lines were left out as {reason}, the first: {first}"
+        return "take a longer log, a later --until or a shorter window"
+
     def _apply(self, event: Event, row: _Open | None) -> None:
         before_ms = self._time.watermark_ms
         self._time.move(event)
@@ -325,8 +337,8 @@ class Trainer:
                     self._open[app.job_id, app.application_id] = row
                     if self._from_ms is None or app.event_time_ms < self._from_ms:
                         self._from_ms = app.event_time_ms
-                case DeadLetter(reason):
-                    self.refused[reason] += 1
+                case DeadLetter(reason, message):
+                    self._refuse(reason, message)
                 case Ignored(reason) if reason != "orphans":  # counted when it ends
                     self.ignored[reason] += 1
 

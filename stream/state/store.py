@@ -46,7 +46,9 @@ _OF_THE_MACHINE = tuple(
     map(os.strerror, (EACCES, EDQUOT, EMFILE, ENFILE, ENOMEM, ENOSPC, EPERM, EROFS))
 )
 """Why a file that is as it should be may be refused."""
-_CORRUPT = ("Corruption", f"IO error: {os.strerror(EIO)}")
+_CORRUPT = "Corruption"
+_FAILED = os.strerror(EIO)  # the last words of what the disk could not do
+_READING = "IO error: While pread"
 _SIZES = ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables")
 
 
@@ -285,12 +287,18 @@ class RocksStore:
         )
 
     def _unreadable(self, error: Exception) -> StateError:
-        if str(error).startswith(_CORRUPT):
+        reason = str(error)
+        if reason.startswith(_CORRUPT) or reason.endswith(_FAILED):
             return self._damaged(error)
         return StateError(f"{self._path} cannot be read: {error}")
 
     def _unwritable(self, error: Exception) -> StateError:
-        if str(error).startswith(_CORRUPT):  # of a table that was to be joined with others
+        reason = str(error)
+        # Of a table that was to be joined with others. A disk that does not write is no damage:
+        # what is rebuilt could not be written either.
+        if reason.startswith(_CORRUPT) or (
+            reason.startswith(_READING) and reason.endswith(_FAILED)
+        ):
             return self._damaged(error)
         return StateError(f"the state cannot be written: {error}")
 

@@ -262,7 +262,7 @@ class Sessions:
                 if not await self._membership.confirm():
                     continue
                 await self._open(owned)
-            except BrokerError as error:
+            except (BrokerError, DamagedStateError) as error:
                 self._limits.doubtful |= isinstance(error, RefusedError)
                 _log.warning("%s-%d: trying again in %g s: %s", *owned.place, pause, error)
                 continue

@@ -18,7 +18,7 @@ import msgspec
 from stream.errors import BrokerError, DamagedStateError, StateError
 from stream.kafka.cluster import ids_of_topics
 from stream.kafka.reader import Chunk, Reader
-from stream.state.store import Store
+from stream.state.store import Store, Writes
 from stream.worker.changelog import STAGES, Changelog, Mark, apply, changelog_of
 from stream.worker.contract import PartitionId
 from stream.worker.settings import Resources
@@ -129,15 +129,14 @@ class Standbys:
                             missing.discard(place)
                 if now_s - refreshed_s > _FRESH_S:
                     refreshed_s = now_s
-                    self._refresh(reader)
+                    for at in self._refresh(reader):
+                        self._leave(at, missing, reader)
                 for chunk in reader.poll(_POLL_S):
                     copy = self._copies.get((chunk.topic, chunk.partition))
                     if copy is None:  # left a moment ago, or of no partition
                         self._heed(chunk)
                     elif not self._take(copy, chunk):
-                        missing.add(copy.place)
-                        del self._copies[chunk.topic, chunk.partition]
-                        reader.leave(chunk.topic, chunk.partition)
+                        self._leave((chunk.topic, chunk.partition), missing, reader)
 
     def _take(self, copy: _Copy, chunk: Chunk) -> bool:
         """Take what came of a partition; False: the copy has to be begun again, at its mark."""
@@ -145,14 +144,15 @@ class Standbys:
             if chunk.damaged:
                 self._complain(copy.place, chunk.error)
             return False
-        try:
-            if chunk.records or chunk.at_end:
-                self._apply(copy, chunk)
-        except DamagedStateError as error:
-            self._data.set_aside(copy.place, error)
+        if (chunk.records or chunk.at_end) and not self._apply(copy, chunk):
             return False
         self._heed(chunk)
         return True
+
+    def _leave(self, at: tuple[str, int], missing: set[PartitionId], reader: Reader) -> None:
+        """Follow a copy no longer; it is begun again later."""
+        missing.add(self._copies.pop(at).place)
+        reader.leave(*at)
 
     def _heed(self, chunk: Chunk) -> None:
         """Go by what the broker says, if anything.
@@ -187,20 +187,36 @@ class Standbys:
             self._complained[place] = str(error)
             _log.warning("%s-%d is not kept as a standby: %s", *place, error)
 
-    def _apply(self, copy: _Copy, chunk: Chunk) -> None:
-        """Write what came into a store."""
+    def _apply(self, copy: _Copy, chunk: Chunk) -> bool:
+        """Write what came into a store; False: it is damaged, and was put aside."""
         copy.at_end = chunk.at_end
         if copy.at_end:
             self._complained.pop(copy.place, None)
         now_ms = self._now_ms() if copy.at_end else copy.mark.applied_ms
         writes = {key: value for _, key, value in chunk.records}
-        copy.mark = apply(copy.store, writes, copy.mark.at(chunk.next, now_ms))
+        return self._write(copy, writes, copy.mark.at(chunk.next, now_ms))
 
-    def _refresh(self, reader: Reader) -> None:
-        """Let the copies that are at the end say so; a silent broker does not tell who is."""
-        for (topic, number), copy in self._copies.items():
+    def _write(self, copy: _Copy, writes: Writes, mark: Mark) -> bool:
+        try:
+            copy.mark = apply(copy.store, writes, mark)
+        except DamagedStateError as error:
+            self._data.set_aside(copy.place, error)
+            return False
+        return True
+
+    def _refresh(self, reader: Reader) -> list[tuple[str, int]]:
+        """Let the copies that are at the end say so; a silent broker does not tell who is.
+
+        Returns:
+            Those that were found damaged, and put aside.
+
+        """
+        damaged = []
+        for at, copy in self._copies.items():
             if copy.at_end and not self._ended.is_set():
-                _, end = reader.span(topic, number)
+                _, end = reader.span(*at)
                 if end <= copy.mark.offset:
                     mark = copy.mark.at(copy.mark.offset, self._now_ms(), own=copy.mark.own)
-                    copy.mark = apply(copy.store, {}, mark)
+                    if not self._write(copy, {}, mark):
+                        damaged.append(at)
+        return damaged

@@ -120,6 +120,7 @@ def test_a_right_log_has_no_problems(files: list[bytes], tmp_path: Path) -> None
     assert look(tmp_path, *files) == []
 
 
+LONG = in_time([application(n) for n in range(400)] + [engagement(n) for n in range(0, 400, 3)])
 SHUFFLED = GOOD.copy()
 Random(3).shuffle(SHUFFLED)
 ELSEWHERE = [{**line, "job_id": "k"} for line in ANSWERS]
@@ -172,6 +173,18 @@ WRONG: dict[str, tuple[bytes, list[str]]] = {
     "a far time": (
         encoded([*GOOD[:10], FAR, *GOOD[10:]]),
         ["log0.jsonl:11:", "2099-01-01", "60 later events come too late", "--max-jump 30d"],
+    ),
+    "a far time near the end": (
+        encoded([*GOOD[:-1], FAR, GOOD[-1]]),
+        ["log0.jsonl:70:", "14 of them by nothing else, and 1 later events", "--max-jump 30d"],
+    ),
+    "a far time last": (
+        encoded([*GOOD, FAR]),
+        ["log0.jsonl:71:", "2099-01-01T00:00:00Z, in the future", "14 of them by nothing else"],
+    ),
+    "a far clock last": (
+        encoded([*GOOD, {"type": "clock", "event_time_ms": 4_070_908_800_000}]),
+        ["log0.jsonl:71:", "14 of them by nothing else"],
     ),
     "a far time first": (encoded([FAR, *GOOD]), ["log0.jsonl:1:", "2099-01-01", "--max-jump 30d"]),
     "no log": (
@@ -306,7 +319,9 @@ def test_more_than_half_of_twenty_is_an_error(
         (encoded([*GOOD, engagement(3, engagement_id="x", action="wink")]), "warning"),
         (encoded([*GOOD, {**GOOD[0], "event_time_ms": START_MS + 1}]), "warning"),
         (encoded(in_time(GOOD * 2)), "warning"),
-        (encoded([*GOOD[:-1], FAR, GOOD[-1]]), "warning"),
+        (encoded([*LONG[:-1], FAR, LONG[-1]]), "warning"),
+        (encoded([*LONG, FAR]), "warning"),
+        (encoded([*LONG, application(999)]), "warning"),
         (encoded(in_time([*GOOD, *moved(divided(ANSWERS[:1], 1000), 1)])), "warning"),
     ],
 )
@@ -331,11 +346,49 @@ def test_a_clock_in_another_unit_is_told(tmp_path: Path) -> None:
     )
 
 
+FORGETS = [
+    {"type": "forget", "forget_id": f"f{n}", "member_id": f"x{n}", "event_time_ms": START_MS}
+    for n in range(30)
+]
+
+
+@pytest.mark.parametrize("after", [FORGETS, moved(GOOD[50:55], 0)])
+def test_what_follows_a_pause_may_lie_before_it(after: list[Line], tmp_path: Path) -> None:
+    """Forgets have no place in time, and a few stragglers do not make a pause a wrong clock."""
+    lines = encoded([*GOOD[:50], *moved(GOOD[55:], 300 * DAY_MS), *after])
+    found = look(tmp_path, lines)
+    assert {one.level for one in found} <= {"warning"}, said(found)
+    assert "far ahead" not in said(found)
+
+
+def test_a_far_time_in_one_of_several_files_is_an_error(tmp_path: Path) -> None:
+    """It is read last then, and closes windows all the same."""
+    found = look(tmp_path, encoded([*APPS[:20], FAR, *APPS[20:]]), encoded(ANSWERS))
+    assert said(found).startswith("error: log0.jsonl:21: 1 event(s) far ahead"), said(found)
+
+
+def test_events_that_move_no_time_are_not_far(tmp_path: Path) -> None:
+    """An action that the policy does not list closes no window."""
+    wink = engagement(3, engagement_id="x", action="wink", event_time_ms=4_070_908_800_000)
+    assert "far ahead" not in said(look(tmp_path, encoded([*GOOD[:30], wink, *GOOD[30:]])))
+
+
+def test_max_jump_that_leaves_out_a_whole_stretch_is_an_error(tmp_path: Path) -> None:
+    """Also where nothing follows: the end of the log after a pause would be lost."""
+    pause = encoded([*GOOD[:50], *moved(GOOD[50:], 300 * DAY_MS)])
+    found = said(look(tmp_path, pause, max_jump_ms=30 * DAY_MS))
+    assert "error: log0.jsonl:51: 20 event(s) far ahead" in found
+    assert "are left out by --max-jump" in found
+
+
 def test_max_jump_makes_a_far_time_a_warning(tmp_path: Path) -> None:
     """What the command is told to leave out is no error any more."""
     found = look(tmp_path, encoded([FAR, *GOOD]), max_jump_ms=30 * DAY_MS)
     assert [one.level for one in found] == ["warning"]
-    assert "left out, as --max-jump says" in found[0].text
+    assert (
+        "1 event(s) far ahead of all others, the first at 2099-01-01T00:00:00Z, are left out by"
+        in found[0].text
+    )
 
 
 def test_what_is_played_may_lack_the_rest(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def begun(world: World, until: float) -> Worker:
     """A worker that has read some days and then has nothing to read for a while."""
     worker = world.start(more=IDLE)
     play(world, until=until)
-    world.wait_for_labels(lambda last: len(last) > 100)
+    world.wait_for_labels(lambda last: len(last) > 30)
     time.sleep(SILENCE_S)
     return worker
 

@@ -79,7 +79,13 @@ def test_marks_in_the_middle_are_left_out(tmp_path: Path) -> None:
     open_ended = MARK + b"\n".join(line.encode() for line in LINES[:700])
     found = list(merge([written(tmp_path / "log", open_ended * 3)]))
     assert [line.raw.decode() for line in found] == LINES[:700] * 3
-    assert [line.number for line in found] == list(range(1, 2101))
+    # Where no line ends, two objects stand in one line, and have its number.
+    numbers = [1 + at - at // 700 for at in range(2100)]
+    assert [line.number for line in found] == numbers
+    alone = MARK + LINES[0].encode() + b"\n" + MARK + b"\r\n" + MARK * 2 + b"\n" + MARK
+    assert read(written(tmp_path / "log", alone)) == LINES[:1]  # a file that holds only its mark
+    spaced = b" " + MARK + LINES[0].encode() + MARK + b"\n"
+    assert read(written(tmp_path / "log", spaced * 2)) == LINES[:1] * 2
     inner = json.dumps({"x": "\ufeff"}, ensure_ascii=False)
     assert read(written(tmp_path / "log", inner.encode())) == [inner]  # in a string it is text
 

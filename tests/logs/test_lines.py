@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream.logs.content import DamagedError
 from stream.logs.files import MAX_LINE_BYTES, LogLine, merge
 from stream.logs.lines import lines_of
 
@@ -59,6 +60,80 @@ def test_objects_over_many_lines_come_one_by_one(
     objects = [{"type": "clock"}, *objects]
     content = between.join(json.dumps(one, indent=2) for one in objects).encode()
     assert undamaged(lines_of("log", cut(content, size))) == objects
+
+
+@given(OBJECTS, OBJECTS, st.sampled_from(["}\n", "}"]), st.integers(1, 40))
+def test_files_put_one_after_the_other_lose_nothing(
+    first: list[Any], then: list[Any], end: str, size: int
+) -> None:
+    """Line ends of another system, none at the end, or an array after lines: all objects come."""
+    first = [{"type": "clock"}, *first]
+    head = "\n".join(json.dumps(one) for one in first).removesuffix("}") + end
+    old = "\r".join(json.dumps(one) for one in then)
+    lines = "".join(json.dumps(one) + "\n" for one in then)
+    contents = [head + lines, head + old + "\r", head + old, old + "\r" * (old > "") + head]
+    contents += ["".join(json.dumps(one) for one in then) + head]
+    if end == "}\n":
+        contents += [head + json.dumps(then), head + json.dumps(then) + "\n" + head]
+    for content in contents:
+        found = list(lines_of("log", cut(content.encode(), size)))
+        assert [line.damaged for line in found] == [None] * len(found)
+        got = [json.loads(line.raw) for line in found]
+        assert sorted(map(str, got)) in (
+            sorted(map(str, first + then)),
+            sorted(map(str, first + then + first)),
+        )
+
+
+def test_objects_of_one_line_have_its_number() -> None:
+    """Only line ends count; a single carriage return between objects is one."""
+    content = b'{"a":1}\r{"a":2}\n{"a":3}{"a":"}{"}\n[{"a":4},{"a":5}]\r\nx}{"a":6}\r{"b":\n{}\n'
+    found = [(line.number, line.raw) for line in lines_of("log", iter([content]))]
+    assert found == [
+        (1, b'{"a":1}'),
+        (2, b'{"a":2}'),
+        (3, b'{"a":3}'),
+        (3, b'{"a":"}{"}'),
+        (4, b'{"a":4}'),
+        (4, b'{"a":5}'),
+        (5, b'x}{"a":6}'),
+        (6, b'{"b":'),
+        (7, b"{}"),
+    ]
+
+
+@pytest.mark.parametrize("start", [b'{"a":1}', b'[{"a":1},'])
+def test_damage_in_a_line_of_several_objects_costs_the_last(start: bytes) -> None:
+    """Where a file cannot be read on, the whole objects before that come."""
+
+    def chunks() -> Iterator[bytes]:
+        yield b'{"z":1}\n' + start + b'{"a":'
+        raise DamagedError("truncated")
+
+    assert [(line.number, line.raw, line.damaged) for line in lines_of("log", chunks())] == [
+        (1, b'{"z":1}', None),
+        (2, b'{"a":1}', None),
+        (2, b'{"a":', "log: truncated"),
+    ]
+
+
+@pytest.mark.parametrize("between", ["", "\r", ","])
+def test_a_line_of_many_objects_is_read_in_little_memory(between: str) -> None:
+    """20 MB without a line end, of objects or an array of them, are no line that is too large."""
+
+    def chunks() -> Iterator[bytes]:
+        yield b'{"a":0}\n' + b"[" * (between == ",")
+        for at in range(400):
+            yield (between if at else "").encode() + b'{"a":"%s"}' % (b"}{" * 25_000)
+        yield b"]" * (between == ",") + b'\n{"a":1}'
+
+    tracemalloc.start()
+    found = [(line.number, len(line.raw)) for line in lines_of("log", chunks())]
+    assert found[0] == (1, 7)
+    assert [size for _, size in found[1:-1]] == [50_008] * 400
+    assert found[-1] == (401 + 1 if between == "\r" else 3, 7)
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
 
 
 def test_lines_are_counted_as_lines(tmp_path: Path) -> None:

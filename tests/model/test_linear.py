@@ -242,6 +242,21 @@ def test_training_needs_both_labels(tmp_path: Path) -> None:
     assert not (tmp_path / "model").exists()
 
 
+def test_a_log_without_global_features_is_told_so(tmp_path: Path) -> None:
+    """Where most applications are refused, a longer log is no help: the reason is named."""
+    events = [msgspec.json.decode(line.raw) for line in _lines(_market(60))]
+    for event in events:
+        if event["type"] == "application":
+            del event["features"]["global"]
+    trainer = Trainer(Policy(), None, None)
+    lines = [LogLine("log", at, msgspec.json.encode(event)) for at, event in enumerate(events)]
+    trainer.read(lines, lambda _: None)
+    with pytest.raises(ModelError, match="left out as invalid_features") as caught:
+        trainer.fit(tmp_path / "model")
+    assert "no features.global to train on" in str(caught.value)
+    assert "longer" not in str(caught.value)
+
+
 def test_names_file_must_name_all_blocks() -> None:
     """A names file without one of the blocks is a clear error."""
     with pytest.raises(ConfigError, match="per_member"):

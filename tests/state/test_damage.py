@@ -209,3 +209,43 @@ def test_what_the_machine_refuses_is_not_damage(tmp_path: Path) -> None:
         for each in taken:
             os.close(each)
     RocksStore(path).close()
+
+
+PREAD = "IO error: While pread offset 0 len 4096: /d/job-0/000012.sst: Input/output error"
+APPEND = "IO error: While appending to file: /d/job-0/000013.log: Input/output error"
+FULL = "IO error: While appending to file: /d/job-0/000013.log: No space left on device"
+CHECKSUM = "Corruption: block checksum mismatch"
+
+
+@pytest.mark.parametrize(
+    ("status", "read", "written"),
+    [(PREAD, True, True), (CHECKSUM, True, True), (APPEND, True, False), (FULL, False, False)],
+)
+def test_what_the_disk_cannot_read_is_damage(
+    tmp_path: Path, status: str, read: bool, written: bool
+) -> None:
+    """Also where a write had to read; a disk that does not write would be rebuilt on for ever."""
+
+    class Failing:
+        """A database that answers with RocksDB's status."""
+
+        def get(self, key: bytes) -> bytes:
+            raise Exception(status)  # noqa: TRY002 - as rocksdict does
+
+        def write(self, *_: object) -> None:
+            raise Exception(status)  # noqa: TRY002
+
+        def close(self) -> None:
+            """Nothing."""
+
+    store = RocksStore(tmp_path / "store")
+    store._db.close()
+    store._db = Failing()  # type: ignore[assignment]
+    calls: list[tuple[bool, Callable[[], object]]] = [
+        (read, lambda: store.get(b"k")),
+        (written, lambda: store.write({})),
+    ]
+    for damage, call in calls:
+        with pytest.raises(StateError, match=status.rpartition(": ")[2]) as caught:
+            call()
+        assert isinstance(caught.value, DamagedStateError) == damage

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -121,6 +122,15 @@ def test_a_unit_whose_commit_was_not_answered_is_not_done_again(
     run(bench, scenario)
 
 
+def damage_table(bench: Bench) -> Path:
+    """Damage the first block of the one table of the job partition's store."""
+    (table,) = (bench.folder / "job-0").glob("*.sst")
+    data = bytearray(table.read_bytes())
+    data[20] ^= 1
+    table.write_bytes(data)
+    return table
+
+
 def test_a_block_that_cannot_be_read_costs_a_recovery(bench: Bench) -> None:
     """The store is put aside, the changelog makes another, and the record is read again."""
 
@@ -128,10 +138,7 @@ def test_a_block_that_cannot_be_read_costs_a_recovery(bench: Bench) -> None:
         await host.assigned(ALL)
         await host.process(ANSWER)
         host._data.store(("job", 0)).flush()
-        (table,) = (bench.folder / "job-0").glob("*.sst")
-        data = bytearray(table.read_bytes())
-        data[20] ^= 1
-        table.write_bytes(data)
+        table = damage_table(bench)
         assert not await host.process(APPLIED)
         while not bench.group.sought:
             await asyncio.sleep(0.01)
@@ -139,6 +146,28 @@ def test_a_block_that_cannot_be_read_costs_a_recovery(bench: Bench) -> None:
         assert bench.count(LABELS) == 1
         assert host._data.damaged_stores == 1
         assert list(bench.folder.glob(f"damaged-job-0-*/{table.name}"))
+
+    run(bench, scenario)
+
+
+def test_a_store_that_is_damaged_before_its_session_is_renewed_is_rebuilt(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker was away, and the disk failed meanwhile: the next try finds an empty folder."""
+
+    async def scenario(host: Host) -> None:
+        await host.assigned(ALL)
+        await host.process(ANSWER)
+        failing(BrokerError("away"), "send", monkeypatch)
+        assert not await host.process(APPLIED)
+        host._data.store(("job", 0)).flush()
+        damage_table(bench)
+        while not bench.group.sought and bench.group.error is None:
+            await asyncio.sleep(0.01)
+        assert bench.group.error is None
+        assert await host.process(APPLIED)
+        assert bench.count(LABELS) == 1
+        assert host._data.damaged_stores == 1
 
     run(bench, scenario)
 

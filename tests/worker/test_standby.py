@@ -171,3 +171,31 @@ def test_records_that_cannot_be_read_leave_no_hole(
     wanted = {b"k%d" % at for at in range(6)} | {MARK}
     assert {key for key, _ in store.scan(b"\x00", b"\xff")} == wanted
     assert "job-0 is not kept as a standby" in caplog.text
+
+
+def test_a_copy_that_is_found_damaged_while_nothing_comes_is_begun_again(
+    standbys: Standbys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says of itself now and then is a write too; the others and the worker go on."""
+    failed: list[Exception] = []
+    write, broken = RocksStore.write, threading.Event()
+
+    def fail_once(self: RocksStore, writes: Writes, *, logged: bool = True) -> None:
+        if set(writes) == {MARK} and not broken.is_set():
+            broken.set()
+            raise DamagedStateError("a block is damaged")
+        write(self, writes, logged=logged)
+
+    monkeypatch.setattr(RocksStore, "write", fail_once)
+    monkeypatch.setattr(standby, "_FRESH_S", 0.01)
+    whole = records(0, at_end=True)
+    whole.next = 100  # the end
+    Script.polls = [[whole], *[[]] * 20, [records(0, at_end=True)]]
+    standbys.follow([("job", 0)], failed.append)
+    until_followed(2)
+    standbys.stop()
+    assert not failed
+    assert Script.followed == [(TOPIC, 0, 0), (TOPIC, 0, 0)]
+    data: DataFolder = standbys.data  # type: ignore[attr-defined]
+    assert data.damaged_stores == 1
+    assert data.store(("job", 0)).get(b"k1") == b"v"
