@@ -295,7 +295,8 @@ class Host:
         finally:
             self._tell_redone(partition)
         self._metrics.applied(partition)
-        self._complain(owned.place, partition.routing.complaint)
+        monotonic_ms = round(time.monotonic() * 1000)
+        self._complain(owned.place, partition.routing.complaint_at(monotonic_ms))
         return True
 
     def _tell_redone(self, partition: Partition) -> None:
