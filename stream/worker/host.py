@@ -394,7 +394,12 @@ class Host:
 
     def _tell_owned(self) -> None:
         self._metrics.owned(
-            [owned.session.partition for owned in self._owned.values() if owned.session is not None]
+            [
+                owned.session.partition
+                for owned in self._owned.values()
+                if owned.session is not None
+            ],
+            {number for _, number in self._owned},
         )
         self._tell_damaged()
 
