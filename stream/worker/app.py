@@ -228,7 +228,9 @@ class Worker:
         start = asyncio.create_task(app.start(), name="start")
         stopped = asyncio.create_task(app.wait_until_stopped(), name="stopped")
         await asyncio.wait({start, stopped, done}, return_when=asyncio.FIRST_COMPLETED)
-        if not start.done():  # half started, Faust leaves threads behind
+        if not start.done() and self.error is None:
+            # Half started, Faust leaves threads behind. After an error it must not get on: it would
+            # commit where it was about to begin, and the application id would look used.
             await asyncio.wait({start, stopped}, timeout=_START_S)
         if start.done() and start.exception() is None:
             await asyncio.wait({stopped, done}, return_when=asyncio.FIRST_COMPLETED)
