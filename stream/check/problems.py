@@ -348,6 +348,19 @@ def _features(survey: Survey) -> Iterator[Problem]:
             f"{survey.unscored.where}: {share_of(survey.unscored.count, apps)} applications have"
             " neither features.global nor global_score: the global model has nothing to go by",
         )
+    for tally, text in (
+        (
+            survey.huge_scores,
+            "have a global_score beyond max_feature (it is in log-odds), the first",
+        ),
+        (survey.misfits, "are refused: each must be like the first or the model, the first"),
+    ):
+        if tally.count:
+            yield Problem(
+                level_of(tally.count, apps),
+                f"{tally.where}: {share_of(tally.count, apps)} applications {text}, the first:"
+                f" {tally.example}",
+            )
     for label, block in survey.blocks.items():
         if len(block.shapes) > 1:
             usual = max(block.shapes, key=lambda size: block.shapes[size].count)

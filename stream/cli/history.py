@@ -284,7 +284,7 @@ def replay(
     read = ReadProgress()
     lines, space = first_look(merge(logs, read), loaded)
     if not resume:  # its log was looked through when it began
-        look_first(logs, policies, force=force, max_jump_ms=options.max_jump_ms)
+        look_first(logs, policies, force=force, max_jump_ms=options.max_jump_ms, space=space)
     load_kernel()
     try:
         with reading("replaying", read) as progress:
