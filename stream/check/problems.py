@@ -320,15 +320,18 @@ def _classes(survey: Survey, lacking: Level) -> Iterator[Problem]:
 
 def _repeats(survey: Survey) -> Iterator[Problem]:
     joins = survey.joins
-    repeats, conflicts = joins.repeats, joins.conflicts
-    total = joins.applications + joins.engagements + repeats.count + conflicts.count
-    if conflicts.count:
-        yield Problem(
-            level_of(conflicts.count, total),
-            f"{conflicts.where}: {share_of(conflicts.count, total)} events have the id of another"
-            f" one with other content ({conflicts.example}), and are refused as conflict: ids must"
-            " be unique within their job",
-        )
+    repeats = joins.repeats
+    for kind, conflicts in joins.conflicts.items():
+        of = joins.distinct(kind) + conflicts.count
+        if conflicts.count:
+            yield Problem(
+                level_of(conflicts.count, of),
+                f"{conflicts.where}: {share_of(conflicts.count, of)} {kind} events have the id of"
+                f" another one with other content ({conflicts.example}), and are refused as"
+                " conflict: ids must be unique within their job",
+            )
+    lost = sum(tally.count for tally in joins.conflicts.values())
+    total = joins.applications + joins.engagements + repeats.count + lost
     if repeats.count > _REPEATED * total and total >= FEWEST:
         yield Problem(
             "warning",

@@ -220,6 +220,6 @@ def _counts(survey: Survey) -> Iterator[tuple[str, dict[str, int]]]:
         yield f"applications{sample}", dict(others)
     refused = dict(sorted(survey.refused_by_reason().items()))
     refused["repeats"] = joins.repeats.count
-    refused["conflict"] = joins.conflicts.count
+    refused["conflict"] = sum(tally.count for tally in joins.conflicts.values())
     refused["outside of the times asked for"] = survey.left_out
     yield "lines left out", {name: count for name, count in refused.items() if count}

@@ -230,6 +230,10 @@ WRONG: dict[str, tuple[bytes, list[str]]] = {
         ])),
         ["(conflict", "refused as conflict", "unique"],
     ),
+    "one id for the engagements of a job": (
+        encoded(in_time([*APPS * 4, *[{**line, "engagement_id": "e"} for line in ANSWERS]])),
+        ["28 of 30 (93%) engagement events have the id of another one"],
+    ),
     "huge features": (
         encoded(in_time([{**app, "features": {"per_member": [1e7], "per_job": [1]}} for app in APPS]
                         + ANSWERS)),
