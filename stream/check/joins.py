@@ -151,9 +151,11 @@ class Joins:
             self._halve()
         return True
 
-    def end(self, first_ms: int | None) -> None:
-        """Count what found no application; ``first_ms``: the first application's time."""
-        until_ms = None if first_ms is None else first_ms + self._policy.window_ms
+    def end(self) -> None:
+        """Count what found no application."""
+        times_ms = sorted(app.time_ms for app in self._apps.values())
+        skipped = min(len(times_ms) // 20, 10)  # a few clocks that are years behind
+        until_ms = times_ms[skipped] + self._policy.window_ms if times_ms else None
         for (job_id, name), waiting in self._waiting.items():
             for one in waiting:
                 event = one.event

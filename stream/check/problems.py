@@ -144,11 +144,13 @@ def _order(survey: Survey) -> Iterator[Problem]:
         text = "the newest events come first: sort the log by time"
     elif behind > MOST:
         text = "events are in no order of time: sort by event_time_ms"
+    elif order.worst_ms > LEAST_MAX_JUMP_MS:
+        text = "some clocks are wrong: correct their times"
     else:
         text = (
             "sort by event_time_ms, or set allowed_lateness in the policy if they arrive like this"
         )
-    disordered = in_blocks or backwards or behind > MOST
+    disordered = in_blocks or backwards or behind > MOST or order.worst_ms > LEAST_MAX_JUMP_MS
     most = _LOST_IN_BLOCKS if disordered else MOST
     yield Problem(
         "error" if known >= FEWEST and share > most else "warning",

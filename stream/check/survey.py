@@ -117,7 +117,6 @@ class Survey:
         self.unscored, self.misfits, self.huge_scores = Tally(), Tally(), Tally()
         self._limit = limit
         self._space = None if space is None else space.limited(limit)
-        self.first_application_ms: int | None = None
         self.turns = 0
         self._last: type[RawEvent] | None = None
         self.far = Tally()
@@ -135,7 +134,7 @@ class Survey:
         for _, event, line in self._jumps.end():
             self._event(event, line)
         self._end_far()
-        self.joins.end(self.first_application_ms)
+        self.joins.end()
         for block in self.blocks.values():
             block.end()
 
@@ -231,8 +230,6 @@ class Survey:
         features = app.features
         self.members.add(app.member_id)
         self.jobs.add(app.job_id)
-        if self.first_application_ms is None or app.event_time_ms < self.first_application_ms:
-            self.first_application_ms = app.event_time_ms
         if features.global_ is not None:
             self.blocks["global"].add(features.global_, line)
         elif app.global_score is None:

@@ -234,6 +234,13 @@ WRONG: dict[str, tuple[bytes, list[str]]] = {
         encoded(in_time([*APPS * 4, *[{**line, "engagement_id": "e"} for line in ANSWERS]])),
         ["28 of 30 (93%) engagement events have the id of another one"],
     ),
+    "a third of the clocks years ahead": (
+        encoded([
+            {**line, "event_time_ms": line["event_time_ms"] + (n % 3 == 0) * 3650 * DAY_MS}
+            for n, line in enumerate(LONG)
+        ]),
+        ["3650 days at most", "some clocks are wrong: correct their times"],
+    ),
     "huge features": (
         encoded(in_time([{**app, "features": {"per_member": [1e7], "per_job": [1]}} for app in APPS]
                         + ANSWERS)),
@@ -434,6 +441,16 @@ def test_a_first_application_that_alone_has_a_score_is_an_error(tmp_path: Path) 
     found = said(problems(survey))
     assert "error: log.jsonl:3: 39 of 40 (98%) applications are refused" in found
     assert "--model" in found
+
+
+def test_one_application_in_1970_changes_nothing_for_orphans(tmp_path: Path) -> None:
+    """Answers to what lies before the log are no error, also where one clock is years behind."""
+    old = [engagement(n, engagement_id=f"o{n}", application_id=f"o{n}") for n in range(10)]
+    lines = in_time([*APPS, *ANSWERS, *old])
+    late = application(99, event_time_ms=1_000)
+    assert look(tmp_path, encoded(lines)) == []
+    found = said(look(tmp_path, encoded([lines[0], late, *lines[1:]])))
+    assert "name an application" not in found
 
 
 def test_what_is_played_may_lack_the_rest(tmp_path: Path) -> None:
