@@ -52,7 +52,7 @@ class Joins:
         late_applications, late_engagements: read when the window had passed; the second: though
             they lie in it. expired: engagements read so long before their application that they
             no longer wait for it.
-        repeats, conflicts: events read before, with the same content or another.
+        repeats, conflicts: events read before, with the same content or another (these by type).
 
     """
 
@@ -72,7 +72,8 @@ class Joins:
         self.unmatched, self.too_old, self.other_job = Tally(), Tally(), Tally()
         self.mismatched = Tally()
         self.late_applications, self.late_engagements, self.expired = Tally(), Tally(), Tally()
-        self.repeats, self.conflicts = Tally(), Tally()
+        self.repeats = Tally()
+        self.conflicts = {name: Tally() for name in ("application", "engagement", "job")}
 
     @property
     def applications(self) -> int:
@@ -102,7 +103,7 @@ class Joins:
         key, content = (app.job_id, name), _content(app)
         known = self._apps.get(key)
         if known is not None:
-            (self.repeats if known.content == content else self.conflicts).add(line, name)
+            self._again("application", name, line, same=known.content == content)
             return False
         known = self._apps[key] = _Known(app.member_id, app.event_time_ms, content)
         self._jobs.setdefault(name, app.job_id)
@@ -122,9 +123,7 @@ class Joins:
         one, content = (event.job_id, event.engagement_id), hash(event)
         before = self._contents.get(one)
         if before is not None:
-            (self.repeats if before[1] == content else self.conflicts).add(
-                line, event.engagement_id
-            )
+            self._again("engagement", event.engagement_id, line, same=before[1] == content)
             return False
         self._contents[one] = name, content
         key = event.job_id, name
@@ -145,16 +144,18 @@ class Joins:
             return False
         if one in self._job_events:
             same = self._job_events[one] == content
-            (self.repeats if same else self.conflicts).add(line, event.job_event_id)
+            self._again("job", event.job_event_id, line, same=same)
             return False
         self._job_events[one] = content
         if len(self._job_events) > 2 * MOST_KEPT:
             self._halve()
         return True
 
-    def end(self, first_ms: int | None) -> None:
-        """Count what found no application; ``first_ms``: the first application's time."""
-        until_ms = None if first_ms is None else first_ms + self._policy.window_ms
+    def end(self) -> None:
+        """Count what found no application."""
+        times_ms = sorted(app.time_ms for app in self._apps.values())
+        skipped = min(len(times_ms) // 20, 10)  # a few clocks that are years behind
+        until_ms = times_ms[skipped] + self._policy.window_ms if times_ms else None
         for (job_id, name), waiting in self._waiting.items():
             for one in waiting:
                 event = one.event
@@ -168,6 +169,17 @@ class Joins:
     def an_application(self) -> str | None:
         """Return the id of some application."""
         return next(iter(self._jobs), None)
+
+    def distinct(self, kind: str) -> int:
+        """How many different ones of a type were looked at."""
+        return {
+            "application": len(self._apps),
+            "engagement": len(self._contents),
+            "job": len(self._job_events),
+        }[kind]
+
+    def _again(self, kind: str, name: str, line: LogLine, *, same: bool) -> None:
+        (self.repeats if same else self.conflicts[kind]).add(line, name)
 
     def _join(
         self, event: Engagement, line: LogLine, app: _Known, mark_ms: int | None, *, waited: bool
@@ -208,7 +220,7 @@ class Joins:
         self._job_events = {k: v for k, v in self._job_events.items() if not left_out(k[0], mask)}
         self.answered = sum(app.answered for app in self._apps.values())
         self.joined //= 2
-        for tally in vars(self).values():
+        for tally in (*vars(self).values(), *self.conflicts.values()):
             if isinstance(tally, Tally) and tally.count:
                 tally.count = max(tally.count // 2, 1)
 

@@ -144,11 +144,13 @@ def _order(survey: Survey) -> Iterator[Problem]:
         text = "the newest events come first: sort the log by time"
     elif behind > MOST:
         text = "events are in no order of time: sort by event_time_ms"
+    elif order.worst_ms > LEAST_MAX_JUMP_MS:
+        text = "some clocks are wrong: correct their times"
     else:
         text = (
             "sort by event_time_ms, or set allowed_lateness in the policy if they arrive like this"
         )
-    disordered = in_blocks or backwards or behind > MOST
+    disordered = in_blocks or backwards or behind > MOST or order.worst_ms > LEAST_MAX_JUMP_MS
     most = _LOST_IN_BLOCKS if disordered else MOST
     yield Problem(
         "error" if known >= FEWEST and share > most else "warning",
@@ -320,15 +322,18 @@ def _classes(survey: Survey, lacking: Level) -> Iterator[Problem]:
 
 def _repeats(survey: Survey) -> Iterator[Problem]:
     joins = survey.joins
-    repeats, conflicts = joins.repeats, joins.conflicts
-    total = joins.applications + joins.engagements + repeats.count + conflicts.count
-    if conflicts.count:
-        yield Problem(
-            level_of(conflicts.count, total),
-            f"{conflicts.where}: {share_of(conflicts.count, total)} events have the id of another"
-            f" one with other content ({conflicts.example}), and are refused as conflict: ids must"
-            " be unique within their job",
-        )
+    repeats = joins.repeats
+    for kind, conflicts in joins.conflicts.items():
+        of = joins.distinct(kind) + conflicts.count
+        if conflicts.count:
+            yield Problem(
+                level_of(conflicts.count, of),
+                f"{conflicts.where}: {share_of(conflicts.count, of)} {kind} events have the id of"
+                f" another one with other content ({conflicts.example}), and are refused as"
+                " conflict: ids must be unique within their job",
+            )
+    lost = sum(tally.count for tally in joins.conflicts.values())
+    total = joins.applications + joins.engagements + repeats.count + lost
     if repeats.count > _REPEATED * total and total >= FEWEST:
         yield Problem(
             "warning",
@@ -348,6 +353,19 @@ def _features(survey: Survey) -> Iterator[Problem]:
             f"{survey.unscored.where}: {share_of(survey.unscored.count, apps)} applications have"
             " neither features.global nor global_score: the global model has nothing to go by",
         )
+    for tally, text in (
+        (
+            survey.huge_scores,
+            "have a global_score beyond max_feature (it is in log-odds), the first",
+        ),
+        (survey.misfits, "are refused: each must be like the first or the model, the first"),
+    ):
+        if tally.count:
+            yield Problem(
+                level_of(tally.count, apps),
+                f"{tally.where}: {share_of(tally.count, apps)} applications {text}, the first:"
+                f" {tally.example}",
+            )
     for label, block in survey.blocks.items():
         if len(block.shapes) > 1:
             usual = max(block.shapes, key=lambda size: block.shapes[size].count)

@@ -14,7 +14,8 @@ from stream.check.order import SECONDS, Order
 from stream.check.tallies import Distinct, Tally
 from stream.errors import EventError
 from stream.events.structs import Clock, Engagement, Forget, JobEvent
-from stream.events.wire import RawApplication, RawEvent, decode_raw
+from stream.events.wire import RawApplication, RawEvent, decode_raw, to_event
+from stream.features.blocks import FeatureSpace
 from stream.labels.machine import CLOSED
 from stream.labels.transitions import stimuli
 from stream.logs.files import LogLine
@@ -62,6 +63,8 @@ class Survey:
         policy: whose lists name the actions, and what is late.
         max_jump_ms: as the command has it; None: no event is held back.
         from_ms, until_ms: events before and after these times are left out, as the command does.
+        space: the feature blocks that applications must have, where they are known; without a
+            global one, they must have a global score too.
 
     Attributes:
         files: by name. lines: all of them. usable: events. left_out: by ``until_ms``.
@@ -71,6 +74,7 @@ class Survey:
         times: by type. actions, job_actions: how often each came. unlisted, unlisted_jobs: of these
             what no list of the policy has. order, joins, blocks: see there. members, jobs: ids.
         scored: applications with a global score or a global block. unscored: with neither.
+        misfits: those that ``space`` does not fit. huge_scores: beyond ``max_feature``.
         turns: how often an event is of another type than the one before.
         far: events whose time lies far ahead of all others, or all that ``max_jump_ms`` leaves out.
             overtaken: events read after the first of these. closed: applications whose windows
@@ -85,6 +89,7 @@ class Survey:
         max_jump_ms: int | None = None,
         from_ms: int | None = None,
         until_ms: int | None = None,
+        space: FeatureSpace | None = None,
     ) -> None:
         labels = policy.labels
         self.policy = policy
@@ -109,8 +114,9 @@ class Survey:
         self.blocks = {name: Columns(name, limit) for name in ("global", "per_member", "per_job")}
         self.members, self.jobs = Distinct(), Distinct()
         self.scored = 0
-        self.unscored = Tally()
-        self.first_application_ms: int | None = None
+        self.unscored, self.misfits, self.huge_scores = Tally(), Tally(), Tally()
+        self._limit = limit
+        self._space = None if space is None else space.limited(limit)
         self.turns = 0
         self._last: type[RawEvent] | None = None
         self.far = Tally()
@@ -128,7 +134,7 @@ class Survey:
         for _, event, line in self._jumps.end():
             self._event(event, line)
         self._end_far()
-        self.joins.end(self.first_application_ms)
+        self.joins.end()
         for block in self.blocks.values():
             block.end()
 
@@ -224,15 +230,28 @@ class Survey:
         features = app.features
         self.members.add(app.member_id)
         self.jobs.add(app.job_id)
-        if self.first_application_ms is None or app.event_time_ms < self.first_application_ms:
-            self.first_application_ms = app.event_time_ms
         if features.global_ is not None:
             self.blocks["global"].add(features.global_, line)
         elif app.global_score is None:
             self.unscored.add(line, app.application_id)
-        self.scored += app.global_score is not None
+        score = app.global_score
+        self.scored += score is not None
+        if score is not None and abs(score) > self._limit:
+            self.huge_scores.add(line, f"{score:g}")
+        if self._space is not None:
+            self._fit(app, self._space, line)
         self.blocks["per_member"].add(features.per_member, line)
         self.blocks["per_job"].add(features.per_job, line)
+
+    def _fit(self, app: RawApplication, space: FeatureSpace, line: LogLine) -> None:
+        """Look whether an application is one that the command takes."""
+        try:
+            to_event(app, space)
+        except EventError as error:
+            self.misfits.add(line, str(error))
+        else:
+            if app.global_score is None and space.global_ is None:
+                self.misfits.add(line, "no global_score, and no model is given with --model")
 
     def _end_far(self) -> None:
         """Look at what lies far ahead of all others: a wrong clock, or a real pause of the log.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from stream.check.problem import Problem
     from stream.check.survey import Survey
+    from stream.features.blocks import FeatureSpace
 
 _MOST_COLUMNS = 12
 _MOST_ACTIONS = 20
@@ -76,6 +77,7 @@ def look_first(
     from_ms: int | None = None,
     until_ms: int | None = None,
     whole: bool = True,
+    space: FeatureSpace | None = None,
 ) -> None:
     """Look through logs before anything is done with them, and tell what is wrong.
 
@@ -83,6 +85,7 @@ def look_first(
         logs: the files. policy: as the command has it. force: go on in spite of errors.
         max_jump_ms, from_ms, until_ms: as the command has them.
         whole: whether they are all that is learned from.
+        space: the feature blocks that applications must have, where they are known.
 
     Raises:
         LogError: there are errors.
@@ -95,6 +98,7 @@ def look_first(
         from_ms=from_ms,
         until_ms=until_ms,
         whole=whole,
+        space=space,
     )
     _tell(found, ERR)
     errors = sum(problem.level == "error" for problem in found)
@@ -113,12 +117,15 @@ def _looked(
     until_ms: int | None,
     from_ms: int | None = None,
     whole: bool = True,
+    space: FeatureSpace | None = None,
 ) -> tuple[Survey, list[Problem]]:
     from stream.check.problems import problems
     from stream.check.survey import Survey
 
     read = ReadProgress()
-    survey = Survey(policy, max_jump_ms=max_jump_ms, from_ms=from_ms, until_ms=until_ms)
+    survey = Survey(
+        policy, max_jump_ms=max_jump_ms, from_ms=from_ms, until_ms=until_ms, space=space
+    )
     with reading("checking", read) as progress:
         survey.read(merge(logs, read), progress)
     return survey, problems(survey, names=[path.name for path in logs], whole=whole)
@@ -213,6 +220,6 @@ def _counts(survey: Survey) -> Iterator[tuple[str, dict[str, int]]]:
         yield f"applications{sample}", dict(others)
     refused = dict(sorted(survey.refused_by_reason().items()))
     refused["repeats"] = joins.repeats.count
-    refused["conflict"] = joins.conflicts.count
+    refused["conflict"] = sum(tally.count for tally in joins.conflicts.values())
     refused["outside of the times asked for"] = survey.left_out
     yield "lines left out", {name: count for name, count in refused.items() if count}

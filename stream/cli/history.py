@@ -160,14 +160,14 @@ def train(
     trainer = Trainer(policies, until_ms, names, max_jump_ms)
     with reading("training", read) as progress:
         trainer.read(merge(logs, read), progress)
-    for reason, count in sorted(trainer.refused.items()):
-        tell(f"lines left out, {reason}: {count:,}", ERR)
-    for reason, count in sorted(trainer.ignored.items()):
-        tell(f"ignored, {reason}: {count:,}", ERR)
     with doing("judging") as say:
         judged = trainer.hold_out(before, lambda what: say(f"judging on the newest: {what}"))
     if not_worse_than is not None:
         check_not_worse(judged, not_worse_than, margin)
+    for reason, count in sorted(trainer.refused.items()):
+        tell(f"lines left out, {reason}: {count:,}", ERR)
+    for reason, count in sorted(trainer.ignored.items()):
+        tell(f"ignored, {reason}: {count:,}", ERR)
     with doing("fitting") as say:
         found = None if isinstance(judged, Unjudged) else judged.held_out
         manifest = trainer.fit(out, found, say)
@@ -299,7 +299,7 @@ def replay(
     read = ReadProgress()
     lines, space = first_look(merge(logs, read), loaded)
     if not resume:  # its log was looked through when it began
-        look_first(logs, policies, force=force, max_jump_ms=options.max_jump_ms)
+        look_first(logs, policies, force=force, max_jump_ms=options.max_jump_ms, space=space)
     load_kernel()
     try:
         with reading("replaying", read) as progress:

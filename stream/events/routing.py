@@ -10,6 +10,9 @@ _NEWEST = 100
 _TOO_MANY = 30
 _ALL = (1 << _NEWEST) - 1
 
+LAPSES_MS = 600_000
+"""Without another misrouted record for so long, a producer passes for mended."""
+
 
 class Routing:
     """Checks that the records of one input partition have their id as key, and belong there.
@@ -26,6 +29,8 @@ class Routing:
         self._read = 0
         self._newest = 0  # one bit for each record: 1 for a misrouted one, the newest last
         self._goes_on = False
+        self._misrouted = 0
+        self._seen = 0, 0  # how many were misrouted, and the time (ms) when that was seen first
 
     def go_on(self) -> None:
         """Set misrouted records aside from now on, however many they are."""
@@ -45,6 +50,15 @@ class Routing:
             " partitioner (librdkafka: partitioner=murmur2_random; Java clients: the default)"
         )
 
+    def complaint_at(self, monotonic_ms: int) -> str | None:
+        """Return the complaint, unless no misrouted record has come for :data:`LAPSES_MS`.
+
+        To be called now and then: a quiet partition does not read its way out of the share.
+        """
+        if self._misrouted != self._seen[0]:
+            self._seen = self._misrouted, monotonic_ms
+        return self.complaint if monotonic_ms - self._seen[1] < LAPSES_MS else None
+
     def check(self, key: bytes | None, identity: str) -> None:
         """Raise unless the key is the event's id and belongs into this partition.
 
@@ -60,6 +74,7 @@ class Routing:
                 self._newest = self._newest << 1 & _ALL
             return
         self._newest = (self._newest << 1 | 1) & _ALL
+        self._misrouted += 1
         if not self._goes_on and self._read <= _NEWEST and self.complaint:
             raise MisroutedProducerError(
                 f"{self.complaint}. Nothing was learned yet: mend it, then delete what it has"

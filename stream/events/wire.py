@@ -341,6 +341,8 @@ def _refused(error: Exception, raw: bytes) -> EventError:
         return EventError("not UTF-8")
     if b"NaN" in raw or b"Infinity" in raw:
         return InvalidFeaturesError("NaN and Infinity are no JSON numbers")
+    if b"\0" in raw.strip(b"\0"):
+        return EventError("zero bytes, as UTF-16 has them: make all of the file UTF-8 (iconv)")
     return EventError(str(error) or "too deeply nested")
 
 

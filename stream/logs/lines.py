@@ -33,7 +33,10 @@ _BRACKET: Final = ord("[")
 _ARRAY: Final = re.compile(rb"(?:\xef\xbb\xbf)?\[\s*[{\]]")
 # In no JSON does a value follow an object, or an object a value, without a comma or a colon.
 _SINGLE_RETURN: Final = re.compile(rb"\r[^\n]")
-_OLD_LINE_END: Final = re.compile(rb"\r(?:(?<=\}\r)(?=[^\s,\]}])|(?<=[^\s,:\[]\r)(?=\{))")
+_OLD_LINE_END: Final = re.compile(
+    rb"\r(?:(?<=\}\r)[\r \t]{0,8}(?=[^\s,\]}])|(?<=[^\s,:\[]\r)(?=\{))"
+)
+_SEEN_AGAIN: Final = 16  # bytes, so that all of that is seen at once
 
 
 class LogLine(msgspec.Struct, frozen=True, gc=False):
@@ -72,16 +75,16 @@ def lines_of(name: str, chunks: Iterator[bytes]) -> Iterator[LogLine]:
 def _line_ends(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """End lines where single carriage returns stand between objects, in a file of mixed line ends.
 
-    Each is looked at between its neighbours, for which two bytes are kept back.
+    Each is looked at between its neighbours, for which some bytes are kept back.
     """
     last = b""
     try:
         for chunk in chunks:
             text = last + chunk
             if b"\r" in text and _SINGLE_RETURN.search(text):
-                text = _OLD_LINE_END.sub(b"\n", text)
-            last = text[-2:]
-            yield text[:-2]
+                text = _OLD_LINE_END.sub(lambda end: b"\n" * end.group().count(b"\r"), text)
+            last = text[-_SEEN_AGAIN:]
+            yield text[:-_SEEN_AGAIN]
     except DamagedError:
         yield last
         raise
@@ -117,7 +120,7 @@ def _lines(name: str, chunks: Iterator[bytes]) -> Iterator[LogLine]:
                 if not raw or raw.isspace():
                     continue
                 if not odd and raw[0] != _BRACKET:
-                    yield LogLine(name, number, raw[:MAX_LINE_BYTES].removesuffix(b"\r"))
+                    yield LogLine(name, number, raw[:MAX_LINE_BYTES].rstrip(b"\r"))
                 else:
                     yield from _objects(name, number, raw)
     except DamagedError as error:

@@ -252,7 +252,8 @@ DELIVERY = Group(
             "counter",
             ("stage", "reason"),
             "Sessions of a partition that ended before their time (`fenced`, `broker`, `refused`: a"
-            " topic takes less than it should); new ones follow.",
+            " topic takes less than it should, `damaged_state`: a store's files are damaged); new"
+            " ones follow.",
         ),
         Metric(
             "hearback_recovery_remaining_records",

@@ -159,14 +159,19 @@ class WorkerMetrics:
         """Ask this whether all partitions that are assigned here are worked on."""
         self._ready.set_function(lambda: float(ready()))
 
-    def owned(self, partitions: Collection[Partition]) -> None:
-        """Say which partitions are owned; forget those that went."""
+    def owned(self, partitions: Collection[Partition], assigned: Collection[int]) -> None:
+        """Say which partitions are worked on; forget those that went.
+
+        ``assigned``: the numbers of all that belong here, also while their sessions are renewed.
+        """
         for stage in ("member", "job"):
             owned = sum(partition.stage == stage for partition in partitions)
             self._partitions.labels(stage).set(owned)
         for gauge in (self._watermark_lag, self._slowest, self._slowest_since):
             gauge.clear()
-        self._slowest_seen.clear()
+        self._slowest_seen = {
+            number: seen for number, seen in self._slowest_seen.items() if number in assigned
+        }
         self._read_lag.clear()
         self._unattended.clear()
         self._remaining.clear()

@@ -7,7 +7,8 @@ it was idle once more. They are told in turn, those first who were not told for 
 :data:`MOST_A_SECOND`, or :data:`MOST_OF_ALL` by all member partitions together: the number of bare
 watermarks does not grow with the square of the partitions.
 
-A mark that lies further ahead of what was told than a job partition believes is told as *sure*.
+A mark that lies further ahead of what was told than a job partition believes is told as *sure*. So
+is the first one after a restart or a rollback: what a job partition was told is not known then.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Announcements:
         partitions: job partitions that there are.
         window_ms: the label window.
         max_jump_ms: how far ahead a job partition believes a mark that is not sure.
-        mark_ms: the mark that was stored; what is further ahead was not told before the restart.
+        mark_ms: the mark that was stored; with one, some may have been told less, or nothing.
 
     """
 
@@ -49,7 +50,7 @@ class Announcements:
         self._step_ms = max(window_ms // _STEPS, 1)
         self._pause_ms = 1000 // max(min(MOST_A_SECOND, MOST_OF_ALL // partitions), 1)
         self._max_jump_ms = max_jump_ms
-        self._began_ms = mark_ms
+        self._resumed = mark_ms is not None
         self._told: dict[int, int | None] = dict.fromkeys(range(partitions))
         """Mark by job partition (ms), those who were not told for longest first."""
         self._idle: set[int] = set()
@@ -92,12 +93,9 @@ class Announcements:
         self._told[partition] = mark_ms
 
     def _jumps(self, told_ms: int | None, mark_ms: int | None) -> bool:
-        before_ms = self._began_ms if told_ms is None else told_ms
-        return (
-            before_ms is not None
-            and mark_ms is not None
-            and mark_ms > before_ms + self._max_jump_ms
-        )
+        if mark_ms is None:
+            return False
+        return self._resumed if told_ms is None else mark_ms > told_ms + self._max_jump_ms
 
     def _untold(self, told_ms: int | None, mark_ms: int | None, *, settled: bool) -> bool:
         if mark_ms is None or mark_ms == told_ms:
@@ -107,3 +105,4 @@ class Announcements:
     def reset(self) -> None:
         """What was told may not have been sent: a unit of work was rolled back."""
         self._told = dict.fromkeys(self._told)
+        self._resumed = True

@@ -117,6 +117,7 @@ class Worker:
         self.app = make_app(settings, hooks)
         """Faust's part of it."""
         self._owned: frozenset[InputPartition] = frozenset()
+        self._assigned = False  # an assignment stands, though it may be of no partition
         self._turn = asyncio.Lock()  # assigned, revoked, tick, stop: one at a time
         self._done = asyncio.Event()
         self.error: BaseException | None = None
@@ -227,7 +228,9 @@ class Worker:
         start = asyncio.create_task(app.start(), name="start")
         stopped = asyncio.create_task(app.wait_until_stopped(), name="stopped")
         await asyncio.wait({start, stopped, done}, return_when=asyncio.FIRST_COMPLETED)
-        if not start.done():  # half started, Faust leaves threads behind
+        if not start.done() and self.error is None:
+            # Half started, Faust leaves threads behind. After an error it must not get on: it would
+            # commit where it was about to begin, and the application id would look used.
             await asyncio.wait({start, stopped}, timeout=_START_S)
         if start.done() and start.exception() is None:
             await asyncio.wait({stopped, done}, return_when=asyncio.FIRST_COMPLETED)
@@ -296,12 +299,13 @@ class Worker:
 
     async def _take_over(self, partitions: frozenset[InputPartition]) -> None:
         async with self._turn_of_handler():
-            self._owned = partitions
+            self._owned, self._assigned = partitions, True
             await self._handler.assigned(partitions)
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
         async with self._turn_of_handler():
             partitions, self._owned = self._owned, frozenset()
+            self._assigned = False
             if partitions:
                 await self._handler.revoked(partitions)
 
@@ -310,7 +314,7 @@ class Worker:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._done.wait(), self._settings.tick_s)
             async with self._turn_of_handler():
-                if self._owned and not self._done.is_set():
+                if self._assigned and not self._done.is_set():
                     await self._handler.tick()
 
 

@@ -67,7 +67,10 @@ class Handler(Protocol):
         """Handle one batch; True: it is acknowledged, False: it comes again."""
 
     async def tick(self) -> None:
-        """Do what is due without input; called every ``tick_s`` while partitions are owned."""
+        """Do what is due without input; called every ``tick_s`` while an assignment stands.
+
+        Also while it is one of no partitions: a worker may have copies of others' alone.
+        """
 
     async def assigned(self, partitions: frozenset[InputPartition]) -> None:
         """Take over these partitions, which are all that this worker owns from now on."""

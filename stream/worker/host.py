@@ -295,7 +295,8 @@ class Host:
         finally:
             self._tell_redone(partition)
         self._metrics.applied(partition)
-        self._complain(owned.place, partition.routing.complaint)
+        monotonic_ms = round(time.monotonic() * 1000)
+        self._complain(owned.place, partition.routing.complaint_at(monotonic_ms))
         return True
 
     def _tell_redone(self, partition: Partition) -> None:
@@ -393,7 +394,12 @@ class Host:
 
     def _tell_owned(self) -> None:
         self._metrics.owned(
-            [owned.session.partition for owned in self._owned.values() if owned.session is not None]
+            [
+                owned.session.partition
+                for owned in self._owned.values()
+                if owned.session is not None
+            ],
+            {number for _, number in self._owned},
         )
         self._tell_damaged()
 

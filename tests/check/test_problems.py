@@ -19,6 +19,7 @@ from stream.check.survey import Survey
 from stream.configuration.load import load_config
 from stream.logs.files import merge
 from stream.policy import DAY_MS, HOUR_MS, LabelPolicy, Policy
+from stream.replay.reader import first_look
 from tests.kit import CONTEST, with_contest
 
 START_MS = 1_491_021_494_000  # 2017-04-01
@@ -229,10 +230,25 @@ WRONG: dict[str, tuple[bytes, list[str]]] = {
         ])),
         ["(conflict", "refused as conflict", "unique"],
     ),
+    "one id for the engagements of a job": (
+        encoded(in_time([*APPS * 4, *[{**line, "engagement_id": "e"} for line in ANSWERS]])),
+        ["28 of 30 (93%) engagement events have the id of another one"],
+    ),
+    "a third of the clocks years ahead": (
+        encoded([
+            {**line, "event_time_ms": line["event_time_ms"] + (n % 3 == 0) * 3650 * DAY_MS}
+            for n, line in enumerate(LONG)
+        ]),
+        ["3650 days at most", "some clocks are wrong: correct their times"],
+    ),
     "huge features": (
         encoded(in_time([{**app, "features": {"per_member": [1e7], "per_job": [1]}} for app in APPS]
                         + ANSWERS)),
         ["beyond max_feature (1e+06), the first per_member[0] = 1e+07"],
+    ),
+    "huge scores": (
+        encoded(in_time([{**app, "global_score": 1e7} for app in APPS] + ANSWERS)),
+        ["40 of 40 (100%) applications have a global_score beyond max_feature", "1e+07"],
     ),
     "nothing to score": (
         encoded(in_time([{**app, "global_score": None} for app in APPS] + ANSWERS)),
@@ -389,6 +405,52 @@ def test_max_jump_makes_a_far_time_a_warning(tmp_path: Path) -> None:
         "1 event(s) far ahead of all others, the first at 2099-01-01T00:00:00Z, are left out by"
         in found[0].text
     )
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        {"features": {"per_member": [1.0], "per_job": [1.0]}},
+        {"features": {"per_member": {"x": 1.0}, "per_job": {"y": 1.0}}},
+    ],
+)
+def test_a_first_application_unlike_all_others_is_an_error(
+    first: dict[str, Any], tmp_path: Path
+) -> None:
+    """A replay without a model takes its blocks for all: most would be refused in silence."""
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(encoded([{**GOOD[0], **first}, *GOOD[1:]]))
+    _, space = first_look(merge([path]), None)
+    survey = Survey(Policy(), space=space)
+    survey.read(merge([path]), lambda _: None)
+    assert "39 of 40 (98%) applications are refused" in said(problems(survey))[:120]
+
+
+def test_a_first_application_that_alone_has_a_score_is_an_error(tmp_path: Path) -> None:
+    """Without a model, those that bring no score cannot be used, whatever the first one brings."""
+    path = tmp_path / "log.jsonl"
+    blocks = {"global": [1.0], "per_member": [1.0, 2.0], "per_job": [1.0]}
+    rest = [
+        {**line, "global_score": None, "features": blocks} if "features" in line else line
+        for line in GOOD[1:]
+    ]
+    path.write_bytes(encoded([GOOD[0], *rest]))
+    _, space = first_look(merge([path]), None)
+    survey = Survey(Policy(), space=space)
+    survey.read(merge([path]), lambda _: None)
+    found = said(problems(survey))
+    assert "error: log.jsonl:3: 39 of 40 (98%) applications are refused" in found
+    assert "--model" in found
+
+
+def test_one_application_in_1970_changes_nothing_for_orphans(tmp_path: Path) -> None:
+    """Answers to what lies before the log are no error, also where one clock is years behind."""
+    old = [engagement(n, engagement_id=f"o{n}", application_id=f"o{n}") for n in range(10)]
+    lines = in_time([*APPS, *ANSWERS, *old])
+    late = application(99, event_time_ms=1_000)
+    assert look(tmp_path, encoded(lines)) == []
+    found = said(look(tmp_path, encoded([lines[0], late, *lines[1:]])))
+    assert "name an application" not in found
 
 
 def test_what_is_played_may_lack_the_rest(tmp_path: Path) -> None:

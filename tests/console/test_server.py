@@ -35,7 +35,7 @@ class Bench:
         market.produce([application("a", 0), application("b", 1), engagement("e", "b", HOUR_MS)])
         market.append("engagements", 0, b"j", b"{")
         market.run()
-        metrics.owned(list(market.partitions.values()))
+        metrics.owned(list(market.partitions.values()), {number for _, number in market.partitions})
         for partition in market.partitions.values():
             metrics.applied(partition)
             metrics.standing(partition, dict.fromkeys(partition.topics, 2), NOW_MS)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from stream.errors import MisroutedError, MisroutedProducerError
 from stream.events.partitioner import partition_of
-from stream.events.routing import Routing
+from stream.events.routing import LAPSES_MS, Routing
 
 HERE = next(f"m{n}" for n in range(99) if partition_of(b"m%d" % n, 2) == 0)
 THERE = next(f"m{n}" for n in range(99) if partition_of(b"m%d" % n, 2) == 1)
@@ -67,3 +67,21 @@ def test_the_complaint_says_what_the_producer_must_do() -> None:
             MisroutedProducerError, match=rf"{topic}-0 .* key by {identity} and use"
         ):
             routing.check(None, "m")
+
+
+def test_a_complaint_lapses_where_nothing_misrouted_comes_any_more() -> None:
+    """Also in a partition that is quiet; the next misrouted record makes it again."""
+    routing = Routing("applications", 0, 2)
+    routing.go_on()
+    for _ in range(40):
+        assert outcome(routing, "no key") == "dead letter"
+    begin = 5_000
+    assert routing.complaint_at(begin)
+    assert outcome(routing, "right") == "taken"
+    assert routing.complaint_at(begin + LAPSES_MS - 1)
+    assert routing.complaint_at(begin + LAPSES_MS) is None
+    assert outcome(routing, "right") == "taken"
+    assert routing.complaint_at(begin + LAPSES_MS + 1) is None
+    assert outcome(routing, "no key") == "dead letter"
+    assert routing.complaint_at(begin + LAPSES_MS + 2)
+    assert routing.complaint_at(begin + 2 * LAPSES_MS + 2) is None

@@ -157,6 +157,16 @@ def test_what_cannot_be_used_has_a_reason(raw: bytes, reason: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_utf_16_in_the_midst_of_a_log_is_named() -> None:
+    """Zero bytes between characters are those of another encoding; at an end they are damage."""
+    for encoding in ("utf-16-le", "utf-16-be"):
+        with pytest.raises(EventError, match="as UTF-16 has them: make") as error:
+            wire.decode_raw(GOOD.encode(encoding))
+        assert error.value.reason == "malformed"
+    with pytest.raises(EventError, match="malformed"):
+        wire.decode_raw(GOOD.encode() + bytes(9))
+
+
 @pytest.mark.parametrize("number", ["1e6", "-1e6", "1000000.01", "-1e7", "1e38"])
 @pytest.mark.parametrize(
     ("part", "with_number"),

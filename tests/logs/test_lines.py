@@ -6,6 +6,7 @@ import gzip
 import json
 import tracemalloc
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -88,18 +89,26 @@ def test_files_put_one_after_the_other_lose_nothing(
 def test_objects_of_one_line_have_its_number() -> None:
     """Only line ends count; a single carriage return between objects is one."""
     content = b'{"a":1}\r{"a":2}\n{"a":3}{"a":"}{"}\n[{"a":4},{"a":5}]\r\nx}{"a":6}\r{"b":\n{}\n'
-    found = [(line.number, line.raw) for line in lines_of("log", iter([content]))]
-    assert found == [
-        (1, b'{"a":1}'),
-        (2, b'{"a":2}'),
-        (3, b'{"a":3}'),
-        (3, b'{"a":"}{"}'),
-        (4, b'{"a":4}'),
-        (4, b'{"a":5}'),
-        (5, b'x}{"a":6}'),
-        (6, b'{"b":'),
-        (7, b"{}"),
-    ]
+    content += b'{"c":1}\r\r \r{"c":2,\r"d":[\r{},\r{}\r]\r}\r\r\n{"c":3}'
+    long = b'{"z":"' + b"x" * (1 << 16) + b'"}'  # the first 64 KiB are read together
+    for size in (1, 2, 5, 17, 999):
+        lines = lines_of("log", chain([long + b"\n"], cut(content, size)))
+        first, *found = [(line.number - 1, line.raw) for line in lines]
+        assert first == (0, long)
+        assert found == [
+            (1, b'{"a":1}'),
+            (2, b'{"a":2}'),
+            (3, b'{"a":3}'),
+            (3, b'{"a":"}{"}'),
+            (4, b'{"a":4}'),
+            (4, b'{"a":5}'),
+            (5, b'x}{"a":6}'),
+            (6, b'{"b":'),
+            (7, b"{}"),
+            (8, b'{"c":1}'),
+            (11, b'{"c":2,\r"d":[\r{},\r{}\r]\r}'),
+            (12, b'{"c":3}'),
+        ]
 
 
 @pytest.mark.parametrize("start", [b'{"a":1}', b'[{"a":1},'])

@@ -144,3 +144,15 @@ def test_nothing_is_lost_or_doubled(days: list[tuple[int, str]]) -> None:
     if [day for day, _ in days] == sorted(day for day, _ in days):
         assert [line for _, line in found] == lines
         assert [place for (place, _, _), _ in found] == sorted(place for (place, _, _), _ in found)
+
+
+def test_objects_of_one_line_wait_one_after_the_other(tmp_path: Path) -> None:
+    """Events far ahead that have one time and one line number come in their order."""
+    far = [b'{"type":"clock","event_time_ms":900000000000,"n":%d}' % n for n in range(3)]
+    near = [b'{"type":"clock","event_time_ms":%d}' % (1000 + n) for n in range(5)]
+    first, other = tmp_path / "a", tmp_path / "b"
+    first.write_bytes(near[0] + b"\n" + b"".join(far) + b"\n" + b"\n".join(near[1:]))
+    other.write_bytes(near[0])
+    found = [line for line in merge([first, other]) if line.source == "a"]
+    assert [line.raw for line in found] == near + far
+    assert [line.number for line in found] == [1, 3, 4, 5, 6, 2, 2, 2]

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producers.simulate import SimulationSettings, simulate
-from stream.errors import EventError, LogError
+from stream.errors import EventError, InvalidFeaturesError, LogError
 from stream.events.structs import Application
-from stream.events.wire import decode_event, numbers
+from stream.events.wire import decode_event, decode_raw, numbers
 from stream.features.blocks import FeatureSpace
 from stream.logs.files import LogLine, ReadProgress, merge, write_lines
 
@@ -100,6 +100,25 @@ def test_what_columns_hold_becomes_what_json_has(tmp_path: Path) -> None:
             "features": {"per_member": {"x": 0.5}, "per_job": {"intercept": 1.0}},
         }
     ]
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.float32()])
+def test_a_global_score_that_is_no_number_is_refused(tmp_path: Path, kind: Any) -> None:
+    """As in lines: infinity and NaN cost their row, and only null is a score that was not sent."""
+    scores = pa.array([0.5, float("inf"), float("-inf"), float("nan"), None], kind)
+    events = {
+        "type": "application", "application_id": "a", "member_id": "m", "job_id": "j",
+        "event_time_ms": 1000, "features": {"per_member": [1.0], "per_job": [1.0]},
+    }  # fmt: skip
+    table = pa.Table.from_pylist([events] * 5).append_column("global_score", scores)
+    path = tmp_path / "scores.parquet"
+    pq.write_table(table, path)
+    first, *bad, last = merge([path])
+    assert json.loads(first.raw)["global_score"] == 0.5
+    for line in bad:
+        with pytest.raises(InvalidFeaturesError, match="global_score"):
+            decode_raw(line.raw)
+    assert "global_score" not in json.loads(last.raw)
 
 
 def test_parquet_and_lines_are_merged_by_time(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_partition_that_comes_again_counts_on() -> None:
         market.produce([application("a", 0), engagement("e", "a", HOUR_MS)])
         market.run()
         partition = market.partitions["job", 0]
-        metrics.owned([partition])
+        metrics.owned([partition], {partition.number})
         metrics.applied(partition)
     first = registry.get_sample_value("hearback_time_to_label_seconds_count", {"label": "first"})
     assert first == 2
@@ -89,6 +89,27 @@ def test_the_slowest_channel_is_named_with_the_time_since_when() -> None:
             )
         )
     assert seen == [(0, 0), (0, 1), (1, 0), (1, 1), (-1, 0)]
+
+
+def test_a_renewed_session_does_not_hide_since_when_a_channel_is_the_slowest() -> None:
+    """Neither its own nor another partition's; one that went and comes back begins anew."""
+    market = Market(Policy(), 2)
+    registry = CollectorRegistry()
+    metrics = WorkerMetrics(registry, "test")
+    both = [market.partitions["job", number] for number in range(2)]
+
+    def since(second: int) -> list[float | None]:
+        for partition in both:
+            metrics.standing(partition, {}, NOW_MS + 1000 * second)
+        name = "hearback_slowest_channel_since_seconds"
+        return [registry.get_sample_value(name, {"partition": str(at)}) for at in range(2)]
+
+    metrics.owned(both, {0, 1})
+    assert since(0) == [0, 0]
+    metrics.owned(both[:1], {0, 1})
+    assert since(5) == [5, 5]
+    metrics.owned(both[:1], {0})
+    assert since(9) == [9, 0]
 
 
 def test_who_left_is_counted_by_reason() -> None:

@@ -10,6 +10,7 @@ from stream.partitions.announcements import (
     Announcements,
     Bare,
 )
+from stream.partitions.clock import EventClock, EventTime
 
 WINDOW = 1_000_000  # steps of 1,000 ms
 MAX_JUMP = 10**9
@@ -82,12 +83,17 @@ def test_not_more_than_so_many_are_sent_in_a_second_those_untold_longest_first(
 
 
 def test_nothing_is_known_to_be_told_after_a_rollback() -> None:
-    """All are told again."""
+    """All are told again, as sure: what they were told before may be far behind."""
     announcements = announcements_of(2)
     announcements.told(0, 100)
     announcements.told(1, 100)
     announcements.reset()
-    assert take(announcements, 100, 5_000, settled=False) == [(0, False), (1, False)]
+    announcements.told(1, 100)
+    assert announcements.take(100, 5_000, settled=False) == [
+        Bare(0, idle=False, sure=True),
+        Bare(1, idle=False, sure=True),
+    ]
+    assert take(announcements, 101, 9_000, settled=True) == [(0, False), (1, False)]
 
 
 def test_a_mark_far_ahead_of_what_was_told_is_told_as_sure() -> None:
@@ -106,10 +112,25 @@ def test_a_mark_far_ahead_of_what_was_told_is_told_as_sure() -> None:
     assert take(announcements, far + 1, 9_000, settled=True) == [(0, False)]
 
 
-def test_a_mark_far_ahead_of_the_stored_one_is_told_as_sure_after_a_restart() -> None:
-    """What job partitions know is then at least what was stored; without that, they know none."""
-    for stored, sure in ((5, True), (MAX_JUMP, False), (None, False)):
+def test_the_first_mark_after_a_restart_is_told_as_sure() -> None:
+    """Whatever was stored: it may not have been told. Without a stored one, nobody was told any."""
+    for stored, sure in ((5, True), (MAX_JUMP, True), (6 + MAX_JUMP, True), (None, False)):
         announcements = announcements_of(1, mark_ms=stored)
         announcements.told(0, 6 + MAX_JUMP)
         due = announcements.take(6 + MAX_JUMP, 5_000, settled=True)
         assert due == ([Bare(0, idle=False, sure=True)] if sure else [])
+        assert take(announcements, 7 + MAX_JUMP, 9_000, settled=True) == [(0, False)]
+
+
+def test_a_sure_mark_that_was_stored_and_not_told_moves_a_job_partition() -> None:
+    """Its member partition died between storing a far mark and telling it."""
+    far = 2 * MAX_JUMP
+    clock = EventClock(
+        EventTime.of(2, 5), own=1, allowed_lateness_ms=0, idle_timeout_ms=1, max_jump_ms=MAX_JUMP
+    )
+    now_ms = 3 * MAX_JUMP
+    clock.read_clock(far, now_ms, sure=True)
+    for partition, idle, sure in announcements_of(1, far).take(far, 5_000, settled=False):
+        assert partition == 0
+        clock.read_mark(0, far, now_ms, idle=idle, sure=sure)
+    assert clock.watermark_ms == far

@@ -19,7 +19,7 @@ import pytest
 from faust.tables.manager import TableManager
 
 from stream.errors import PoisonError
-from stream.worker.app import run
+from stream.worker.app import Worker, run
 from stream.worker.contract import InputPartition, Membership, RecordBatch
 from stream.worker.settings import WorkerSettings
 from tests.worker.conftest import TOPICS, Kit, Recorder, no_sleep
@@ -285,3 +285,27 @@ def _unused_port() -> Iterator[int]:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
+
+
+def test_a_worker_without_partitions_ticks(kit: Kit) -> None:
+    """Its folder may hold copies of others' partitions; between two assignments nothing ticks."""
+    recorder = Recorder()
+
+    async def scenario() -> None:
+        worker = Worker(kit.settings(), recorder)
+        recorder.control = None
+        ticking = asyncio.create_task(worker._tick())
+        await asyncio.sleep(0.2)
+        assert recorder.ticks == 0
+        await worker._take_over(frozenset())
+        while not recorder.ticks:
+            await asyncio.sleep(0.01)
+        await worker._on_revoked()
+        ticks = recorder.ticks
+        await asyncio.sleep(0.2)
+        assert recorder.ticks == ticks
+        worker.request_stop()
+        await ticking
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+    assert recorder.hooks == ["assigned 0"]
