@@ -171,7 +171,7 @@ def test_folders_of_others_are_refused(small_world: World) -> None:
     worker = small_world.start("a")
     small_world.produce("--close")
     small_world.wait_until_final()
-    assert "a damaged store was put aside" in worker.said
+    assert "it was put aside as damaged-job-0-" in worker.said
     worker.stop()
 
 
