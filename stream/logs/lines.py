@@ -26,6 +26,7 @@ _FIRST_LEVEL: Final = re.compile(rb'"[^"\\\n]*"|["{}\[\],]')
 _BELOW: Final = re.compile(rb'"[^"\\\n]*"|["{}\[\]]')
 _IN_STRING: Final = re.compile(rb'[\\"\n]')  # no string holds a line's end: it was never closed
 _BLANK: Final = b" \t\r\n" + BYTE_ORDER_MARK
+_MARKS: Final = re.compile(rb"\A(?:[ \t\r]*\xef\xbb\xbf)+|(?:\xef\xbb\xbf[ \t\r]*)+\Z")
 _MARK_START: Final = BYTE_ORDER_MARK[:1]  # a single byte is found fastest
 _JOINT: Final = b"}" + BYTE_ORDER_MARK + b"{"
 _TOGETHER: Final = re.compile(rb"\}\{")  # is found five times as fast as by "in"
@@ -145,7 +146,8 @@ def _objects(name: str, number: int, raw: bytes) -> Iterator[LogLine]:
         cutter = _Cutter(name, number)
         yield from cutter.take(raw)
         raw = cutter.left()
-    if cut := _cut(raw):
+    cut = _MARKS.sub(b"", raw)[:MAX_LINE_BYTES].rstrip(b"\r")
+    if cut and not cut.isspace():
         yield LogLine(name, number, cut)
 
 
@@ -245,7 +247,7 @@ class _Cutter:
 
     def left(self) -> bytes:
         """Return what is left of a line: nothing where its last bracket is closed."""
-        return self._piece.strip(_BLANK)
+        return self._piece
 
     def _keep(self, part: bytes) -> None:
         if len(self._piece) <= MAX_LINE_BYTES:

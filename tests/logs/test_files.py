@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stream.errors import LogError
@@ -77,6 +77,7 @@ def test_a_log_without_lines_is_no_error(tmp_path: Path, suffix: str, content: b
 
 
 @settings(max_examples=60, deadline=None)
+@example([b'{"\xef', b'{"\xef \xbb\xbf'], "")
 @given(
     st.lists(
         st.sampled_from([b"", b" "])
