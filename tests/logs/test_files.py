@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import zlib
 from pathlib import Path
 from typing import IO, Any
@@ -81,8 +82,10 @@ def test_a_log_without_lines_is_no_error(tmp_path: Path, suffix: str, content: b
 @given(
     st.lists(
         st.sampled_from([b"", b" "])
-        # Without what ends a line or an object, or marks an order of bytes: see test_lines.py.
-        | st.binary(max_size=20).map(lambda raw: b'{"' + raw.translate(None, b"\n\r\xef{}[]")),
+        # Without what ends a line or an object, and whole byte order marks: see test_lines.py.
+        | st.binary(max_size=20)
+        .filter(lambda raw: not re.search(rb"[\n\r]|\}\{|\xef\xbb\xbf", raw))
+        .map(lambda raw: b'{"' + raw),
         max_size=20,
     ),
     st.sampled_from(SUFFIXES),
