@@ -7,13 +7,13 @@ the policy file and of the configuration. A new setting is one more field here
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 from stream.effects import EFFECTS, EffectSpec, Stage
 from stream.errors import ConfigError
-from stream.units import Setting, format_duration
+from stream.units import Setting, format_duration, parse_duration_ms
 
 DAY_MS = 86_400_000
 MINUTE_MS = 60_000
@@ -60,11 +60,25 @@ class LabelPolicy(msgspec.Struct, frozen=True, kw_only=True):
         frozenset[str], Setting("known, no evidence; any other action is a dead letter")
     ] = frozenset({"note", "forward"})
     window_ms: Annotated[int, Setting("after it, no engagement means no")] = 14 * DAY_MS
+    aging: Annotated[
+        tuple[float, ...],
+        Setting("shares of the answers to come by which silence is a no, and weighs so much"),
+    ] = (0.35, 0.7, 0.9)
+    delay_curve: Annotated[
+        frozenset[str],
+        Setting(
+            'ages and the shares of answers that have come by them, such as "1d:0.35"; none: the'
+            " model's"
+        ),
+    ] = frozenset()
     later_response: Annotated[
-        bool, Setting("an answer to a later applicant is a no to the earlier ones")
-    ] = True
+        Literal["auto", "off", "full"],
+        Setting("an answer to a later applicant is a no to the earlier ones; auto: without aging"),
+    ] = "auto"
     min_age_ms: Annotated[int, Setting("... who have waited at least so long")] = 0
-    job_closed: Annotated[bool, Setting("the closing of the job is a no to all who wait")] = True
+    job_closed: Annotated[
+        Literal["off", "full"], Setting("the closing of the job is a no to all who wait")
+    ] = "full"
     clock_skew_ms: Annotated[
         int,
         Setting("an engagement so much before its application counts as at the application's time"),
@@ -73,6 +87,31 @@ class LabelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     orphan_ttl_ms: Annotated[int, Setting("how long an engagement waits for its application")] = (
         DAY_MS
     )
+
+    @property
+    def infers_from_responses(self) -> bool:
+        """Whether the rule ``later_response`` is on."""
+        return self.later_response == "full" or (self.later_response == "auto" and not self.aging)
+
+    def delays(self) -> list[tuple[int, float]]:
+        """Ages (ms) and shares of ``delay_curve``, by age.
+
+        Raises:
+            ConfigError: one of them is not written as ``AGE:SHARE``.
+
+        """
+        found = []
+        for point in self.delay_curve:
+            age, colon, share = point.partition(":")
+            try:
+                found.append((parse_duration_ms(age), float(share)))
+            except ValueError:
+                colon = ""
+            if not colon:
+                raise ConfigError(
+                    f'[labels] delay_curve has {point!r}: write "AGE:SHARE" such as "1d:0.35"'
+                )
+        return sorted(found)
 
     def past_everything_ms(self, largest_ms: int) -> int:
         """Return a watermark that closes every window and every wait, given the largest time."""
@@ -92,6 +131,9 @@ class LabelPolicy(msgspec.Struct, frozen=True, kw_only=True):
                 )
         if not self.positive_actions:
             raise ConfigError("[labels] positive_actions is empty: nothing could be positive")
+        if not all(0.0 < share < 1.0 for share in self.aging):
+            raise ConfigError('[labels] aging has shares between 0 and 1, or is "off"')
+        self.delays()
         if self.window_ms <= 0:
             raise ConfigError("[labels] window must be longer than zero")
         if self.orphan_ttl_ms < self.allowed_lateness_ms:
@@ -179,7 +221,7 @@ class GateSettings(msgspec.Struct, frozen=True, kw_only=True):
     enabled: Annotated[bool, Setting("false: judge and tell, but publish everything")] = True
     age_ms: Annotated[
         int, Setting("labels are judged as known at this age of the application, and when final")
-    ] = DAY_MS
+    ] = 2 * DAY_MS
     applications: Annotated[
         int, Setting("the newest so many of a partition are judged together")
     ] = 1000

@@ -305,15 +305,17 @@ class Market:
                 self._overlays[stage, number].flush()
 
 
-def last_labels(labels: Iterable[Label]) -> dict[tuple[str, str], tuple[int, str, bool]]:
-    """Return (label, kind, final) of each application's highest label, as a reader keeps it."""
+def last_labels(labels: Iterable[Label]) -> dict[tuple[str, str], tuple[int, str, bool, float]]:
+    """(label, kind, final, weight) of each application's highest label, as a reader keeps it."""
     last: dict[tuple[str, str], Label] = {}
     for label in labels:
         key = label.job_id, label.application_id
         if key not in last or _height(label) >= _height(last[key]):
             last[key] = label
-    return {key: (label.label, label.kind, label.final) for key, label in last.items()}
+    return {
+        key: (label.label, label.kind, label.final, label.weight) for key, label in last.items()
+    }
 
 
-def _height(label: Label) -> int:
-    return rung(BY_NAME[label.kind], label.final)
+def _height(label: Label) -> tuple[int, float]:
+    return rung(BY_NAME[label.kind], label.final), label.weight

@@ -66,6 +66,10 @@ name = "nothing inferred"
 learn = "explicit"
 
 [[setting]]
+name = "hard inference"
+policy.labels.aging = "off"
+
+[[setting]]
 name = "wait for the window"
 learn = "final"
 

@@ -11,8 +11,8 @@ is rehearsed. Shapes: n applications in order of their first sight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -111,6 +111,18 @@ class Rehearsal:
         return total
 
 
+class Watch(Protocol):
+    """Who follows a rehearsal (:class:`stream.backtest.decisions.Watch`)."""
+
+    def scored(self, number: int) -> None:
+        """An application was scored."""
+
+    def label(
+        self, number: int, label: Label, scores: Mapping[str, Callable[[Application], float]]
+    ) -> None:
+        """A label is about to be learned; ``scores`` gives the scores of now, by effect."""
+
+
 class Rehearsed(NamedTuple):
     """Scores (n,) by effect, 0 for one that was left out, and the effects that were not."""
 
@@ -151,6 +163,7 @@ def rehearse(
     steps: Sequence[Step] | None = None,
     pauses: Container[int] = (),
     on_pause: Callable[[int, dict[str, Modes]], None] = lambda _number, _modes: None,
+    watch: Watch | None = None,
 ) -> Rehearsed:
     """Score and learn everything anew, prequentially, with other settings of the effects.
 
@@ -162,6 +175,7 @@ def rehearse(
         pauses: numbers of the applications before whose scoring ``on_pause`` is called, with the
             application's number and the coefficients of then.
         on_pause: see ``pauses``.
+        watch: is told of every step before it is learned.
 
     """
     n = len(rehearsal.applications)
@@ -189,7 +203,11 @@ def rehearse(
                 on_pause(number, {name: book.modes() for name, book in books.items()})
             for name, effect in made.items():
                 scores[name][number] = effect.score_of(rehearsal.applications[number])
+            if watch is not None:
+                watch.scored(number)
             continue
+        if watch is not None:
+            watch.label(number, label, {name: effect.score_of for name, effect in made.items()})
         now = {name: float(of_effect[number]) for name, of_effect in scores.items()}
         lesson = msgspec.structs.replace(
             label,

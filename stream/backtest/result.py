@@ -8,6 +8,7 @@ from stream.backtest.freshness import Freshness
 from stream.backtest.judgement import CalibrationBin, Interval
 from stream.backtest.schedule import AtAge
 from stream.policy import DAY_MS
+from stream.quality.ranking import RankingQuality
 
 GLOBAL_ALONE = "global model alone"
 """Name of the row that every comparison has: no effects at all."""
@@ -69,6 +70,7 @@ class Backtest(msgspec.Struct, frozen=True, kw_only=True):
 
     ``judged`` applications, ``positives`` of them, from ``score_from_ms`` to ``until_ms``: those
     whose whole window lies in the log. ``blocks`` blocks of ``block_ms`` carry the intervals.
+    ``rankings``: of the reference, at the moment of decision; None where there was no choice.
     """
 
     logs: list[str]
@@ -89,6 +91,7 @@ class Backtest(msgspec.Struct, frozen=True, kw_only=True):
     freshness: Freshness | None
     by_member_examples: list[Gain]
     by_job_examples: list[Gain]
+    rankings: RankingQuality | None = None
 
     @property
     def block(self) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.backtest.comparison import Comparison, Setting
+from stream.backtest.decisions import Watch
 from stream.backtest.freshness import Freezer, Freshness
 from stream.backtest.judgement import Blocks, Judge, Sums
 from stream.backtest.rehearsal import Rehearsal, Step, record, rehearse
@@ -163,6 +164,7 @@ class Runner:
         scores: dict[str, _Floats] = {}
         timings: dict[tuple[LabelPolicy, str], LabelTiming] = {}
         freshness: Freshness | None = None
+        watch = Watch(truth, self._score_from_ms)
         by_member: list[Gain] = []
         by_job: list[Gain] = []
         by_labels = sorted(
@@ -184,7 +186,7 @@ class Runner:
                 rehearsal, setting.refresh_ms, setting.learn, self._score_from_ms, labels.window_ms
             )
             if at == comparison.reference:
-                found, freshness = self._with_freshness(setting, steps)
+                found, freshness = self._with_freshness(setting, steps, watch)
                 members, jobs = _examples_before(truth, steps)
                 by_member = self._gains(members[self._judged], alone, found)
                 by_job = self._gains(jobs[self._judged], alone, found)
@@ -219,6 +221,7 @@ class Runner:
             freshness=freshness,
             by_member_examples=by_member,
             by_job_examples=by_job,
+            rankings=watch.decisions.quality(),
         )
 
     def _record(self, labels: LabelPolicy) -> Rehearsal:
@@ -227,15 +230,15 @@ class Runner:
         return record(lines, policy, self._model, space, self._progress, self._max_jump_ms)
 
     def _with_freshness(
-        self, setting: Setting, steps: list[Step]
+        self, setting: Setting, steps: list[Step], watch: Watch
     ) -> tuple[_Floats, Freshness | None]:
-        """Learn with the reference; freeze it now and then."""
+        """Learn with the reference; freeze it now and then, and watch for decisions."""
         truth, judged = self._truth, self._judged
         until_ms = int(truth.times_ms[judged].max()) + 1
         freezer = Freezer(truth, judged, self._score_from_ms, until_ms)
         rehearsed = rehearse(
             truth, setting.policy, setting.use,
-            steps=steps, pauses=freezer.pauses, on_pause=freezer.freeze,
+            steps=steps, pauses=freezer.pauses, on_pause=freezer.freeze, watch=watch,
         )  # fmt: skip
         freshness = None
         if setting.use:

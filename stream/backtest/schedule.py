@@ -75,7 +75,7 @@ def schedule(
         return rehearsal.steps
     steps: list[Step] = []
     waiting: list[tuple[int, int, Step]] = []  # by when due, then in order of arrival
-    known: dict[int, str] = {}  # the kind last learned of each application
+    known: dict[int, tuple[str, float]] = {}  # kind and weight last learned of each application
     now_ms = 0
     for position, step in enumerate(rehearsal.steps):
         number, label = step
@@ -143,16 +143,16 @@ def _due_ms(label: Label, now_ms: int, learn: Learn, window_ms: int) -> int:
     return now_ms
 
 
-def _learned(step: Step, known: dict[int, str]) -> Step:
+def _learned(step: Step, known: dict[int, tuple[str, float]]) -> Step:
     """Say in a label what this setting had learned of the application before."""
     number, label = step
     if label is None:
         return step
-    previous = known.get(number)
-    known[number] = label.kind
-    if previous == label.previous:
+    previous, weight = known.get(number, (None, None))
+    known[number] = label.kind, label.weight
+    if (previous, weight) == (label.previous, label.previous_weight):
         return step
-    return Step(number, msgspec.structs.replace(label, previous=previous))
+    return Step(number, msgspec.structs.replace(label, previous=previous, previous_weight=weight))
 
 
 def _at_age(age_ms: int, known: NDArray[np.float64], y: NDArray[np.float64]) -> AtAge:

@@ -19,6 +19,7 @@ from stream.errors import ConfigError, StoppedError
 from stream.logs.files import ReadProgress, merge, write_lines
 from stream.model.held_out import Judgement, Unjudged, in_words
 from stream.model.linear import Manifest, load_model
+from stream.policy import DAY_MS
 from stream.text import read_text
 from stream.units import format_time, parse_duration_ms, parse_time_ms
 
@@ -178,9 +179,23 @@ def train(
     )
     tell(_regularised(manifest, trainer.chosen.unchosen))
     tell(_held_out(judged))
+    tell(_delays(manifest))
     useless = _useless(manifest)
     if useless:
         tell(useless, ERR)
+
+
+def _delays(manifest: Manifest) -> str:
+    """Tell how long answers take."""
+    if manifest.delays is None:
+        return "answer delays: too few answers to learn them from; the default curve is in force"
+    days = [
+        f"{share:.0%} within {share_days:.1f} days"
+        for share, share_days in (
+            (share, manifest.delays.age_ms(share) / DAY_MS) for share in (0.35, 0.7, 0.9)
+        )
+    ]
+    return f"answer delays: {', '.join(days)}"
 
 
 def _regularised(manifest: Manifest, unchosen: str) -> str:

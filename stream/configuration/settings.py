@@ -32,6 +32,7 @@ _WHAT: dict[Any, str] = {
     str: "a string",
     Path: "a path",
     frozenset[str]: 'a list of names such as ["message", "hire"]',
+    tuple[float, ...]: 'a list of numbers such as [0.35, 0.7], or "off"',
 }
 _SWITCH = {"true": True, "on": True, "false": False, "off": False}
 
@@ -99,6 +100,8 @@ class Row(NamedTuple):
             return _written("off" if self.value is None else format_duration(self.value))
         if isinstance(self.value, frozenset):
             return _written(sorted(self.value))
+        if isinstance(self.value, tuple):
+            return _written(list(self.value) or "off")
         return None if self.value is None else _written(self.value)
 
     @property
@@ -122,11 +125,23 @@ class Row(NamedTuple):
             return Path(msgspec.convert(given, str))
         if self.type is bool and isinstance(given, str):
             given = _SWITCH.get(given.lower(), given)
+        elif self._choices and "off" in self._choices:
+            given = self._switched(given)
+        elif self.type == tuple[float, ...] and isinstance(given, str):
+            parts = [] if given == "off" else given.split(",")
+            return tuple(msgspec.convert(part.strip(), float, strict=False) for part in parts)
         elif self.type == frozenset[str] and text:
             given = [part.strip() for part in given.split(",") if part.strip()]
         elif self.type in {int, float} and text:
             return msgspec.convert(given.strip(), self.type, strict=False)
         return msgspec.convert(given, self.type)
+
+    def _switched(self, given: Any) -> Any:
+        """A rule that was only on or off once: full or off."""
+        switch = _SWITCH.get(given.lower(), given) if isinstance(given, str) else given
+        return (
+            {True: "full", False: "off"}.get(switch, given) if isinstance(switch, bool) else given
+        )
 
 
 def variable_of(name: str) -> str:

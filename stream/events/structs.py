@@ -188,7 +188,8 @@ Event = Application | Engagement | JobEvent | Clock | Forget
 class Label(msgspec.Struct, Scored, frozen=True, gc=False):
     """A self-contained training example (spec of the ``labels`` topic).
 
-    ``kind`` and ``previous`` are names of :class:`stream.events.ladder.Kind`. The scores are those
+    ``kind`` and ``previous`` are names of :class:`stream.events.ladder.Kind`. ``weight`` is 1 but
+    for labels inferred from age, ``previous_weight`` goes with ``previous``. The scores are those
     of the first sight of the application and the same in all of its labels.
     """
 
@@ -213,6 +214,7 @@ class Label(msgspec.Struct, Scored, frozen=True, gc=False):
     channel: str | None
     terms: Terms | None
     further_scores: FurtherScores | None = None
+    previous_weight: float | None = None
 
 
 class Coefficients(

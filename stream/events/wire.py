@@ -120,6 +120,7 @@ class _LabelMessage(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag
     channel: str | None
     terms: Terms | None
     further_scores: FurtherScores | msgspec.UnsetType = msgspec.UNSET
+    previous_weight: float | None = None
 
 
 _FEATURES = _LabelMessage.__struct_fields__.index("features")
@@ -240,6 +241,7 @@ def encode_label(label: Label) -> bytes:
             label.channel,
             label.terms,
             label.further_scores or msgspec.UNSET,
+            label.previous_weight,
         )
     )
 
@@ -252,7 +254,7 @@ def decode_label(raw: bytes, space: FeatureSpace) -> Label:
         space.per_member.pack(features.per_member),
         space.per_job.pack(features.per_job),
     )
-    values[-1] = values[-1] or None
+    values[-2] = values[-2] or None  # further scores
     return Label(*values)
 
 

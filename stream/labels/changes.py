@@ -34,8 +34,9 @@ class Scores(msgspec.Struct, Scored, frozen=True, gc=False):
 class Change(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """An application's label climbed, or its window closed.
 
-    ``facts`` are those after the change. ``label`` is False for the one closing that says nothing
-    new: that of a positive. ``closed`` says that the window has closed: the label is the truth.
+    ``facts`` are those after the change; ``previous_weight`` is what the label before it counted.
+    ``label`` is False for the one closing that says nothing new: that of a positive. ``closed``
+    says that the window has closed: the label is the truth.
     """
 
     job_id: str
@@ -43,6 +44,7 @@ class Change(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     facts: Facts
     previous: Kind
     previous_rule: str | None
+    previous_weight: float
     final: bool
     evidence_time_ms: int | None
     label_time_ms: int
@@ -89,7 +91,7 @@ def label_of(change: Change, model_version: str) -> Label:
         NAMES[previous] if previous else None,
         facts.rule,
         change.final,
-        1.0,
+        facts.weight,
         facts.event_time_ms,
         change.evidence_time_ms,
         change.label_time_ms,
@@ -102,6 +104,7 @@ def label_of(change: Change, model_version: str) -> Label:
         facts.channel,
         facts.terms,
         facts.further_scores,
+        change.previous_weight if previous else None,
     )
 
 

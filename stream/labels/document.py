@@ -22,6 +22,7 @@ _TEXTS = {
     Stimulus.ANSWERED: "a positive action",
     Stimulus.WINDOW_ENDED: "the watermark passes A+W",
     Stimulus.MARKER_ENDED: "the watermark passes A+2W",
+    Stimulus.AGED: "the watermark passes an age step",
 }
 
 

@@ -6,16 +6,17 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from stream.events.ladder import KINDS, Kind
+from stream.events.ladder import KINDS
+from stream.labels.aging import Aging
 from stream.labels.changes import Change, Ended, Step
 from stream.labels.inference import Inference, past
 from stream.labels.orphans import Orphans
-from stream.labels.transitions import Stimulus, after
+from stream.labels.transitions import Stimulus, after, state_of
 from stream.state.facts import MOST_LISTED, Deadline, DeadlineKind, Facts, Marker
 from stream.state.stored_facts import StoredFacts
 
 _ENDED = Ended()
-_PENDING, _MARKER = Kind.PENDING, DeadlineKind.MARKER
+_MARKER = DeadlineKind.MARKER
 _WINDOW_ENDED = Stimulus.WINDOW_ENDED
 
 
@@ -25,15 +26,22 @@ class Endings:
     Args:
         window_ms: W.
         book: where facts are kept.
-        orphans, inference: what they keep ends too.
+        aging, orphans, inference: what they keep ends too.
 
     """
 
     def __init__(
-        self, window_ms: int, book: StoredFacts, orphans: Orphans, inference: Inference
+        self,
+        window_ms: int,
+        book: StoredFacts,
+        *,
+        aging: Aging,
+        orphans: Orphans,
+        inference: Inference,
     ) -> None:
         self._window_ms = window_ms
         self._book = book
+        self._aging = aging
         self._orphans = orphans
         self._inference = inference
 
@@ -43,6 +51,9 @@ class Endings:
             match deadline.kind:
                 case DeadlineKind.WINDOW:
                     yield self._close(deadline, watermark_ms)
+                    continue
+                case DeadlineKind.AGE:
+                    yield self._aging.step(deadline, watermark_ms)
                     continue
                 case DeadlineKind.ORPHAN:
                     yield self._orphans.expire(deadline) or _ENDED
@@ -71,9 +82,9 @@ class Endings:
         facts = book.application(job_id, application_id)
         if not isinstance(facts, Facts):  # a WINDOW deadline is made with the facts, once
             raise TypeError(f"application {application_id} of job {job_id} has no facts to close")
-        previous, previous_rule = KINDS[facts.kind], facts.rule
-        transition = after(previous, _WINDOW_ENDED)
-        if previous is _PENDING:
+        before, previous = facts, KINDS[facts.kind]
+        transition = after(state_of(before), _WINDOW_ENDED)
+        if before.unsettled:
             book.pending.remove(job_id, facts.event_time_ms, application_id)
         for engagement_id in facts.engagements:
             book.put_engagement(job_id, engagement_id, None)
@@ -84,13 +95,16 @@ class Endings:
         marker = Marker(facts.member_id, facts.event_time_ms)
         self._mark(job_id, application_id, marker, deadline.at_ms)
         if transition.label is not None and transition.label is not previous:
-            facts = msgspec.structs.replace(facts, kind=transition.label, rule=transition.rule)
+            facts = msgspec.structs.replace(
+                facts, kind=transition.label, rule=transition.rule, weight=1.0
+            )
         return Change(
             job_id=job_id,
             application_id=application_id,
             facts=facts,
             previous=previous,
-            previous_rule=previous_rule,
+            previous_rule=before.rule,
+            previous_weight=before.weight,
             final=transition.final,
             evidence_time_ms=None,
             label_time_ms=watermark_ms,

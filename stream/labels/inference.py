@@ -13,12 +13,12 @@ import msgspec
 from stream.events.ladder import KINDS, Kind
 from stream.labels.changes import Change
 from stream.labels.settled import added, since, with_stretch
-from stream.labels.transitions import RULES, after
+from stream.labels.transitions import RULES, after, state_of
 from stream.policy import LabelPolicy
 from stream.state.facts import Deadline, DeadlineKind, Facts, Settled, Stretch
 from stream.state.stored_facts import StoredFacts
 
-_PENDING, _POSITIVE = Kind.PENDING, Kind.POSITIVE
+_POSITIVE = Kind.POSITIVE
 
 
 class Inference:
@@ -43,7 +43,7 @@ class Inference:
         They were submitted strictly earlier than it was, at ``submitted_ms``, and passed over.
         The result is empty and false where nothing is left to settle.
         """
-        if not self._policy.later_response:
+        if not self._policy.infers_from_responses:
             return ()
         first_ms = time_ms - self._window_ms
         last_ms = min(submitted_ms - 1, time_ms - self._policy.min_age_ms)
@@ -53,7 +53,7 @@ class Inference:
 
     def closing(self, job_id: str, time_ms: int, watermark_ms: int | None) -> Iterable[Change]:
         """The closing of a job settles the pending ones whose windows are open then."""
-        if not self._policy.job_closed:
+        if self._policy.job_closed == "off":
             return ()
         stretch = Stretch(time_ms - self._window_ms, time_ms, time_ms, "job_closed")
         return self._settle(job_id, stretch, watermark_ms)
@@ -78,20 +78,22 @@ class Inference:
         ranges: list[tuple[int, int]],
         watermark_ms: int | None,
     ) -> Iterator[Change]:
-        """Infer a negative for every pending application submitted in the ranges."""
+        """Infer a negative for every unsettled application submitted in the ranges."""
         book, stimulus = self._book, RULES[stretch.rule]
         for first_ms, last_ms in ranges:
             for application_id in book.pending.between(job_id, first_ms, last_ms):
                 facts = book.application(job_id, application_id)
                 if not isinstance(facts, Facts):
                     continue
-                given = after(facts.kind, stimulus)
+                given = after(state_of(facts), stimulus)
                 yield climb(
                     book,
                     job_id,
                     application_id,
                     before=facts,
-                    after=msgspec.structs.replace(facts, kind=given.label, rule=given.rule),
+                    after=msgspec.structs.replace(
+                        facts, kind=given.label, rule=given.rule, weight=1.0
+                    ),
                     evidence_ms=stretch.evidence_ms,
                     watermark_ms=watermark_ms,
                 )
@@ -118,7 +120,7 @@ def climb(
     watermark_ms: int | None,
 ) -> Change:
     """Enter the facts of an application that a piece of evidence has changed."""
-    if before.kind == _PENDING:
+    if before.unsettled:
         book.pending.remove(job_id, before.event_time_ms, application_id)
     book.put_application(job_id, application_id, after)
     return Change(
@@ -127,6 +129,7 @@ def climb(
         facts=after,
         previous=KINDS[before.kind],
         previous_rule=before.rule,
+        previous_weight=before.weight,
         final=after.kind == _POSITIVE,
         evidence_time_ms=evidence_ms,
         label_time_ms=latest(evidence_ms, watermark_ms),

@@ -25,6 +25,7 @@ import msgspec
 from stream.errors import ConflictError, UnknownActionError
 from stream.events.ladder import Kind
 from stream.events.structs import Application, Engagement, Event, JobEvent, Source
+from stream.labels.aging import Aging
 from stream.labels.changes import (
     Change,
     Entered,
@@ -34,11 +35,21 @@ from stream.labels.changes import (
     application_digest,
     event_digest,
 )
+from stream.labels.delays import DelayCurve, steps_of
 from stream.labels.endings import Endings
 from stream.labels.inference import Inference, climb, latest, past
 from stream.labels.orphans import Orphans, mismatch
 from stream.labels.settled import found
-from stream.labels.transitions import EVIDENCE, RULES, State, Stimulus, after, stimuli
+from stream.labels.transitions import (
+    EVIDENCE,
+    RULES,
+    State,
+    Stimulus,
+    Transition,
+    after,
+    state_of,
+    stimuli,
+)
 from stream.policy import LabelPolicy
 from stream.state.facts import (
     MOST_LISTED,
@@ -63,6 +74,7 @@ _UNKNOWN, _CLOSED = State.UNKNOWN, State.CLOSED
 _READ, _READ_LATE, _OUTSIDE = Stimulus.READ, Stimulus.READ_LATE, Stimulus.OUTSIDE
 _PENDING, _WINDOW = Kind.PENDING, DeadlineKind.WINDOW
 _ENTERED = after(_UNKNOWN, _READ)
+_AGED = after(State.PENDING, Stimulus.AGED)
 
 
 def unscored(_: Application) -> Scores:
@@ -76,17 +88,27 @@ class LabelMachine:
     Args:
         policy: what counts as an answer, and for how long.
         book: where facts are kept.
+        learned: how long answers take, from the model folder; None: the policy's, or the default.
 
     """
 
-    def __init__(self, policy: LabelPolicy, book: StoredFacts) -> None:
+    def __init__(
+        self, policy: LabelPolicy, book: StoredFacts, learned: DelayCurve | None = None
+    ) -> None:
         self._window_ms = policy.window_ms
         self._clock_skew_ms = policy.clock_skew_ms
         self._book = book
         self._stimuli = stimuli(policy)
         self._orphans = Orphans(policy.orphan_ttl_ms, book)
         self._inference = Inference(policy, book)
-        self._endings = Endings(policy.window_ms, book, self._orphans, self._inference)
+        self._aging = Aging(steps_of(policy, learned), policy.window_ms, book)
+        self._endings = Endings(
+            policy.window_ms,
+            book,
+            aging=self._aging,
+            orphans=self._orphans,
+            inference=self._inference,
+        )
         self._under_way = False
 
     def apply(
@@ -126,9 +148,18 @@ class LabelMachine:
     def close_due(self, watermark_ms: int | None) -> Iterable[Step]:
         """End all that the watermark is strictly past, in order of time; a step for each."""
         self._check_whole()
-        if watermark_ms is None or not (due := self._book.deadlines.due(watermark_ms)):
+        if watermark_ms is None:
+            return ()
+        if self._aging.changed:
+            return self._whole(self._begin(watermark_ms))
+        if not (due := self._book.deadlines.due(watermark_ms)):
             return ()
         return self._whole(self._endings.end(due, watermark_ms))
+
+    def _begin(self, watermark_ms: int) -> Iterator[Step]:
+        """See that every open application has its next step, then end what is due."""
+        yield from self._aging.begin(watermark_ms)
+        yield from self._endings.end(self._book.deadlines.due(watermark_ms), watermark_ms)
 
     def begin_again(self) -> None:
         """Forget an event that was not applied to its end: its changes of the state are undone."""
@@ -211,13 +242,17 @@ class LabelMachine:
         stretch = found(book.settled(job_id), submitted_ms)
         if stretch is not None:
             known.append((stretch.evidence_ms, RULES[stretch.rule]))
-        given, decided_ms = _ENTERED, 0
+        given: Transition = _ENTERED
+        decided_ms: int | None = None
         for time_ms, stimulus in sorted(known) if known else ():
             transition = after(given.state, stimulus)
             if transition.ignored:
                 steps.append(Ignored(transition.ignored))
             if transition.label is not None:
                 given, decided_ms = transition, time_ms
+        weight = 1.0
+        if given.label is None and (reached := self._aging.reached(submitted_ms, watermark_ms)):
+            given, decided_ms, weight = _AGED, None, reached
         if orphans:
             self._orphans.adopt(app, orphans)
         engagements = [orphan.engagement_id for orphan in orphans]
@@ -240,13 +275,16 @@ class LabelMachine:
             engagements=tuple(engagements[:MOST_LISTED]),
             more=len(engagements) > MOST_LISTED,
             further_scores=scores.further_scores,
+            weight=weight,
         )
         book.put_application(job_id, application_id, facts)
         book.deadlines.add(
             Deadline(submitted_ms + self._window_ms, _WINDOW, job_id, application_id)
         )
-        if given.label is None:
+        if facts.unsettled:
             book.pending.add(job_id, submitted_ms, application_id)
+            self._aging.schedule(job_id, application_id, submitted_ms, watermark_ms)
+        if given.label is None:
             return steps
         change = Change(
             job_id=job_id,
@@ -254,9 +292,10 @@ class LabelMachine:
             facts=facts,
             previous=_PENDING,
             previous_rule=None,
+            previous_weight=1.0,
             final=given.final,
             evidence_time_ms=decided_ms,
-            label_time_ms=latest(decided_ms, watermark_ms),
+            label_time_ms=latest(decided_ms or 0, watermark_ms),
         )
         return [*steps, change]
 
@@ -333,7 +372,7 @@ class LabelMachine:
     ) -> tuple[Step, ...]:
         """Write an engagement's own fact; give what it is to its application."""
         book, job_id, application_id = self._book, event.job_id, event.application_id
-        transition = after(facts.kind, stimulus)
+        transition = after(state_of(facts), stimulus)
         book.put_engagement(job_id, event.engagement_id, Applied(digest))
         listed = facts.engagements
         more = len(listed) >= MOST_LISTED
@@ -349,6 +388,7 @@ class LabelMachine:
             facts,
             kind=transition.label,
             rule=transition.rule,
+            weight=1.0,
             engagements=listed,
             more=more,
         )
@@ -398,7 +438,7 @@ def _state(record: ApplicationRecord | None) -> int:
     if record is None:
         return _UNKNOWN
     if isinstance(record, Facts):
-        return record.kind
+        return state_of(record)
     return _CLOSED if isinstance(record, Marker) else _UNKNOWN
 
 

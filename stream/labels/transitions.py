@@ -6,8 +6,8 @@ an orphan; what evidence has settled is remembered for as long as an application
 settle may still be read. An application that is read begins as ``PENDING`` and goes at once through
 all that is known of it; of the labels on that way only the last is given.
 
-Evidence about one application changes *pending* ones alone (``PASSED_OVER``, ``JOB_CLOSED``), so
-that a response costs what it settles, not what the job holds.
+Evidence about one application changes only those of which nothing but, perhaps, their age is known
+(``PASSED_OVER``, ``JOB_CLOSED``), so that a response costs what it settles, not what the job holds.
 
 ``docs/labels.md`` shows the table (``make docs``).
 """
@@ -20,6 +20,7 @@ import msgspec
 
 from stream.events.ladder import Kind
 from stream.policy import LabelPolicy
+from stream.state.facts import AGE, Facts
 
 
 class State(IntEnum):
@@ -33,6 +34,8 @@ class State(IntEnum):
     POSITIVE = 4
     UNKNOWN = 5
     """Not read yet, or forgotten; engagements may wait for it."""
+    AGED = 6
+    """Inferred from its age alone; its kind is that of ``INFERRED``."""
 
 
 class Stimulus(IntEnum):
@@ -54,6 +57,8 @@ class Stimulus(IntEnum):
     """The watermark is strictly past A + W."""
     MARKER_ENDED = 9
     """The watermark is strictly past A + 2W."""
+    AGED = 10
+    """The watermark is strictly past an age at which silence weighs more."""
 
 
 class Transition(msgspec.Struct, frozen=True, gc=False):
@@ -101,10 +106,14 @@ def _open(state: State, closing: Kind | None) -> dict[Stimulus, Transition]:
         Stimulus.DECLINED: same,
         Stimulus.ANSWERED: same,
         Stimulus.WINDOW_ENDED: Transition(State.CLOSED, closing, final=True),
+        Stimulus.AGED: same,
     }
 
 
 _INFERRED = Kind.NEGATIVE_INFERRED
+_PASSED_OVER = Transition(State.INFERRED, _INFERRED, rule="later_response")
+_JOB_CLOSED = Transition(State.INFERRED, _INFERRED, rule="job_closed")
+_AGED = Transition(State.AGED, _INFERRED, rule=AGE)
 _DECLINED = Transition(State.EXPLICIT, Kind.NEGATIVE_EXPLICIT)
 _ANSWERED = Transition(State.POSITIVE, Kind.POSITIVE, final=True)
 WAITED = "orphans"
@@ -127,10 +136,11 @@ TABLE: dict[State, dict[Stimulus, Transition]] = {
     },
     State.PENDING: {
         **_open(State.PENDING, Kind.NEGATIVE_CONCLUSIVE),
-        Stimulus.PASSED_OVER: Transition(State.INFERRED, _INFERRED, rule="later_response"),
-        Stimulus.JOB_CLOSED: Transition(State.INFERRED, _INFERRED, rule="job_closed"),
+        Stimulus.PASSED_OVER: _PASSED_OVER,
+        Stimulus.JOB_CLOSED: _JOB_CLOSED,
         Stimulus.DECLINED: _DECLINED,
         Stimulus.ANSWERED: _ANSWERED,
+        Stimulus.AGED: _AGED,
     },
     State.INFERRED: {
         **_open(State.INFERRED, Kind.NEGATIVE_CONCLUSIVE),
@@ -153,6 +163,14 @@ TABLE: dict[State, dict[Stimulus, Transition]] = {
         Stimulus.ANSWERED: _LATE,
         Stimulus.MARKER_ENDED: Transition(State.UNKNOWN),
     },
+    State.AGED: {
+        **_open(State.AGED, Kind.NEGATIVE_CONCLUSIVE),
+        Stimulus.PASSED_OVER: _PASSED_OVER,
+        Stimulus.JOB_CLOSED: _JOB_CLOSED,
+        Stimulus.DECLINED: _DECLINED,
+        Stimulus.ANSWERED: _ANSWERED,
+        Stimulus.AGED: _AGED,  # where the weight grows
+    },
 }
 """The table. Where a cell is missing, state and stimulus never meet."""
 
@@ -160,8 +178,13 @@ TABLE: dict[State, dict[Stimulus, Transition]] = {
 _AFTER = tuple(tuple(TABLE[state].get(stimulus) for stimulus in Stimulus) for state in State)
 
 
+def state_of(facts: Facts) -> int:
+    """State of an open application."""
+    return State.AGED if facts.rule == AGE else facts.kind
+
+
 def after(state: int, stimulus: Stimulus) -> Transition:
-    """Look a transition up; ``state`` may be the kind of an open application.
+    """Look a transition up.
 
     Raises:
         RuntimeError: the two never meet.

@@ -125,8 +125,8 @@ LABELS = Group(
             "hearback_labels",
             "counter",
             ("kind", "rule"),
-            "Labels emitted, by kind and what decided: `later_response`, `job_closed`, `action` (a"
-            " recruiter's own), `window` (its end).",
+            "Labels emitted, by kind and what decided: `age`, `later_response`, `job_closed`,"
+            " `action` (a recruiter's own), `window` (its end).",
         ),
         Metric(
             "hearback_label_flips",

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from stream.errors import ModelError
 from stream.features.blocks import FeatureSpace
+from stream.labels.delays import DelayCurve
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -64,7 +65,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What ``manifest.json`` says.
 
     ``regularisation``: C, the inverse strength; ``choice``: how it was chosen, None: too little
-    was there to choose by.
+    was there to choose by. ``delays``: how long answers take, None: too few were there to tell.
     """
 
     format: int
@@ -77,6 +78,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     regularisation: float
     sha256: str
     held_out: HeldOut | None = None
+    delays: DelayCurve | None = None
     choice: Choice | None = None
 
 
@@ -115,6 +117,7 @@ def save_model(
     positives: int,
     regularisation: float,
     held_out: HeldOut | None = None,
+    delays: DelayCurve | None = None,
     choice: Choice | None = None,
 ) -> Manifest:
     """Write a model folder; the version is a digest of its content, so equal models are equal."""
@@ -123,7 +126,8 @@ def save_model(
     arrays = buffer.getvalue()
     sha256 = hashlib.sha256(arrays).hexdigest()
     names = msgspec.json.encode([features["global"], features["per_member"], features["per_job"]])
-    version = hashlib.sha256(names + arrays).hexdigest()[:12]
+    curve = b"" if delays is None else msgspec.json.encode(delays)
+    version = hashlib.sha256(names + arrays + curve).hexdigest()[:12]
     manifest = Manifest(
         format=FORMAT,
         model_version=version,
@@ -135,6 +139,7 @@ def save_model(
         regularisation=regularisation,
         sha256=sha256,
         held_out=held_out,
+        delays=delays,
         choice=choice,
     )
     try:

@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import ConfigError, EventError, InvalidFeaturesError, ModelError, TimeJumpError
-from stream.events.ladder import target
+from stream.events.ladder import Kind, target
 from stream.events.structs import Application, DeadLetter, Event, Features, Forget, Source
 from stream.events.wire import RawApplication, decode_raw, to_event
 from stream.features.blocks import FeatureSpace, RawBlock, check_size
 from stream.labels import driver
 from stream.labels.changes import Change, Entered, Ignored, Step
+from stream.labels.delays import DelayCurve, fitted
 from stream.labels.machine import LabelMachine
 from stream.logs.files import LogLine
 from stream.logs.jumps import JumpFilter
@@ -32,6 +33,9 @@ from stream.policy import Policy
 from stream.state.overlay import Overlay
 from stream.state.store import MemoryStore
 from stream.state.stored_facts import StoredFacts
+
+LEAST_ANSWERS = 50
+"""Answers that it takes to learn how long they take."""
 
 _NOWHERE = Source("", 0, 0, 0, b"")
 
@@ -145,6 +149,7 @@ class Trainer:
         self._rows: list[_Open] = []
         self._targets = array("b")
         self._windows = array("q")
+        self._delays = array("q")  # from application to the first answer, of those answered
         self._jobs = array("q")  # numbered as their windows close
         self._numbers: dict[str, int] = {}
         self._from_ms: int | None = None
@@ -233,8 +238,19 @@ class Trainer:
             positives=positives,
             regularisation=self.chosen.C,
             held_out=held_out,
+            delays=self.delays(),
             choice=self.chosen.choice,
         )
+
+    def delays(self) -> DelayCurve | None:
+        """Return how long answers take; None where there are too few to tell."""
+        window_ms = self._policy.labels.window_ms
+        ends_ms = np.array(self._windows, dtype=np.int64)
+        if len(self._delays) < LEAST_ANSWERS or not (ends_ms <= self._end_ms).any():
+            return None
+        silent = np.array(self._targets, dtype=np.int64) == 0
+        ages_ms = np.minimum(self._end_ms - (ends_ms[silent] - window_ms), window_ms)
+        return fitted(self._delays, ages_ms.tolist(), window_ms)
 
     @property
     def _end_ms(self) -> int:
@@ -307,6 +323,10 @@ class Trainer:
         """Keep the rows of applications, and their labels once their windows have closed."""
         for step in steps:
             match step:
+                case Change(label=True, evidence_time_ms=int(time_ms)) if (
+                    step.kind is Kind.POSITIVE
+                ):
+                    self._delays.append(time_ms - step.facts.event_time_ms)
                 case Change() if step.closed:
                     self._rows.append(self._open.pop((step.job_id, step.application_id)))
                     self._targets.append(target(step.kind))

@@ -14,6 +14,7 @@ from stream.backtest.freshness import Freshness
 from stream.backtest.judgement import CalibrationBin, Interval
 from stream.backtest.result import GLOBAL_ALONE, Backtest, Gain
 from stream.backtest.schedule import AtAge
+from stream.labels.delays import AgeStep, DelayCurve
 from stream.policy import DAY_MS
 from stream.report.svg import Plot, Point, Scale, numbers, places
 from stream.units import format_time
@@ -127,6 +128,32 @@ def freshness(curve: Freshness) -> str:
             plot.line(points, name, words)
             ends.append((points[-1], words, name))
     plot.labels(ends)
+    return plot.svg()
+
+
+def delays(curve: DelayCurve, quantiles: Sequence[float]) -> str:
+    """The delay curve, and the weight of a silent application's label as it ages."""
+    days = curve.window_ms / DAY_MS
+    plot = Plot(
+        numbers([0.0, days], low=0.0, high=days),
+        numbers([0.0, 1.0], "{:.0%}", low=0.0, high=1.05),
+        title="What silence is worth",
+        x_label="days since the application",
+        width=520.0,
+        height=320.0,
+        right=110.0,
+    )
+    points = [(0.0, 0.0)]
+    points += [
+        (age_ms / DAY_MS, share) for age_ms, share in zip(curve.ages_ms, curve.shares, strict=True)
+    ]
+    plot.line(points, "member", "answers that have come", dots=False)
+    weights = [(0.0, 0.0)]
+    for step in [*curve.steps(quantiles), AgeStep(curve.window_ms, 1.0)]:
+        weights.append((step.age_ms / DAY_MS, weights[-1][1]))
+        weights.append((step.age_ms / DAY_MS, step.weight))
+    plot.line(weights, "job", "weight of the label", dots=False)
+    plot.labels([((days, 1.0), "answers", "member"), ((days, weights[-2][1]), "weight", "job")])
     return plot.svg()
 
 

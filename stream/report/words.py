@@ -15,6 +15,7 @@ def sentences(found: Backtest) -> list[str]:
     """Say what was found, the most important first."""
     return [
         *_worth(found),
+        *_rankings(found),
         *_refresh(found),
         *_decay(found),
         *_settings(found),
@@ -53,6 +54,25 @@ def _worth(found: Backtest) -> Iterator[str]:
         f" {_in_hundred(alone)} times (a coin gives 50): learning per member and per job is"
         f" clearly {better}."
     )
+
+
+def _rankings(found: Backtest) -> Iterator[str]:
+    rankings = found.rankings
+    if rankings is None:
+        return
+    auc = {name: measures["auc"].value for name, measures in rankings.orders.items()}
+    yield (
+        f"At {rankings.decisions:,} moments at which somebody was answered, that one ranked above"
+        f" {100 * auc['full']:.0f} in 100 of those who were waiting for the same job (with the"
+        f" global model alone {100 * auc['global']:.0f}, with the member's part"
+        f" {100 * auc['with_member']:.0f}, with the job's {100 * auc['with_job']:.0f}; the newest"
+        f" first {100 * auc['newest_first']:.0f}, by chance 50)."
+    )
+    if rankings.gain.high is not None and rankings.gain.high < 0:
+        yield (
+            "For rankings within a job the whole score is clearly worse than its best part: look at"
+            " the priors."
+        )
 
 
 def _refresh(found: Backtest) -> Iterator[str]:

@@ -66,7 +66,8 @@ class JobStage(Stage):
             overlay, space=space, policy=policy, model_version=version, most_held=most_held
         )
         self._model = model
-        self._machine = LabelMachine(policy.labels, StoredFacts(overlay, self.census))
+        learned = None if model is None else model.manifest.delays
+        self._machine = LabelMachine(policy.labels, StoredFacts(overlay, self.census), learned)
 
     def apply(
         self, event: ScoredApplication | Event, source: Source, watermark_ms: int | None

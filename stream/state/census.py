@@ -18,7 +18,7 @@ class StateCounts(msgspec.Struct, array_like=True):
     """What is counted; new counts go to the end."""
 
     pending: Count = 0
-    """Applications without a label."""
+    """Applications of which nothing but, perhaps, their age is known."""
     orphans: Count = 0
     """Engagements that wait for their application."""
     entities: Count = 0

@@ -35,6 +35,7 @@ import msgspec
 from stream.errors import ConfigError, StateError
 from stream.events.ladder import Kind
 from stream.state.facts import (
+    AGE,
     ApplicationRecord,
     Applied,
     Deadline,
@@ -151,7 +152,8 @@ def _sound_application(record: ApplicationRecord) -> bool:
     """Scores are finite, and it is known what an inferred label rests on."""
     if not isinstance(record, Facts):
         return True
-    return isfinite(record.full_score) and (record.rule is None or record.rule in RULES)
+    known = record.rule is None or record.rule == AGE or record.rule in RULES
+    return known and isfinite(record.full_score)
 
 
 def _sound_stretches(settled: Settled) -> bool:
@@ -214,6 +216,9 @@ DEADLINE = Codec[Deadline](Deadline)
 DEADLINES = Codec[list[Deadline]](list[Deadline], sound=_sound_run)
 FORGOTTEN = Codec[tuple[int, int]](tuple[int, int])
 """Up to when an entity's applications count for nothing, and when that was asked for (ms)."""
+
+STEPS = Codec[tuple[tuple[int, float], ...]](tuple[tuple[int, float], ...])
+"""Ages (ms) at which silence weighs more, and the weights."""
 
 _LISTED = Codec[_Listed](_Listed)
 _PACKED = Codec[Any](_Packed, version=2)  # encoded from a tuple: columns may be bytearrays

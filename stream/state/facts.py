@@ -13,6 +13,9 @@ import msgspec
 from stream.events.ladder import Kind
 from stream.events.structs import FurtherScores, PartitionNumber, Scored, Source, Terms, TimeMs
 
+AGE = "age"
+"""The rule of labels inferred from silence alone, as it is stored and sent."""
+
 MOST_LISTED = 32
 """Engagements that an application's facts list by id; further ones are found by their index."""
 
@@ -26,9 +29,9 @@ class Facts(msgspec.Struct, Scored, frozen=True, gc=False, kw_only=True, array_l
     """An application whose window is open.
 
     ``digest`` fingerprints the producer's content (a repeat has the same); ``kind`` is the label
-    so far (:class:`~stream.events.ladder.Kind`), ``rule`` what inferred it; ``engagements`` are the
-    ids of those read, so that closing can forget them: the first :data:`MOST_LISTED`, further ones
-    (``more``) are indexed.
+    so far (:class:`~stream.events.ladder.Kind`), ``rule`` what inferred it, ``weight`` what it
+    counts; ``engagements`` are the ids of those read, so that closing can forget them: the first
+    :data:`MOST_LISTED`, further ones (``more``) are indexed.
     """
 
     member_id: str
@@ -47,6 +50,12 @@ class Facts(msgspec.Struct, Scored, frozen=True, gc=False, kw_only=True, array_l
     engagements: tuple[str, ...] = ()
     more: bool = False
     further_scores: FurtherScores | None = None
+    weight: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1.0
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether nothing is known of it but, perhaps, its age."""
+        return self.kind == 0 or self.rule == AGE
 
 
 class Marker(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="m"):
@@ -119,6 +128,7 @@ class DeadlineKind(IntEnum):
     CLOSING = 4
     MARKER = 5
     ENGAGEMENTS = 6
+    AGE = 7
 
 
 class Deadline(msgspec.Struct, frozen=True, gc=False, array_like=True, order=True):
@@ -129,7 +139,7 @@ class Deadline(msgspec.Struct, frozen=True, gc=False, array_like=True, order=Tru
     """
 
     at_ms: int
-    kind: Annotated[int, msgspec.Meta(ge=1, le=int(DeadlineKind.ENGAGEMENTS))]
+    kind: Annotated[int, msgspec.Meta(ge=1, le=int(DeadlineKind.AGE))]
     job_id: str
     subject: str = ""
     engagement_id: str = ""

@@ -1,5 +1,7 @@
 """The pending applications of each job, by time: a key each.
 
+Pending is of which nothing but, perhaps, its age is known: evidence may still settle it.
+
 Evidence asks for a range of them, most often for the oldest. Of jobs that were asked for lately the
 oldest are kept in memory beside the store, so that most answers cost no scan.
 """
@@ -46,7 +48,7 @@ class PendingApplications:
         overlay.attach(self.throw_away, self.write_out)
 
     def add(self, job_id: str, time_ms: int, application_id: str) -> None:
-        """Enter an application that is not there: it has no label yet."""
+        """Enter an application that is not there."""
         self._census.pending(1)
         entry = time_ms, application_id
         prefix = keys.prefix(keys.PENDING, job_id)
@@ -62,7 +64,7 @@ class PendingApplications:
             del entries[PART:]
 
     def remove(self, job_id: str, time_ms: int, application_id: str) -> None:
-        """Strike an application: it has a label now."""
+        """Strike an application: it is settled, or its window is over."""
         self._census.pending(-1)
         entry = time_ms, application_id
         prefix = keys.prefix(keys.PENDING, job_id)
@@ -96,6 +98,18 @@ class PendingApplications:
         if until is None or end <= until:
             return found
         return self._with_stored(found, job_id, max(first, until), end)
+
+    def stored(self) -> Iterator[tuple[str, int, str]]:
+        """Job, time (ms) and id of every one in the store, a part at a time; flushes may come."""
+        first, end = keys.PENDING, keys.after(keys.PENDING)
+        while True:
+            found = [key for key, _ in islice(self._overlay.store.scan(first, end), PART)]
+            for key in found:
+                job, rest = keys.parts(key)
+                yield job.decode(), *keys.time_and_id(rest, 0)
+            if len(found) < PART:
+                return
+            first = found[-1] + b"\0"
 
     def write_out(self) -> None:
         """Nothing is held back; what is kept may shrink."""

@@ -26,6 +26,7 @@ from stream.state.pending import PendingApplications
 _K = TypeVar("_K")
 _T = TypeVar("_T")
 
+_STEPS = keys.own("aging")
 _RECORDS = 1 << 14  # application records kept at least, about 1 kB each; twice as many at most
 _JOBS = 1 << 13  # jobs likewise, of which what is settled is kept
 
@@ -35,7 +36,8 @@ class StoredFacts:
 
     Attributes:
         census: counts pending applications and orphans. deadlines: what ends, and when.
-        pending: the applications without a label, by time.
+        pending: the applications of which nothing but, perhaps, their age is known, by time.
+        steps: ages (ms) and weights by which every open application has its next step.
 
     """
 
@@ -48,6 +50,7 @@ class StoredFacts:
         self._new_records: dict[tuple[str, str], ApplicationRecord | None] = {}
         self._settled: dict[str, Settled] = {}
         self._changed_settled: dict[str, None] = {}
+        self.steps = self._stored_steps()
         overlay.attach(self.throw_away, self.write_out)
 
     def application(self, job_id: str, application_id: str) -> ApplicationRecord | None:
@@ -123,6 +126,11 @@ class StoredFacts:
         value = None if fact is None else codec.JOB_EVENT.encode(fact)
         self._overlay.put(keys.key(keys.JOB_EVENT, job_id, job_event_id), value)
 
+    def put_steps(self, steps: tuple[tuple[int, float], ...]) -> None:
+        """Remember the steps that every open application has a deadline by now."""
+        self.steps = steps
+        self._overlay.put(_STEPS, codec.STEPS.encode(steps))
+
     def write_out(self) -> None:
         """Encode what changed, and let the caches shrink."""
         overlay, records, settled = self._overlay, self._records, self._settled
@@ -148,6 +156,11 @@ class StoredFacts:
         self._new_records.clear()
         self._settled.clear()
         self._changed_settled.clear()
+        self.steps = self._stored_steps()
+
+    def _stored_steps(self) -> tuple[tuple[int, float], ...]:
+        value = self._overlay.get(_STEPS)
+        return () if value is None else codec.STEPS.decode(value)
 
 
 def _shrunk(cache: dict[_K, _T], least: int) -> dict[_K, _T]:

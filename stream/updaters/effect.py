@@ -132,7 +132,7 @@ class Effect:
             self._live[entity_id] = posterior
             self._weight += _weight(posterior) - _weight(None)
             self._outdate(entity_id, posterior)
-        elif not self._enter(entity_id, posterior, example, label.previous):
+        elif not self._enter(entity_id, posterior, example, label):
             return False
         self._changed[entity_id] = None
         if len(posterior.kept) >= self._least_folded:
@@ -247,33 +247,33 @@ class Effect:
         self._weight += _weight(posterior)
         return posterior
 
-    def _enter(
-        self, entity_id: str, posterior: Posterior, example: Example, previous: str | None
-    ) -> bool:
+    def _enter(self, entity_id: str, posterior: Posterior, example: Example, label: Label) -> bool:
         """Add an example to what an entity knows, or replace one; False: nothing changes."""
         kept = posterior.kept
         at, there = kept.place(example)
         if there:
             # The offset is that of the first sight in every label: only the label itself changes.
-            if example.rung <= kept.rung(at):
+            weight = kept.weights[at]
+            if (example.rung, example.weight) <= (kept.rung(at), weight):
                 return False
-            # A negative that has become final has the mode that it had.
-            before = target(kept.kind(at)), kept.weights[at]
-            if (target(example.kind), example.weight) != before:
+            # A negative of weight 1 that has become final has the mode that it had.
+            if (target(example.kind), example.weight) != (target(kept.kind(at)), weight):
                 self._outdate(entity_id, posterior)
             kept.replace(at, example)
             return True
-        change: int | None = None
-        if previous is not None and posterior.folded:
-            change = target(example.kind) - target(BY_NAME[previous])
-            if not change:
+        if label.previous is not None and posterior.folded:
+            before = target(BY_NAME[label.previous])
+            before_weight = 1.0 if label.previous_weight is None else label.previous_weight
+            if (target(example.kind), example.weight) == (before, before_weight):
                 return False
-        self.fitter.age(posterior, example.time_ms)
-        if change is None:
+            if entity_id in self._stale and example.weight != before_weight:
+                self._refit([entity_id])
+            self.fitter.age(posterior, example.time_ms)
+            self.fitter.correct(posterior, example, before, before_weight)
+        else:
+            self.fitter.age(posterior, example.time_ms)
             kept.insert(at, example)
             self._weight += 1
-        else:
-            self.fitter.correct(posterior, example, change)
         self._outdate(entity_id, posterior)
         return True
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stream.errors import StateError
 from stream.events.ladder import target
 from stream.policy import EffectSettings
-from stream.updaters.folding import fold, sigmoid
+from stream.updaters.folding import correct, fold, sigmoid
 from stream.updaters.kept import Example, Kept, Posterior
 
 _Vector = NDArray[np.float64]
@@ -149,12 +149,28 @@ class Fitter:
         else:
             self.overflowed += len(places)
 
-    def correct(self, posterior: Posterior, example: Example, change: int) -> None:
-        """Correct an example that is folded already by Δy: the log-likelihood is linear in y."""
-        _, f = self._folded(posterior)
-        _, _, w, _ = self._arrays([(posterior.time_ms, Kept.of([example]))])
-        f += w[0] * change * np.frombuffer(example.z, _FLOAT32).astype(np.float64)
-        posterior.linear = f.tobytes()
+    def correct(
+        self, posterior: Posterior, example: Example, before: int, before_weight: float
+    ) -> None:
+        """Correct an example that overflowed, at the mode, up to date where the weight changes.
+
+        Args:
+            posterior: of the entity. example: as it is now.
+            before: the target that it was folded with. before_weight: its weight, not aged.
+
+        """
+        F, f = self._folded(posterior)
+        Z, y, w, o = self._arrays([(posterior.time_ms, Kept.of([example]))])
+        correct(
+            F,
+            f,
+            Z[0].astype(np.float64),
+            targets=(before, float(y[0])),
+            weights=(w[0] * before_weight / example.weight, w[0]),
+            offset=float(o[0]),
+            theta=np.frombuffer(posterior.mode),
+        )
+        posterior.precision, posterior.linear = F.tobytes(), f.tobytes()
 
     def age(self, posterior: Posterior, time_ms: int) -> None:
         """Let T grow; what was folded loses weight as the kept examples do."""

@@ -10,7 +10,9 @@ simply add. Forgetting multiplies both by the same factor.
 itself. The gradient of the whole objective at θ̂ was zero and stays so.
 
 **A flip of a label is linear.** y stands in the loss as −y·m only, so replacing y by y' changes
-the objective by −w·(y' − y)·(o + z'θ): f += w·(y' − y)·z is exact, whatever the curvature was.
+the objective by −w·(y' − y)·(o + z'θ): f += w·(y' − y)·z is exact, whatever the curvature was. A
+change of weight, from w to w', adds the example once more with the weight w' − w at the mode as of
+now.
 
 **Curvature.** Final labels are folded with h = p·(1 − p), Laplace's. Provisional ones (overflow)
 may still flip, far from the mode at which they were folded; there h, which vanishes for p near 0,
@@ -56,14 +58,10 @@ def fold(
 
     """
     slope = Z @ theta
-    m = o + slope
-    p = sigmoid(m)
+    p = sigmoid(o + slope)
     c = p * (1.0 - p)
     if not final:
-        away = np.abs(slope) >= _NEAR
-        secant = np.zeros_like(c)
-        secant[away] = (p[away] - sigmoid(o[away])) / slope[away]
-        c = np.maximum(c, secant)
+        c = np.maximum(c, _secant(o, slope, p))
     residual = w * (y - p)
     if F.ndim == 2:
         F += (Z * (w * c)[:, None]).T @ Z
@@ -73,6 +71,50 @@ def fold(
     added = (w * c) @ squares
     F += added
     f += Z.T @ residual + added * theta
+
+
+def correct(
+    F: _Vector,
+    f: _Vector,
+    z: _Vector,
+    *,
+    targets: tuple[float, float],
+    weights: tuple[float, float],
+    offset: float,
+    theta: _Vector,
+) -> None:
+    """Give an example that overflowed another target or weight, in place.
+
+    Args:
+        F, f, theta: as of :func:`fold`; ``theta`` counts where the weights differ only.
+        z: features (d,).
+        targets: y before and now. weights: w before and now, aged.
+        offset: o.
+
+    """
+    (y, y_now), (w, w_now) = targets, weights
+    added = w_now - w
+    if added:
+        slope = float(z @ theta)
+        o, m = np.array([offset]), np.array([slope])
+        p = sigmoid(o + m)
+        c = float(max(p[0] * (1.0 - p[0]), _secant(o, m, p)[0]))
+        if F.ndim == 2:
+            F += added * c * np.outer(z, z)
+            f += added * (y - float(p[0]) + c * slope) * z
+        else:
+            more = added * c * np.abs(z) * np.abs(z).sum()
+            F += more
+            f += added * (y - float(p[0])) * z + more * theta
+    f += w_now * (y_now - y) * z
+
+
+def _secant(o: _Vector, slope: _Vector, p: _Vector) -> _Vector:
+    """(σ(o + slope) − σ(o)) / slope, 0 where the slope is next to nothing."""
+    secant = np.zeros_like(p)
+    away = np.abs(slope) >= _NEAR
+    secant[away] = (p[away] - sigmoid(o[away])) / slope[away]
+    return secant
 
 
 def sigmoid(x: _Vector) -> _Vector:

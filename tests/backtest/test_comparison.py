@@ -53,8 +53,9 @@ def test_settings_are_said_in_words() -> None:
     words = [setting.in_words() for setting in load_comparison(None, Policy()).settings]
     assert words[0] == "at every label"
     assert words[3] == "never updated"
-    assert words[5] == "at every label, final labels only"
-    assert words[6] == "at every label, per_member alone"
+    assert words[5] == "at every label, aging = off"
+    assert words[6] == "at every label, final labels only"
+    assert words[7] == "at every label, per_member alone"
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_explicit_scores_are_those_of_a_policy_that_infers_nothing(
 ) -> None:
     """Leaving inferred labels out gives the scores of a replay that never inferred any."""
     lines, space = first_look(log, None)
-    policy = Policy(labels=LabelPolicy(later_response=False, job_closed=False))
+    policy = Policy(labels=LabelPolicy(aging=(), later_response="off", job_closed="off"))
     other = record(lines, policy, None, space)
     steps = schedule(rehearsal, AT_EVERY_LABEL, "explicit", stop_ms, WINDOW_MS)
     scores = rehearsal.scores(rehearse(rehearsal, Policy(), steps=steps))

@@ -118,7 +118,9 @@ def test_history_and_live_stream_meet_without_a_seam(
     whole = replayed(events, close=True)
     labels = history.labels + live.labels()
     assert last_labels(labels) == last_labels(whole.labels)
-    said = Counter((each.job_id, each.application_id, each.kind, each.final) for each in labels)
+    said = Counter(
+        (each.job_id, each.application_id, each.kind, each.weight, each.final) for each in labels
+    )
     assert all(count == 1 for count in said.values())
     assert learned(list(live.stores.values())) == learned([whole.store])
 

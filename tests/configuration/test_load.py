@@ -86,7 +86,7 @@ def test_the_environment_stands_above_the_file(tmp_path: Path) -> None:
     assert found.policy.labels.window_ms == 9 * 24 * HOUR_MS
     assert found.policy.labels.orphan_ttl_ms == 48 * HOUR_MS
     assert found.policy.labels.min_age_ms == HOUR_MS
-    assert found.policy.labels.job_closed is False
+    assert found.policy.labels.job_closed == "off"
     assert found.policy.labels.neutral_actions == {"note", "ping"}
     assert (
         found.policy.effects["per_job"].capacity,
@@ -140,7 +140,11 @@ def test_every_setting_has_a_variable_of_its_own() -> None:
         ("[labels]\nwindow = 'off'", r'window must be a duration such as "14d", not "off"$'),
         ("[labels]\nneutral_actions = 'note'", "neutral_actions must be a list of names such as"),
         ("[labels]\nneutral_actions = [1]", "neutral_actions must be a list of names such as"),
-        ("[labels]\njob_closed = 1", "job_closed must be true or false, not 1$"),
+        ("[labels]\njob_closed = 1", "job_closed must be one of off, full, not 1$"),
+        ("[effects.per_job]\ncoupled = 1", "coupled must be true or false, not 1$"),
+        ("[labels]\naging = 'on'", "aging must be a list of numbers such as"),
+        ("[labels]\naging = [1.5]", r"\[labels\] aging has shares between 0 and 1"),
+        ("[labels]\ndelay_curve = ['1d']", 'write "AGE:SHARE" such as "1d:0.35"'),
         (
             "[effects.per_job]\ncapacity = 'many'",
             r'\[effects.per_job\] capacity must be a whole number, not "many"$',

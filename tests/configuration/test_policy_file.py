@@ -35,6 +35,8 @@ def test_every_key_is_read() -> None:
         negative_actions = ["dropped"]
         neutral_actions = []
         window = "30d"
+        aging = [0.25, 0.5]
+        delay_curve = ["1d:0.25", "4d:0.5", "30d:1"]
         later_response = "off"
         min_age = "2h"
         job_closed = false
@@ -56,8 +58,9 @@ def test_every_key_is_read() -> None:
     assert labels.negative_actions == frozenset({"dropped"})
     assert not labels.neutral_actions
     assert (labels.window_ms, labels.min_age_ms) == (30 * DAY_MS, 7_200_000)
-    assert not labels.later_response
-    assert not labels.job_closed
+    assert (labels.later_response, labels.job_closed) == ("off", "off")
+    assert labels.aging == (0.25, 0.5)
+    assert labels.delays() == [(DAY_MS, 0.25), (4 * DAY_MS, 0.5), (30 * DAY_MS, 1.0)]
     assert (labels.allowed_lateness_ms, labels.orphan_ttl_ms) == (600_000, 2 * DAY_MS)
     member = policy.effects["per_member"]
     assert (member.prior_precision, member.half_life_ms, member.capacity) == (0.5, None, 16)
@@ -118,7 +121,8 @@ def test_a_written_policy_comes_back_equal() -> None:
         labels=LabelPolicy(
             positive_actions=frozenset({'say "yes"', "naïve\\", "tab\t", "del\x7f"}),
             window_ms=36 * 3_600_000,
-            later_response=False,
+            aging=(0.1, 0.2),
+            later_response="full",
         ),
         effects={
             "per_member": EffectSettings(prior_precision=1e-6, half_life_ms=None, coupled=False),

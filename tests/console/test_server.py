@@ -19,7 +19,7 @@ from stream.console.server import Console, Probes
 from stream.console.status import About, Status, status
 from stream.errors import ConfigError
 from stream.metrics.worker import WorkerMetrics, process_registry
-from stream.policy import HOUR_MS, Policy
+from stream.policy import HOUR_MS, LabelPolicy, Policy
 from tests.kit import NOW_MS, Market, application, engagement, looked_at
 
 ABOUT = About("test-app", "1.2.3", "model-7")
@@ -31,7 +31,7 @@ class Bench:
     def __init__(self) -> None:
         registry = process_registry()
         metrics = WorkerMetrics(registry, "model-7")
-        market = Market(Policy(), 1)
+        market = Market(Policy(labels=LabelPolicy(aging=())), 1)
         market.produce([application("a", 0), application("b", 1), engagement("e", "b", HOUR_MS)])
         market.append("engagements", 0, b"j", b"{")
         market.run()

@@ -210,6 +210,7 @@ _LABEL = Label(
     job_score=1e-300,
     channel="mail",
     terms={"title": ["x"]},
+    previous_weight=0.25,
 )
 _COEFFICIENTS = Coefficients(
     effect="per_member",
@@ -280,7 +281,7 @@ _SENT: list[tuple[bytes, bytes]] = [
         b'"application_time_ms":1,"evidence_time_ms":null,"label_time_ms":2,"model_version":"v",'
         b'"features":{"per_member":[1.0,0.5],"per_job":[1.0]},"global_score":-1.5,'
         b'"member_score":3.141592653589793,"job_score":1e-300,"channel":"mail",'
-        b'"terms":{"title":["x"]}}',
+        b'"terms":{"title":["x"]},"previous_weight":0.25}',
     ),
     (
         wire.encode(_COEFFICIENTS),
@@ -521,6 +522,13 @@ def test_what_cannot_come_by_job_has_a_reason(raw: bytes, reason: str) -> None:
     with pytest.raises(EventError) as caught:
         wire.decode_by_job(raw, SPACE)
     assert caught.value.reason == reason
+
+
+def test_a_label_of_an_earlier_release_is_read() -> None:
+    """Labels that were on their way before they had a previous weight have none."""
+    raw = wire.encode_label(_LABEL).replace(b',"previous_weight":0.25', b"")
+    wanted = msgspec.structs.replace(_LABEL, previous_weight=None)
+    assert wire.decode_label(raw, SPACE) == wanted
 
 
 @pytest.mark.parametrize(

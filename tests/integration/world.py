@@ -334,10 +334,11 @@ class World:
         different = {key for key in last if last[key] != self.market.last.get(key)}
         assert last.keys() == self.market.last.keys()
         assert not different, f"{len(different)} labels differ, such as {sorted(different)[:3]}"
-        emitted: Counter[tuple[str, str, str, bool]] = Counter()
+        emitted: Counter[tuple[str, str, str, float, bool]] = Counter()
         for line in labels:
             label = decode_label(line, self.market.model.space)
-            emitted[label.job_id, label.application_id, label.kind, label.final] += 1
+            kind = label.kind, label.weight, label.final
+            emitted[label.job_id, label.application_id, *kind] += 1
         twice = [key for key, count in emitted.items() if count > 1]
         assert not twice, f"{len(twice)} labels stand twice, such as {twice[:3]}"
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 
 from stream.events.ladder import BY_NAME, rung, target
@@ -15,15 +17,31 @@ from stream.policy import LabelPolicy
 from stream.state.overlay import Overlay
 from stream.state.store import MemoryStore
 from stream.state.stored_facts import StoredFacts
-from tests import kit
+from tests import kit, oracle
 from tests.kit import TestEvent, application, closing, engagement
 
 W = 1000  # the label window of these tests, ms
 LATENESS = 60
+STEPS = [(300, 0.4), (600, 0.8)]
+"""Ages (ms) and weights of :data:`AGED`: its curve reaches 0.35 and 0.7 there, 0.9 at the end."""
+
 SKEW = 20
 POLICY = LabelPolicy(
-    window_ms=W, clock_skew_ms=SKEW, allowed_lateness_ms=LATENESS, orphan_ttl_ms=100
+    window_ms=W, clock_skew_ms=SKEW, allowed_lateness_ms=LATENESS, orphan_ttl_ms=100, aging=()
 )
+"""Nothing but evidence is evidence."""
+AGED = msgspec.structs.replace(
+    POLICY,
+    aging=(0.35, 0.7, 0.9),
+    delay_curve=frozenset({"300ms:0.4", "600ms:0.8", "1s:1"}),
+    later_response="full",
+)
+"""All rules are on."""
+
+
+def with_settings(**settings: Any) -> LabelPolicy:
+    """Return :data:`POLICY` with other settings."""
+    return msgspec.structs.replace(POLICY, **settings)
 
 
 class Bench:
@@ -36,7 +54,7 @@ class Bench:
         self.dead: list[DeadLetter] = []
         self.restart(policy)
         self.watermark_ms: int | None = None
-        self.last: dict[tuple[str, str], tuple[int, str, bool]] = {}
+        self.last: dict[tuple[str, str], oracle.Verdict] = {}
         self.changes: list[Change] = []
 
     def restart(self, policy: LabelPolicy = POLICY) -> None:
@@ -55,7 +73,7 @@ class Bench:
             self.watermark_ms = watermark_ms
         return self._note(self.machine.close_due(self.watermark_ms))
 
-    def label(self, name: str, job: str = "j") -> tuple[int, str, bool] | None:
+    def label(self, name: str, job: str = "j") -> oracle.Verdict | None:
         """Return the last label of an application."""
         return self.last.get((job, name))
 
@@ -78,10 +96,13 @@ class Bench:
             )
             if change.label:
                 before = self.last.get(key)
-                after = (target(change.kind), change.kind.wire, change.final)
+                weight = change.facts.weight
+                after = (target(change.kind), change.kind.wire, change.final, weight)
                 if before is not None:
                     assert before[1] == change.previous.wire
-                    assert rung(BY_NAME[before[1]], before[2]) < rung(change.kind, change.final)
+                    assert before[3] == change.previous_weight
+                    was = rung(BY_NAME[before[1]], before[2]), before[3]
+                    assert was < (rung(change.kind, change.final), weight)
                 else:
                     assert change.previous == 0
                 self.last[key] = after
@@ -89,11 +110,11 @@ class Bench:
         return changes
 
 
-POSITIVE = (1, "positive", True)
-EXPLICIT = (0, "negative_explicit", False)
-EXPLICIT_FINAL = (0, "negative_explicit", True)
-INFERRED = (0, "negative_inferred", False)
-CONCLUSIVE = (0, "negative_conclusive", True)
+POSITIVE = (1, "positive", True, 1.0)
+EXPLICIT = (0, "negative_explicit", False, 1.0)
+EXPLICIT_FINAL = (0, "negative_explicit", True, 1.0)
+INFERRED = (0, "negative_inferred", False, 1.0)
+CONCLUSIVE = (0, "negative_conclusive", True, 1.0)
 
 
 @st.composite

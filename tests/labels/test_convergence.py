@@ -16,13 +16,14 @@ from stream.errors import EventError, MismatchError, UnmatchedError
 from stream.events.structs import Application, Clock, Engagement, Forget, JobEvent
 from stream.events.wire import decode_event
 from stream.features.blocks import FeatureSpace
+from stream.policy import Policy
 from tests import oracle
 from tests.conftest import thorough
 from tests.kit import CONTEST, Market, TestEvent, application, last_labels, with_contest
-from tests.labels.bench import LATENESS, SKEW, Bench, W, arrivals, logs
-from tests.partitions.test_partitions import POLICY
+from tests.labels.bench import AGED, LATENESS, POLICY, SKEW, STEPS, Bench, W, arrivals, logs
+from tests.partitions import test_partitions
 
-ORPHAN_TTL = 100
+ORPHAN_TTL = POLICY.orphan_ttl_ms
 
 
 class ReadSet:
@@ -86,12 +87,12 @@ def late_arrivals(draw: st.DrawFn) -> list[TestEvent]:
 
 
 @thorough
-@given(late_arrivals(), st.integers(0, 3))
+@given(late_arrivals(), st.integers(0, 3), st.booleans())
 def test_every_label_is_the_verdict_on_what_was_read_in_time(
-    events: list[TestEvent], flush_every: int
+    events: list[TestEvent], flush_every: int, aged: bool
 ) -> None:
     """However late events are: after each, labels are the oracle's on those read in time."""
-    bench = Bench()
+    bench = Bench(AGED if aged else POLICY)
     known = ReadSet()
     largest, watermark_ms = 0, -math.inf
     final: dict[tuple[str, str], oracle.Verdict | None] = {}
@@ -104,7 +105,11 @@ def test_every_label_is_the_verdict_on_what_was_read_in_time(
         bench.move(largest - LATENESS)
         known.move(watermark_ms)
         verdicts = oracle.verdicts(
-            known.counted, window_ms=W, clock_skew_ms=SKEW, watermark_ms=watermark_ms
+            known.counted,
+            window_ms=W,
+            clock_skew_ms=SKEW,
+            steps=STEPS if aged else (),
+            watermark_ms=watermark_ms,
         )
         # What was final stays: events read later than a window's end are not in its set.
         final = {
@@ -118,16 +123,21 @@ def test_every_label_is_the_verdict_on_what_was_read_in_time(
 
 
 @thorough
-@given(arrivals(), st.integers(1, 3), st.randoms(use_true_random=False))
+@given(
+    arrivals(),
+    st.integers(1, 3),
+    st.randoms(use_true_random=False),
+    st.sampled_from([test_partitions.POLICY, test_partitions.AGED]),
+)
 def test_crashes_and_interleavings_change_nothing(
-    events: list[TestEvent], partitions: int, random: Random
+    events: list[TestEvent], partitions: int, random: Random, policy: Policy
 ) -> None:
     """Any interleaving, any cut, crashes before and after outputs were sent: the oracle's labels.
 
     A crash after sending and before the state was written sends outputs again, so a reader keeps
     the highest kind, as the ladder says.
     """
-    market = Market(POLICY, partitions)
+    market = Market(policy, partitions)
     market.produce(events)
     market.clock(20_000)
     for _ in range(40):
@@ -146,7 +156,7 @@ def test_crashes_and_interleavings_change_nothing(
 
 def test_a_job_partition_waits_for_a_member_partition_that_is_away() -> None:
     """While one member partition is not served, job partitions close nothing; then all is well."""
-    market = Market(POLICY, 2)
+    market = Market(test_partitions.POLICY, 2)
     events = [application(name, ord(name) * 10) for name in "abcdefgh"]
     market.produce(events)
     market.clock(20_000)

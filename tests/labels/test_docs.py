@@ -46,13 +46,14 @@ LINE = re.compile(r"^ *([\d.]+) +(\S.*?)(?: +→ (.+))?$")
 
 
 @pytest.mark.parametrize(
-    "example", [part.split("```")[0] for part in PAGE.split("```timeline\n")[1:]]
+    "example", [part.split("```")[0] for part in PAGE.split("```timeline")[1:]]
 )
 def test_the_worked_examples_are_true(example: str) -> None:
     """Each line of a time line causes the labels that stand behind it, and no others."""
-    policy = LabelPolicy()
+    heading, *lines = example.splitlines()
+    policy = LabelPolicy(later_response="full" if "later_response" in heading else "auto")
     bench = Bench(policy)
-    for number, line in enumerate(example.splitlines()):
+    for number, line in enumerate(lines):
         match = LINE.match(line)
         assert match is not None, line
         time_ms = round((1 + float(match[1])) * DAY_MS)
@@ -66,7 +67,9 @@ def test_the_worked_examples_are_true(example: str) -> None:
             changes += bench.apply(engagement(f"e{number}", who, time_ms, what))
         changes += bench.move(time_ms - policy.allowed_lateness_ms)
         said = [
-            f"{change.application_id} {change.kind.wire}{', final' if change.final else ''}"
+            f"{change.application_id} {change.kind.wire}"
+            + ("" if change.facts.weight == 1.0 else f" {change.facts.weight:.2f}")
+            + (", final" if change.final else "")
             for change in changes
             if change.label
         ]

@@ -22,6 +22,7 @@ from tests import kit, oracle
 from tests.conftest import thorough
 from tests.kit import TestEvent, application, closing, engagement
 from tests.labels.bench import (
+    AGED,
     CONCLUSIVE,
     EXPLICIT,
     EXPLICIT_FINAL,
@@ -30,14 +31,16 @@ from tests.labels.bench import (
     POLICY,
     POSITIVE,
     SKEW,
+    STEPS,
     Bench,
     W,
     arrivals,
+    with_settings,
 )
 
 A, B = application("a", 10_000), application("b", 10_100)
 
-TABLE: list[tuple[str, list[TestEvent | int], tuple[int, str, bool] | None]] = [
+TABLE: list[tuple[str, list[TestEvent | int], oracle.Verdict | None]] = [
     ("no evidence is no label", [A], None),
     ("an answer is positive", [A, engagement("e", "a", 10_010)], POSITIVE),
     ("an answer at exactly A counts", [A, engagement("e", "a", 10_000)], POSITIVE),
@@ -170,7 +173,7 @@ TABLE: list[tuple[str, list[TestEvent | int], tuple[int, str, bool] | None]] = [
 @pytest.mark.parametrize(
     ("events", "expected"), [row[1:] for row in TABLE], ids=[r[0] for r in TABLE]
 )
-def test_rules(events: list[TestEvent | int], expected: tuple[int, str, bool] | None) -> None:
+def test_rules(events: list[TestEvent | int], expected: oracle.Verdict | None) -> None:
     """Each row of the table of rules gives the label of application ``a``."""
     bench = Bench()
     for event in events:
@@ -183,9 +186,7 @@ def test_rules(events: list[TestEvent | int], expected: tuple[int, str, bool] | 
 
 def test_min_age_spares_young_applications() -> None:
     """A response infers only for applications that were at least ``min_age`` old."""
-    bench = Bench(
-        LabelPolicy(window_ms=W, min_age_ms=200, orphan_ttl_ms=10**6, allowed_lateness_ms=0)
-    )
+    bench = Bench(with_settings(min_age_ms=200, orphan_ttl_ms=10**6, allowed_lateness_ms=0))
     bench.apply(A)
     bench.apply(B)
     bench.apply(engagement("e", "b", 10_199))
@@ -196,7 +197,7 @@ def test_min_age_spares_young_applications() -> None:
 
 def test_switched_off_rules_infer_nothing() -> None:
     """With both rules off, neither a later response nor a closing labels anything."""
-    bench = Bench(LabelPolicy(window_ms=W, later_response=False, job_closed=False))
+    bench = Bench(with_settings(later_response="off", job_closed="off"))
     for event in (A, B, engagement("e", "b", 10_200), closing("x", 10_300)):
         bench.apply(event)
     assert bench.label("a") is None
@@ -265,7 +266,7 @@ def test_orphan_of_another_member_is_a_mismatch() -> None:
 
 def test_what_expires_is_the_orphan_of_its_own_application() -> None:
     """A mismatch of one application that is sent again for another waits its own time."""
-    bench = Bench(LabelPolicy(window_ms=W, orphan_ttl_ms=10_000, allowed_lateness_ms=0))
+    bench = Bench(with_settings(orphan_ttl_ms=10_000, allowed_lateness_ms=0))
     bench.apply(engagement("e", "b", 10_010, member="other"))
     bench.apply(B)
     bench.move(12_200)  # b is over and forgotten
@@ -365,7 +366,7 @@ def test_everything_is_forgotten() -> None:
 
 def test_an_application_with_many_engagements_is_forgotten_too() -> None:
     """Engagements beyond those that facts list are found and forgotten, orphans or not."""
-    bench = Bench(LabelPolicy(window_ms=W, orphan_ttl_ms=10_000, allowed_lateness_ms=0))
+    bench = Bench(with_settings(orphan_ttl_ms=10_000, allowed_lateness_ms=0))
     notes = [engagement(f"n{number:02}", "a", 10_010, "note") for number in range(80)]
     events: list[TestEvent] = [*notes[:40], A, *notes[40:], engagement("e", "a", 10_020)]
     for event in events:
@@ -384,7 +385,7 @@ def test_an_application_with_many_engagements_is_forgotten_too() -> None:
 @pytest.mark.parametrize("listed", [True, False])
 def test_of_many_orphans_some_expire_and_the_rest_is_adopted(listed: bool) -> None:
     """Listed with their application's id or indexed, as all were in older states: each once."""
-    policy = LabelPolicy(window_ms=W, clock_skew_ms=SKEW, orphan_ttl_ms=100, allowed_lateness_ms=0)
+    policy = with_settings(allowed_lateness_ms=0)
     bench = Bench(policy)
     for number in range(80):
         bench.apply(engagement(f"n{number:02}", "a", 10_000 + number, "note"))
@@ -418,7 +419,7 @@ def test_a_shorter_window_after_a_restart_closes_what_was_open_before() -> None:
     for number, name in enumerate("abc"):
         bench.apply(application(name, 10_000 + 100 * number))
     bench.overlay.flush()
-    shorter = msgspec.structs.replace(POLICY, window_ms=W // 3)
+    shorter = with_settings(window_ms=W // 3)
     for watermark_ms in (11_001, 11_050, 11_101, 11_300, 20_000):
         bench.restart(shorter)
         bench.move(watermark_ms)
@@ -429,12 +430,17 @@ def test_a_shorter_window_after_a_restart_closes_what_was_open_before() -> None:
 
 
 @thorough
-@given(arrivals(), st.sampled_from([0, 200]), st.randoms(use_true_random=False))
+@given(
+    arrivals(),
+    st.sampled_from([0, 200]),
+    st.sampled_from([POLICY, AGED, msgspec.structs.replace(AGED, later_response="off")]),
+    st.randoms(use_true_random=False),
+)
 def test_labels_are_the_oracles_at_every_moment(
-    events: list[TestEvent], min_age_ms: int, random: Random
+    events: list[TestEvent], min_age_ms: int, policy: LabelPolicy, random: Random
 ) -> None:
     """After each record the labels are the oracle's verdict on the events read so far."""
-    bench = Bench(msgspec.structs.replace(POLICY, min_age_ms=min_age_ms))
+    bench = Bench(msgspec.structs.replace(policy, min_age_ms=min_age_ms))
     read: list[TestEvent] = []
     largest = 0
     for event in events:
@@ -449,6 +455,8 @@ def test_labels_are_the_oracles_at_every_moment(
             read,
             window_ms=W,
             min_age_ms=min_age_ms,
+            later_response=policy.infers_from_responses,
+            steps=STEPS if policy.aging else (),
             clock_skew_ms=SKEW,
             watermark_ms=largest - LATENESS,
         )
@@ -457,9 +465,9 @@ def test_labels_are_the_oracles_at_every_moment(
     expected = oracle.verdicts(events, window_ms=W, clock_skew_ms=SKEW, watermark_ms=10_000)
     assert bench.last == expected
     bench.overlay.flush()
-    assert not list(bench.store.scan(b"", b"\xff"))
+    assert not [key for key, _ in bench.store.scan(b"", b"\xff") if key != keys.own("aging")]
 
 
 def test_deadline_kinds_are_stored() -> None:
     """The numbers of deadline kinds are in stored keys: they never change."""
-    assert [kind.value for kind in DeadlineKind] == [1, 2, 3, 4, 5, 6]
+    assert [kind.value for kind in DeadlineKind] == [1, 2, 3, 4, 5, 6, 7]

@@ -81,7 +81,7 @@ def test_there_are_never_too_many_stretches(ranges: list[tuple[int, int]]) -> No
 def test_late_answers_cost_what_early_ones_do() -> None:
     """Each of thousands, at the end of its window, takes as many steps; the value stays small."""
     count, some = 3_000, 20
-    labels = LabelPolicy(window_ms=10_000_000, allowed_lateness_ms=10_000_000)
+    labels = LabelPolicy(window_ms=10_000_000, allowed_lateness_ms=10_000_000, aging=())
     overlay = Overlay(MemoryStore())
     machine = LabelMachine(labels, StoredFacts(overlay))
 

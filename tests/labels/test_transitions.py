@@ -9,7 +9,7 @@ from stream.labels.transitions import RULES, TABLE, State, Stimulus, after
 from stream.state.facts import Facts, Marker
 from tests import oracle
 from tests.kit import TestEvent, application, closing, engagement
-from tests.labels.bench import Bench, W
+from tests.labels.bench import AGED, STEPS, Bench, W
 
 A, B = application("a", 10_000), application("b", 10_100)
 CLOSED_MS, FORGOTTEN_MS = 10_000 + W + 1, 10_000 + 2 * W + 1
@@ -21,6 +21,7 @@ BEFORE: dict[str, list[TestEvent | int]] = {
     "explicit": [A, engagement("d", "a", 10_020, "reject")],
     "positive": [A, engagement("m", "a", 10_020)],
     "closed": [A, CLOSED_MS],
+    "aged": [A, 10_301],
 }
 """What leads to each state of application ``a``; numbers move the watermark."""
 
@@ -35,23 +36,26 @@ HAPPENS: dict[str, list[TestEvent | int]] = {
     "answered": [engagement("s", "a", 10_400, "hire")],
     "window_ended": [CLOSED_MS],
     "marker_ended": [FORGOTTEN_MS],
+    "aged": [10_601],
 }
 
 # By state: what it becomes, and after a colon what is counted; `never` where the two never meet.
 LATE, OUT, ORPHAN = "closed:late_engagements", ":outside_window", "unknown:orphans"
 WANTED = {
     "unknown": f"pending closed:late_applications unknown unknown {ORPHAN} {ORPHAN} {ORPHAN}"
-    f" {ORPHAN} never never",
+    f" {ORPHAN} never never never",
     "pending": f"pending:repeats pending:repeats inferred inferred pending pending{OUT} explicit"
-    " positive closed never",
+    " positive closed never aged",
     "inferred": "inferred:repeats inferred:repeats inferred inferred inferred"
-    f" inferred{OUT} explicit positive closed never",
+    f" inferred{OUT} explicit positive closed never inferred",
     "explicit": "explicit:repeats explicit:repeats explicit explicit explicit"
-    f" explicit{OUT} explicit positive closed never",
+    f" explicit{OUT} explicit positive closed never explicit",
     "positive": "positive:repeats positive:repeats positive positive positive"
-    f" positive{OUT} positive positive closed never",
+    f" positive{OUT} positive positive closed never positive",
     "closed": f"closed:repeats closed:repeats closed closed {LATE} {LATE} {LATE} {LATE} never"
-    " unknown",
+    " unknown never",
+    "aged": f"aged:repeats aged:repeats inferred inferred aged aged{OUT} explicit positive closed"
+    " never aged",
 }
 CELLS = [
     (state, happens, wanted)
@@ -64,7 +68,8 @@ def state_of(bench: Bench) -> str:
     """Name what the bench's book knows of application ``a``."""
     record = bench.book.application("j", "a")
     if isinstance(record, Facts):
-        return KINDS[record.kind].wire.removeprefix("negative_")
+        aged = record.rule == "age"
+        return "aged" if aged else KINDS[record.kind].wire.removeprefix("negative_")
     return "closed" if isinstance(record, Marker) else "unknown"
 
 
@@ -102,10 +107,11 @@ def test_every_cell_is_what_the_rules_say(state: str, happens: str, wanted: str)
             after(State[state.upper()], Stimulus[happens.upper()])
         return
     assert cell is not None
-    bench = Bench()
+    bench = Bench(AGED)
     play(bench, BEFORE[state])
     assert state_of(bench) == state
     label, ignored, changes = bench.label("a"), bench.ignored.copy(), len(bench.changes)
+    before_ms = bench.watermark_ms or 0
     if happens == "read_late":
         bench.watermark_ms = CLOSED_MS
     play(bench, HAPPENS[happens])
@@ -123,17 +129,20 @@ def test_every_cell_is_what_the_rules_say(state: str, happens: str, wanted: str)
     counted = [event for event in BEFORE[state] if not isinstance(event, int)]
     if not {"closed", "unknown"} & {state, becomes} or (state, becomes) == ("unknown", "pending"):
         counted += [event for event in HAPPENS[happens] if not isinstance(event, int)]
-    now_ms = CLOSED_MS if becomes == "closed" or state == "closed" else 0
-    verdict = oracle.verdicts(counted, window_ms=W, watermark_ms=now_ms).get(("j", "a"))
+    now_ms = before_ms if happens == "read_late" else bench.watermark_ms or 0
+    if "closed" in (becomes, state):
+        now_ms = CLOSED_MS
+    verdicts = oracle.verdicts(counted, window_ms=W, watermark_ms=now_ms, steps=STEPS)
+    verdict = verdicts.get(("j", "a"))
     assert bench.label("a") == verdict
     assert len(given) == (verdict != label)
     if given:
         assert cell.label is given[0].kind
-        assert (target(cell.label), cell.label.wire, cell.final) == verdict
+        weight = STEPS[1][1] if becomes == "aged" else 1.0
+        assert (target(cell.label), cell.label.wire, cell.final, weight) == verdict
         assert given[0].facts.rule == cell.rule
-        assert cell.rule == {"passed_over": "later_response"}.get(
-            happens, "job_closed" if happens == "job_closed" else None
-        )
+        rules = {"passed_over": "later_response", "job_closed": "job_closed", "aged": "age"}
+        assert cell.rule == rules.get(happens)
     else:
         assert cell.label is None
 

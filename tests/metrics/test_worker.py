@@ -11,13 +11,13 @@ from stream.events.structs import Forget
 from stream.events.wire import encode
 from stream.metrics.worker import WorkerMetrics
 from stream.partitions.job import JobPartition
-from stream.policy import DAY_MS, HOUR_MS, GateSettings, Policy
+from stream.policy import DAY_MS, HOUR_MS, GateSettings, LabelPolicy, Policy
 from tests.kit import NOW_MS, Market, application, engagement
 
 
 def test_counts_of_a_partition_are_told_once() -> None:
     """Labels by what decided, ages, pending ones; told twice, nothing counts double."""
-    market = Market(Policy(), 1)
+    market = Market(Policy(labels=LabelPolicy(aging=())), 1)
     market.produce(
         [
             application("a", 0),
@@ -132,7 +132,9 @@ def test_who_left_is_counted_by_reason() -> None:
 
 def test_quality_can_be_merged_over_partitions() -> None:
     """Sums of log loss, of expected and of observed positives come from the judged applications."""
-    market = Market(Policy(gate=GateSettings(applications=1)), 1)
+    market = Market(
+        Policy(labels=LabelPolicy(aging=()), gate=GateSettings(applications=1, age_ms=DAY_MS)), 1
+    )
     market.produce([application(f"a{at}", at, score=-1.0) for at in range(4)])
     market.run()
     market.produce([engagement("e", "a3", HOUR_MS)])

@@ -24,18 +24,16 @@ from stream.events.records import (
 from stream.events.structs import Clock, Event, JobEvent, ScoredApplication, Source, Watermark
 from stream.partitions.job import JobPartition
 from stream.partitions.progress import load_identity
-from stream.policy import FeaturePolicy, LabelPolicy, Policy
+from stream.policy import FeaturePolicy, Policy
 from stream.stages.job import JobStage, Steps
 from stream.state.overlay import Overlay
 from tests import kit, oracle
 from tests.kit import Market, TestEvent, application, closing, engagement, last_labels
+from tests.labels import bench
 from tests.labels.bench import LATENESS, SKEW, W, arrivals
 
-POLICY = Policy(
-    labels=LabelPolicy(
-        window_ms=W, clock_skew_ms=SKEW, allowed_lateness_ms=LATENESS, orphan_ttl_ms=10_000
-    )
-)
+POLICY = Policy(labels=msgspec.structs.replace(bench.POLICY, orphan_ttl_ms=10_000))
+AGED = Policy(labels=msgspec.structs.replace(bench.AGED, orphan_ttl_ms=10_000))
 
 
 def reasons(market: Market) -> list[str]:
@@ -47,12 +45,18 @@ def reasons(market: Market) -> list[str]:
     ]
 
 
-@given(arrivals(), st.integers(1, 3), st.randoms(use_true_random=False), st.booleans())
+@given(
+    arrivals(),
+    st.integers(1, 3),
+    st.randoms(use_true_random=False),
+    st.booleans(),
+    st.sampled_from([POLICY, AGED]),
+)
 def test_final_labels_do_not_depend_on_the_interleaving(
-    events: list[TestEvent], partitions: int, random: Random, restarts: bool
+    events: list[TestEvent], partitions: int, random: Random, restarts: bool, policy: Policy
 ) -> None:
     """Whoever runs when, and restarts in between: final labels are the oracle's, none repeated."""
-    market = Market(POLICY, partitions)
+    market = Market(policy, partitions)
     market.produce(events)
     market.clock(20_000)
     for _ in range(40):
@@ -69,7 +73,7 @@ def test_final_labels_do_not_depend_on_the_interleaving(
     wanted = oracle.verdicts(events, window_ms=W, clock_skew_ms=SKEW, watermark_ms=20_000)
     labels = market.labels()
     assert last_labels(labels) == wanted
-    emitted = [(x.job_id, x.application_id, x.kind, x.final) for x in labels]
+    emitted = [(x.job_id, x.application_id, x.kind, x.weight, x.final) for x in labels]
     assert len(emitted) == len(set(emitted))
 
 
@@ -86,7 +90,7 @@ def test_a_fast_member_partition_does_not_close_windows_for_a_slow_one() -> None
     market.step("job", 0, ENGAGEMENTS, 10)
     market.step("member", 0, APPLICATIONS, 10)
     market.step("job", 0, APPLICATIONS_BY_JOB, 10)
-    assert last_labels(market.labels()) == {(job, "slow"): (1, "positive", True)}
+    assert last_labels(market.labels()) == {(job, "slow"): (1, "positive", True, 1.0)}
 
 
 def test_labels_go_back_to_the_partition_of_their_application() -> None:
@@ -399,7 +403,7 @@ def test_a_backlog_after_a_long_silence_is_read_in_full() -> None:
     market.clock(100_000)
     market.run()
     last = last_labels(market.labels())
-    assert last == {("j", f"a{at}"): (1, "positive", True) for at in range(40)}
+    assert last == {("j", f"a{at}"): (1, "positive", True, 1.0) for at in range(40)}
     assert reasons(market) == []
 
 

@@ -13,11 +13,12 @@ from stream.errors import StateError
 from stream.events.records import APPLICATIONS, APPLICATIONS_BY_JOB, ENGAGEMENTS, LABELS
 from stream.labels.machine import LabelMachine
 from stream.partitions import job
+from stream.policy import Policy
 from stream.updaters import effect
 from tests import oracle
 from tests.kit import Market, TestEvent, application, closing, engagement, last_labels
 from tests.labels.bench import SKEW, W, arrivals
-from tests.partitions.test_partitions import POLICY
+from tests.partitions.test_partitions import AGED, POLICY
 
 MANY = 5_000
 SHARE = 300  # steps in a unit of work
@@ -108,13 +109,19 @@ def test_a_unit_of_work_has_its_share_and_no_more(monkeypatch: pytest.MonkeyPatc
     st.integers(1, 3),
     st.booleans(),
     st.randoms(use_true_random=False),
+    st.sampled_from([POLICY, AGED]),
 )
 def test_cuts_and_crashes_anywhere_change_nothing(
-    events: list[TestEvent], partitions: int, share: int, flushed: bool, random: Random
+    events: list[TestEvent],
+    partitions: int,
+    share: int,
+    flushed: bool,
+    random: Random,
+    policy: Policy,
 ) -> None:
     """With units of a step or three and a crash after any of them: the oracle's labels."""
     with patch.object(job, "MOST_STEPS", share):
-        market = Market(POLICY, partitions)
+        market = Market(policy, partitions)
         market.produce(events)
         market.clock(20_000)
         for _ in range(30):
@@ -135,7 +142,7 @@ def test_cuts_and_crashes_anywhere_change_nothing(
         events, window_ms=W, clock_skew_ms=SKEW, watermark_ms=20_000
     )
     if flushed:
-        emitted = [(x.job_id, x.application_id, x.kind, x.final) for x in labels]
+        emitted = [(x.job_id, x.application_id, x.kind, x.weight, x.final) for x in labels]
         assert len(emitted) == len(set(emitted))
 
 

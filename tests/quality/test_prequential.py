@@ -18,7 +18,7 @@ from tests.labels.bench import Bench
 
 def test_shares_and_flips_follow_from_the_labels() -> None:
     """First labels after an hour, two days and at the end; one inferred label turns positive."""
-    bench = Bench(LabelPolicy())
+    bench = Bench(LabelPolicy(aging=()))
     seen = Timeliness()
     changes = []
     for event in (

@@ -95,7 +95,12 @@ def test_labels_are_the_oracles(tmp_path: Path) -> None:
     """A closed replay's last labels equal the brute-force labels of the same events."""
     metrics = run(tmp_path / "run", market(), close=True)
     last = {
-        (row["job_id"], row["application_id"]): (row["label"], row["kind"], row["final"])
+        (row["job_id"], row["application_id"]): (
+            row["label"],
+            row["kind"],
+            row["final"],
+            row["weight"],
+        )
         for row in rows(tmp_path / "run" / "labels.jsonl")
     }
     wanted = oracle.verdicts(market(), window_ms=14 * DAY_MS, watermark_ms=math.inf)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from stream.report import document
 from stream.report.svg import Plot, numbers, places
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -91,3 +93,8 @@ def test_higher_values_are_drawn_higher() -> None:
     rows = Plot(numbers([0, 1]), places(["first", "second"]), title="rows", rows=True)
     first, second = (float(one.get("y", "")) for one in texts(parsed(rows), "row"))
     assert first < second
+
+
+def test_the_picture_of_aging_is_drawn_by_the_product() -> None:
+    """The docs show the default curve and steps, as ``make docs`` draws them."""
+    assert (Path(__file__).parents[2] / document.PICTURE).read_text() == document.aging()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stream.policy import DAY_MS, HOUR_MS, Policy
+from stream.policy import DAY_MS, HOUR_MS, LabelPolicy, Policy
 from stream.state.census import Census
 from stream.state.overlay import Overlay
 from stream.state.store import MemoryStore
@@ -11,7 +11,7 @@ from tests.kit import Market, application, engagement
 
 def test_counts_follow_what_comes_and_goes() -> None:
     """Pending, orphans and entities after each step, also of a partition started anew."""
-    market = Market(Policy(), 1)
+    market = Market(Policy(labels=LabelPolicy(aging=())), 1)
 
     def counts(stage: str = "job") -> tuple[int, int, int]:
         found = market.partitions[stage, 0].learning.census.counts

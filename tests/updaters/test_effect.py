@@ -57,6 +57,8 @@ def label(
     previous: str | None = None,
     job: str = "j",
     day: int | None = None,
+    weight: float = 1.0,
+    previous_weight: float | None = None,
 ) -> Label:
     """Label of application ``number`` of member m; its features are row ``number``."""
     return Label(
@@ -68,7 +70,8 @@ def label(
         previous=previous,
         rule=None,
         final=final or kind == "positive",
-        weight=1.0,
+        weight=weight,
+        previous_weight=previous_weight,
         application_time_ms=(number if day is None else day) * DAY_MS,
         evidence_time_ms=None,
         label_time_ms=0,
@@ -148,6 +151,9 @@ def sequences(draw: st.DrawFn) -> list[Label]:
             st.sampled_from(
                 [
                     ["negative_inferred"],
+                    ["negative_inferred~0.4", "negative_inferred~0.8"],
+                    ["negative_inferred~0.4", "positive"],
+                    ["negative_inferred~0.4", "negative_inferred~0.8", "negative_conclusive!"],
                     ["negative_inferred", "positive"],
                     ["negative_inferred", "negative_explicit", "positive"],
                     ["negative_explicit", "negative_explicit!"],
@@ -156,11 +162,19 @@ def sequences(draw: st.DrawFn) -> list[Label]:
                 ]
             )
         )
-        queue, previous = [], None
+        queue: list[Label] = []
         for step in steps:
-            kind = step.rstrip("!")
-            queue.append(label(number, kind, final=step.endswith("!"), previous=previous))
-            previous = kind
+            kind, _, weight = step.rstrip("!").partition("~")
+            queue.append(
+                label(
+                    number,
+                    kind,
+                    final=step.endswith("!"),
+                    previous=queue[-1].kind if queue else None,
+                    weight=float(weight or 1),
+                    previous_weight=queue[-1].weight if queue else None,
+                )
+            )
         queues.append(queue)
     result = []
     while queues:
@@ -187,7 +201,8 @@ def test_state_equals_never_having_seen_the_wrong_labels(
     assert found.kept == wanted.kept
     assert found.time_ms == wanted.time_ms
     Z = np.frombuffer(b"".join(e.z for e in wanted.kept), "<f4").reshape(-1, 3)
-    w = np.exp2(-(wanted.time_ms - np.array([e.time_ms for e in wanted.kept])) / (30 * DAY_MS))
+    w = np.array(wanted.kept.weights)
+    w *= np.exp2(-(wanted.time_ms - np.array([e.time_ms for e in wanted.kept])) / (30 * DAY_MS))
     o = np.array([e.offset for e in wanted.kept])
     sd = np.sqrt(np.diag(np.linalg.inv(hessian(theta(wanted), Z, w, o, 3.0))))
     assert np.max(np.abs(theta(found) - theta(wanted)) / sd) < 1e-6

@@ -35,6 +35,8 @@ def label(
     previous: str | None = None,
     hour: float | None = None,
     score: float = 0.0,
+    weight: float = 1.0,
+    previous_weight: float | None = None,
 ) -> Label:
     """Label of application ``number`` with features z; one an hour unless told otherwise."""
     return Label(
@@ -46,7 +48,8 @@ def label(
         previous=previous,
         rule=None,
         final=final or kind in {"positive", "negative_conclusive"},
-        weight=1.0,
+        weight=weight,
+        previous_weight=previous_weight,
         application_time_ms=int((number if hour is None else hour) * 3_600_000),
         evidence_time_ms=None,
         label_time_ms=0,
@@ -131,9 +134,14 @@ class Reference:
         self.F, self.f, self.T = self.F * factor, self.f * factor, T
         known = item.application_id in self.kept
         if item.previous is not None and not known:
-            change = item.label - int(item.previous == "positive")
+            assert item.previous_weight is not None
+            before = int(item.previous == "positive")
+            added = self.weight(item) * (1 - item.previous_weight / item.weight)
+            if added:
+                self.refit()
+                self._add(msgspec.structs.replace(item, label=before), added, False)
             z = np.frombuffer(item.per_job, "<f4").astype(float)
-            self.f = self.f + self.weight(item) * change * z
+            self.f = self.f + self.weight(item) * (item.label - before) * z
         else:
             self.kept[item.application_id] = item
         for final in (True, False):
@@ -147,22 +155,28 @@ class Reference:
 
     def _fold(self, items: list[Label], final: bool) -> None:
         for item in items:
-            Z, y, w, o = (column[0] for column in self.columns([item]))
-            m = o + Z @ self.theta
-            p = expit(m)
-            c = p * (1 - p)
-            if not final and abs(m - o) >= 1e-6:
-                c = max(c, (p - expit(o)) / (m - o))
-            added = c * np.outer(Z, Z)
-            if not self._full:
-                added = np.diag(c * Z**2 if final else c * np.abs(Z) * np.abs(Z).sum())
-            self.F = self.F + w * added
-            self.f = self.f + w * ((y - p) * Z + added @ self.theta)
+            self._add(item, self.weight(item), final)
             del self.kept[item.application_id]
+
+    def _add(self, item: Label, w: float, final: bool) -> None:
+        Z, y, _, o = (column[0] for column in self.columns([item]))
+        m = o + Z @ self.theta
+        p = expit(m)
+        c = p * (1 - p)
+        if not final and abs(m - o) >= 1e-6:
+            c = max(c, (p - expit(o)) / (m - o))
+        added = c * np.outer(Z, Z)
+        if not self._full:
+            added = np.diag(c * Z**2 if final else c * np.abs(Z) * np.abs(Z).sum())
+        self.F = self.F + w * added
+        self.f = self.f + w * ((y - p) * Z + added @ self.theta)
 
 
 def stream_of_labels(seed: int, n: int, d: int) -> list[Label]:
-    """Labels of n applications in which wrong ones come first and are corrected later."""
+    """Labels of n applications in which wrong ones come first and are corrected later.
+
+    Some of the wrong ones age: their weight climbs.
+    """
     random, Z = Random(seed), rows(seed, n, d)
     queue: list[tuple[float, Label]] = []
     for number in range(n):
@@ -172,10 +186,25 @@ def stream_of_labels(seed: int, n: int, d: int) -> list[Label]:
         later_at = first_at + random.random() * 300
         common: dict[str, Any] = {"hour": float(number), "score": score}
         if random.random() < 0.6:
-            queue.append((first_at, label(number, Z[number], "negative_inferred", **common)))
-            common["previous"] = "negative_inferred"
+            for weight in random.choice([[1.0], [0.4], [0.4, 0.7], [0.3, 0.8, 1.0]]):
+                common["weight"] = weight
+                inferred = label(number, Z[number], "negative_inferred", **common)
+                queue.append((first_at, inferred))
+                first_at += (later_at - first_at) * random.random()
+                common |= {"previous": "negative_inferred", "previous_weight": weight}
+            common["weight"] = 1.0
         queue.append((later_at, label(number, Z[number], kind, **common)))
     return [item for _, item in sorted(queue, key=lambda pair: pair[0])]
+
+
+def scaled(item: Label, factor: float) -> Label:
+    """Return a label with other weights."""
+    before = item.previous_weight
+    return msgspec.structs.replace(
+        item,
+        weight=item.weight * factor,
+        previous_weight=None if before is None else before * factor,
+    )
 
 
 @pytest.mark.parametrize("full", [True, False])
@@ -183,7 +212,7 @@ def stream_of_labels(seed: int, n: int, d: int) -> list[Label]:
 def test_folds_follow_the_formulas(full: bool, capacity: int, open_limit: int) -> None:
     """F, f, mode and kept examples equal those of a plain second implementation; weights vary."""
     labels = [
-        msgspec.structs.replace(item, weight=0.2 + sum(item.application_id.encode()) % 15 / 5)
+        scaled(item, 0.2 + sum(item.application_id.encode()) % 15 / 5)
         for item in stream_of_labels(3, 300, 4)
     ]
     wanted = Reference(4, capacity=capacity, open_limit=open_limit, full=full)

@@ -222,7 +222,7 @@ def test_a_restart_in_the_middle_changes_nothing(world: World) -> None:
     end(second)
     assert last_labels(labels, world.model) == world.wanted
     emitted = [
-        (label.job_id, label.application_id, label.kind, label.final)
+        (label.job_id, label.application_id, label.kind, label.weight, label.final)
         for label in (decode_label(line, world.model.space) for line in labels)
     ]
     assert len(emitted) == len(set(emitted))
