@@ -28,7 +28,7 @@ from stream.events.records import TOPICS
 from stream.events.wire import decode_label
 from stream.kafka.embedded import EmbeddedBroker
 from stream.logs.files import merge
-from stream.model.linear import GlobalModel, load_model
+from stream.model.folder import GlobalModel, load_model
 from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy
 from stream.quality.prequential import quality

@@ -48,7 +48,8 @@ from stream.events.wire import decode_event, encode, encode_label
 from stream.features.blocks import FeatureSpace
 from stream.labels.changes import Change, Scores, Step, label_of
 from stream.labels.machine import LabelMachine
-from stream.model.linear import GlobalModel, Manifest
+from stream.model.coefficients import Linear
+from stream.model.folder import GlobalModel, Manifest
 from stream.partitions.job import MOST_STEPS, JobPartition
 from stream.policy import DAY_MS, LabelPolicy, Policy
 from stream.state.overlay import Overlay
@@ -278,7 +279,7 @@ def model() -> GlobalModel:
         regularisation=1.0,
         sha256="",
     )
-    return GlobalModel(manifest, np.array([0.0]))
+    return GlobalModel(manifest, Linear(np.array([0.0])))
 
 
 def resident_mb() -> float:

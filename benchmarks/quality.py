@@ -41,7 +41,7 @@ from stream.backtest.rehearsal import Rehearsal, record, rehearse
 from stream.configuration.load import load_config
 from stream.effects import EFFECT_NAMES
 from stream.logs.files import merge
-from stream.model.linear import load_model
+from stream.model.folder import load_model
 from stream.model.training import Trainer
 from stream.policy import DAY_MS, EffectSettings, Policy
 from stream.quality.prequential import quality

@@ -20,7 +20,7 @@ import numpy as np
 from producers.simulate import simulate
 from producers.truth import SimulationSettings
 from stream.logs.lines import LogLine
-from stream.model.linear import load_model
+from stream.model.folder import load_model
 from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy
 from stream.replay.reader import first_look

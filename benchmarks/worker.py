@@ -61,7 +61,7 @@ from stream.cli import PROGRAM
 from stream.events.records import APPLICATIONS, COEFFICIENTS, ENGAGEMENTS
 from stream.events.wire import RawApplication, decode_raw
 from stream.logs.files import merge, write_lines
-from stream.model.linear import GlobalModel, load_model
+from stream.model.folder import GlobalModel, load_model
 from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy
 from stream.replay.run_folder import RunFolder

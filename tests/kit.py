@@ -30,7 +30,8 @@ from stream.events.records import (
 )
 from stream.events.structs import Application, Clock, Engagement, Features, JobEvent, Label, Source
 from stream.features.blocks import FeatureSpace
-from stream.model.linear import GlobalModel, Manifest
+from stream.model.coefficients import Linear
+from stream.model.folder import GlobalModel, Manifest
 from stream.partitions.base import Partition, Unit
 from stream.partitions.job import JobPartition
 from stream.partitions.member import MemberPartition
@@ -72,7 +73,7 @@ def model(policy_version: str = "test-model") -> GlobalModel:
         regularisation=1.0,
         sha256="",
     )
-    return GlobalModel(manifest, np.array([-1.0]))
+    return GlobalModel(manifest, Linear(np.array([-1.0])))
 
 
 def application(

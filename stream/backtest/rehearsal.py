@@ -24,7 +24,7 @@ from stream.events.structs import Application, Coefficients, DeadLetter, Label
 from stream.features.blocks import FeatureSpace
 from stream.labels.changes import Scores
 from stream.logs.files import LogLine
-from stream.model.linear import NO_MODEL, GlobalModel
+from stream.model.folder import NO_MODEL, GlobalModel
 from stream.policy import Policy
 from stream.replay.run_folder import RunMetrics
 from stream.replay.savepoint import Options

@@ -32,7 +32,7 @@ from stream.backtest.schedule import schedule, timeliness
 from stream.errors import ConfigError
 from stream.logs.files import LogLine, read_head
 from stream.logs.jumps import JumpFilter
-from stream.model.linear import NO_MODEL, GlobalModel
+from stream.model.folder import NO_MODEL, GlobalModel
 from stream.policy import LabelPolicy, Policy
 from stream.replay.reader import first_look
 from stream.replay.run_folder import RunMetrics

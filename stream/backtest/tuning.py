@@ -34,7 +34,7 @@ from stream.configuration.settings import Row, changed, table
 from stream.effects import EFFECT_NAMES
 from stream.errors import ConfigError
 from stream.logs.files import LogLine, read_head
-from stream.model.linear import GlobalModel, load_model
+from stream.model.folder import GlobalModel, load_model
 from stream.model.logistic import choose, fit_path
 from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy

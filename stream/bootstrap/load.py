@@ -32,7 +32,7 @@ from stream.bootstrap.target import Settings, Target
 from stream.errors import ConfigError, StateError
 from stream.events.records import TopicNames
 from stream.events.wire import coefficients_key, decode_coefficients
-from stream.model.linear import NO_MODEL
+from stream.model.folder import NO_MODEL
 from stream.replay.run_folder import COEFFICIENTS, RunMetrics, load_metrics, states_of
 from stream.state.store import RocksStore
 from stream.worker.changelog import RECORD_BYTES, Mark, apply

@@ -24,14 +24,14 @@ from stream.cli.terminal import (
 from stream.configuration.settings import to_toml
 from stream.errors import ConfigError, ModelError, StoppedError
 from stream.logs.files import ReadProgress, check_logs, merge
-from stream.model.linear import load_model
+from stream.model.folder import load_model
 from stream.policy import Policy
 from stream.units import format_time, parse_duration_ms, parse_time_ms
 
 if TYPE_CHECKING:
     from stream.backtest.result import Backtest
     from stream.backtest.tuning import Trial, Tuner
-    from stream.model.linear import GlobalModel
+    from stream.model.folder import GlobalModel
 
 RESULT = "backtest.json"
 REPORT = "report.html"

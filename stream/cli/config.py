@@ -28,7 +28,7 @@ def check(config: ConfigFile = None, policy: PolicyFile = None) -> None:
     files of certificates, secrets and the model can be read.
     """
     from stream.kafka.connection import tls_context
-    from stream.model.linear import load_model
+    from stream.model.folder import load_model
 
     found = configured(config, policy=policy)
     tls_context(found.kafka)

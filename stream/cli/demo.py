@@ -28,7 +28,7 @@ from stream.errors import ConfigError, HearbackError
 from stream.units import MS_PER_UNIT, format_time, parse_time_ms
 
 if TYPE_CHECKING:
-    from stream.model.linear import GlobalModel
+    from stream.model.folder import GlobalModel
 
 _START_MS = parse_time_ms("2024-01-01")
 _DAYS = 40
@@ -129,7 +129,7 @@ class _Stage:
     def __init__(self, out: Path) -> None:
         from stream.cli.audience import Audience
         from stream.kafka.embedded import EmbeddedBroker
-        from stream.model.linear import load_model
+        from stream.model.folder import load_model
 
         self.model: GlobalModel = load_model(out / "model")
         self.events = 0

@@ -17,8 +17,8 @@ from stream.cli.terminal import ERR, OUT, doing, load_kernel, reading, run_summa
 from stream.configuration.settings import reason as said
 from stream.errors import ConfigError, StoppedError
 from stream.logs.files import ReadProgress, merge, write_lines
+from stream.model.folder import Manifest, load_model
 from stream.model.held_out import Judgement, Unjudged, in_words
-from stream.model.linear import Manifest, load_model
 from stream.policy import DAY_MS
 from stream.text import read_text
 from stream.units import format_time, parse_duration_ms, parse_time_ms

@@ -55,7 +55,7 @@ def inspect(
     Coefficients in log-odds by feature name with standard errors, the number of applications
     learned and the last of them. Give one of --run, --data and --broker.
     """
-    from stream.model.linear import load_model
+    from stream.model.folder import load_model
     from stream.serving.lookup import from_data, from_run, from_topic
 
     effect = next((spec for spec in EFFECTS if spec.kind == kind), None)

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import ModelError
-from stream.model.linear import GlobalModel, HeldOut
+from stream.model.folder import GlobalModel, HeldOut
+from stream.model.scorer import Scorer
 from stream.quality.prequential import quality
 from stream.quality.tally import Quality
 from stream.units import format_time
@@ -26,8 +27,8 @@ SHARE = 0.2
 
 _LEAST = 20  # applications that a judgement takes
 
-Fit = Callable[[NDArray[np.bool_]], NDArray[np.float64]]
-"""Which applications (n,) to fit on → coefficients (d,)."""
+Fit = Callable[[NDArray[np.bool_]], Scorer]
+"""Which applications (n,) to fit on → what scores."""
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +84,7 @@ def hold_out(
             f"when the newest fifth began ({format_time(from_ms)}), the windows of {known}, had"
             " passed: both kinds are needed; take a longer log"
         )
-    scores = X @ fit(older)
+    scores = fit(older).score_all(X.astype(np.float32))
     truth = y.astype(np.float64)
     found = quality(truth[newest], scores[newest])
     if found is None:
@@ -164,7 +165,4 @@ def _scores_of(
             f" {missing[0]}: models are compared by feature names (--feature-names names those of"
             " logs with lists)"
         )
-    scores: NDArray[np.float64] = X[:, [at[name] for name in model.manifest.features["global"]]] @ (
-        model.coefficients
-    )
-    return scores
+    return model.score_all(X[:, [at[name] for name in model.manifest.features["global"]]])

@@ -33,8 +33,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
+from stream.model.folder import Choice
 from stream.model.held_out import log_losses, rate_of
-from stream.model.linear import Choice
 
 GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Values of C that are tried."""

@@ -26,8 +26,9 @@ from stream.labels.delays import DelayCurve, fitted
 from stream.labels.machine import LabelMachine
 from stream.logs.files import LogLine
 from stream.logs.jumps import JumpFilter
+from stream.model.coefficients import Linear
+from stream.model.folder import GlobalModel, HeldOut, Manifest, new_model, save_model
 from stream.model.held_out import Judgement, Unjudged, hold_out
-from stream.model.linear import GlobalModel, HeldOut, Manifest, save_model
 from stream.model.logistic import Chosen, fit_logistic
 from stream.policy import Policy
 from stream.state.overlay import Overlay
@@ -197,8 +198,8 @@ class Trainer:
         X, y, ends_ms, jobs = self._used()
         window_ms = self._policy.labels.window_ms
 
-        def fit(known: NDArray[np.bool_]) -> NDArray[np.float64]:
-            return fit_logistic(X[known], y[known], jobs[known], progress)[0]
+        def fit(known: NDArray[np.bool_]) -> Linear:
+            return Linear(fit_logistic(X[known], y[known], jobs[known], progress)[0])
 
         return hold_out(
             X, y, ends_ms - window_ms, window_ms, self._names["global"].names(), fit, than
@@ -228,9 +229,8 @@ class Trainer:
                 f" {positives} of them positive: both kinds are needed; {self._advice(len(y))}"
             )
         coefficients, self.chosen = fit_logistic(X, y, jobs, progress)
-        return save_model(
-            out,
-            coefficients,
+        model = new_model(
+            Linear(coefficients),
             {block: names.names() for block, names in self._names.items()},
             trained_from_ms=self._from_ms or 0,
             trained_until_ms=self._end_ms,
@@ -241,6 +241,7 @@ class Trainer:
             delays=self.delays(),
             choice=self.chosen.choice,
         )
+        return save_model(out, model)
 
     def delays(self) -> DelayCurve | None:
         """Return how long answers take; None where there are too few to tell."""

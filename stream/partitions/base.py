@@ -14,7 +14,7 @@ from stream.events.records import COEFFICIENTS, Message, Record, dead_letter_mes
 from stream.events.routing import Routing
 from stream.events.structs import Coefficients, DeadLetter, Forget, Source
 from stream.events.wire import coefficients_key, encode
-from stream.model.linear import GlobalModel
+from stream.model.folder import GlobalModel
 from stream.partitions.clock import EventClock, EventTime
 from stream.partitions.commands import GateCommand
 from stream.partitions.identity import check_identity

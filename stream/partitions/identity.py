@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from stream import effects
 from stream.errors import StateError
-from stream.model.linear import GlobalModel
+from stream.model.folder import GlobalModel
 from stream.partitions.progress import load_identity, save_identity
 from stream.policy import Policy
 from stream.state.overlay import Overlay

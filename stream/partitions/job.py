@@ -42,7 +42,7 @@ from stream.events.wire import (
 )
 from stream.labels.changes import Ended, Ignored
 from stream.labels.timeliness import Timeliness
-from stream.model.linear import GlobalModel
+from stream.model.folder import GlobalModel
 from stream.partitions.base import Cuts, Partition, Unit
 from stream.policy import Policy
 from stream.stages.job import JobStage, Labelled, Steps

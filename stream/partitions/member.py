@@ -30,7 +30,7 @@ from stream.events.wire import (
     encode,
     encode_by_job,
 )
-from stream.model.linear import GlobalModel
+from stream.model.folder import GlobalModel
 from stream.partitions.announcements import Announcements
 from stream.partitions.base import Cuts, Partition, Unit, max_jump_ms
 from stream.policy import Policy

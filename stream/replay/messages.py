@@ -19,7 +19,7 @@ from __future__ import annotations
 import msgspec
 
 from stream.events.structs import Application, Engagement, Forget, JobEvent, Label, Source
-from stream.model.linear import Manifest
+from stream.model.folder import Manifest
 from stream.policy import Policy
 from stream.replay.run_folder import RunCounts
 
@@ -116,14 +116,14 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 
     ``state`` is the folder of its state, there already when the replay goes on; then ``counts`` and
     ``rows`` are what it had counted. ``model`` is the manifest of the global model, None where
-    there is none, and ``coefficients`` its float64 ones of shape (d,).
+    there is none, and ``arrays`` what its file holds.
     """
 
     share: int
     shares: int
     state: str
     model: Manifest | None
-    coefficients: bytes
+    arrays: bytes
     policy: Policy
     per_member: list[str]
     per_job: list[str]

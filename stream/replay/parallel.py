@@ -19,7 +19,7 @@ from stream.events.partitioner import partition_of
 from stream.events.structs import Application, Clock, DeadLetter, Engagement, Forget, JobEvent
 from stream.features.blocks import FeatureSpace
 from stream.logs.files import LogLine
-from stream.model.linear import NO_MODEL, GlobalModel
+from stream.model.folder import NO_MODEL, GlobalModel
 from stream.policy import Policy
 from stream.quality.prequential import Prequential
 from stream.replay.messages import (
@@ -311,7 +311,7 @@ def _setups(
             shares=options.workers,
             state=str(share_folder(folder.path, share, options.workers)),
             model=None if model is None else model.manifest,
-            coefficients=b"" if model is None else model.coefficients.tobytes(),
+            arrays=b"" if model is None else model.scorer.encoded(),
             policy=policy,
             per_member=list(space.per_member.names),
             per_job=list(space.per_job.names),

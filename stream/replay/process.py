@@ -24,11 +24,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Self, TypeVar
 
-import numpy as np
-
 from stream.errors import HearbackError, WorkerDiedError
 from stream.features.blocks import FeatureSpace
-from stream.model.linear import GlobalModel
+from stream.model.folder import GlobalModel
 from stream.replay.lane import Lane
 from stream.replay.messages import (
     Batch,
@@ -133,7 +131,7 @@ class _Worker:
         model = None
         space = FeatureSpace(None, setup.per_member, setup.per_job)
         if setup.model is not None:
-            model = GlobalModel(setup.model, np.frombuffer(setup.coefficients))
+            model = GlobalModel.of(setup.model, setup.arrays)
             space = model.space
         stages = Stages(store, setup.policy, model, space, setup.score_from_ms)
         self._lane = Lane(setup.share, setup.shares, stages)

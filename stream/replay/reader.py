@@ -36,7 +36,7 @@ from stream.features.blocks import FeatureSpace, names_of
 from stream.labels.driver import LogTime
 from stream.logs.files import LogLine
 from stream.logs.jumps import CONFIRMATIONS, JumpFilter
-from stream.model.linear import GlobalModel
+from stream.model.folder import GlobalModel
 from stream.policy import Policy
 
 _LOOK_AHEAD = 10_000  # lines

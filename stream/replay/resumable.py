@@ -10,7 +10,7 @@ import msgspec
 from stream.errors import ConfigError
 from stream.features.blocks import FeatureSpace
 from stream.logs.files import LogLine
-from stream.model.linear import NO_MODEL, GlobalModel
+from stream.model.folder import NO_MODEL, GlobalModel
 from stream.policy import Policy
 from stream.replay.parallel import replay_parallel
 from stream.replay.process import seldom_collecting

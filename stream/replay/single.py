@@ -14,7 +14,7 @@ from stream.features.blocks import FeatureSpace
 from stream.labels import driver
 from stream.labels.changes import Entered
 from stream.logs.files import LogLine
-from stream.model.linear import GlobalModel
+from stream.model.folder import GlobalModel
 from stream.policy import Policy
 from stream.replay.reader import Read, Reader
 from stream.replay.run_folder import RunFolder, RunMetrics, RunSink, run_metrics

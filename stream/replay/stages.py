@@ -8,7 +8,7 @@ from stream.events.structs import DeadLetter
 from stream.features.blocks import FeatureSpace
 from stream.labels.changes import Entered, Ignored, Step
 from stream.labels.timeliness import Timeliness
-from stream.model.linear import GlobalModel
+from stream.model.folder import GlobalModel
 from stream.partitions.progress import save_identity
 from stream.policy import Policy
 from stream.quality.prequential import Prequential

@@ -16,7 +16,7 @@ from stream.events.structs import Coefficients
 from stream.events.wire import coefficients_key, decode_coefficients
 from stream.kafka.cluster import look_at_cluster
 from stream.kafka.reader import Reader
-from stream.model.linear import GlobalModel
+from stream.model.folder import GlobalModel
 from stream.partitions.progress import load_identity
 from stream.replay.run_folder import state_of
 from stream.serving.belief import Belief

@@ -19,7 +19,7 @@ from stream.events.structs import (
 from stream.features.blocks import FeatureSpace
 from stream.labels.changes import Change, Ended, Entered, Ignored, Scores, Step, label_of
 from stream.labels.machine import LabelMachine
-from stream.model.linear import NO_MODEL, GlobalModel
+from stream.model.folder import NO_MODEL, GlobalModel
 from stream.policy import Policy
 from stream.stages.base import Stage
 from stream.state.overlay import Overlay

@@ -14,7 +14,7 @@ from stream.configuration.sections import Config
 from stream.console.server import Console, Probes
 from stream.console.status import About
 from stream.metrics.worker import WorkerMetrics, process_registry
-from stream.model.linear import load_model
+from stream.model.folder import load_model
 from stream.updaters.newton import NOT_KEPT, warm_up
 from stream.worker.app import heed_signals, run
 from stream.worker.contract import Membership

@@ -13,7 +13,7 @@ import msgspec
 from stream.errors import InterruptedSessionError
 from stream.events.records import CONSUMED, PLAIN, TopicNames
 from stream.metrics.worker import WorkerMetrics
-from stream.model.linear import GlobalModel
+from stream.model.folder import GlobalModel
 from stream.policy import MINUTE_MS, Policy
 from stream.worker.data_folder import DataFolder
 

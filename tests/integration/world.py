@@ -31,7 +31,7 @@ from stream.events.records import COEFFICIENTS, CONSUMED, LABELS, PLAIN, TopicNa
 from stream.events.wire import decode_label
 from stream.kafka.cluster import ids_of_topics
 from stream.logs.files import merge, write_lines
-from stream.model.linear import GlobalModel, load_model
+from stream.model.folder import GlobalModel, load_model
 from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy
 from stream.replay.run_folder import STATE, RunFolder

@@ -17,8 +17,9 @@ from producers.truth import SimulationSettings
 from stream.cli import main
 from stream.errors import ModelError
 from stream.logs.files import write_lines
+from stream.model.coefficients import Linear
+from stream.model.folder import GlobalModel, Manifest, load_model
 from stream.model.held_out import Fit, Judgement, Unjudged, check_not_worse, hold_out
-from stream.model.linear import GlobalModel, Manifest, load_model
 from stream.model.logistic import fit_path
 from stream.policy import DAY_MS
 
@@ -50,17 +51,17 @@ def other(coefficients: list[float], names: list[str] = NAMES, until_ms: int = 0
         regularisation=1.0,
         sha256="",
     )
-    return GlobalModel(manifest, np.array(coefficients))
+    return GlobalModel(manifest, Linear(np.array(coefficients)))
 
 
 def fits(X: NDArray[np.float64], y: NDArray[np.int64]) -> Fit:
     """Return a fit with the penalty that scikit-learn has."""
-    return lambda known: fit_path(X[known], y[known], (1.0,))[0]
+    return lambda known: Linear(fit_path(X[known], y[known], (1.0,))[0])
 
 
 def always(*coefficients: float) -> Fit:
     """Return a fit that does not look."""
-    return lambda *_: np.array(coefficients)
+    return lambda *_: Linear(np.array(coefficients))
 
 
 def test_the_newest_fifth_is_judged_by_what_was_known_before_it(data: Data) -> None:

@@ -13,7 +13,8 @@ from sklearn.linear_model import LogisticRegression
 
 from stream.errors import ConfigError, ModelError
 from stream.logs.files import LogLine
-from stream.model.linear import ARRAYS, MANIFEST, load_model, save_model
+from stream.model.coefficients import ARRAYS, Linear
+from stream.model.folder import MANIFEST, GlobalModel, load_model, new_model, save_model
 from stream.model.logistic import fit_path
 from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy
@@ -32,16 +33,22 @@ SPAN: dict[str, Any] = {
 }
 
 
+def made(*coefficients: float) -> GlobalModel:
+    """Return a small model."""
+    return new_model(Linear(np.array(coefficients)), NAMES, regularisation=1.0, **SPAN)
+
+
 def saved(path: Path) -> Path:
     """Write a small model."""
-    save_model(path, np.array([0.5, -2.0]), NAMES, regularisation=1.0, **SPAN)
+    save_model(path, made(0.5, -2.0))
     return path
 
 
 def test_model_folder_round_trip(tmp_path: Path) -> None:
     """A model is loaded as it was saved, and scores the global block in log-odds."""
     model = load_model(saved(tmp_path / "m"))
-    assert model.coefficients.tolist() == [0.5, -2.0]
+    assert isinstance(model.scorer, Linear)
+    assert model.scorer.coefficients.tolist() == [0.5, -2.0]
     assert model.space.per_member.names == ("m",)
     assert model.score(np.array([1.0, 0.25], "<f4").tobytes()) == 0.0
     assert model.manifest.trained_until_ms == 2
@@ -51,7 +58,7 @@ def test_equal_models_have_equal_versions(tmp_path: Path) -> None:
     """The version is a digest of names and coefficients."""
     first = load_model(saved(tmp_path / "a")).version
     assert load_model(saved(tmp_path / "b")).version == first
-    save_model(tmp_path / "c", np.array([0.5, -2.1]), NAMES, regularisation=1.0, **SPAN)
+    save_model(tmp_path / "c", made(0.5, -2.1))
     assert load_model(tmp_path / "c").version != first
 
 

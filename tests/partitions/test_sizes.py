@@ -26,7 +26,8 @@ from stream.events.records import (
 )
 from stream.events.structs import DeadLetter, Source
 from stream.events.wire import MAX_MESSAGE_BYTES
-from stream.model.linear import GlobalModel
+from stream.model.coefficients import Linear
+from stream.model.folder import GlobalModel
 from stream.policy import EffectSettings, LabelPolicy, Policy
 from tests import kit
 from tests.kit import Market, application, engagement
@@ -66,7 +67,7 @@ def model(features: int, global_features: int) -> GlobalModel:
             "per_job": names[:features],
         },
     )
-    return GlobalModel(manifest, np.zeros(global_features))
+    return GlobalModel(manifest, Linear(np.zeros(global_features)))
 
 
 def full(features: int, global_features: int) -> bytes:

@@ -14,7 +14,7 @@ from producers.truth import SimulationSettings, draw_truth
 from stream.events import wire
 from stream.events.records import COEFFICIENTS
 from stream.logs.files import merge, write_lines
-from stream.model.linear import load_model
+from stream.model.folder import load_model
 from stream.model.training import Trainer
 from stream.partitions.base import Partition
 from stream.partitions.commands import GateCommand

@@ -21,7 +21,7 @@ from stream.effects import EFFECTS
 from stream.errors import ConfigError, WorkerDiedError
 from stream.events.ladder import BY_NAME, rung
 from stream.logs.files import merge, write_lines
-from stream.model.linear import load_model
+from stream.model.folder import load_model
 from stream.model.training import Trainer
 from stream.policy import Policy
 from stream.replay import parallel, process

@@ -18,7 +18,7 @@ from stream.errors import ConfigError, ModelError
 from stream.events.structs import Application, Forget
 from stream.events.wire import encode
 from stream.logs.files import LogLine, merge
-from stream.model.linear import load_model
+from stream.model.folder import load_model
 from stream.model.training import Trainer
 from stream.policy import DAY_MS, FeaturePolicy, Policy
 from stream.replay.reader import first_look

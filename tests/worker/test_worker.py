@@ -24,7 +24,7 @@ from stream.events.records import COEFFICIENTS, DEAD_LETTERS, LABELS
 from stream.events.wire import decode_label
 from stream.kafka.embedded import EmbeddedBroker
 from stream.logs.files import merge, write_lines
-from stream.model.linear import GlobalModel, load_model
+from stream.model.folder import GlobalModel, load_model
 from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy
 from stream.replay.run_folder import RunFolder

@@ -1,16 +1,15 @@
-"""The frozen fixed effect: fitted once by ``train``, then only ever scored.
+"""The frozen global model: made once, by ``train``, then only ever scored.
 
 A model is a folder with two files:
 
 - ``manifest.json``: format version, model version, feature names per block, training span and
-  counts, and the SHA-256 of the arrays;
-- ``coefficients.npy``: float64 coefficients of the global block, shape (d_global,).
+  counts, and the SHA-256 of the other file;
+- ``coefficients.npy``: what scores (:mod:`stream.model.coefficients`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 from pathlib import Path
 
 import msgspec
@@ -20,10 +19,11 @@ from numpy.typing import NDArray
 from stream.errors import ModelError
 from stream.features.blocks import FeatureSpace
 from stream.labels.delays import DelayCurve
+from stream.model.coefficients import ARRAYS, Linear
+from stream.model.scorer import Scorer
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-ARRAYS = "coefficients.npy"
 NO_MODEL = "none"
 """Model version of a run whose events bring their own ``global_score``."""
 
@@ -65,7 +65,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What ``manifest.json`` says.
 
     ``regularisation``: C, the inverse strength; ``choice``: how it was chosen, None: too little
-    was there to choose by. ``delays``: how long answers take, None: too few were there to tell.
+    was there to choose by; ``delays``: how long answers take, None: too few were there to tell.
     """
 
     format: int
@@ -83,32 +83,42 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GlobalModel:
-    """Scores the global block; knows the names and sizes of all three.
+    """Scores applications; knows the names and sizes of all blocks.
 
     Args:
         manifest: names, version and span.
-        coefficients: β, shape (d_global,).
+        scorer: what scores the columns.
 
     """
 
-    def __init__(self, manifest: Manifest, coefficients: NDArray[np.float64]) -> None:
+    def __init__(self, manifest: Manifest, scorer: Scorer) -> None:
         self.manifest = manifest
-        self.coefficients = coefficients
+        self.scorer = scorer
         self.version = manifest.model_version
         self.space = FeatureSpace(
             manifest.features["global"],
             manifest.features["per_member"],
             manifest.features["per_job"],
         )
+        self.score = scorer.score  # log-odds, of the float32 bytes of the columns
 
-    def score(self, packed: bytes) -> float:
-        """x'β in log-odds, from the float32 bytes of the global block."""
-        return float(np.frombuffer(packed, dtype="<f4").astype(np.float64) @ self.coefficients)
+    @classmethod
+    def of(cls, manifest: Manifest, arrays: bytes) -> GlobalModel:
+        """Put a model together from what its folder says.
+
+        Raises:
+            ModelError: the arrays are damaged, or of another size than the names.
+
+        """
+        return cls(manifest, Linear.decoded(arrays, len(manifest.features["global"])))
+
+    def score_all(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Log-odds (n,) of rows (n, d), rounded to float32 as every number that is scored."""
+        return self.scorer.score_all(X.astype(np.float32))
 
 
-def save_model(
-    path: Path,
-    coefficients: NDArray[np.float64],
+def new_model(
+    scorer: Scorer,
     features: dict[str, list[str]],
     *,
     trained_from_ms: int,
@@ -119,12 +129,9 @@ def save_model(
     held_out: HeldOut | None = None,
     delays: DelayCurve | None = None,
     choice: Choice | None = None,
-) -> Manifest:
-    """Write a model folder; the version is a digest of its content, so equal models are equal."""
-    buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(coefficients, dtype="<f8"), allow_pickle=False)
-    arrays = buffer.getvalue()
-    sha256 = hashlib.sha256(arrays).hexdigest()
+) -> GlobalModel:
+    """Make a model; the version is a digest of its content, so equal models are equal."""
+    arrays = scorer.encoded()
     names = msgspec.json.encode([features["global"], features["per_member"], features["per_job"]])
     curve = b"" if delays is None else msgspec.json.encode(delays)
     version = hashlib.sha256(names + arrays + curve).hexdigest()[:12]
@@ -137,14 +144,20 @@ def save_model(
         applications=applications,
         positives=positives,
         regularisation=regularisation,
-        sha256=sha256,
+        sha256=hashlib.sha256(arrays).hexdigest(),
         held_out=held_out,
         delays=delays,
         choice=choice,
     )
+    return GlobalModel(manifest, scorer)
+
+
+def save_model(path: Path, model: GlobalModel) -> Manifest:
+    """Write a model folder; return its manifest."""
+    manifest = model.manifest
     try:
         path.mkdir(parents=True, exist_ok=True)
-        (path / ARRAYS).write_bytes(arrays)
+        (path / ARRAYS).write_bytes(model.scorer.encoded())
         (path / MANIFEST).write_bytes(
             msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
         )
@@ -160,14 +173,18 @@ def load_model(path: Path) -> GlobalModel:
         ModelError: a file is missing, damaged, of another format, or the sizes disagree.
 
     """
+    manifest = _manifest(path, _read(path, MANIFEST))
+    arrays = _read(path, ARRAYS)
+    if hashlib.sha256(arrays).hexdigest() != manifest.sha256:
+        raise ModelError(f"{path / ARRAYS} does not match the checksum in its manifest")
     try:
-        text = (path / MANIFEST).read_bytes()
-        arrays = (path / ARRAYS).read_bytes()
-    except OSError as error:
-        raise ModelError(
-            f"{path} is no model folder ({error.strerror}: {error.filename});"
-            " make one with: hearback train LOG --out MODEL"
-        ) from None
+        return GlobalModel.of(manifest, arrays)
+    except ModelError as error:
+        raise ModelError(f"model {path}: {error}") from None
+
+
+def _manifest(path: Path, text: bytes) -> Manifest:
+    """Read and check what a folder says of itself."""
     try:
         manifest = msgspec.json.decode(text, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -179,13 +196,14 @@ def load_model(path: Path) -> GlobalModel:
     missing = {"global", "per_member", "per_job"} - manifest.features.keys()
     if missing:
         raise ModelError(f"{path / MANIFEST} names no features for {', '.join(sorted(missing))}")
-    if hashlib.sha256(arrays).hexdigest() != manifest.sha256:
-        raise ModelError(f"{path / ARRAYS} does not match the checksum in its manifest")
+    return manifest
+
+
+def _read(path: Path, name: str) -> bytes:
     try:
-        coefficients = np.load(io.BytesIO(arrays), allow_pickle=False)
-    except ValueError as error:
-        raise ModelError(f"{path / ARRAYS} is damaged: {error}") from None
-    size = len(manifest.features["global"])
-    if coefficients.shape != (size,) or not np.isfinite(coefficients).all():
-        raise ModelError(f"{path}: {coefficients.shape} coefficients for {size} global features")
-    return GlobalModel(manifest, coefficients.astype(np.float64))
+        return (path / name).read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"{path} is no model folder ({error.strerror}: {error.filename});"
+            " make one with: hearback train LOG --out MODEL"
+        ) from None

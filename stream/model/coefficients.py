@@ -1,0 +1,55 @@
+"""A linear global model: x'β in log-odds. Its file holds β (d,) float64, as NumPy writes it."""
+
+from __future__ import annotations
+
+import io
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.errors import ModelError
+from stream.model.scorer import Floats32
+
+ARRAYS = "coefficients.npy"
+"""The file of a model folder."""
+
+
+class Linear:
+    """Scores with coefficients (d,) (:class:`~stream.model.scorer.Scorer`)."""
+
+    def __init__(self, coefficients: NDArray[np.float64]) -> None:
+        self.coefficients = coefficients
+
+    @classmethod
+    def decoded(cls, data: bytes, columns: int) -> Self:
+        """Read and check.
+
+        Raises:
+            ModelError: these are no coefficients of so many columns.
+
+        """
+        try:
+            found = np.load(io.BytesIO(data), allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ModelError(f"{ARRAYS} is damaged: {error}") from None
+        if found.dtype != "<f8" or found.shape != (columns,) or not np.isfinite(found).all():
+            raise ModelError(
+                f"{ARRAYS} has {found.shape} {found.dtype} coefficients for {columns} global"
+                " features, or some that are no number"
+            )
+        return cls(found)
+
+    def encoded(self) -> bytes:
+        """Return the file's bytes."""
+        buffer = io.BytesIO()
+        np.save(buffer, np.ascontiguousarray(self.coefficients, dtype="<f8"), allow_pickle=False)
+        return buffer.getvalue()
+
+    def score(self, packed: bytes) -> float:
+        """x'β, of the float32 bytes of one row."""
+        return float(np.frombuffer(packed, dtype="<f4").astype(np.float64) @ self.coefficients)
+
+    def score_all(self, X: Floats32) -> NDArray[np.float64]:
+        """Xβ (n,)."""
+        return np.asarray(X.astype(np.float64) @ self.coefficients)
