@@ -7,6 +7,8 @@ the producer should do, and quote ids, never whole payloads.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from difflib import get_close_matches
 from typing import ClassVar
 
 
@@ -15,6 +17,12 @@ class HearbackError(Exception):
 
     reason: ClassVar[str] = "error"
     retriable: ClassVar[bool] = False
+
+
+def meant(given: str, known: Collection[str]) -> str:
+    """Say what could have been meant by an unknown name."""
+    near = get_close_matches(given, known, n=1)
+    return f": did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
 
 
 def caused_by(error: HearbackError, first: Exception) -> None:

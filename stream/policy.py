@@ -7,12 +7,13 @@ the policy file and of the configuration. A new setting is one more field here
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from stream.effects import EFFECTS, EffectSpec, Stage
-from stream.errors import ConfigError
+from stream.errors import ConfigError, meant
 from stream.units import Setting, format_duration, parse_duration_ms
 
 DAY_MS = 86_400_000
@@ -154,14 +155,24 @@ FEWEST_WINDOWS = 4
 """Label windows that an entity stays at least: by then its applications' labels are final."""
 
 
+PRIOR_PRECISION: Final = 3.0
+"""λ of a coefficient of which nothing else is said."""
+
+
 class EffectSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one random effect.
 
-    ``half_life_ms`` None: nothing is forgotten. ``entity_ttl_ms``: how long an entity stays, by
-    event time, after its newest application; None: for ever.
+    ``prior_precision``: λ of all coefficients, or by feature name; what is not named has
+    :data:`PRIOR_PRECISION`. ``half_life_ms`` None: nothing is forgotten. ``entity_ttl_ms``: how
+    long an entity stays, by event time, after its newest application; None: for ever.
     """
 
-    prior_precision: Annotated[float, Setting("λ: a coefficient's prior is N(0, 1/λ)")] = 3.0
+    prior_precision: Annotated[
+        float | dict[str, float],
+        Setting(
+            "λ: a coefficient's prior is N(0, 1/λ); or by feature, { NAME = λ }, 3 where not named"
+        ),
+    ] = PRIOR_PRECISION
     half_life_ms: Annotated[
         int | None, Setting('an example loses half of its weight in this time; "off": never')
     ] = 30 * DAY_MS
@@ -179,7 +190,11 @@ class EffectSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse settings outside the range that the solver was proven on."""
-        if not 1e-6 <= self.prior_precision <= 1e6:
+        each = self.prior_precision
+        values = list(each.values()) if isinstance(each, dict) else [each]
+        if not values:
+            raise ConfigError("prior_precision names no feature: give a number, or name some")
+        if not all(1e-6 <= value <= 1e6 for value in values):
             raise ConfigError("prior_precision must lie between 1e-6 and 1e6")
         if self.half_life_ms is not None and self.half_life_ms <= 0:
             raise ConfigError('half_life must be longer than zero, or "off"')
@@ -190,13 +205,42 @@ class EffectSettings(msgspec.Struct, frozen=True, kw_only=True):
         if self.full_up_to < 0:
             raise ConfigError("full_up_to must not be negative")
 
-    def fitted(self, size: int) -> EffectSettings:
-        """Lower the limits so that an entity of ``size`` features stays under 512 KiB.
+    def precisions(self, names: Sequence[str]) -> list[float]:
+        """Return λ of each feature, (d,).
 
         Raises:
-            ConfigError: fewer than 16 examples fit.
+            ConfigError: ``prior_precision`` names something else.
 
         """
+        each = self.prior_precision
+        if not isinstance(each, dict):
+            return [each] * len(names)
+        for name in each:
+            if name not in names:
+                raise ConfigError(
+                    f"prior_precision names {name!r}, which is no feature{meant(name, names)}"
+                )
+        return [each.get(name, PRIOR_PRECISION) for name in names]
+
+    def fitted(self, names: Sequence[str]) -> EffectSettings:
+        """Return the settings for an effect with these features.
+
+        An entity stays under 512 KiB: limits are lowered. ``prior_precision`` by name has all of
+        the names, in their order; where all have the same λ it is that number.
+
+        Raises:
+            ConfigError: fewer than 16 examples fit; or ``prior_precision`` names something else.
+
+        """
+        fitted = self._limited(len(names))
+        each = self.precisions(names)
+        if isinstance(self.prior_precision, dict):
+            same = len(set(each)) == 1
+            prior = each[0] if same else dict(zip(names, each, strict=True))
+            fitted = msgspec.structs.replace(fitted, prior_precision=prior)
+        return fitted
+
+    def _limited(self, size: int) -> EffectSettings:
         example_bytes = 4 * size + _EXAMPLE_BYTES
         folded_bytes = 8 * size * (size if size <= self.full_up_to else 1)
         fit = (MAX_ENTITY_BYTES - 16 * size - folded_bytes) // example_bytes - 2 * FOLD

@@ -22,6 +22,7 @@ from stream.configuration.settings import (
 )
 from stream.effects import EFFECT_NAMES
 from stream.errors import ConfigError
+from stream.features.blocks import FeatureSpace
 from stream.policy import DAY_MS, Policy
 from stream.units import format_duration, parse_duration_ms
 
@@ -137,6 +138,19 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: tuple[Setting, ...]
     reference: int = 0
+
+    def check(self, space: FeatureSpace) -> None:
+        """Refuse settings that do not fit the features.
+
+        Raises:
+            ConfigError: the message names the setting.
+
+        """
+        for setting in self.settings:
+            try:
+                space.fitted(setting.policy)
+            except ConfigError as error:
+                raise ConfigError(f"setting {setting.name!r}: {error}") from None
 
 
 class _SettingFile(msgspec.Struct, forbid_unknown_fields=True):

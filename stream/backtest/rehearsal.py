@@ -181,15 +181,15 @@ def rehearse(
     n = len(rehearsal.applications)
     made: dict[str, Effect] = {}
     books: dict[str, _Book] = {}
+    settings = rehearsal.space.fitted(policy)
     for spec in sorted(policy.declared, key=lambda spec: spec.stage):  # jobs learn first
         if effects is not None and spec.name not in effects:
             continue
         books[spec.name] = _Book()
-        size = rehearsal.space.block(spec.block).size
         made[spec.name] = Effect(
             spec,
-            size,
-            settings=policy.effects[spec.name].fitted(size),
+            rehearsal.space.block(spec.block).size,
+            settings=settings[spec.name],
             model_version=NO_MODEL,
             book=books[spec.name],
         )

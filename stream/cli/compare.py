@@ -31,6 +31,7 @@ from stream.units import format_time, parse_duration_ms, parse_time_ms
 if TYPE_CHECKING:
     from stream.backtest.result import Backtest
     from stream.backtest.tuning import Trial, Tuner
+    from stream.features.blocks import FeatureSpace
     from stream.model.folder import GlobalModel
 
 RESULT = "backtest.json"
@@ -77,10 +78,12 @@ def tune(
     check_logs(logs)
     if out.exists():
         raise ConfigError(f"{out} is there already: name another file or remove it")
-    look_first(logs, start, force=force, max_jump_ms=max_jump_ms, until_ms=until_ms)
-    model = fitted_model(logs, start, until_ms, max_jump_ms)
+    known = known_space(logs, None, until_ms)
+    look_first(logs, start, force=force, max_jump_ms=max_jump_ms, until_ms=until_ms, space=known)
+    model = None if known else fitted_model(logs, start, until_ms, max_jump_ms)
     read = ReadProgress()
     lines, space = first_look(before(merge(logs, read), until_ms), model)
+    space.fitted(start)  # refused before it takes time
     with reading("labelling", read) as progress:
         rehearsal = record(lines, start, model, space, progress, max_jump_ms)
     if model is not None:
@@ -110,20 +113,38 @@ def tune(
     )
 
 
-def fitted_model(
-    logs: list[Path], policy: Policy, until_ms: int, max_jump_ms: int | None
-) -> GlobalModel | None:
-    """Fit a global model on the log up to a time; None: applications bring their global score."""
-    from stream.backtest.tuning import before, train_until
+def known_space(
+    logs: list[Path], model: GlobalModel | None, until_ms: int | None = None
+) -> FeatureSpace | None:
+    """Return the feature blocks that applications must have.
+
+    None: there is no model, and applications do not bring their global score; one is to be fitted.
+
+    Raises:
+        ModelError: the log does not fit the model.
+
+    """
+    from stream.backtest.tuning import before
     from stream.replay.reader import first_look
 
+    lines = merge(logs) if until_ms is None else before(merge(logs), until_ms)
     try:
-        first_look(before(merge(logs), until_ms), None)
-    except ModelError:  # no global scores
-        read = ReadProgress()
-        with reading("fitting a global model", read) as progress:
-            return train_until(merge(logs, read), policy, until_ms, progress, max_jump_ms)
-    return None
+        return first_look(lines, model)[1]
+    except ModelError:
+        if model is not None:
+            raise
+        return None
+
+
+def fitted_model(
+    logs: list[Path], policy: Policy, until_ms: int, max_jump_ms: int | None
+) -> GlobalModel:
+    """Fit a global model on the log up to a time."""
+    from stream.backtest.tuning import train_until
+
+    read = ReadProgress()
+    with reading("fitting a global model", read) as progress:
+        return train_until(merge(logs, read), policy, until_ms, progress, max_jump_ms)
 
 
 def _said(trial: Trial) -> str:
@@ -228,15 +249,16 @@ def backtest(
     check_logs(logs)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is there already: name another folder or remove it")
-    look_first(logs, base, force=force, max_jump_ms=max_jump_ms)
+    known = known_space(logs, loaded)
+    look_first(logs, base, force=force, max_jump_ms=max_jump_ms, space=known)
     read = ReadProgress()
     with reading("looking through", read) as progress:
         span = look_through(merge(logs, read), progress, max_jump_ms)
-    if loaded is not None:
-        from_ms = loaded.manifest.trained_until_ms
-    else:
-        from_ms = span.quarter_ms()
+    from_ms = span.quarter_ms() if loaded is None else loaded.manifest.trained_until_ms
+    if known is None:
         loaded = fitted_model(logs, base, from_ms, max_jump_ms)
+        known = loaded.space
+    comparison.check(known)
     load_kernel()
     read = ReadProgress()
     with reading("labelling", read) as progress:

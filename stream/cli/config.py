@@ -33,9 +33,7 @@ def check(config: ConfigFile = None, policy: PolicyFile = None) -> None:
     found = configured(config, policy=policy)
     tls_context(found.kafka)
     if found.worker.model is not None:
-        space = load_model(found.worker.model).space
-        for spec in found.policy.declared:
-            found.policy.effects[spec.name].fitted(space.block(spec.block).size)
+        load_model(found.worker.model).space.fitted(found.policy)
     files = [str(path) for path in (config, policy) if path is not None]
     where = " and ".join([*files, "the environment"])
     tell(f"{where} can be used; {len(found.sources)} settings are not the default")

@@ -22,13 +22,12 @@ from stream.configuration.sections import Config
 from stream.configuration.settings import (
     Row,
     changed,
-    meant,
     read_document,
     read_toml,
     reason,
     table,
 )
-from stream.errors import ConfigError
+from stream.errors import ConfigError, meant
 from stream.text import read_text
 
 COMMAND_LINE = "the command line"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import NoneType
@@ -18,7 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_o
 
 import msgspec
 
-from stream.errors import ConfigError
+from stream.errors import ConfigError, meant
 from stream.text import read_text
 from stream.units import Setting, format_duration, parse_duration_ms
 
@@ -33,6 +32,7 @@ _WHAT: dict[Any, str] = {
     Path: "a path",
     frozenset[str]: 'a list of names such as ["message", "hire"]',
     tuple[float, ...]: 'a list of numbers such as [0.35, 0.7], or "off"',
+    float | dict[str, float]: "a number, or in a file one for each feature: { bias = 3.0 }",
 }
 _SWITCH = {"true": True, "on": True, "false": False, "off": False}
 
@@ -132,8 +132,9 @@ class Row(NamedTuple):
             return tuple(msgspec.convert(part.strip(), float, strict=False) for part in parts)
         elif self.type == frozenset[str] and text:
             given = [part.strip() for part in given.split(",") if part.strip()]
-        elif self.type in {int, float} and text:
-            return msgspec.convert(given.strip(), self.type, strict=False)
+        elif self.type in {int, float, float | dict[str, float]} and text:
+            number = self.type if self.type is int else float
+            return msgspec.convert(given.strip(), number, strict=False)
         return msgspec.convert(given, self.type)
 
     def _switched(self, given: Any) -> Any:
@@ -176,7 +177,7 @@ def changed(holder: _Holder, values: Mapping[str, Any], section: str = "") -> _H
     for field in holder.__struct_fields__:
         held = getattr(holder, field)
         inner = {name: changed(one, values, name) for name, one in _inner(field, held).items()}
-        if isinstance(held, dict):
+        if inner and isinstance(held, dict):
             given[field] = held | {name.split(".", 1)[1]: one for name, one in inner.items()}
         else:
             given |= inner
@@ -251,12 +252,6 @@ def to_toml(holder: msgspec.Struct, sources: Mapping[str, str] | None = None) ->
     return "\n".join("\n".join(section) + "\n" for section in lines.values())
 
 
-def meant(given: str, known: Collection[str]) -> str:
-    """Say what could have been meant by an unknown name."""
-    near = get_close_matches(given, known, n=1)
-    return f": did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
-
-
 @cache
 def _declared(kind: type[msgspec.Struct]) -> list[Row]:
     """Rows of a struct's own settings, without section and value."""
@@ -301,5 +296,8 @@ def _tables(
 
 
 def _written(plain: Any) -> str:
-    """Write a TOML value: one of JSON, but for DEL."""
+    """Write a TOML value: one of JSON, but for DEL and tables."""
+    if isinstance(plain, dict):
+        pairs = (f"{_written(str(key))} = {_written(value)}" for key, value in plain.items())
+        return f"{{ {', '.join(pairs)} }}"
     return json.dumps(plain, ensure_ascii=False, default=str).replace("\x7f", "\\u007F")

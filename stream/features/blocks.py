@@ -10,7 +10,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Mapping, Sequence
 
-from stream.errors import InvalidFeaturesError
+from stream.errors import ConfigError, InvalidFeaturesError
+from stream.policy import EffectSettings, Policy
 
 RawBlock = list[float] | dict[str, float]
 
@@ -86,6 +87,21 @@ class FeatureSpace:
     def block(self, name: str) -> Block:
         """Return the block of an effect's features."""
         return {block.label: block for block in (self.per_member, self.per_job)}[name]
+
+    def fitted(self, policy: Policy) -> dict[str, EffectSettings]:
+        """Return the settings of a policy's effects for these features, by name of the effect.
+
+        Raises:
+            ConfigError: they cannot be (:meth:`stream.policy.EffectSettings.fitted`).
+
+        """
+        found = {}
+        for spec in policy.declared:
+            try:
+                found[spec.name] = policy.effects[spec.name].fitted(self.block(spec.block).names)
+            except ConfigError as error:
+                raise ConfigError(f"[effects.{spec.name}] {error}") from None
+        return found
 
 
 def check_size(what: str, values: Collection[float], limit: float) -> None:

@@ -45,11 +45,12 @@ def replay_into(
 
     Raises:
         ConfigError: the folder is not new, or there is nothing to resume, or it was another replay,
-            or several processes cannot learn an effect.
+            or several processes cannot learn an effect, or its settings do not fit the features.
         StateError, WorkerDiedError: what was written until the last checkpoint can be resumed.
 
     """
     alone = options.workers == 1
+    space.fitted(policy)  # refused before anything is written
     for spec in policy.declared:
         if spec.score is None and not alone:  # each process would learn it apart
             raise ConfigError(f"{spec.name} is learned by one process: replay without --workers")

@@ -27,7 +27,6 @@ worker does. Randomness comes from the ``numpy.random.Generator`` passed in, and
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Self
 
@@ -62,23 +61,27 @@ class Belief:
         self.root = root
 
     @classmethod
-    def of(cls, coefficients: Coefficients | None, size: int, prior_precision: float) -> Self:
+    def of(
+        cls, coefficients: Coefficients | None, size: int, prior_precision: float | Numbers
+    ) -> Self:
         """Belief from a message; the prior, N(0, I/λ), where there is none.
 
         Args:
             coefficients: the entity's last message; None for an unknown or forgotten entity.
             size: d, as many as the model has features for this effect.
-            prior_precision: λ of the worker's policy.
+            prior_precision: λ of the worker's policy, or one of each feature (d,), as
+                :meth:`stream.policy.EffectSettings.precisions` gives them.
 
         Raises:
-            ConfigError: λ is not positive.
+            ConfigError: λ is not positive, or there are not d of them.
             StateError: the message has another number of coefficients: it is another model's.
 
         """
         if coefficients is None:
-            if not prior_precision > 0.0:
-                raise ConfigError("prior_precision must be positive")
-            return cls(np.zeros(size), np.full(size, 1.0 / math.sqrt(prior_precision)))
+            given = np.asarray(prior_precision, dtype=np.float64)
+            if given.shape not in {(), (size,)} or not (given > 0.0).all():
+                raise ConfigError(f"prior_precision must be positive: one number, or {size}")
+            return cls(np.zeros(size), np.full(size, 1.0 / np.sqrt(given)))
         if not len(coefficients.mean) == len(coefficients.variance) == size:
             raise StateError(
                 f"the coefficients of {coefficients.effect} {coefficients.entity_id} are"
@@ -93,7 +96,7 @@ class Belief:
 
         Args:
             posterior: as stored, refitted (every flushed state is).
-            settings: of the effect, as it was learned with.
+            settings: of the effect, as it was learned with, fitted to its features.
 
         """
         mean = np.frombuffer(posterior.mode).copy()

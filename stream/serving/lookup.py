@@ -97,7 +97,8 @@ def belief_from_run(path: Path, effect: EffectSpec, entity_id: str) -> Belief | 
         posterior = StoredPosteriors(effect.name, Overlay(store)).load(entity_id)
     if identity is None or posterior is None:
         return None
-    return Belief.of_state(posterior, identity.effects[effect.name])
+    names = identity.features[effect.block]
+    return Belief.of_state(posterior, identity.effects[effect.name].fitted(names))
 
 
 def from_data(path: Path, effect: EffectSpec, entity_id: str) -> Entity | None:
@@ -166,7 +167,7 @@ def _from_store(folder: Path, effect: EffectSpec, entity_id: str) -> Entity | No
         coefficients = Effect(
             effect,
             len(names),
-            settings=identity.effects[effect.name],
+            settings=identity.effects[effect.name].fitted(names),
             model_version=identity.model_version,
             book=StoredPosteriors(effect.name, Overlay(store)),
         ).coefficients(entity_id)

@@ -45,19 +45,18 @@ class Stage:
     ) -> None:
         self.model_version = model_version
         self.census = Census(overlay, self.stage)
-        self.effects = []
-        for spec in policy.of_stage(self.stage):
-            size = space.block(spec.block).size
-            self.effects.append(
-                Effect(
-                    spec,
-                    size,
-                    settings=policy.effects[spec.name].fitted(size),
-                    model_version=model_version,
-                    book=StoredPosteriors(spec.name, overlay),
-                    most_held=most_held,
-                )
+        settings = space.fitted(policy)
+        self.effects = [
+            Effect(
+                spec,
+                space.block(spec.block).size,
+                settings=settings[spec.name],
+                model_version=model_version,
+                book=StoredPosteriors(spec.name, overlay),
+                most_held=most_held,
             )
+            for spec in policy.of_stage(self.stage)
+        ]
         self.learners = [Entities(each, overlay, policy, self.census) for each in self.effects]
         self.effect, *self.further = self.effects
         self.entities = self.learners[0]

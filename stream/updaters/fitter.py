@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.errors import StateError
+from stream.errors import ConfigError, StateError
 from stream.events.ladder import target
 from stream.policy import EffectSettings
 from stream.updaters.folding import correct, fold, sigmoid
@@ -83,7 +83,8 @@ class Fitter:
     Args:
         kernel: that does it.
         size: d, the number of features.
-        settings: prior, forgetting, and up to where F is a full matrix.
+        settings: prior, forgetting, and up to where F is a full matrix, as
+            :meth:`stream.policy.EffectSettings.fitted` gives them.
         tolerance: of the kernel.
 
     Attributes:
@@ -104,6 +105,7 @@ class Fitter:
         self._size = size
         self._settings = settings
         self._full = size <= settings.full_up_to
+        self._precision, self._beyond = _prior(settings, size)
         self._step_cost = size * (size // 4 + 8)  # of an example, in multiplications
         self._tolerance = tolerance
 
@@ -112,9 +114,8 @@ class Fitter:
         for group in _by_shape(posteriors):
             starts, Z, y, w, o, F, f, modes = self._packed(group)
             theta = modes.copy()
-            precision = self._settings.prior_precision
             steps = self._kernel.fit_all(
-                starts, Z, y, w, o, precision, F, f, theta, self._tolerance
+                starts, Z, y, w, o, self._precision, F, f, theta, self._tolerance
             ).tolist()
             for posterior, mode, taken in zip(group, theta, steps, strict=True):
                 posterior.mode = mode.tobytes()
@@ -128,8 +129,9 @@ class Fitter:
         found: dict[int, list[float]] = {}
         for group in _by_shape(posteriors):
             starts, Z, _, w, o, F, _, theta = self._packed(group)
-            precision = self._settings.prior_precision
-            variances = self._kernel.variances_all(starts, Z, w, o, precision, F, theta).tolist()
+            variances = self._kernel.variances_all(
+                starts, Z, w, o, self._precision, F, theta
+            ).tolist()
             found.update(zip(map(id, group), variances, strict=True))
         return [found[id(posterior)] for posterior in posteriors]
 
@@ -194,10 +196,17 @@ class Fitter:
     def _packed(
         self, group: Sequence[Posterior]
     ) -> tuple[NDArray[np.int64], _Features, _Vector, _Vector, _Vector, _Vector, _Vector, _Vector]:
-        """Where the examples of each begin; Z, y, w, o of all; F, f and modes of each."""
+        """Where the examples of each begin; Z, y, w, o of all; F, f and modes of each.
+
+        Of a prior that is not the same for all features, what lies beyond its smallest λ is in F:
+        then λI + F is what it should be, and kernels need one λ only.
+        """
         starts = np.array([0, *accumulate(len(each.kept) for each in group)])
         Z, y, w, o = self._arrays([(each.time_ms, each.kept) for each in group])
         F, f = _natural(group, self._size, full=self._full)
+        if self._beyond is not None:
+            F = F + (self._beyond if F.ndim == 2 else np.diag(self._beyond))
+            F.flags.writeable = False  # as the views of bytes that kernels are compiled for
         modes = np.frombuffer(b"".join([posterior.mode for posterior in group]))
         return starts, Z, y, w, o, F, f, modes.reshape(f.shape)
 
@@ -217,7 +226,10 @@ def _by_shape(posteriors: Sequence[Posterior]) -> list[list[Posterior]]:
 
 
 def precision_at_mode(posterior: Posterior, settings: EffectSettings) -> _Vector:
-    """H = λI + F + Z'WZ at the mode, (d, d): what the marginal variances are taken from."""
+    """H = Λ + F + Z'WZ at the mode, (d, d): what the marginal variances are taken from.
+
+    ``settings`` as :class:`Fitter` has them. Λ: the diagonal of the prior.
+    """
     theta = np.frombuffer(posterior.mode)
     d = len(theta)
     Z32, _, w, o = _arrays([(posterior.time_ms, posterior.kept)], d, settings.half_life_ms)
@@ -225,7 +237,21 @@ def precision_at_mode(posterior: Posterior, settings: EffectSettings) -> _Vector
     Z = Z32.astype(np.float64)
     p = sigmoid(o + Z @ theta)
     H = (Z * (w * p * (1.0 - p))[:, None]).T @ Z + (F[0] if F.ndim == 3 else np.diag(F[0]))
-    return np.asarray(H + settings.prior_precision * np.eye(d))
+    precision, beyond = _prior(settings, d)
+    if beyond is not None:
+        H += np.diag(beyond)
+    return np.asarray(H + precision * np.eye(d))
+
+
+def _prior(settings: EffectSettings, d: int) -> tuple[float, _Vector | None]:
+    """Return the smallest λ and what each feature has beyond it (d,); None: nothing."""
+    if not isinstance(settings.prior_precision, dict):
+        return settings.prior_precision, None
+    each = np.array(list(settings.prior_precision.values()))
+    if each.shape != (d,):
+        raise ConfigError("prior_precision by name has not the effect's features: fit the settings")
+    least = float(each.min())
+    return least, each - least
 
 
 def _natural(posteriors: Sequence[Posterior], d: int, *, full: bool) -> tuple[_Vector, _Vector]:

@@ -44,6 +44,7 @@ def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -
     """
     broker, application_id = config.broker, config.worker.application_id
     model = load_model(model_folder)
+    model.space.fitted(config.policy)  # refused before anything is begun
     partitions, embedded, names = check_topics(
         broker, application_id, config.policy.labels.window_ms
     )

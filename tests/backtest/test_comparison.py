@@ -9,6 +9,7 @@ import pytest
 from stream.backtest.comparison import EXAMPLE, load_comparison, parse_comparison
 from stream.configuration.settings import parse_toml
 from stream.errors import ConfigError
+from stream.features.blocks import FeatureSpace
 from stream.policy import DAY_MS, HOUR_MS, EffectSettings, Policy
 
 
@@ -46,6 +47,22 @@ def test_changes_go_over_the_base_policy() -> None:
     )
     assert shorter.refresh_ms == 6 * HOUR_MS
     assert shorter.in_words() == "refreshed every 6h, window = 7d, per_job.capacity = 16"
+
+
+def test_a_prior_by_feature_is_a_setting_like_any_other() -> None:
+    """Said in words as it is written; a name that is no feature is refused with the setting's."""
+    text = """
+    [[setting]]
+    name = "by feature"
+    policy.effects.per_job.prior_precision = { pay = 1.5 }
+    """
+    comparison = parse_comparison(parse_toml(text), Policy())
+    assert comparison.settings[0].in_words() == (
+        'at every label, per_job.prior_precision = { "pay" = 1.5 }'
+    )
+    comparison.check(FeatureSpace(None, ["bias"], ["bias", "pay"]))
+    with pytest.raises(ConfigError, match=r"setting 'by feature': \[effects.per_job\] .*'pay'"):
+        comparison.check(FeatureSpace(None, ["bias"], ["bias"]))
 
 
 def test_settings_are_said_in_words() -> None:

@@ -84,7 +84,7 @@ def test_what_it_chooses_is_better_on_what_follows(tuner: Tuner, markets: Market
         assert judged is not None
         losses.append(judged.log_loss)
     assert losses[0] < losses[1] - 0.02
-    assert tuner.best.policy.effects["per_member"].prior_precision >= 3.0
+    assert min(tuner.best.policy.effects["per_member"].precisions(["bias"])) >= 3.0
     assert tuner.best.policy.labels == START.labels
 
 

@@ -40,6 +40,21 @@ def test_nothing_is_written_of_a_log_with_errors(command: str, tmp_path: Path) -
     assert not out.exists()
 
 
+@pytest.mark.parametrize("command", ["replay", "tune", "backtest"])
+def test_applications_that_are_not_like_the_first_are_an_error(
+    command: str, tmp_path: Path
+) -> None:
+    """What would be left out in silence because the first application is unlike all others."""
+    log, out = tmp_path / "log.jsonl", tmp_path / "out"
+    odd = {**GOOD[0], "features": {"per_member": [1.0], "per_job": [1.0]}}
+    log.write_bytes(encoded([odd, *GOOD[1:]]))
+    more = ["--until", "2017-06-01"] if command == "tune" else []
+    done = hearback(command, log, "--out", out, *more)
+    assert done.returncode == 1
+    assert "39 of 40 (98%) applications are refused" in " ".join(done.stderr.split())
+    assert not out.exists()
+
+
 def test_force_goes_on_and_the_summary_tells_what_was_ignored(tmp_path: Path) -> None:
     """A replay that is forced tells the errors and goes on; its summary counts what is ignored."""
     log, out = tmp_path / "log.jsonl", tmp_path / "out"

@@ -175,6 +175,27 @@ def test_refusals_are_one_clear_line(
     assert not [path for path in tmp_path.iterdir() if path.name != "hearback-data"]
 
 
+def test_a_prior_of_what_is_no_feature_is_refused(log: Path, run: Path, tmp_path: Path) -> None:
+    """By each command that learns, in one line that names effect and feature, at once."""
+    policy, compare = tmp_path / "policy.toml", tmp_path / "compare.toml"
+    policy.write_text("[effects.per_job]\nprior_precision = { pay = 1.0 }\n")
+    compare.write_text('[[setting]]\nname = "a"\npolicy.effects.per_job.prior_precision.pay = 1\n')
+    model = run.parent / "model"
+    config = tmp_path / "hearback.toml"
+    config.write_text(f'[worker]\nmodel = "{model}"\n')
+    for arguments in (
+        ["replay", log, "--model", model, "--policy", policy, "--out", tmp_path / "r"],
+        ["tune", log, "--until", "1970-02-10", "--policy", policy, "--out", tmp_path / "r"],
+        ["backtest", log, "--model", model, "--config", compare, "--out", tmp_path / "r"],
+        ["config", "check", "--config", config, "--policy", policy],
+    ):
+        done = hearback(*arguments)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert "[effects.per_job] prior_precision names 'pay'" in line
+        assert not (tmp_path / "r").exists()
+
+
 def test_from_a_log_to_a_report(tmp_path: Path) -> None:
     """A model is fitted where there is none; table, sentences, figures, page and curve appear."""
     log = tmp_path / "log.jsonl.gz"

@@ -9,6 +9,7 @@ import pytest
 from stream.configuration.load import load_config
 from stream.configuration.settings import to_toml
 from stream.errors import ConfigError
+from stream.features.blocks import FeatureSpace
 from stream.policy import (
     DAY_MS,
     MAX_ENTITY_BYTES,
@@ -71,12 +72,50 @@ def test_every_key_is_read() -> None:
 def test_limits_are_lowered_for_many_features() -> None:
     """An entity's value stays under 512 KiB; a block of which hardly an example fits is refused."""
     plain = EffectSettings()
-    assert plain.fitted(16) is plain
-    many = plain.fitted(1000)
+    names = [f"{number}" for number in range(10_000)]
+    assert plain.fitted(names[:16]) == plain
+    many = plain.fitted(names[:1000])
     assert (many.capacity + many.open_limit + 64) * (4 * 1000 + 96) <= MAX_ENTITY_BYTES
     assert many.capacity >= 1
     with pytest.raises(ConfigError, match="too many"):
-        plain.fitted(10_000)
+        plain.fitted(names)
+
+
+def test_a_prior_by_feature_name_is_read_and_fitted() -> None:
+    """Inline or as a table; a feature that is not named has λ = 3, whatever the policy had."""
+    base = Policy(effects={"per_job": EffectSettings(prior_precision=7.0)})
+    inline = "[effects.per_job]\nprior_precision = { pay = 10, 'a b' = 0.5 }"
+    as_table = "[effects.per_job.prior_precision]\npay = 10\n'a b' = 0.5"
+    for text in (inline, as_table):
+        found = parse_policy(text, base).effects["per_job"]
+        assert found.prior_precision == {"pay": 10.0, "a b": 0.5}
+        assert found.precisions(["pay", "bias", "a b"]) == [10.0, 3.0, 0.5]
+        fitted = found.fitted(["bias", "pay", "a b"]).prior_precision
+        assert isinstance(fitted, dict)
+        assert list(fitted.items()) == [("bias", 3.0), ("pay", 10.0), ("a b", 0.5)]
+    named = Policy(effects={"per_job": EffectSettings(prior_precision={"pay": 1.0})})
+    again = parse_policy("[effects.per_job]\nprior_precision = { bias = 2.0 }", named)
+    assert again.effects["per_job"].prior_precision == {"bias": 2.0}
+    scalar = parse_policy("[effects.per_job]\nprior_precision = 2", named)
+    assert scalar.effects["per_job"].prior_precision == 2.0
+    same = parse_policy("[effects.per_job]\nprior_precision = { pay = 3, bias = 3.0 }")
+    assert same.effects["per_job"].fitted(["pay", "bias", "age"]) == EffectSettings()
+
+
+def test_a_name_that_is_no_feature_is_refused() -> None:
+    """In one line that says which effect it is, and what could have been meant."""
+    policy = Policy(effects={"per_job": EffectSettings(prior_precision={"salry": 1.0})})
+    with pytest.raises(ConfigError, match=r"per_job\] .*'salry'.*: did you mean salary\?$"):
+        FeatureSpace(None, ["bias"], ["bias", "salary"]).fitted(policy)
+
+
+def test_the_environment_takes_one_number_for_all_features() -> None:
+    """It stands above names in a file; names in a variable are refused."""
+    variable = "HEARBACK_EFFECTS_PER_JOB_PRIOR_PRECISION"
+    found = load_config(None, {variable: " 2 "}).policy.effects["per_job"]
+    assert found.prior_precision == 2.0
+    with pytest.raises(ConfigError, match=f"{variable}: .*prior_precision must be a number, or in"):
+        load_config(None, {variable: "{ bias = 2.0 }"})
 
 
 @pytest.mark.parametrize(
@@ -92,6 +131,10 @@ def test_limits_are_lowered_for_many_features() -> None:
         ("[labels]\nallowed_lateness = '1s'\norphan_ttl = '4s'", "shorter than clock_skew"),
         ("[labels]\nmin_age = '15d'", "min_age"),
         ("[effects.per_member]\nprior_precision = 0", "prior_precision"),
+        ("[effects.per_member]\nprior_precision = {}", "prior_precision names no feature"),
+        ("[effects.per_member]\nprior_precision = { a = 0 }", "per_member. prior_precision"),
+        ("[effects.per_member]\nprior_precision = { a = 'b' }", "per_member. prior_precision"),
+        ("[effects.per_member]\nprior_precision = [3.0]", "one for each feature"),
         ("[effects.per_member]\ncapacity = 0", "capacity"),
         ("[effects.per_job]\nhalf_life = '0'", "half_life"),
         ("[effects.per_cat]\n", "per_cat"),
@@ -125,7 +168,11 @@ def test_a_written_policy_comes_back_equal() -> None:
             later_response="full",
         ),
         effects={
-            "per_member": EffectSettings(prior_precision=1e-6, half_life_ms=None, coupled=False),
+            "per_member": EffectSettings(
+                prior_precision={'say "a"': 1e-6, "é.[b]": 1e6, "x": 0.1 + 0.2},
+                half_life_ms=None,
+                coupled=False,
+            ),
             "per_job": EffectSettings(
                 prior_precision=0.1 + 0.2,
                 half_life_ms=5_400_000,

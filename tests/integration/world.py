@@ -150,7 +150,7 @@ class Market:
         effect = Effect(
             spec,
             size,
-            settings=self.policy.effects[name].fitted(size),
+            settings=self.model.space.fitted(self.policy)[name],
             model_version=self.model.version,
             book=StoredPosteriors(name, Overlay(store)),
         )

@@ -49,7 +49,7 @@ def largest() -> int:
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            EffectSettings().fitted(middle)
+            EffectSettings().fitted([f"{number}" for number in range(middle)])
             low = middle
         except ConfigError:
             high = middle

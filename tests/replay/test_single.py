@@ -20,7 +20,7 @@ from stream.events.wire import encode
 from stream.logs.files import LogLine, merge
 from stream.model.folder import load_model
 from stream.model.training import Trainer
-from stream.policy import DAY_MS, FeaturePolicy, Policy
+from stream.policy import DAY_MS, EffectSettings, FeaturePolicy, Policy
 from stream.replay.reader import first_look
 from stream.replay.run_folder import FILES, RunFolder, RunMetrics
 from stream.replay.savepoint import Options
@@ -89,6 +89,28 @@ def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
         first, second = ((tmp_path / folder / name).read_bytes() for folder in ("one", "two"))
         assert first == second
         assert first
+
+
+def test_a_prior_for_each_feature_that_is_the_same_changes_no_byte(tmp_path: Path) -> None:
+    """Every name with λ = 3 is λ = 3; one with another λ changes scores, and no label."""
+    run(tmp_path / "one", market(), close=True)
+    for folder, bias in (("two", 3.0), ("three", 30.0)):
+        named = {
+            "per_member": EffectSettings(prior_precision={"m0": bias, "m1": 3.0}),
+            "per_job": EffectSettings(prior_precision={"j0": bias}),
+        }
+        run(tmp_path / folder, market(), Policy(effects=named), close=True)
+    for name in FILES:
+        first, second, third = (
+            (tmp_path / folder / name).read_bytes() for folder in ("one", "two", "three")
+        )
+        assert first == second
+        assert (first == third) == (name == "dead_letters.jsonl")
+    kinds = [
+        [(row["application_id"], row["kind"]) for row in rows(tmp_path / folder / "labels.jsonl")]
+        for folder in ("one", "three")
+    ]
+    assert kinds[0] == kinds[1]
 
 
 def test_labels_are_the_oracles(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stream.effects import EFFECTS, JOB
-from stream.errors import InvalidFeaturesError, StateError
+from stream.errors import ConfigError, InvalidFeaturesError, StateError
 from stream.events.structs import Coefficients
 from stream.policy import EffectSettings
 from stream.serving.belief import Belief, mean_score, probability, thompson_score
@@ -83,7 +83,30 @@ def test_an_unknown_entity_is_drawn_from_the_prior() -> None:
     assert np.allclose(np.cov(draws.T), np.eye(3) / 4.0, atol=0.01)
 
 
-@pytest.mark.parametrize("settings", [{}, {"capacity": 4}, {"capacity": 4, "full_up_to": 3}])
+def test_an_unknown_entity_has_each_features_prior() -> None:
+    """Where the policy has one λ for each feature, so has the draw; their number must fit."""
+    names = ["bias", "pay", "age"]
+    settings = EffectSettings(prior_precision={"pay": 16.0, "age": 0.25})
+    belief = Belief.of(None, 3, settings.precisions(names))
+    assert belief.root.tolist() == pytest.approx([3.0**-0.5, 0.25, 2.0])
+    for wrong in ([1.0, 2.0], [1.0, 0.0, 1.0], 0.0, float("nan")):
+        with pytest.raises(ConfigError, match="one number, or 3"):
+            Belief.of(None, 3, wrong)
+
+
+PRIORS = {"a": 1.0, "b": 9.0, "c": 3.0, "d": 30.0}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"capacity": 4},
+        {"capacity": 4, "full_up_to": 3},
+        {"prior_precision": PRIORS},
+        {"prior_precision": PRIORS, "capacity": 4, "full_up_to": 3},
+    ],
+)
 def test_the_states_covariance_has_the_messages_variances(settings: dict[str, Any]) -> None:
     """Drawn jointly from the state, marginal variances are those of the coefficients message."""
     effect, book, chosen = learned(**settings)

@@ -93,7 +93,10 @@ def rows(seed: int, n: int, d: int) -> Array:
 class Reference:
     """Spec's updater written down a second time, plainly: lists, NumPy, a Newton of its own."""
 
-    def __init__(self, d: int, *, capacity: int, open_limit: int, full: bool) -> None:
+    def __init__(
+        self, d: int, *, capacity: int, open_limit: int, full: bool, prior: Sequence[float] = ()
+    ) -> None:
+        self.prior = np.diag(prior or np.full(d, 3.0))
         self.F, self.f, self.T = np.zeros((d, d)), np.zeros(d), 0.0
         self.theta = np.zeros(d)
         self.kept: dict[str, Label] = {}
@@ -117,14 +120,14 @@ class Reference:
         """Of the whole objective at the mode."""
         Z, _, w, o = self.columns(list(self.kept.values()))
         p = expit(o + Z @ self.theta)
-        return np.asarray((Z * (w * p * (1 - p))[:, None]).T @ Z + self.F + 3 * np.eye(len(self.f)))
+        return np.asarray((Z * (w * p * (1 - p))[:, None]).T @ Z + self.F + self.prior)
 
     def refit(self) -> None:
         """Newton with full steps (the problems here are tame)."""
         Z, y, w, o = self.columns(list(self.kept.values()))
         for _ in range(60):
             p = expit(o + Z @ self.theta)
-            g = Z.T @ (w * (p - y)) + self.F @ self.theta - self.f + 3 * self.theta
+            g = Z.T @ (w * (p - y)) + self.F @ self.theta - self.f + self.prior @ self.theta
             self.theta = self.theta - np.linalg.solve(self.hessian(), g)
 
     def learn(self, item: Label) -> None:
@@ -209,19 +212,27 @@ def scaled(item: Label, factor: float) -> Label:
 
 @pytest.mark.parametrize("full", [True, False])
 @pytest.mark.parametrize(("capacity", "open_limit"), [(1, 1), (40, 30), (5, 1000), (1000, 5)])
-def test_folds_follow_the_formulas(full: bool, capacity: int, open_limit: int) -> None:
-    """F, f, mode and kept examples equal those of a plain second implementation; weights vary."""
+@pytest.mark.parametrize("prior", [(), (0.5, 8.0, 3.0, 30.0)])
+def test_folds_follow_the_formulas(
+    full: bool, capacity: int, open_limit: int, prior: tuple[float, ...]
+) -> None:
+    """F, f, mode and kept examples equal those of a plain second implementation; weights vary.
+
+    With one λ, and with one for each feature.
+    """
     labels = [
         scaled(item, 0.2 + sum(item.application_id.encode()) % 15 / 5)
         for item in stream_of_labels(3, 300, 4)
     ]
-    wanted = Reference(4, capacity=capacity, open_limit=open_limit, full=full)
+    wanted = Reference(4, capacity=capacity, open_limit=open_limit, full=full, prior=prior)
     for item in labels:
         wanted.learn(item)
     wanted.refit()
-    found = learn(
-        labels, 4, set(), capacity=capacity, open_limit=open_limit, full_up_to=4 if full else 3
-    )
+    settings: dict[str, Any] = {"capacity": capacity, "open_limit": open_limit}
+    settings["full_up_to"] = 4 if full else 3
+    if prior:
+        settings["prior_precision"] = dict(zip("abcd", prior, strict=True))
+    found = learn(labels, 4, set(), **settings)
     assert [e.id for e in found.kept] == sorted(wanted.kept)
     assert found.examples == 300
     sd = np.sqrt(np.diag(np.linalg.inv(wanted.hessian())))
