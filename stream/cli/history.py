@@ -19,6 +19,7 @@ from stream.errors import ConfigError, StoppedError
 from stream.logs.files import ReadProgress, merge, write_lines
 from stream.model.folder import Manifest, load_model
 from stream.model.held_out import Judgement, Unjudged, in_words
+from stream.model.rows import POSITIVES_PER_FEATURE
 from stream.policy import DAY_MS
 from stream.text import read_text
 from stream.units import format_time, parse_duration_ms, parse_time_ms
@@ -137,12 +138,14 @@ def train(
     """Fit the frozen global model on a log.
 
     Uses the applications whose whole label window has passed before --until (or the log's end),
-    so that early answers are not favoured. MODEL is a folder: a manifest and arrays, no pickle.
+    so that early answers are not favoured; where they have fewer than 10 positives for each
+    feature, all applications before then, and silence weighs what it was worth then. MODEL is a
+    folder: a manifest and arrays, no pickle.
 
     How strongly coefficients are held near zero is chosen by cross-validation over jobs. Reports
-    AUC and log loss on the newest fifth of these applications, of a model fitted on those whose
-    windows had passed before, and the log loss of a constant; the model that is written is then
-    fitted on all.
+    AUC and log loss on the newest fifth of the applications whose window has passed, of a model
+    fitted on what was known before, and the log loss of a constant; the model that is written is
+    then fitted on all.
     """
     from stream.model.held_out import check_not_worse
     from stream.model.training import Trainer
@@ -177,12 +180,23 @@ def train(
         f" {format_time(manifest.trained_from_ms)} to {format_time(manifest.trained_until_ms)},"
         f" {len(manifest.features['global'])} global features"
     )
+    tell(_rows(manifest))
     tell(_regularised(manifest, trainer.chosen.unchosen))
     tell(_held_out(judged))
     tell(_delays(manifest))
     useless = _useless(manifest)
     if useless:
         tell(useless, ERR)
+
+
+def _rows(manifest: Manifest) -> str:
+    """Tell what the model was fitted on."""
+    if manifest.rows == "closed":
+        return "rows: the applications whose window had closed by then"
+    return (
+        "rows: all applications before then as they were known, silence weighed by age: closed"
+        f" windows had fewer than {POSITIVES_PER_FEATURE} positives for each global feature"
+    )
 
 
 def _delays(manifest: Manifest) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -64,8 +65,9 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What ``manifest.json`` says.
 
+    ``rows``: what it was fitted on (:mod:`stream.model.rows`), ``applications`` of them.
     ``regularisation``: C, the inverse strength; ``choice``: how it was chosen, None: too little
-    was there to choose by; ``delays``: how long answers take, None: too few were there to tell.
+    was there to choose by. ``delays``: how long answers take, None: too few were there to tell.
     """
 
     format: int
@@ -80,6 +82,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     held_out: HeldOut | None = None
     delays: DelayCurve | None = None
     choice: Choice | None = None
+    rows: Literal["closed", "aged"] = "closed"
 
 
 class GlobalModel:
@@ -129,6 +132,7 @@ def new_model(
     held_out: HeldOut | None = None,
     delays: DelayCurve | None = None,
     choice: Choice | None = None,
+    rows: Literal["closed", "aged"] = "closed",
 ) -> GlobalModel:
     """Make a model; the version is a digest of its content, so equal models are equal."""
     arrays = scorer.encoded()
@@ -148,6 +152,7 @@ def new_model(
         held_out=held_out,
         delays=delays,
         choice=choice,
+        rows=rows,
     )
     return GlobalModel(manifest, scorer)
 

@@ -1,8 +1,9 @@
 """Is a global model any good? Judged on applications that are newer than all it was fitted on.
 
-The newest fifth of the applications is held out. The model that is judged was fitted on those whose
-whole window had passed when the first of them was submitted: what a model trained on that day would
-have known. The model that goes into use is fitted on all, so it has seen a window and a fifth more.
+The newest fifth of the applications whose windows have closed is held out. The model that is judged
+was fitted on what was known when the first of them was submitted, as a model trained on that day
+would have been. The model that goes into use is fitted on all, so it has seen a window and a fifth
+more.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from stream.errors import ModelError
 from stream.model.folder import GlobalModel, HeldOut
+from stream.model.rows import Rows
 from stream.model.scorer import Scorer
 from stream.quality.prequential import quality
 from stream.quality.tally import Quality
@@ -27,8 +29,8 @@ SHARE = 0.2
 
 _LEAST = 20  # applications that a judgement takes
 
-Fit = Callable[[NDArray[np.bool_]], Scorer]
-"""Which applications (n,) to fit on → what scores."""
+Fit = Callable[[Rows], Scorer]
+"""Applications to fit on → what scores."""
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,21 +53,21 @@ class Unjudged(NamedTuple):
 
 
 def hold_out(
-    X: NDArray[np.float64],
-    y: NDArray[np.int64],
-    times_ms: NDArray[np.int64],
+    final: Rows,
     window_ms: int,
     names: Sequence[str],
+    known: Callable[[int], Rows],
     fit: Fit,
     than: GlobalModel | None = None,
 ) -> Judgement | Unjudged:
     """Fit without the newest applications and judge on them.
 
     Args:
-        X: global features (n, d). y: labels (n,), 0/1. times_ms: of the applications (n,).
+        final: the applications whose labels are final (n,), closed rows.
         window_ms: after an application's time its label is final.
         names: of the features (d,).
-        fit: fits a model on some of the applications.
+        known: gives what was known at a time (ms).
+        fit: fits a model.
         than: a model to compare with.
 
     Raises:
@@ -73,16 +75,19 @@ def hold_out(
             out.
 
     """
+    X, y, times_ms = final.X, final.y, final.times_ms
     if len(y) < _LEAST:
         return Unjudged(f"{len(y)} applications are too few, {_LEAST} are needed")
     from_ms = int(np.sort(times_ms)[-max(int(len(y) * SHARE), 1)])
     newest = times_ms >= from_ms
-    older = times_ms + window_ms <= from_ms
-    if not 0 < y[older].sum() < older.sum():
-        known = f"{older.sum():,} applications, {y[older].sum():,} of them positive"
+    older = known(from_ms)
+    if not older.of_both_kinds:
+        said = f"{len(older.y):,} applications, {older.y.sum():,} of them positive,"
         return Unjudged(
-            f"when the newest fifth began ({format_time(from_ms)}), the windows of {known}, had"
-            " passed: both kinds are needed; take a longer log"
+            f"when the newest fifth began ({format_time(from_ms)}), the"
+            f" {'labels' if older.aged else 'windows'} of {said}"
+            f" {'were known' if older.aged else 'had passed'}: both kinds are needed; take a longer"
+            " log"
         )
     scores = fit(older).score_all(X.astype(np.float32))
     truth = y.astype(np.float64)
@@ -95,7 +100,7 @@ def hold_out(
         positives=int(y[newest].sum()),
         auc=found.auc,
         log_loss=found.log_loss,
-        constant_log_loss=float(log_losses(rate_of(y[older]), y[newest]).mean()),
+        constant_log_loss=float(log_losses(rate_of(older.y, older.weights), y[newest]).mean()),
     )
     if than is None:
         return Judgement(held_out=held_out, after=found)
@@ -137,10 +142,10 @@ def check_not_worse(judged: Judgement | Unjudged, than: Path, margin: float) -> 
         )
 
 
-def rate_of(y: NDArray[np.int64]) -> float:
+def rate_of(y: NDArray[np.int64], weights: NDArray[np.float64]) -> float:
     """Return the log-odds of a constant fitted on these targets; finite, also for one kind only."""
-    positives = float(y.sum()) + 0.5
-    return float(np.log(positives / (len(y) + 1.0 - positives)))
+    positives = float(weights[y == 1].sum()) + 0.5
+    return float(np.log(positives / (float(weights.sum()) + 1.0 - positives)))
 
 
 def log_losses(scores: NDArray[np.float64] | float, y: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ C = 1 always                              0.0749    0.727
 =====================================  =========  =======
 
 Shapes: n applications, d features; X (n, d) float64, y (n,) 0/1, jobs (n,) numbers that tell jobs
-apart.
+apart, weights (n,): one of 2 is the row twice.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from sklearn.linear_model import LogisticRegression
 
 from stream.model.folder import Choice
 from stream.model.held_out import log_losses, rate_of
+from stream.model.rows import Rows
 
 GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Values of C that are tried."""
@@ -67,21 +68,28 @@ class Chosen(NamedTuple):
 
 
 def fit_logistic(
-    X: _Matrix, y: _Numbers, jobs: _Numbers, progress: Callable[[str], None] = lambda _: None
+    rows: Rows, progress: Callable[[str], None] = lambda _: None
 ) -> tuple[_Vector, Chosen]:
     """Choose C, then fit on all; coefficients (d,) for the features as sent, and what was chosen.
 
     ``progress`` is told what is being done.
     """
-    chosen = choose(X, y, jobs, progress)
-    return fit_path(X, y, (chosen.C,))[0], chosen
+    chosen = choose(rows.X, rows.y, rows.jobs, rows.weights, progress=progress)
+    return fit_path(rows.X, rows.y, (chosen.C,), rows.weights)[0], chosen
 
 
 def choose(
-    X: _Matrix, y: _Numbers, jobs: _Numbers, progress: Callable[[str], None] = lambda _: None
+    X: _Matrix,
+    y: _Numbers,
+    jobs: _Numbers,
+    weights: _Vector | None = None,
+    *,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Chosen:
-    """Choose C by cross-validation over jobs."""
-    X, y, jobs = _some_jobs(X, y, jobs)
+    """Choose C by cross-validation over jobs; without weights each row counts 1."""
+    w = np.ones(len(y)) if weights is None else weights
+    some = _some_jobs(jobs)
+    X, y, jobs, w = X[some], y[some], jobs[some], w[some]
     names, job = np.unique(jobs, return_inverse=True)
     of_each = min(int(y.sum()), len(y) - int(y.sum()))
     if len(names) < _FOLDS:
@@ -96,11 +104,12 @@ def choose(
         fitted, judged = fold != number, fold == number
         if not 0 < y[fitted].sum() < fitted.sum():
             return Chosen(TYPICAL, None, "one outcome is of a few jobs alone")
-        for row, beta in zip(losses, fit_path(X[fitted], y[fitted], GRID), strict=True):
+        path = fit_path(X[fitted], y[fitted], GRID, w[fitted])
+        for row, beta in zip(losses, path, strict=True):
             row[judged] = log_losses(X[judged] @ beta, y[judged])
-        constant[judged] = log_losses(rate_of(y[fitted]), y[judged])
-    means = losses.mean(axis=1)
-    errors = [_error(each - losses[np.argmin(means)], job) for each in losses]
+        constant[judged] = log_losses(rate_of(y[fitted], w[fitted]), y[judged])
+    means = np.average(losses, axis=1, weights=w)
+    errors = [_error(each - losses[np.argmin(means)], w, job) for each in losses]
     near = [at for at in range(len(GRID)) if means[at] <= means.min() + ERRORS * errors[at]]
     usual = GRID.index(TYPICAL)
     at = min(near, key=lambda at: (abs(at - usual), at))
@@ -110,25 +119,25 @@ def choose(
         grid=list(GRID),
         log_losses=means.tolist(),
         errors=errors,
-        constant_log_loss=float(constant.mean()),
+        constant_log_loss=float(np.average(constant, weights=w)),
         fold_applications=np.bincount(fold).tolist(),
         fold_log_losses=[
-            losses[:, fold == number].mean(axis=1).tolist() for number in range(_FOLDS)
+            np.average(losses[:, fold == number], axis=1, weights=w[fold == number]).tolist()
+            for number in range(_FOLDS)
         ],
     )
     return Chosen(GRID[at], choice)
 
 
-def _some_jobs(X: _Matrix, y: _Numbers, jobs: _Numbers) -> tuple[_Matrix, _Numbers, _Numbers]:
-    """Return the applications of as many jobs as are looked at, the same ones every time."""
-    if len(y) <= MOST:
-        return X, y, jobs
+def _some_jobs(jobs: _Numbers) -> NDArray[np.bool_] | slice:
+    """Tell whose applications are looked at: those of some jobs, the same ones every time."""
+    if len(jobs) <= MOST:
+        return slice(None)
     names, job, counts = np.unique(jobs, return_inverse=True, return_counts=True)
     order = np.random.default_rng(0).permutation(len(names))
     taken = np.zeros(len(names), bool)
     taken[order[: max(int((counts[order].cumsum() <= MOST).sum()), _FOLDS)]] = True
-    some = taken[job]
-    return X[some], y[some], jobs[some]
+    return taken[job]
 
 
 def _folds(job: _Numbers) -> _Numbers:
@@ -141,10 +150,11 @@ def _folds(job: _Numbers) -> _Numbers:
     return of_job[job]
 
 
-def _error(differences: _Vector, job: _Numbers) -> float:
+def _error(differences: _Vector, weights: _Vector, job: _Numbers) -> float:
     """Return the standard error of their mean, jobs being what is independent."""
-    sums = np.bincount(job, weights=differences - differences.mean())
-    return float(np.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1)) / len(differences))
+    from_mean = differences - np.average(differences, weights=weights)
+    sums = np.bincount(job, weights=weights * from_mean)
+    return float(np.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1)) / weights.sum())
 
 
 class Columns(NamedTuple):
@@ -160,7 +170,7 @@ class Columns(NamedTuple):
     intercept: tuple[int, float] | None
 
     @classmethod
-    def of(cls, X: _Matrix) -> Columns:
+    def of(cls, X: _Matrix, weights: _Vector) -> Columns:
         """Look at the features of what is fitted.
 
         Constant is a column whose numbers differ by no more than float32 can tell.
@@ -170,8 +180,10 @@ class Columns(NamedTuple):
         constant = high - low <= np.spacing(size)
         ones = np.flatnonzero(constant & (size > 0.0))
         intercept = (int(ones[0]), float(X[0, ones[0]])) if len(ones) else None
-        centre = X.mean(axis=0) if intercept else np.zeros(X.shape[1])
-        return cls(~constant, np.where(constant, 0.0, centre), X.std(axis=0), intercept)
+        mean = np.average(X, axis=0, weights=weights)
+        scale = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weights))
+        centre = mean if intercept else np.zeros(X.shape[1])
+        return cls(~constant, np.where(constant, 0.0, centre), scale, intercept)
 
     def standard(self, X: _Matrix) -> _Matrix:
         """Standardise the columns that vary."""
@@ -188,7 +200,9 @@ class Columns(NamedTuple):
         return beta
 
 
-def fit_path(X: _Matrix, y: _Numbers, path: Sequence[float]) -> list[_Vector]:
+def fit_path(
+    X: _Matrix, y: _Numbers, path: Sequence[float], weights: _Vector | None = None
+) -> list[_Vector]:
     """Fit with each C of a path, from one to the next.
 
     Constant columns are the intercept (not penalised): the first one that is not zero takes it.
@@ -197,9 +211,11 @@ def fit_path(X: _Matrix, y: _Numbers, path: Sequence[float]) -> list[_Vector]:
         Coefficients (d,) for the features as sent, of each.
 
     """
-    columns = Columns.of(X)
+    w = np.ones(len(y)) if weights is None else weights
+    columns = Columns.of(X, w)
     if not columns.varying.any():
-        return [columns.raw(np.empty(0), float(np.log(y.sum() / (len(y) - y.sum()))))] * len(path)
+        odds = w[y == 1].sum() / w[y == 0].sum()
+        return [columns.raw(np.empty(0), float(np.log(odds)))] * len(path)
     standard = columns.standard(X)
     untyped: Any = LogisticRegression  # scikit-learn has no types
     model = untyped(
@@ -210,6 +226,6 @@ def fit_path(X: _Matrix, y: _Numbers, path: Sequence[float]) -> list[_Vector]:
     )
     found = []
     for C in path:
-        model.set_params(C=C).fit(standard, y)
+        model.set_params(C=C).fit(standard, y, w)
         found.append(columns.raw(model.coef_[0], float(model.intercept_[0])))
     return found

@@ -1,7 +1,7 @@
 """SHELL: fits the frozen global model on a log (``hearback train``).
 
-Only applications whose whole window has passed before the end of training are used, positives too:
-taking every label known by then would favour positives, which are known early.
+Which applications it is fitted on, and what they count: :mod:`stream.model.rows`. What is judged is
+judged by final labels, of a model fitted on what was known before.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import ConfigError, EventError, InvalidFeaturesError, ModelError, TimeJumpError
-from stream.events.ladder import Kind, target
+from stream.events.ladder import Kind
 from stream.events.structs import Application, DeadLetter, Event, Features, Forget, Source
 from stream.events.wire import RawApplication, decode_raw, to_event
 from stream.features.blocks import FeatureSpace, RawBlock, check_size
 from stream.labels import driver
 from stream.labels.changes import Change, Entered, Ignored, Step
-from stream.labels.delays import DelayCurve, fitted
+from stream.labels.delays import curve_of
 from stream.labels.machine import LabelMachine
 from stream.logs.files import LogLine
 from stream.logs.jumps import JumpFilter
@@ -30,13 +30,11 @@ from stream.model.coefficients import Linear
 from stream.model.folder import GlobalModel, HeldOut, Manifest, new_model, save_model
 from stream.model.held_out import Judgement, Unjudged, hold_out
 from stream.model.logistic import Chosen, fit_logistic
+from stream.model.rows import NEVER, POSITIVES_PER_FEATURE, Outcomes, Rows
 from stream.policy import Policy
 from stream.state.overlay import Overlay
 from stream.state.store import MemoryStore
 from stream.state.stored_facts import StoredFacts
-
-LEAST_ANSWERS = 50
-"""Answers that it takes to learn how long they take."""
 
 _NOWHERE = Source("", 0, 0, 0, b"")
 
@@ -98,15 +96,17 @@ class BlockNames:
         return sorted(self.index)
 
 
-class _Open(msgspec.Struct, frozen=True):
-    """The global block of an application whose label is not final yet."""
+class _Row(msgspec.Struct):
+    """The global block of an application, and when its label became what it is."""
 
     columns: list[int] | None
     values: list[float]
+    answered_ms: int = NEVER
+    settled_ms: int = NEVER
 
 
 class Trainer:
-    """Reads a log, collects final labels, fits.
+    """Reads a log, collects labels and when they came, fits.
 
     Args:
         policy: the label policy.
@@ -145,12 +145,10 @@ class Trainer:
         self._overlay = Overlay(MemoryStore())
         self._machine = LabelMachine(policy.labels, StoredFacts(self._overlay))
         self._time = driver.LogTime(policy.labels)
-        self._jumps: JumpFilter[tuple[Event, _Open | None]] = JumpFilter(max_jump_ms)
-        self._open: dict[tuple[str, str], _Open] = {}
-        self._rows: list[_Open] = []
-        self._targets = array("b")
-        self._windows = array("q")
-        self._delays = array("q")  # from application to the first answer, of those answered
+        self._jumps: JumpFilter[tuple[Event, _Row | None]] = JumpFilter(max_jump_ms)
+        self._open: dict[tuple[str, str], _Row] = {}
+        self._rows: list[_Row] = []
+        self._times = array("q")
         self._jobs = array("q")  # numbered as their windows close
         self._numbers: dict[str, int] = {}
         self._from_ms: int | None = None
@@ -195,15 +193,13 @@ class Trainer:
             ModelError: that model has features that this log has not, or has seen all of them.
 
         """
-        X, y, ends_ms, jobs = self._used()
-        window_ms = self._policy.labels.window_ms
+        final = self.rows(self.end_ms, aged=False)
 
-        def fit(known: NDArray[np.bool_]) -> Linear:
-            return Linear(fit_logistic(X[known], y[known], jobs[known], progress)[0])
+        def fit(known: Rows) -> Linear:
+            return Linear(fit_logistic(known, progress)[0])
 
-        return hold_out(
-            X, y, ends_ms - window_ms, window_ms, self._names["global"].names(), fit, than
-        )
+        names = self._names["global"].names()
+        return hold_out(final, self._policy.labels.window_ms, names, self.rows, fit, than)
 
     def fit(
         self,
@@ -221,53 +217,71 @@ class Trainer:
             ModelError: nothing to fit on, or one class only.
 
         """
-        X, y, _, jobs = self._used()
-        positives = int(y.sum())
-        if not 0 < positives < len(y):
+        rows = self.rows(self.end_ms)
+        count, positives = len(rows.y), int(rows.y.sum())
+        if not rows.of_both_kinds:
+            whose = "were known" if rows.aged else "have their whole window"
             raise ModelError(
-                f"{len(y)} applications have their whole window before the end of training,"
-                f" {positives} of them positive: both kinds are needed; {self._advice(len(y))}"
+                f"{count} applications {whose} before the end of training, {positives} of them"
+                f" positive: both kinds are needed; {self._advice(count)}"
             )
-        coefficients, self.chosen = fit_logistic(X, y, jobs, progress)
+        coefficients, self.chosen = fit_logistic(rows, progress)
         model = new_model(
             Linear(coefficients),
             {block: names.names() for block, names in self._names.items()},
             trained_from_ms=self._from_ms or 0,
-            trained_until_ms=self._end_ms,
-            applications=len(y),
+            trained_until_ms=self.end_ms,
+            rows="aged" if rows.aged else "closed",
+            applications=count,
             positives=positives,
             regularisation=self.chosen.C,
             held_out=held_out,
-            delays=self.delays(),
+            delays=self._outcomes().delays(self.end_ms),
             choice=self.chosen.choice,
         )
         return save_model(out, model)
 
-    def delays(self) -> DelayCurve | None:
-        """Return how long answers take; None where there are too few to tell."""
-        window_ms = self._policy.labels.window_ms
-        ends_ms = np.array(self._windows, dtype=np.int64)
-        if len(self._delays) < LEAST_ANSWERS or not (ends_ms <= self._end_ms).any():
-            return None
-        silent = np.array(self._targets, dtype=np.int64) == 0
-        ages_ms = np.minimum(self._end_ms - (ends_ms[silent] - window_ms), window_ms)
-        return fitted(self._delays, ages_ms.tolist(), window_ms)
-
     @property
-    def _end_ms(self) -> int:
+    def end_ms(self) -> int:
+        """End of what may be known."""
         return self._time.largest_ms if self._until_ms is None else self._until_ms
 
-    def _used(
-        self,
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Features, labels, ends (ms) and jobs of the windows that had passed by then."""
-        ends_ms = np.array(self._windows, dtype=np.int64)
-        used = np.flatnonzero(ends_ms <= self._end_ms)
-        y = np.array(self._targets, dtype=np.int64)[used]
-        jobs = np.array(self._jobs, dtype=np.int64)[used]
-        return self._matrix([self._rows[at] for at in used]), y, ends_ms[used], jobs
+    def rows(self, at_ms: int, *, aged: bool | None = None) -> Rows:
+        """Return what a model is fitted on that is trained at a time.
 
-    def _event(self, line: LogLine) -> tuple[Event | None, _Open | None]:
+        Args:
+            at_ms: the time; :attr:`end_ms` at most.
+            aged: aged rows or closed ones; None: aged ones where the closed ones are too few for a
+                linear model. With ``aging`` off there are closed ones only.
+
+        """
+        outcomes = self._outcomes()
+        closed = outcomes.closed(at_ms)
+        if aged is None:
+            positives = int((outcomes.answered_ms[closed] != NEVER).sum())
+            aged = positives < POSITIVES_PER_FEATURE * len(self._names["global"].names())
+        aged = aged and bool(self._policy.labels.aging)
+        curve = curve_of(self._policy.labels, outcomes.delays(at_ms))
+        y, weights = outcomes.known(at_ms, curve)
+        used = np.flatnonzero(weights > 0.0 if aged else closed)
+        return Rows(
+            self._matrix([self._rows[at] for at in used]),
+            y[used],
+            weights[used],
+            outcomes.times_ms[used],
+            np.array(self._jobs, dtype=np.int64)[used],
+            aged,
+        )
+
+    def _outcomes(self) -> Outcomes:
+        return Outcomes(
+            np.array(self._times, dtype=np.int64),
+            np.array([row.answered_ms for row in self._rows], dtype=np.int64),
+            np.array([row.settled_ms for row in self._rows], dtype=np.int64),
+            self._policy.labels.window_ms,
+        )
+
+    def _event(self, line: LogLine) -> tuple[Event | None, _Row | None]:
         """Read a line: its event, with the global block of an application; None: not used."""
         if line.damaged is not None:
             raise EventError(line.damaged)
@@ -298,9 +312,9 @@ class Trainer:
             features=Features(None, b"", b""),
         )
         if not isinstance(block, dict):
-            return app, _Open(None, block)
+            return app, _Row(None, block)
         index = self._names["global"].index
-        return app, _Open([index[name] for name in block], list(block.values()))
+        return app, _Row([index[name] for name in block], list(block.values()))
 
     def _refuse(self, reason: str, message: str) -> None:
         self.refused[reason] += 1
@@ -314,26 +328,18 @@ class Trainer:
                 return f"{count:,} lines were left out as {reason}, the first: {first}"
         return "take a longer log, a later --until or a shorter window"
 
-    def _apply(self, event: Event, row: _Open | None) -> None:
+    def _apply(self, event: Event, row: _Row | None) -> None:
         before_ms = self._time.watermark_ms
         self._time.move(event)
         after_ms = self._time.watermark_ms
         self._take(driver.read(self._machine, event, _NOWHERE, before_ms, after_ms), row)
 
-    def _take(self, steps: Iterable[Step], row: _Open | None = None) -> None:
+    def _take(self, steps: Iterable[Step], row: _Row | None = None) -> None:
         """Keep the rows of applications, and their labels once their windows have closed."""
         for step in steps:
             match step:
-                case Change(label=True, evidence_time_ms=int(time_ms)) if (
-                    step.kind is Kind.POSITIVE
-                ):
-                    self._delays.append(time_ms - step.facts.event_time_ms)
-                case Change() if step.closed:
-                    self._rows.append(self._open.pop((step.job_id, step.application_id)))
-                    self._targets.append(target(step.kind))
-                    end_ms = step.facts.event_time_ms + self._policy.labels.window_ms
-                    self._windows.append(end_ms)
-                    self._jobs.append(self._numbers.setdefault(step.job_id, len(self._numbers)))
+                case Change():
+                    self._learn(step)
                 case Entered(app) if row is not None:
                     self._open[app.job_id, app.application_id] = row
                     if self._from_ms is None or app.event_time_ms < self._from_ms:
@@ -343,7 +349,21 @@ class Trainer:
                 case Ignored(reason) if reason != "orphans":  # counted when it ends
                     self.ignored[reason] += 1
 
-    def _matrix(self, rows: list[_Open]) -> NDArray[np.float64]:
+    def _learn(self, change: Change) -> None:
+        """Note when an application's label became what it is; end it when its window closes."""
+        key = change.job_id, change.application_id
+        row, evidence_ms = self._open[key], change.evidence_time_ms
+        if change.kind is Kind.POSITIVE:
+            if evidence_ms is not None:
+                row.answered_ms = evidence_ms
+        elif evidence_ms is not None:
+            row.settled_ms = min(row.settled_ms, evidence_ms)
+        if change.closed:
+            self._rows.append(self._open.pop(key))
+            self._times.append(change.facts.event_time_ms)
+            self._jobs.append(self._numbers.setdefault(change.job_id, len(self._numbers)))
+
+    def _matrix(self, rows: list[_Row]) -> NDArray[np.float64]:
         """Rows → float64 (n, d), each number rounded to float32 as scoring will see it."""
         block = self._names["global"]
         names = block.names()

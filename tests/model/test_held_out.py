@@ -21,6 +21,7 @@ from stream.model.coefficients import Linear
 from stream.model.folder import GlobalModel, Manifest, load_model
 from stream.model.held_out import Fit, Judgement, Unjudged, check_not_worse, hold_out
 from stream.model.logistic import fit_path
+from stream.model.rows import Rows
 from stream.policy import DAY_MS
 
 NAMES = ["one", "x", "noise"]
@@ -54,9 +55,23 @@ def other(coefficients: list[float], names: list[str] = NAMES, until_ms: int = 0
     return GlobalModel(manifest, Linear(np.array(coefficients)))
 
 
-def fits(X: NDArray[np.float64], y: NDArray[np.int64]) -> Fit:
-    """Return a fit with the penalty that scikit-learn has."""
-    return lambda known: Linear(fit_path(X[known], y[known], (1.0,))[0])
+def closed(data: Data, at_ms: int = 10**18) -> Rows:
+    """Return the rows whose windows had passed at a time."""
+    X, y, times_ms = data
+    there = times_ms + WINDOW_MS <= at_ms
+    count = int(there.sum())
+    ones = np.ones(count)
+    return Rows(X[there], y[there], ones, times_ms[there], np.zeros(count, np.int64), aged=False)
+
+
+def judge(data: Data, fit: Fit, than: GlobalModel | None = None) -> Judgement | Unjudged:
+    """Hold the newest out."""
+    return hold_out(closed(data), WINDOW_MS, NAMES, lambda at_ms: closed(data, at_ms), fit, than)
+
+
+def fits(rows: Rows) -> Linear:
+    """Fit with the penalty that scikit-learn has."""
+    return Linear(fit_path(rows.X, rows.y, (1.0,))[0])
 
 
 def always(*coefficients: float) -> Fit:
@@ -67,7 +82,7 @@ def always(*coefficients: float) -> Fit:
 def test_the_newest_fifth_is_judged_by_what_was_known_before_it(data: Data) -> None:
     """AUC and log loss are scikit-learn's, of a model that saw only windows that had passed."""
     X, y, times_ms = data
-    judged = hold_out(X, y, times_ms, WINDOW_MS, NAMES, fits(X, y))
+    judged = judge(data, fits)
     assert isinstance(judged, Judgement)
     found = judged.held_out
     newest = times_ms >= found.from_ms
@@ -83,7 +98,7 @@ def test_the_newest_fifth_is_judged_by_what_was_known_before_it(data: Data) -> N
     rate = np.full(800, y[older].mean())
     assert found.constant_log_loss == pytest.approx(log_loss(y[newest], rate), abs=1e-4)
     check_not_worse(
-        hold_out(X, y, times_ms, WINDOW_MS, NAMES, fits(X, y), other([0, 0, 1])),
+        judge(data, fits, other([0, 0, 1])),
         Path("before"),
         0.0,
     )
@@ -91,13 +106,12 @@ def test_the_newest_fifth_is_judged_by_what_was_known_before_it(data: Data) -> N
 
 def test_a_worse_model_is_refused_in_one_line(data: Data) -> None:
     """By AUC, by log loss, or by neither where the margin allows it."""
-    X, y, times_ms = data
     truth = other([-1.0, 1.0, 0.0])
-    blind = hold_out(X, y, times_ms, WINDOW_MS, NAMES, always(-1.0, 0.0, 0.1), truth)
+    blind = judge(data, always(-1.0, 0.0, 0.1), truth)
     with pytest.raises(ModelError, match=r"is worse than old, by more than 0\.005, on 800") as said:
         check_not_worse(blind, Path("old"), 0.005)
     assert "\n" not in str(said.value)
-    shifted = hold_out(X, y, times_ms, WINDOW_MS, NAMES, always(1.0, 1.0, 0.0), truth)
+    shifted = judge(data, always(1.0, 1.0, 0.0), truth)
     with pytest.raises(ModelError, match="log loss"):
         check_not_worse(shifted, Path("old"), 0.005)
     check_not_worse(blind, Path("old"), 0.5)
@@ -107,7 +121,7 @@ def test_only_what_the_model_before_has_not_seen_is_compared(data: Data) -> None
     """Applications that the old model was trained on would flatter it."""
     X, y, times_ms = data
     old = other([-1.0, 1.0], ["one", "x"], until_ms=105 * DAY_MS)
-    judged = hold_out(X, y, times_ms, WINDOW_MS, NAMES, fits(X, y), old)
+    judged = judge(data, fits, old)
     assert isinstance(judged, Judgement)
     assert judged.before is not None
     unseen = times_ms + WINDOW_MS > 105 * DAY_MS
@@ -115,18 +129,18 @@ def test_only_what_the_model_before_has_not_seen_is_compared(data: Data) -> None
     assert judged.before.auc == pytest.approx(roc_auc_score(y[unseen], X[unseen, 1]))
     all_seen = other([0.0], ["one"], until_ms=200 * DAY_MS)
     with pytest.raises(ModelError, match="nothing to compare on"):
-        hold_out(X, y, times_ms, WINDOW_MS, NAMES, fits(X, y), all_seen)
+        judge(data, fits, all_seen)
     with pytest.raises(ModelError, match="such as gone"):
-        hold_out(X, y, times_ms, WINDOW_MS, NAMES, fits(X, y), other([0.0], ["gone"]))
+        judge(data, fits, other([0.0], ["gone"]))
 
 
 def test_too_little_is_not_judged(data: Data) -> None:
     """A log that is hardly longer than the window says why; a gate does not let it pass."""
     X, y, times_ms = data
-    few = hold_out(X[:10], y[:10], times_ms[:10], WINDOW_MS, NAMES, fits(X, y))
+    few = judge((X[:10], y[:10], times_ms[:10]), fits)
     assert few == Unjudged("10 applications are too few, 20 are needed")
     short = times_ms // 10
-    judged = hold_out(X, y, short, WINDOW_MS, NAMES, fits(X, y))
+    judged = judge((X, y, short), fits)
     assert isinstance(judged, Unjudged)
     assert "when the newest fifth began (1970-01-08" in judged.reason
     with pytest.raises(ModelError, match="cannot be told: when the newest fifth began"):
@@ -160,7 +174,7 @@ def test_train_reports_and_refuses(
     manifest = msgspec.json.decode((tmp_path / "new" / "manifest.json").read_bytes())
     assert manifest["held_out"]["applications"] > 100
     monkeypatch.setattr(
-        "stream.model.training.fit_logistic", lambda X, *_: (np.full(X.shape[1], 3.0), None)
+        "stream.model.training.fit_logistic", lambda rows, *_: (np.full(rows.X.shape[1], 3.0), None)
     )
     assert train("--out", tmp_path / "worse", "--not-worse-than", tmp_path / "old") == 1
     said = capsys.readouterr().err.strip().splitlines()

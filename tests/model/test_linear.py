@@ -128,9 +128,9 @@ def _market(days: int) -> list[TestEvent]:
 
 
 def test_training_uses_only_whole_windows(tmp_path: Path) -> None:
-    """Only applications with A + W up to the end are used, positives too."""
-    events = _market(60)
-    until = 40 * DAY_MS
+    """Where enough windows are closed only those up to the end are used, positives too."""
+    events = _market(80)
+    until = 60 * DAY_MS
     trainer = Trainer(Policy(), until, None)
     trainer.read(_lines(events), lambda _: None)
     manifest = trainer.fit(tmp_path / "model")
@@ -142,7 +142,8 @@ def test_training_uses_only_whole_windows(tmp_path: Path) -> None:
         for (_, name), verdict in used.items()
         if int(name[1:]) * DAY_MS + 14 * DAY_MS <= until
     ]
-    assert manifest.applications == len(truth) == 27
+    assert manifest.rows == "closed"
+    assert manifest.applications == len(truth) == 47
     assert manifest.positives == sum(verdict[0] for verdict in truth if verdict)
     assert (manifest.trained_from_ms, manifest.trained_until_ms) == (0, until)
     assert manifest.features["per_member"] == ["per_member[0]", "per_member[1]"]
@@ -241,9 +242,9 @@ def test_training_leaves_out_what_the_worker_would_refuse(tmp_path: Path) -> Non
 
 
 def test_training_needs_both_labels(tmp_path: Path) -> None:
-    """A log that is too short for one closed window is refused in words, nothing is written."""
+    """A log in which nobody is answered is refused in words, nothing is written."""
     trainer = Trainer(Policy(), None, None)
-    trainer.read(_lines(_market(5)), lambda _: None)
+    trainer.read(_lines(_market(3)), lambda _: None)
     with pytest.raises(ModelError, match="both kinds are needed"):
         trainer.fit(tmp_path / "model")
     assert not (tmp_path / "model").exists()

@@ -15,13 +15,14 @@ from sklearn.preprocessing import StandardScaler
 
 from stream.model import logistic
 from stream.model.logistic import GRID, TYPICAL, choose, fit_logistic, fit_path
+from stream.model.rows import Rows
 
-Rows = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
+Data = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
 
 
 def rows(
     jobs: int, of_each: int, strength: float, noise: int = 3, seed: int = 0, spread: float = 0.5
-) -> Rows:
+) -> Data:
     """Return X with a constant, one feature that counts and some that do not; y and jobs.
 
     Jobs differ: in their rate (``spread``) and in the noise features, which are the job's.
@@ -63,7 +64,7 @@ def test_losses_are_those_of_scikit_learns_cross_validation() -> None:
 def test_few_rows_and_many_features_are_held_near_zero(seed: int) -> None:
     """Of 300 rows whose features are noise, the model is hardly worse than a constant."""
     X, y, jobs = rows(12, 25, 0.0, noise=30, seed=seed, spread=1.0)
-    beta, chosen = fit_logistic(X, y, jobs)
+    beta, chosen = fit_logistic(Rows(X, y, np.ones(len(y)), np.zeros_like(y), jobs, aged=False))
     assert chosen.C <= TYPICAL
     new, truth, _ = rows(200, 20, 0.0, noise=30, seed=100 + seed, spread=1.0)
     ours = log_loss(truth, 1 / (1 + np.exp(-new @ beta)))
@@ -144,3 +145,29 @@ def test_what_differs_by_rounding_alone_is_constant() -> None:
     y = (np.arange(100) % 4 == 0).astype(np.int64)
     (beta,) = fit_path(X.astype(np.float64), y, (1.0,))
     assert abs(X.astype(np.float64)[:, 0] * beta[0] - np.log(25 / 75)).max() < 0.2
+
+
+def test_a_weight_of_two_is_the_row_twice() -> None:
+    """A fit with weights is that of repeated rows, scaling included."""
+    X, y, _ = rows(12, 40, 1.0)
+    weights = np.random.default_rng(5).integers(1, 3, len(y)).astype(np.float64)
+    twice = np.repeat(np.arange(len(y)), weights.astype(int))
+    for C, weighed, repeated in zip(
+        GRID, fit_path(X, y, GRID, weights), fit_path(X[twice], y[twice], GRID), strict=True
+    ):
+        assert weighed == pytest.approx(repeated, abs=1e-5), C
+
+
+def test_losses_are_weighed_means() -> None:
+    """With a job to a fold, whose parts do not depend on weights, they are those of rows twice."""
+    X, y, jobs = rows(5, 60, 1.0)
+    weights = np.tile([1.0, 2.0, 2.0], 100)  # each job is as large as the others
+    twice = np.repeat(np.arange(len(y)), weights.astype(int))
+    one = choose(X, y, jobs, weights).choice
+    other = choose(X[twice], y[twice], jobs[twice]).choice
+    assert one is not None
+    assert other is not None
+    assert one.log_losses == pytest.approx(other.log_losses, abs=1e-6)
+    assert one.errors == pytest.approx(other.errors, abs=1e-6)
+    assert one.constant_log_loss == pytest.approx(other.constant_log_loss, abs=1e-12)
+    assert np.allclose(one.fold_log_losses, other.fold_log_losses, atol=1e-6)
