@@ -124,10 +124,14 @@ class Watch(Protocol):
 
 
 class Rehearsed(NamedTuple):
-    """Scores (n,) by effect, 0 for one that was left out, and the effects that were not."""
+    """Scores (n,) by effect, 0 for one that was left out, and the effects that were not.
+
+    ``posteriors``: of these, by effect and entity.
+    """
 
     scores: dict[str, _Floats]
     effects: dict[str, Effect]
+    posteriors: dict[str, dict[str, Posterior]]
 
     @property
     def member(self) -> _Floats:
@@ -220,7 +224,7 @@ def rehearse(
             effect.learn(lesson)
     for effect in made.values():
         effect.flush()
-    return Rehearsed(scores, made)
+    return Rehearsed(scores, made, {name: book.posteriors for name, book in books.items()})
 
 
 class Recorder:
@@ -260,16 +264,16 @@ class _Book:
     """Posteriors in memory, as they are (:class:`stream.updaters.effect.PosteriorBook`)."""
 
     def __init__(self) -> None:
-        self._posteriors: dict[str, Posterior] = {}
+        self.posteriors: dict[str, Posterior] = {}
 
     def load(self, entity_id: str) -> Posterior | None:
-        return self._posteriors.get(entity_id)
+        return self.posteriors.get(entity_id)
 
     def save(self, entity_id: str, posterior: Posterior) -> None:
-        self._posteriors[entity_id] = posterior
+        self.posteriors[entity_id] = posterior
 
     def modes(self) -> Modes:
-        return {entity_id: posterior.mode for entity_id, posterior in self._posteriors.items()}
+        return {entity_id: posterior.mode for entity_id, posterior in self.posteriors.items()}
 
     def remove(self, entity_id: str) -> None:
-        self._posteriors.pop(entity_id, None)
+        self.posteriors.pop(entity_id, None)

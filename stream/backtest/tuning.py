@@ -4,8 +4,10 @@ One setting at a time goes through its grid while the others stay. A value is ta
 gains is more than its standard error over the applications, and at least :data:`LEAST_GAIN` (the
 rule of one standard error: Breiman et al., Classification and Regression Trees, §3.4.3). The
 settings are gone through again until nothing moves, at most :data:`SWEEPS` times; what was tried
-before is not tried again. Labels are made once (:mod:`stream.backtest.rehearsal`); a value costs
-only the learning.
+before is not tried again. Where the best value is at the end of its grid, the grid grows until it
+no longer is. Last in each turn come priors by feature, :data:`ROUNDS` of
+:mod:`stream.backtest.empirical` for each effect. Labels are made once
+(:mod:`stream.backtest.rehearsal`); a value costs only the learning.
 
 Only events up to ``until`` are read, and only applications whose whole window had passed by then
 are judged.
@@ -22,39 +24,50 @@ from __future__ import annotations
 import math
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.backtest.rehearsal import Rehearsal, rehearse
+from stream.backtest.empirical import learned_prior
+from stream.backtest.rehearsal import Rehearsal, Rehearsed, rehearse
 from stream.configuration.settings import Row, changed, table
-from stream.effects import EFFECT_NAMES
+from stream.effects import EFFECT_NAMES, EFFECTS
 from stream.errors import ConfigError
 from stream.logs.files import LogLine, read_head
 from stream.model.folder import GlobalModel, load_model
 from stream.model.logistic import choose, fit_path
 from stream.model.training import Trainer
-from stream.policy import DAY_MS, Policy
+from stream.policy import DAY_MS, HOUR_MS, Policy
 from stream.quality.prequential import quality
 from stream.quality.tally import Quality
+from stream.units import MAX_DURATION_MS
 
 LEAST_GAIN = 1e-4
 """Nats per application that a value must gain at least: less is not worth another policy."""
 
 SWEEPS = 2
 
+ROUNDS = 3
+"""Of empirical Bayes: each is tried, and the next one goes on from it, taken or not."""
+
 _PARTS = 5  # of the jobs, for cross-fitting
 
 
 class Hyperparameter(NamedTuple):
-    """One thing to choose: the setting's key in each of these effects, and its grid."""
+    """One thing to choose: the setting's key in each of these effects, and its grid.
+
+    ``factor``: from one value to the next beyond the grid's ends, which ``limits`` bound; 0: the
+    grid does not grow.
+    """
 
     effects: tuple[str, ...]
     key: str
     grid: tuple[Any, ...]
+    factor: int = 0
+    limits: tuple[float, float] = (0.0, 0.0)
 
     @property
     def name(self) -> str:
@@ -70,26 +83,50 @@ class Hyperparameter(NamedTuple):
         """Return the policy with this value in all of the effects."""
         return changed(policy, {f"effects.{effect}.{self.key}": value for effect in self.effects})
 
+    def beyond(self, values: Collection[Any], best: Any) -> Any | None:
+        """Return what to try next where the best of some values is an end of them; else None."""
+        numbers = [value for value in values if isinstance(value, int | float)]
+        if not self.factor or not isinstance(best, int | float):
+            return None
+        if best == min(numbers):
+            following = best / self.factor
+        elif best == max(numbers) and None not in values:  # no half-life is the longest
+            following = best * self.factor
+        else:
+            return None
+        following = int(following) if isinstance(best, int) else float(f"{following:.6g}")
+        return following if self.limits[0] <= following <= self.limits[1] else None
+
 
 _PRECISIONS = (0.3, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0)
 _HALF_LIVES = (7 * DAY_MS, 14 * DAY_MS, 30 * DAY_MS, 60 * DAY_MS, 120 * DAY_MS, None)
 HYPERPARAMETERS = (
-    *(Hyperparameter((name,), "prior_precision", _PRECISIONS) for name in reversed(EFFECT_NAMES)),
-    *(Hyperparameter((name,), "half_life", _HALF_LIVES) for name in reversed(EFFECT_NAMES)),
-    Hyperparameter(EFFECT_NAMES, "capacity", (32, 128, 512)),
+    *(
+        Hyperparameter((name,), "prior_precision", _PRECISIONS, 3, (1e-6, 1e6))
+        for name in reversed(EFFECT_NAMES)
+    ),
+    *(
+        Hyperparameter((name,), "half_life", _HALF_LIVES, 2, (HOUR_MS, MAX_DURATION_MS))
+        for name in reversed(EFFECT_NAMES)
+    ),
+    Hyperparameter(EFFECT_NAMES, "capacity", (32, 128, 512), 4, (1, 1 << 20)),
     Hyperparameter(EFFECT_NAMES, "coupled", (True, False)),
 )
 """In the order in which they are chosen: what matters most comes first."""
 
 
 class Trial(NamedTuple):
-    """One policy that was tried: which setting moved to what, how good it was, whether taken."""
+    """One policy that was tried: which setting moved to what, how good it was, whether taken.
+
+    ``beyond``: whether the value lies beyond the grid's ends.
+    """
 
     setting: str
     value: str
     policy: Policy
     quality: Quality
     taken: bool
+    beyond: bool = False
 
 
 class Tuner:
@@ -102,6 +139,7 @@ class Tuner:
 
     Attributes:
         judged: mask (n,) of the applications judged. positives: how many were answered.
+        alone: how good the global score is without any effect.
         trials: all so far; the first is the policy that was started from.
 
     Raises:
@@ -119,8 +157,13 @@ class Tuner:
         )
         self.positives = int(rehearsal.targets[self.judged].sum())
         self._targets = rehearsal.targets[self.judged]
+        global_scores = rehearsal.global_scores[self.judged]
+        self.alone = self._quality(global_scores)
+        self._losses_alone = _losses(self._targets, global_scores)
         self._steps = rehearsal.steps[: _last_step(rehearsal, self.judged)]
         self._best_losses = np.empty(0)
+        self._best: Rehearsed
+        self._last: Rehearsed
 
     @property
     def best(self) -> Trial:
@@ -128,45 +171,95 @@ class Tuner:
         return next(trial for trial in reversed(self.trials) if trial.taken)
 
     @property
+    def gained(self) -> tuple[float, float]:
+        """What the best effects gain over the global model alone, in nats, and its error."""
+        return _mean_and_error(self._losses_alone - self._best_losses)
+
+    @property
     def most(self) -> int:
-        """How many policies one sweep tries at most."""
-        return 1 + sum(
-            len(chosen.grid) - (chosen.row(self._policy).value in chosen.grid)
-            for chosen in HYPERPARAMETERS
+        """How many policies one sweep tries, where no grid grows."""
+        return (
+            1
+            + len(EFFECT_NAMES) * ROUNDS
+            + sum(
+                len(chosen.grid) - (chosen.row(self._policy).value in chosen.grid)
+                for chosen in HYPERPARAMETERS
+            )
         )
 
     def run(self) -> Iterator[Trial]:
         """Try, giving each trial when it is done; the start first."""
         yield self._try("start", "", self._policy)
-        tried = [self._policy]
         for _ in range(SWEEPS):
             before = self.best.policy
             for chosen in HYPERPARAMETERS:
-                for value in chosen.grid:
-                    policy = chosen.set(self.best.policy, value)
-                    if policy not in tried:
-                        tried.append(policy)
-                        yield self._try(chosen.name, chosen.row(policy).text, policy)
+                yield from self._through(chosen)
+            for effect in reversed(EFFECT_NAMES):
+                yield from self._by_feature(effect)
             if self.best.policy == before:
                 return
 
-    def _try(self, setting: str, value: str, policy: Policy) -> Trial:
+    def _through(self, chosen: Hyperparameter) -> Iterator[Trial]:
+        """Try the values of a grid, and beyond its ends."""
+        values = [chosen.row(self.best.policy).value, *chosen.grid]
+        for value in chosen.grid:
+            policy = chosen.set(self.best.policy, value)
+            if not self._was_tried(policy):
+                yield self._try(chosen.name, chosen.row(policy).text, policy)
+        while (value := chosen.beyond(values, chosen.row(self.best.policy).value)) is not None:
+            values.append(value)
+            policy = chosen.set(self.best.policy, value)
+            if self._was_tried(policy):
+                return
+            yield self._try(chosen.name, chosen.row(policy).text, policy, beyond=True)
+
+    def _by_feature(self, effect: str) -> Iterator[Trial]:
+        """Try priors by feature, from what was learned with the best policy."""
+        (spec,) = (spec for spec in EFFECTS if spec.name == effect)
+        names = self._rehearsal.space.block(spec.block).names
+        known = self._best
+        for number in range(1, ROUNDS + 1):
+            prior = learned_prior(known.effects[effect], known.posteriors[effect], names)
+            policy = changed(self.best.policy, {f"effects.{effect}.prior_precision": prior})
+            if prior is None or self._was_tried(policy):
+                return
+            yield self._try(f"{effect}.prior_precision", f"by feature, round {number}", policy)
+            known = self._last
+
+    def _was_tried(self, policy: Policy) -> bool:
+        return any(trial.policy == policy for trial in self.trials)
+
+    def _try(self, setting: str, value: str, policy: Policy, *, beyond: bool = False) -> Trial:
         rehearsal = self._rehearsal
-        scores = rehearsal.scores(rehearse(rehearsal, policy, steps=self._steps))[self.judged]
+        self._last = rehearse(rehearsal, policy, steps=self._steps)
+        scores = rehearsal.scores(self._last)[self.judged]
+        losses = _losses(self._targets, scores)
+        taken = True
+        if self.trials:
+            gain, error = _mean_and_error(self._best_losses - losses)
+            taken = gain >= max(LEAST_GAIN, error)
+        if taken:
+            self._best_losses, self._best = losses, self._last
+        trial = Trial(setting, value, policy, self._quality(scores), taken, beyond)
+        self.trials.append(trial)
+        return trial
+
+    def _quality(self, scores: NDArray[np.float64]) -> Quality:
         found = quality(self._targets, scores)
         if found is None:  # there are at least FEWEST
             raise ConfigError("nothing to judge")
-        losses = np.logaddexp(0.0, scores) - self._targets * scores
-        taken = True
-        if self.trials:
-            gains = self._best_losses - losses
-            error = float(gains.std()) / math.sqrt(len(gains))
-            taken = float(gains.mean()) >= max(LEAST_GAIN, error)
-        if taken:
-            self._best_losses = losses
-        trial = Trial(setting, value, policy, found, taken)
-        self.trials.append(trial)
-        return trial
+        return found
+
+
+def _losses(y: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log losses (n,) of log-odds (n,) in nats."""
+    losses: NDArray[np.float64] = np.logaddexp(0.0, scores) - y * scores
+    return losses
+
+
+def _mean_and_error(gains: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean of gains (n,) and its standard error, over the applications."""
+    return float(gains.mean()), float(gains.std()) / math.sqrt(len(gains))
 
 
 def before(lines: Iterable[LogLine], until_ms: int) -> Iterator[LogLine]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from stream.backtest.tuning import Trial, Tuner
     from stream.features.blocks import FeatureSpace
     from stream.model.folder import GlobalModel
+    from stream.quality.tally import Quality
 
 RESULT = "backtest.json"
 REPORT = "report.html"
@@ -56,10 +57,11 @@ def tune(
 ) -> None:
     """Choose the effects' settings for your own log.
 
-    Tries prior precision and half-life of each effect, capacity and coupling, one at a time, and
-    takes what predicts better: every application is scored before anything of it is learned, and
-    judged by log loss if its whole label window had passed by --until. A value must gain more
-    than its standard error. About 30 to 50 values are tried, each as long as learning the log
+    Tries prior precision and half-life of each effect, capacity, coupling and priors by feature,
+    one at a time, and takes what predicts better: every application is scored before anything of
+    it is learned, and judged by log loss if its whole label window had passed by --until. A value
+    must gain more than its standard error. Where the best is the first or last of the values
+    tried, it goes on beyond. About 40 to 70 values are tried, each as long as learning the log
     once. Ctrl-C keeps the best so far.
 
     No --model is needed: where applications carry no global_score, global models are fitted here,
@@ -106,6 +108,10 @@ def tune(
     OUT.print(_trials(tuner))
     tell_left_out(rehearsal.metrics)
     best, first = tuner.best.quality, tuner.trials[0].quality
+    for trial in tuner.trials:
+        if trial.beyond and trial.taken:
+            tell(f"{_said(trial)} lies beyond the values that are usual, and is better")
+    tell(worth(tuner))
     tell(
         f"log loss {best.log_loss:.4f}, {first.log_loss:.4f} at the start, over"
         f" {int(tuner.judged.sum()):,} applications ({tuner.positives:,} positive) up to"
@@ -151,12 +157,27 @@ def _said(trial: Trial) -> str:
     return f"{trial.setting} = {trial.value}" if trial.value else "the start"
 
 
+def worth(tuner: Tuner) -> str:
+    """Say whether the effects are worth anything on this log."""
+    gain, error = tuner.gained
+    alone, best = tuner.alone.log_loss, tuner.best.quality.log_loss
+    if gain < 0.0:
+        return f"on this log the global model alone is better: {alone:.3f} against {best:.3f}"
+    if gain < error:
+        return (
+            "on this log the effects gain less than their standard error: global model alone"
+            f" {alone:.4f}, with effects {best:.4f}"
+        )
+    return f"the effects gain {gain:.4f} ± {error:.4f} over the global model alone ({alone:.4f})"
+
+
 def _write(out: Path, tuner: Tuner, until_ms: int) -> None:
     best = tuner.best
     text = (
         f"# Chosen by hearback tune on events up to {format_time(until_ms)}: prequential log loss"
         f" {best.quality.log_loss:.4f}\n# over {int(tuner.judged.sum())} applications,"
-        f" {tuner.trials[0].quality.log_loss:.4f} at the start.\n\n{to_toml(best.policy)}"
+        f" {tuner.trials[0].quality.log_loss:.4f} at the start, {tuner.alone.log_loss:.4f} of the"
+        f" global model alone.\n\n{to_toml(best.policy)}"
     )
     partial = out.with_name(out.name + ".part")
     partial.write_text(text, encoding="utf-8")
@@ -167,17 +188,22 @@ def _trials(tuner: Tuner) -> Table:
     """What was tried, in order; what was taken, marked."""
     title = "what was tried, one after the other"
     table = numbers(title, "setting", "value", "log loss", "AUC", "")
+    table.add_row("global model alone", "", *_figures(tuner.alone), "")
     for trial in tuner.trials:
-        auc = trial.quality.auc
+        notes = ("taken" * trial.taken, "beyond the grid" * trial.beyond)
         table.add_row(
             trial.setting,
             trial.value,
-            f"{trial.quality.log_loss:.5f}",
-            "-" if auc is None else f"{auc:.4f}",
-            "taken" if trial.taken else "",
+            *_figures(trial.quality),
+            ", ".join(note for note in notes if note),
             style="bold" if trial is tuner.best else None,
         )
     return table
+
+
+def _figures(found: Quality) -> tuple[str, str]:
+    """Log loss and AUC."""
+    return f"{found.log_loss:.5f}", "-" if found.auc is None else f"{found.auc:.4f}"
 
 
 def _print_example(asked: bool) -> None:

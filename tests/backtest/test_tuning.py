@@ -17,14 +17,24 @@ import pytest
 
 from producers.simulate import START_MS, SimulationSettings, simulate
 from stream.backtest.rehearsal import Rehearsal, record, rehearse
-from stream.backtest.tuning import LEAST_GAIN, Tuner, before, cross_fit, train_until
+from stream.backtest.tuning import (
+    LEAST_GAIN,
+    Hyperparameter,
+    Tuner,
+    before,
+    cross_fit,
+    train_until,
+)
+from stream.cli.compare import worth
 from stream.configuration.load import load_config
+from stream.configuration.settings import to_toml
 from stream.errors import ConfigError
 from stream.logs.files import LogLine
 from stream.policy import DAY_MS, EffectSettings, Policy
 from stream.quality.prequential import quality
 from stream.replay.reader import first_look
 from tests.cli.test_history import hearback
+from tests.kit import parse_policy
 
 UNTIL_MS = START_MS + 30 * DAY_MS
 START = Policy(
@@ -96,6 +106,82 @@ def test_every_value_taken_gained(tuner: Tuner) -> None:
     assert len({repr(trial.policy) for trial in tuner.trials}) == len(tuner.trials)
 
 
+def test_priors_by_feature_are_tried_from_what_was_learned(tuner: Tuner) -> None:
+    """For each effect, all features named; a policy that takes one is read back as it was."""
+    rounds = [trial for trial in tuner.trials if trial.value.startswith("by feature, round")]
+    assert {trial.setting for trial in rounds} == {
+        "per_member.prior_precision", "per_job.prior_precision",
+    }  # fmt: skip
+    for trial in rounds:
+        effect = trial.setting.removesuffix(".prior_precision")
+        prior = trial.policy.effects[effect].prior_precision
+        assert isinstance(prior, dict)
+        assert len(prior) == 4
+        # Truth is λ = 10; the rounds lead away from where they began, at most 10 by the rule.
+        assert 5.0 < min(prior.values()) <= max(prior.values()) < 60.0
+        assert parse_policy(to_toml(trial.policy)) == trial.policy
+
+
+def test_a_grid_grows_where_its_end_is_best(tuner: Tuner) -> None:
+    """What is tried beyond lies outside of the grid, next to the best value of then."""
+    beyond = [trial for trial in tuner.trials if trial.beyond]
+    assert beyond
+    for trial in beyond:
+        effect, _, key = trial.setting.partition(".")
+        assert key == "half_life"
+        half_life_ms = trial.policy.effects[effect].half_life_ms
+        assert half_life_ms is not None
+        assert half_life_ms < 7 * DAY_MS
+
+
+@pytest.mark.parametrize(
+    ("values", "best", "wanted"),
+    [
+        ((0.3, 1.0, 30.0), 30.0, 90.0),
+        ((0.3, 1.0, 30.0), 0.3, 0.1),
+        ((0.3, 1.0, 30.0), 1.0, None),
+        ((0.3, 30.0, 90.0), 30.0, None),
+        ((5e5, 1.0), 5e5, None),
+        ((2e-6, 1.0), 2e-6, None),
+        (({"bias": 3.0}, 1.0, 30.0), 30.0, 90.0),
+        (({"bias": 3.0}, 1.0, 30.0), {"bias": 3.0}, None),
+        ((7, 120, None), 120, None),
+        ((8, 120, None), None, None),
+    ],
+)
+def test_beyond_an_end_lies_three_times_or_a_third(
+    values: tuple[object, ...], best: object, wanted: float | None
+) -> None:
+    """Within what a policy takes; off is the longest half-life, so nothing lies beyond it."""
+    grid = Hyperparameter(("per_job",), "prior_precision", (), 3, (1e-6, 1e6))
+    assert grid.beyond(values, best) == wanted
+    assert Hyperparameter(("per_job",), "coupled", ()).beyond((True, False), True) is None
+
+
+def test_it_says_what_the_effects_are_worth(tuner: Tuner, markets: Markets) -> None:
+    """Worse than the global model alone, no more than noise, or better; that baseline is exact."""
+    scores = markets.early.global_scores[tuner.judged]
+    assert tuner.alone == quality(markets.early.targets[tuner.judged], scores)
+    assert "less than their standard error" in worth(tuner)
+    weak = Tuner(markets.early, START, UNTIL_MS)
+    start = next(weak.run())
+    assert worth(weak) == (
+        "on this log the global model alone is better:"
+        f" {weak.alone.log_loss:.3f} against {start.quality.log_loss:.3f}"
+    )
+    strong = recorded(
+        lines_of(
+            SimulationSettings(
+                members=60, jobs=40, days=40, seed=4, global_score=True, precision_member=0.5,
+                precision_job=0.5,
+            )
+        )
+    )  # fmt: skip
+    better = Tuner(strong, Policy(), UNTIL_MS + 30 * DAY_MS)
+    next(better.run())
+    assert worth(better).startswith("the effects gain 0.")
+
+
 def test_only_closed_windows_are_judged(tuner: Tuner, markets: Markets) -> None:
     """No application counts whose label could still change after ``until``."""
     assert markets.early.times_ms.max() <= UNTIL_MS
@@ -140,7 +226,8 @@ def test_the_command_writes_a_policy_that_is_ready(log: Path, tmp_path: Path) ->
     out = tmp_path / "policy.toml"
     done = hearback("tune", log, "--until", UNTIL_MS, "--out", out)
     assert (done.returncode, done.stderr) == (0, "")
-    for name in ("per_job.prior_precision", "per_member.half_life", "capacity", "coupled", "start"):
+    for name in ("per_job.prior_precision", "per_member.half_life", "capacity", "coupled", "start",
+                 "global model alone", "by feature, round 3"):  # fmt: skip
         assert name in done.stdout
     assert load_config(None, {}, out).policy.labels == Policy().labels
     done = hearback("train", log, "--out", tmp_path / "model")
