@@ -4,12 +4,13 @@
 answers each with one line: the scores (n,) as JSON. Imports nothing of hearback.
 
 An exercise has n applications: ``member``, ``job`` (n,) ints; ``z_member``, ``z_job`` float64
-(n, d); ``offset`` (n,), the global score; and in order m ``steps`` (m, 3): application, target (−1:
-score it now), whether the label is final. Each entity has a model of its own.
+(n, d); ``offset`` (n,), the global score; and twice the m steps in order (m, 4), ``aged`` and
+``hard``: application, target (−1: score it now), whether the label is final, weight. Each entity
+has a model of its own.
 
-Neither library can take a label back. So ``"labels": "changes"`` teaches a label where its target
-is not the one taught last (a false negative stays and the positive is taught besides), and
-``"labels": "final"`` waits until the label is final.
+Neither library can take a label back. So ``"labels": "hard"`` or ``"aged"`` teaches a label where
+its target is not the one taught last (a false negative stays and the positive is taught besides),
+and what its weight has grown by where it is; ``"labels": "final"`` waits until the label is final.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Learner(Protocol):
     def score(self, z: Any) -> float:
         """z'θ, log-odds."""
 
-    def learn(self, z: Any, target: int, offset: float) -> None:
+    def learn(self, z: Any, target: int, offset: float, weight: float) -> None:
         """Take one label in."""
 
 
@@ -57,12 +58,12 @@ class LambdaLearner:
         """z'θ, log-odds."""
         return float(z @ self._model.theta)
 
-    def learn(self, z: Any, target: int, offset: float) -> None:
+    def learn(self, z: Any, target: int, offset: float, weight: float) -> None:
         """Take one label in."""
         data = self._dataset(
             self._sparse.csc_matrix(z[None, :]),
             np.array([2.0 * target - 1.0]),
-            np.ones(1),
+            np.array([weight]),
             np.array([offset]),
         )
         self._model, _, _ = self._trainer(
@@ -90,10 +91,11 @@ class River:
         named = zip(self._names, z.tolist(), strict=True)
         return float(sum(weights.get(name, 0.0) * value for name, value in named))
 
-    def learn(self, z: Any, target: int, offset: float) -> None:
+    def learn(self, z: Any, target: int, offset: float, weight: float) -> None:
         """Take one label in."""
         self._model.intercept = offset
-        self._model.learn_one(dict(zip(self._names, z.tolist(), strict=True)), bool(target))
+        x = dict(zip(self._names, z.tolist(), strict=True))
+        self._model.learn_one(x, bool(target), w=weight)
 
 
 METHODS: dict[str, Callable[..., Learner]] = {"lambda-learner": LambdaLearner, "river": River}
@@ -103,19 +105,23 @@ def run(exercise: dict[str, Any], method: dict[str, Any]) -> Any:
     """Score and learn an exercise; return the scores (n,)."""
     options = dict(method)
     make, effect = METHODS[options.pop("method")], options.pop("effect")
-    only_final = options.pop("labels") == "final"
+    labels = options.pop("labels")
     z, offset = exercise[f"z_{effect}"], exercise["offset"]
     entity = exercise[effect].tolist()
     models: defaultdict[int, Learner] = defaultdict(lambda: make(z.shape[1], **options))
-    taught: dict[int, int] = {}
+    taught: dict[int, tuple[float, float]] = {}
     scores = offset.copy()
-    for number, target, final in exercise["steps"].tolist():
+    for at, target, final, weight in exercise["hard" if labels == "hard" else "aged"].tolist():
+        number = int(at)
         if target < 0:
             if entity[number] in models:
                 scores[number] += models[entity[number]].score(z[number])
-        elif taught.get(number) != target and (final or not only_final):
-            taught[number] = target
-            models[entity[number]].learn(z[number], target, float(offset[number]))
+        elif final or labels != "final":
+            before, by = taught.get(number, (None, 0.0))
+            grown = weight - by if before == target else weight
+            if grown > 0.0:
+                taught[number] = (target, weight)
+                models[entity[number]].learn(z[number], int(target), float(offset[number]), grown)
     return scores
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from producers.simulate import SimulationSettings, simulate
 from stream.backtest.rehearsal import Rehearsal, record, rehearse
 from stream.backtest.tuning import before, cross_fit, train_until
 from stream.configuration.load import load_config
+from stream.configuration.settings import changed
 from stream.logs.files import LogLine, merge
 from stream.policy import DAY_MS, EffectSettings, Policy
 from stream.quality.prequential import quality
@@ -133,9 +134,9 @@ def simulated(settings: SimulationSettings) -> Rehearsal:
     return record(lines, Policy(), None, space)
 
 
-def contest_quarter(log: Path) -> Market:
-    """Record the first quarter of the contest log's application time span."""
-    policy = load_config(None, {}, log.parent / "policy.toml").policy
+def contest_quarter(log: Path, settings: Mapping[str, Any] | None = None) -> Market:
+    """Record the first quarter of the contest log's application time span, with these settings."""
+    policy = changed(load_config(None, {}, log.parent / "policy.toml").policy, settings or {})
     first_ms, last_ms = application_span(log)
     quarter_ms = first_ms + (last_ms - first_ms) // 4
     model = train_until(merge([log]), policy, quarter_ms, lambda _: None)
