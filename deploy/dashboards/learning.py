@@ -82,6 +82,13 @@ _LABELS = Row(
             unit="percentunit",
         ),
         Panel(
+            title="Delays against the curve",
+            text="How far the delays of the newest answers lie from the delay curve that says what"
+            " silence is worth. Chance alone gives 0.05.",
+            queries=(Query("max(hearback_delay_curve_distance)", "distance"),),
+            unit="percentunit",
+        ),
+        Panel(
             title="Time to label",
             text="Age of an application at its first label, and when it turned positive.",
             queries=quantiles("hearback_time_to_label_seconds", "label"),

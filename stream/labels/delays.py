@@ -14,9 +14,10 @@ and correct in expectation; here a later label replaces the earlier one, so noth
 from __future__ import annotations
 
 import math
+from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
 
 import msgspec
 
@@ -26,6 +27,12 @@ from stream.units import format_duration
 
 MOST_POINTS = 64
 """Points of a curve at most."""
+
+LEAST_ANSWERS = 50
+"""Answers that it takes to tell how long they take."""
+
+MOST_ANSWERS = 2_000
+"""Answers that a live curve is of."""
 
 _MEAN_DELAY_MS = 2.5 * DAY_MS  # of the documented default
 
@@ -149,6 +156,55 @@ def steps_of(policy: LabelPolicy, learned: DelayCurve | None = None) -> Steps:
 
     """
     return curve_of(policy, learned).steps(policy.aging) if policy.aging else ()
+
+
+class LiveDelays:
+    """How long answers take now, against the curve that is in force.
+
+    Of the newest answers: at :data:`MOST_ANSWERS` the past is halved. Answers are counted when they
+    come. That gives the curve where as many people apply as before; where a log begins, quick
+    answers come first, so nothing should be counted before the first window has closed.
+
+    Args:
+        curve: in force.
+
+    """
+
+    def __init__(self, curve: DelayCurve) -> None:
+        self._ages_ms, self._shares = curve.ages_ms, curve.shares
+        self._counts = array("d", bytes(8 * len(curve.ages_ms)))  # by the first age not exceeded
+        self._answers = 0.0
+
+    def observe(self, delay_ms: int) -> None:
+        """Take in how long an answer took."""
+        at = min(bisect_left(self._ages_ms, delay_ms), len(self._counts) - 1)
+        self._counts[at] += 1.0
+        self._answers += 1.0
+        if self._answers >= MOST_ANSWERS:
+            self._counts = array("d", (count / 2.0 for count in self._counts))
+            self._answers /= 2.0
+
+    @staticmethod
+    def distance(of: Iterable[LiveDelays]) -> float | None:
+        """Largest difference between the curve and the share of answers that came by an age.
+
+        Kolmogorov's and Smirnov's statistic, at the ages of the curve.
+
+        Args:
+            of: all with the same curve, counted together.
+
+        Returns:
+            A share; None where there are fewer than :data:`LEAST_ANSWERS`.
+
+        """
+        several = list(of)
+        answers = sum(one._answers for one in several)
+        if answers < LEAST_ANSWERS:
+            return None
+        counts = map(sum, zip(*(one._counts for one in several), strict=True))
+        live = accumulate(count / answers for count in counts)
+        then = several[0]._shares
+        return max(abs(share - at_first) for share, at_first in zip(live, then, strict=True))
 
 
 def fitted(delays_ms: Sequence[int], censored_ms: Sequence[int], window_ms: int) -> DelayCurve:

@@ -143,6 +143,14 @@ LABELS = Group(
             AGES_S,
         ),
         Metric(
+            "hearback_delay_curve_distance",
+            "gauge",
+            (),
+            "How far the delays of the newest answers lie from the delay curve in force: the"
+            " largest difference between two shares, of which chance alone gives 0.05; NaN before"
+            " 50 answers. Far off: silence weighs too much or too little; train again.",
+        ),
+        Metric(
             "hearback_pending_applications",
             "gauge",
             ("partition",),

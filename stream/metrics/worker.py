@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter as Tally
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Any
@@ -23,6 +24,7 @@ from prometheus_client.registry import Collector
 from stream import VERSION
 from stream.errors import TooLargeError
 from stream.events.records import COEFFICIENTS
+from stream.labels.delays import LiveDelays
 from stream.labels.timeliness import AGES_MS
 from stream.labels.transitions import WAITED
 from stream.metrics.catalogue import BY_NAME, Metric
@@ -121,6 +123,8 @@ class WorkerMetrics:
         self._labels = self._counter("hearback_labels")
         self._flips = self._counter("hearback_label_flips")
         self._ages = CountedHistogram(BY_NAME["hearback_time_to_label_seconds"], registry)
+        self._delays = self._gauge("hearback_delay_curve_distance")
+        self._delays.set(math.nan)  # nothing is known yet
         self._pending = self._gauge("hearback_pending_applications")
         self._orphans = self._gauge("hearback_orphans")
         self._refits = self._counter("hearback_refits")
@@ -277,6 +281,7 @@ class WorkerMetrics:
         for topic, records in lags.items():
             self._read_lag.labels(topic, number).set(records)
         self._quality.take(partition)
+        self._take_delays()
         counts = partition.learning.census.counts
         self._entities.labels(partition.learning.effect.name, number).set(counts.entities)
         if isinstance(partition, JobPartition):
@@ -309,6 +314,13 @@ class WorkerMetrics:
             self._cache_hits.labels(stage).inc(max(size.cache_hits - hits, 0))
             self._cache_misses.labels(stage).inc(max(size.cache_misses - misses, 0))
             self._sizes[store] = size
+
+    def _take_delays(self) -> None:
+        """Compare how long answers took, in all job partitions together."""
+        live = (one.delays for one, _ in self._seen if isinstance(one, JobPartition))
+        distance = LiveDelays.distance({id(one): one for one in live if one is not None}.values())
+        if distance is not None:
+            self._delays.set(distance)
 
     def _take_ages(self, partition: JobPartition) -> None:
         known = partition.timeliness

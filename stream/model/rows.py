@@ -18,13 +18,10 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.labels.delays import DelayCurve, fitted
+from stream.labels.delays import LEAST_ANSWERS, DelayCurve, fitted
 
 NEVER: Final = np.iinfo(np.int64).max
 """The time of what did not happen."""
-
-LEAST_ANSWERS: Final = 50
-"""Answers that it takes to learn how long they take."""
 
 POSITIVES_PER_FEATURE: Final = 10
 """Closed windows with fewer are too few to fit a linear model on (Peduzzi et al., A simulation

@@ -12,6 +12,7 @@ from stream.errors import (
     TooLargeError,
     UnknownTypeError,
 )
+from stream.events.ladder import Kind
 from stream.events.partitioner import partition_of
 from stream.events.records import (
     APPLICATIONS,
@@ -41,6 +42,7 @@ from stream.events.wire import (
     encode_label,
 )
 from stream.labels.changes import Ended, Ignored
+from stream.labels.delays import LiveDelays, curve_of
 from stream.labels.timeliness import Timeliness
 from stream.model.folder import GlobalModel
 from stream.partitions.base import Cuts, Partition, Unit
@@ -62,6 +64,7 @@ class JobPartition(Partition):
 
     Attributes:
         ignored: what changed no label, by reason. timeliness: labels by kind, flips, ages.
+        delays: how long answers take now; None where nothing depends on it.
 
     """
 
@@ -69,7 +72,7 @@ class JobPartition(Partition):
     topics = (ENGAGEMENTS, APPLICATIONS_BY_JOB)
     outputs = (LABELS, COEFFICIENTS, DEAD_LETTERS)
     input_topic = ENGAGEMENTS
-    counts = (*Partition.counts, "ignored", "timeliness")
+    counts = (*Partition.counts, "ignored", "timeliness", "delays")
 
     def __init__(
         self,
@@ -98,6 +101,9 @@ class JobPartition(Partition):
         self._steps = 0  # of the unit of work that is being done
         self.ignored: Counter[str] = Counter()
         self.timeliness = Timeliness()
+        self.delays: LiveDelays | None = None
+        if policy.labels.aging:
+            self.delays = LiveDelays(curve_of(policy.labels, model.manifest.delays))
 
     def tick(self, now_ms: int, monotonic_ms: int, written: int | None = None) -> Iterator[Unit]:
         """Let the own input's channel follow where it is idle; close what is due."""
@@ -225,6 +231,9 @@ class JobPartition(Partition):
     def _send(self, step: Labelled, timestamp_ms: int) -> None:
         change, label = step.change, step.label
         self.timeliness.observe(change)
+        answered_ms = change.evidence_time_ms if change.kind is Kind.POSITIVE else None
+        if answered_ms is not None and self.delays is not None and self.timeliness.closed:
+            self.delays.observe(answered_ms - change.facts.event_time_ms)
         if label is not None:
             self._cause_ms.setdefault(label.job_id, timestamp_ms)
             self.judged.observe(label)

@@ -16,6 +16,7 @@ from stream.labels.delays import (
     MOST_POINTS,
     AgeStep,
     DelayCurve,
+    LiveDelays,
     curve_of,
     default_curve,
     fitted,
@@ -148,3 +149,34 @@ def test_open_applications_of_an_earlier_release_get_their_step(crashed: bool) -
     )
     assert bench.last == {key: verdict for key, verdict in wanted.items() if verdict is not None}
     assert [verdict[3] for verdict in bench.last.values()].count(0.4) == 43
+
+
+@given(st.lists(st.integers(0, 15 * DAY_MS), min_size=50, max_size=400))
+def test_live_delays_are_compared_as_kolmogorov_and_smirnov_do(delays: list[int]) -> None:
+    """The distance is the largest between the shares at the curve's ages, however split."""
+    curve = default_curve(14 * DAY_MS)
+    halves = [LiveDelays(curve), LiveDelays(curve)]
+    for at, delay in enumerate(delays):
+        halves[at % 2].observe(delay)
+    found = LiveDelays.distance(halves)
+    seen = np.minimum(np.array(delays), curve.window_ms)
+    shares = [(seen <= age).mean() for age in curve.ages_ms]
+    assert found == pytest.approx(np.abs(np.array(shares) - curve.shares).max())
+
+
+def test_few_answers_say_nothing_of_their_delays_and_old_ones_fade() -> None:
+    """Under 50 there is no distance; what came long ago stops counting."""
+    curve = DelayCurve((DAY_MS, 14 * DAY_MS), (0.5, 1.0))
+    live = LiveDelays(curve)
+    for _ in range(49):
+        live.observe(DAY_MS)
+    assert LiveDelays.distance([live]) is None
+    for _ in range(951):
+        live.observe(DAY_MS)
+    assert LiveDelays.distance([live]) == pytest.approx(0.5)
+    for _ in range(20 * 1000):
+        live.observe(2 * DAY_MS)
+    assert LiveDelays.distance([live]) == pytest.approx(0.5, abs=1e-3)
+    for _ in range(1000):
+        live.observe(DAY_MS)
+    assert LiveDelays.distance([live]) == pytest.approx(0.0, abs=0.26)

@@ -16,6 +16,7 @@ NAMES = {
     "hearback_commit_seconds",
     "hearback_damaged_stores",
     "hearback_dead_letters_total",
+    "hearback_delay_curve_distance",
     "hearback_entities",
     "hearback_entities_left_total",
     "hearback_event_to_coefficients_seconds",

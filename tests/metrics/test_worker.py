@@ -162,3 +162,24 @@ def test_quality_can_be_merged_over_partitions() -> None:
     assert registry.get_sample_value("hearback_quality_pooled_auc", pooled) == 0.5
     gate = {"effect": "per_job", "partition": "0"}
     assert registry.get_sample_value("hearback_gate_open", gate) == 1.0
+
+
+def test_the_delays_of_answers_are_compared_with_the_curve() -> None:
+    """Unknown at first; answers count once windows close; quick ones lie far from a slow curve."""
+    curve = frozenset({"1d:0", "14d:1"})
+    market = Market(Policy(labels=LabelPolicy(delay_curve=curve)), 1)
+    registry = CollectorRegistry()
+    metrics = WorkerMetrics(registry, "test")
+    partition = market.partitions["job", 0]
+
+    def distance() -> float | None:
+        metrics.applied(partition)
+        metrics.standing(partition, {}, NOW_MS)
+        return registry.get_sample_value("hearback_delay_curve_distance")
+
+    for number in range(120):
+        market.produce([application(f"a{number}", number * DAY_MS)])
+        market.produce([engagement(f"e{number}", f"a{number}", number * DAY_MS + HOUR_MS)])
+    assert math.isnan(distance() or 0.0)
+    market.run()
+    assert distance() == pytest.approx(1.0)  # all came at once, none should have
