@@ -79,7 +79,7 @@ kafka-stop: setup ## end it and remove its data
 	@$(BIN)/python -m deploy.kafka stop
 
 test-deep: setup ## the properties with 20,000 examples (half an hour)
-	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest tests/labels tests/state tests/partitions/test_partitions.py tests/partitions/test_units_of_work.py --timeout 3600
+	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest tests/labels tests/histories tests/state tests/partitions/test_partitions.py tests/partitions/test_units_of_work.py --timeout 3600
 
 bench: setup ## make bench NAME=x runs benchmarks/x.py (ARGS="..."); its last line is one JSON object
 	@test -n "$(NAME)" || { echo "name one: make bench NAME=$$(ls benchmarks | sed -n 's/^\([a-z].*\)\.py$$/\1/p' | paste -sd'|')"; exit 2; }

@@ -10,6 +10,7 @@ The map of the package, from the bottom up. Each part imports only from those li
 ``effects``        the random effects, each declared once
 ``policy``         the label policy and the effects' settings
 ``features``       feature blocks and their names
+``histories``      what has happened so far to members, jobs and pairs: counts, as numbers
 ``events``         what travels: structs, bytes, the ladder, records, routing, the partitioner
 ``updaters``       an entity's posterior, the Newton kernel, one effect
 ``state``          facts and posteriors, keys, codecs, stores, and what is not flushed yet
@@ -18,7 +19,7 @@ The map of the package, from the bottom up. Each part imports only from those li
 ``logs``           reads event logs: JSON Lines, Parquet
 ``model``          the frozen global model: load and score, fit on a log, judge
 ``check``          what a log holds, and what is wrong with it
-``stages``         the two stages over structs: who scores, labels, learns
+``stages``         the two stages over structs: who scores, labels, learns, counts
 ``partitions``     the stages as the worker runs them: records in, messages out; event time
 ``kafka``          where a broker is and how to talk to it; a throw-away broker
 ``configuration``  one TOML file and the environment: every setting

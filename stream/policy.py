@@ -34,11 +34,15 @@ _FEWEST_EXAMPLES = 16
 
 
 class FeaturePolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """What an application may bring."""
+    """What an application may bring, and what is known of it besides."""
 
     max_feature: Annotated[
         float, Setting("an application with a larger feature or global score is a dead letter")
     ] = 1e6
+    histories: Annotated[
+        bool,
+        Setting("count what has happened to members, jobs and pairs: inputs of a boosted model"),
+    ] = True
 
     def __post_init__(self) -> None:
         """Refuse a limit that refuses everything, or that float32 does not have."""

@@ -24,6 +24,7 @@ from stream.errors import StateError
 from stream.events.partitioner import partition_of
 from stream.partitions.clock import EventTime
 from stream.partitions.progress import Identity, Progress, load_identity
+from stream.stages.histories import PAIRS
 from stream.state import codec, keys
 from stream.state.census import StateCounts, census_entry
 from stream.state.deadlines import RUN, pending_deadlines, stored_run
@@ -34,6 +35,7 @@ from stream.worker.contract import PartitionId
 _FIRST, _END = b"\x00", b"\xff"  # no key begins so
 _OF_JOB = frozenset(b"aejpx")  # families whose keys begin with the length and the id of a job
 _OF_ENTITY = frozenset(b"ng")
+_FORGOTTEN_PAIRS = keys.prefix(keys.FORGOTTEN, PAIRS)
 _STAGES = {spec.name: spec.stage for spec in EFFECTS if spec.score is not None}
 
 
@@ -84,12 +86,20 @@ def split(stores: Iterable[Store], partitions: int, now_ms: int) -> Iterator[Ent
                 counts.pending += family == ord("p")
                 counts.orphans += family == ord("e") and _waits(value)
                 yield Entry(place, key, _at_home(family, value, partitions))
+            elif key.startswith(_FORGOTTEN_PAIRS):
+                for number in range(partitions):
+                    yield Entry(("job", number), key, _asked_now(value, now_ms))
             elif family in _OF_ENTITY:
                 place = _home_of(*keys.parts(key), partitions)
                 counted[place].entities += family == ord("n")
-                if key[:1] == keys.FORGOTTEN:
-                    until_ms, _ = codec.FORGOTTEN.decode(value)
-                    value = codec.FORGOTTEN.encode((until_ms, now_ms))  # noqa: PLW2901
+                forgotten = key[:1] == keys.FORGOTTEN
+                yield Entry(place, key, _asked_now(value, now_ms) if forgotten else value)
+            elif family == ord("c"):
+                stage, entity_id = keys.parts(key)
+                yield Entry((stage.decode(), partition_of(entity_id, partitions)), key, value)
+            elif family == ord("m"):
+                place = "job", partition_of(keys.parts(key)[1], partitions)
+                counted[place].pairs += 1
                 yield Entry(place, key, value)
             elif family == ord("b"):
                 yield Entry(("job", partition_of(key[1:], partitions)), key, value)
@@ -152,6 +162,12 @@ def _home_of(effect: bytes, entity_id: bytes, partitions: int) -> PartitionId:
     if stage is None:
         raise StateError(f"the run's state has an effect that is not known: {name[:64]!r}")
     return stage, partition_of(entity_id, partitions)
+
+
+def _asked_now(value: bytes, now_ms: int) -> bytes:
+    """A marker of a forgotten entity, as if that had been asked for now."""
+    until_ms, _ = codec.FORGOTTEN.decode(value)
+    return codec.FORGOTTEN.encode((until_ms, now_ms))
 
 
 def _waits(value: bytes) -> bool:

@@ -77,7 +77,8 @@ class ScoredApplication(msgspec.Struct, frozen=True, gc=False):
 
     ``member_score`` is the member's score as of the reading in the per-member stage;
     ``partition`` the input partition it was read from, to which its labels go back;
-    ``watermark_ms`` that partition's watermark after this record (None: not known yet).
+    ``watermark_ms`` that partition's watermark after this record (None: not known yet);
+    ``history`` the member's part of the history, float32 bytes of shape (12,).
     """
 
     application: Application
@@ -85,6 +86,7 @@ class ScoredApplication(msgspec.Struct, frozen=True, gc=False):
     partition: int
     watermark_ms: int | None
     further_scores: FurtherScores | None = None
+    history: bytes | None = None
 
 
 class Engagement(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="engagement"):
@@ -190,7 +192,8 @@ class Label(msgspec.Struct, Scored, frozen=True, gc=False):
 
     ``kind`` and ``previous`` are names of :class:`stream.events.ladder.Kind`. ``weight`` is 1 but
     for labels inferred from age, ``previous_weight`` goes with ``previous``. The scores are those
-    of the first sight of the application and the same in all of its labels.
+    of the first sight of the application and the same in all of its labels, as is ``history``,
+    float32 bytes of shape (36,) in the order of :data:`stream.histories.history.NAMES`.
     """
 
     application_id: str
@@ -215,6 +218,7 @@ class Label(msgspec.Struct, Scored, frozen=True, gc=False):
     terms: Terms | None
     further_scores: FurtherScores | None = None
     previous_weight: float | None = None
+    history: bytes | None = None
 
 
 class Coefficients(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from struct import Struct
+from struct import error as StructError  # noqa: N812
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -46,6 +47,7 @@ from stream.events.structs import (
     Watermark,
 )
 from stream.features.blocks import FeatureSpace, RawBlock, check_size
+from stream.histories.history import NAMES, NUMBERS
 from stream.text import BYTE_ORDER_MARK
 
 _T = TypeVar("_T")
@@ -85,6 +87,7 @@ class _ApplicationByJob(RawApplication, frozen=True, gc=False, kw_only=True, tag
     partition: PartitionNumber | None = None
     watermark_ms: int | None = None
     further_scores: FurtherScores | msgspec.UnsetType = msgspec.UNSET
+    history: list[float] | msgspec.UnsetType = msgspec.UNSET
 
 
 class _LabelFeatures(msgspec.Struct, frozen=True, gc=False):
@@ -92,6 +95,7 @@ class _LabelFeatures(msgspec.Struct, frozen=True, gc=False):
 
     per_member: list[float]
     per_job: list[float]
+    history: list[float] | None = None
 
 
 _LEAST_WEIGHT = 1e-9  # one of nothing teaches nothing, and is not stored
@@ -129,7 +133,7 @@ RawEvent = RawApplication | Engagement | JobEvent | Clock | Forget
 
 _EVENT = msgspec.json.Decoder(RawEvent)
 _ANY = msgspec.json.Decoder(dict[str, Any])
-_BY_JOB = msgspec.json.Decoder(_ApplicationByJob | Watermark)
+_BY_JOB = msgspec.json.Decoder(_ApplicationByJob | Watermark | Forget)
 _LABEL = msgspec.json.Decoder(_LabelMessage)
 _COEFFICIENTS = msgspec.json.Decoder(Coefficients)
 _ENCODE = msgspec.json.Encoder().encode
@@ -170,10 +174,14 @@ def to_event(event: RawEvent, space: FeatureSpace) -> Event:
     return event
 
 
-def decode_by_job(raw: bytes, space: FeatureSpace) -> ScoredApplication | Watermark:
-    """Parse one message of ``applications-by-job``."""
+def decode_by_job(raw: bytes, space: FeatureSpace) -> ScoredApplication | Watermark | Forget:
+    """Parse one message of ``applications-by-job``; a member is to be forgotten there, no job."""
     message = _decode(_BY_JOB, raw)
     if isinstance(message, Watermark):
+        return message
+    if isinstance(message, Forget):
+        if message.member_id is None or message.job_id is not None:
+            raise InvalidIdError("what is forgotten by the job is a member")
         return message
     if message.member_score is None or message.partition is None:
         raise EventError("an application without member_score or partition")
@@ -183,6 +191,7 @@ def decode_by_job(raw: bytes, space: FeatureSpace) -> ScoredApplication | Waterm
         message.partition,
         message.watermark_ms,
         message.further_scores or None,
+        _packed(message.history or None, len(NUMBERS)),
     )
 
 
@@ -213,6 +222,7 @@ def encode_by_job(scored: ScoredApplication) -> bytes:
             partition=scored.partition,
             watermark_ms=scored.watermark_ms,
             further_scores=scored.further_scores or msgspec.UNSET,
+            history=msgspec.UNSET if scored.history is None else numbers(scored.history),
         )
     )
 
@@ -234,7 +244,11 @@ def encode_label(label: Label) -> bytes:
             label.evidence_time_ms,
             label.label_time_ms,
             label.model_version,
-            _LabelFeatures(numbers(label.per_member), numbers(label.per_job)),
+            _LabelFeatures(
+                numbers(label.per_member),
+                numbers(label.per_job),
+                None if label.history is None else numbers(label.history),
+            ),
             label.global_score,
             label.member_score,
             label.job_score,
@@ -255,6 +269,7 @@ def decode_label(raw: bytes, space: FeatureSpace) -> Label:
         space.per_job.pack(features.per_job),
     )
     values[-2] = values[-2] or None  # further scores
+    values.append(_packed(features.history, len(NAMES)))
     return Label(*values)
 
 
@@ -271,6 +286,21 @@ def coefficients_key(effect: str, entity_id: str) -> bytes:
 def numbers(packed: bytes) -> list[float]:
     """Float32 bytes of shape (d,) → d Python floats."""
     return list(_floats(len(packed) // 4).unpack(packed))
+
+
+def _packed(history: list[float] | None, count: int) -> bytes | None:
+    """Numbers of a history → float32 bytes.
+
+    Raises:
+        InvalidFeaturesError: there are more or fewer of them, or too large ones.
+
+    """
+    if history is None:
+        return None
+    try:
+        return _floats(count).pack(*history)
+    except (StructError, OverflowError) as error:
+        raise InvalidFeaturesError(f"a history: {error}") from None
 
 
 @lru_cache

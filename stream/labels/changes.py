@@ -16,19 +16,20 @@ from stream.events.structs import (
     Label,
     Scored,
 )
-from stream.state.facts import Facts
+from stream.state.facts import Deadline, Facts
 
 _DIGEST_BYTES = 16
 _CANONICAL = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 class Scores(msgspec.Struct, Scored, frozen=True, gc=False):
-    """Log-odds of an application as of its first sight."""
+    """Log-odds of an application as of its first sight, and its history (float32 bytes)."""
 
     global_score: float
     member_score: float
     job_score: float
     further_scores: FurtherScores | None = None
+    history: bytes | None = None
 
 
 class Change(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -65,7 +66,12 @@ class Entered(msgspec.Struct, frozen=True, gc=False):
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
-    """The watermark has ended something that has no label and is no dead letter."""
+    """The watermark has ended something that has no label and is no dead letter.
+
+    ``marker``: the deadline of an application of which nothing is known any more.
+    """
+
+    marker: Deadline | None = None
 
 
 class Ignored(msgspec.Struct, frozen=True, gc=False):
@@ -105,6 +111,7 @@ def label_of(change: Change, model_version: str) -> Label:
         facts.terms,
         facts.further_scores,
         change.previous_weight if previous else None,
+        facts.history,
     )
 
 

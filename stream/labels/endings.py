@@ -60,6 +60,8 @@ class Endings:
                     continue
                 case DeadlineKind.MARKER:
                     self._book.put_application(deadline.job_id, deadline.subject, None)
+                    yield Ended(deadline)
+                    continue
                 case DeadlineKind.SETTLED:
                     self._inference.forget(deadline.job_id, watermark_ms)
                 case DeadlineKind.CLOSING:
@@ -120,7 +122,7 @@ class Endings:
             book.index_engagement(job_id, application_id, engagement_id, indexed=False)
             book.put_engagement(job_id, engagement_id, None)
         if len(part) == MOST_LISTED:
-            rest = msgspec.structs.replace(deadline, engagement_id=part[-1])
+            rest = msgspec.structs.replace(deadline, detail=part[-1])
             book.deadlines.add(rest)
 
     def _mark(self, job_id: str, application_id: str, marker: Marker, now_ms: int) -> None:
@@ -131,4 +133,4 @@ class Endings:
         """
         self._book.put_application(job_id, application_id, marker)
         at_ms = max(marker.event_time_ms + 2 * self._window_ms, now_ms)
-        self._book.deadlines.add(Deadline(at_ms, _MARKER, job_id, application_id))
+        self._book.deadlines.add(Deadline(at_ms, _MARKER, job_id, application_id, marker.member_id))

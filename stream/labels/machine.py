@@ -207,7 +207,6 @@ class LabelMachine:
         self, entered: Entered, digest: bytes, partition: int, watermark_ms: int | None
     ) -> Iterator[Step]:
         """Enter an application and the engagements that waited for it."""
-        yield entered
         app = entered.application
         submitted_ms = app.event_time_ms
         orphans = yield from self._orphans.claim(app)
@@ -224,6 +223,7 @@ class LabelMachine:
                     submitted_ms=submitted_ms,
                     watermark_ms=watermark_ms,
                 )
+        yield entered  # with nothing that may end a unit of work before its facts are written
         yield from self._enter(entered, digest, partition, orphans, known, watermark_ms)
 
     def _enter(
@@ -276,6 +276,7 @@ class LabelMachine:
             more=len(engagements) > MOST_LISTED,
             further_scores=scores.further_scores,
             weight=weight,
+            history=scores.history,
         )
         book.put_application(job_id, application_id, facts)
         book.deadlines.add(

@@ -110,7 +110,7 @@ class Orphans:
     def expire(self, deadline: Deadline) -> DeadLetter | None:
         """No application came: a dead letter. A deadline of an adopted orphan is void."""
         job_id, application_id = deadline.job_id, deadline.subject
-        orphan = self._book.engagement(job_id, deadline.engagement_id)
+        orphan = self._book.engagement(job_id, deadline.detail)
         record = self._book.application(job_id, application_id)
         if not isinstance(orphan, Orphan) or not isinstance(record, Waiting):
             return None

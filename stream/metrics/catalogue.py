@@ -191,6 +191,13 @@ LEARNING = Group(
             "Members or jobs of which something was learned, and that have not left.",
         ),
         Metric(
+            "hearback_pairs",
+            "gauge",
+            ("partition",),
+            "Members and jobs whose common history is kept, for two label windows after the last"
+            " application.",
+        ),
+        Metric(
             "hearback_entities_left",
             "counter",
             ("effect", "reason"),

@@ -127,6 +127,7 @@ class WorkerMetrics:
         self._delays.set(math.nan)  # nothing is known yet
         self._pending = self._gauge("hearback_pending_applications")
         self._orphans = self._gauge("hearback_orphans")
+        self._pairs = self._gauge("hearback_pairs")
         self._refits = self._counter("hearback_refits")
         self._newton_steps = self._counter("hearback_newton_steps")
         self._unconverged = self._counter("hearback_refits_unconverged")
@@ -181,7 +182,8 @@ class WorkerMetrics:
         self._remaining.clear()
         for partition in partitions:
             self.recovering(partition.stage, partition.number, 0)
-        for gauge in (self._pending, self._orphans, self._entities, self._state_bytes):
+        gauges = (self._pending, self._orphans, self._pairs, self._entities, self._state_bytes)
+        for gauge in gauges:
             gauge.clear()
         self._seen = {key: seen for key, seen in self._seen.items() if key[0] in partitions}
         self._ages.keep_only(dict.fromkeys(partitions))
@@ -288,6 +290,7 @@ class WorkerMetrics:
             self._hold(partition, now_ms)
             self._pending.labels(number).set(counts.pending)
             self._orphans.labels(number).set(counts.orphans)
+            self._pairs.labels(number).set(counts.pairs)
 
     def _hold(self, partition: JobPartition, now_ms: int) -> None:
         """Tell which channel holds a job partition back, and since when."""

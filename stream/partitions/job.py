@@ -130,6 +130,10 @@ class JobPartition(Partition):
         if len(value) > MAX_OUTPUT_BYTES:  # none of ours, and its labels could not be sent
             raise TooLargeError(f"{len(value)} bytes, the limit is {MAX_OUTPUT_BYTES}")
         message = decode_by_job(value, self._space)
+        if isinstance(message, Forget):
+            if message.member_id is not None:
+                self._stage.forget_member(message.member_id, message.event_time_ms, now_ms)
+            return
         if message.partition >= self.partitions:
             raise EventError(f"there is no member partition {message.partition}")
         refusal: EventError | None = None

@@ -142,6 +142,7 @@ class MemberPartition(Partition):
                 self.clock.check(event.event_time_ms, now_ms)
                 self.routing.check(record.key, member_id)
                 self._forget(member_id, event, record.timestamp_ms)
+                self._forget_pairs(event, record.timestamp_ms)
             case Clock():
                 self.clock.check(event.event_time_ms, now_ms)
                 self.clock.read_clock(event.event_time_ms, now_ms, sure=event.sure)
@@ -149,6 +150,15 @@ class MemberPartition(Partition):
             case _:
                 raise UnknownTypeError(f"{type(event).__name__} does not belong into {topic}")
         return ()
+
+    def _forget_pairs(self, event: Forget, timestamp_ms: int) -> None:
+        """Tell all job partitions that a member is to be forgotten: any may have pairs of it."""
+        if self._policy.features.histories:
+            value = encode(event)
+            self._messages += [
+                Message(APPLICATIONS_BY_JOB, None, value, number, timestamp_ms)
+                for number in range(self.partitions)
+            ]
 
     def _check_size(self, app: Application, size: int) -> None:
         """Refuse an application that grows too large on its way: numbers get more digits.

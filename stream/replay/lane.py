@@ -19,10 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter, itemgetter
+from struct import Struct
 from typing import NamedTuple
 
-import numpy as np
-
+from stream.events.partitioner import partition_of
 from stream.events.structs import (
     Application,
     DeadLetter,
@@ -33,6 +33,7 @@ from stream.events.structs import (
     ScoredApplication,
 )
 from stream.events.wire import encode, encode_label
+from stream.histories.history import NUMBERS_BYTES
 from stream.labels import driver
 from stream.labels.changes import Entered, Ignored
 from stream.replay.messages import Asked, Batch, Item, Lines, Output
@@ -44,6 +45,7 @@ from stream.state.entities import all_posteriors
 MOST_STEPS = 16_384
 """Labels changed and windows closed in one round at the most: some 20 MB on their way."""
 
+_ANSWER = Struct(f"<d?{NUMBERS_BYTES}s")  # a member's score; whether there is a history; which
 _LINES = 1024  # coefficients sent at a time
 
 Handed = tuple[list[int], list[Label]]
@@ -75,20 +77,22 @@ class Lane:
         self._begin_round()
 
     def answer(self, batch: Batch) -> list[bytes]:
-        """Forget whom the batch says; scores (n,) float64 by the share that asked for them."""
+        """Forget whom the batch says; answers (:data:`_ANSWER`) by the share that asked."""
         for member_id, time_ms in batch.forgotten:
-            self._members.entities.forget(member_id, time_ms)
-        return [self._scores(asked) for asked in batch.asked]
+            if partition_of(member_id.encode(), self._shares) == self._share:
+                self._members.entities.forget(member_id, time_ms)
+            self._jobs.forget_member(member_id, time_ms)
+        return [b"".join(map(self._answer, asked)) for asked in batch.asked]
 
     def work(self, batch: Batch, answers: Sequence[bytes]) -> Iterator[Round]:
         """Apply the events of a batch; the last round says that there are no more.
 
         Args:
             batch: the events.
-            answers: by share, the scores that this share's applications ask for, in their order.
+            answers: by share, what this share's applications ask for, in their order.
 
         """
-        scores = [iter(np.frombuffer(answer).tolist()) for answer in answers]
+        scores = [_ANSWER.iter_unpack(answer) for answer in answers]
         for item in batch.items:
             self._sequence = item.sequence
             yield from self._emit(self._jobs.close_due(item.watermark_ms))
@@ -127,12 +131,16 @@ class Lane:
                 yield Lines(keys, lines)
             yield Lines([], [])
 
-    def _scores(self, asked: Sequence[Asked]) -> bytes:
-        score = self._members.effect.score
-        return np.array([score(one.member_id, one.z) for one in asked], dtype=np.float64).tobytes()
+    def _answer(self, one: Asked) -> bytes:
+        score = self._members.effect.score(one.member_id, one.z)
+        history = self._members.history(
+            one.member_id, one.job_id, one.application_id, one.event_time_ms, one.watermark_ms
+        )
+        return _ANSWER.pack(score, history is not None, history or b"")
 
-    def _item(self, item: Item, scores: Iterator[float]) -> Iterator[Round]:
+    def _item(self, item: Item, scores: Iterator[tuple[float, bool, bytes]]) -> Iterator[Round]:
         event: ScoredApplication | Application | Engagement | JobEvent | Forget = item.event
+        now_ms = item.watermark_ms
         if isinstance(event, Forget):
             if event.job_id is not None:
                 self._jobs.entities.forget(event.job_id, event.event_time_ms)
@@ -140,10 +148,12 @@ class Lane:
         if isinstance(event, Application):
             # Where a worker has the partition of the application, a lane has its member's share.
             if item.owner == self._share:
-                event = self._members.score(event, item.owner, None)
+                event = self._members.score(event, item.owner, now_ms)
             else:
-                event = ScoredApplication(event, next(scores), item.owner, None)
-        now_ms = item.watermark_ms
+                score, known, history = next(scores)
+                event = ScoredApplication(
+                    event, score, item.owner, now_ms, history=history if known else None
+                )
         yield from self._emit(driver.read(self._jobs, event, item.source, now_ms, now_ms))
 
     def _emit(self, steps: Steps) -> Iterator[Round]:

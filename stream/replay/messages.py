@@ -4,7 +4,7 @@
 from      to              what
 ========  ==============  =====================================================================
 parent    worker          ``Batch``: events up to the next barrier; ``Finish``
-worker    worker          scores that were asked for: float64, in the order of the asking
+worker    worker          scores and histories that were asked for, in the order of the asking
 worker    worker          ``Labels`` of the other's members
 worker    parent          ``Output``: lines of the files; ``Saved``; ``Finished``, then ``Lines``
                           until an empty one for each effect; ``Failed`` in the place of any
@@ -38,17 +38,25 @@ class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Asked(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The score of a member is asked for, with float32 features of shape (d,)."""
+    """The score of a member is asked for, with float32 features of shape (d,), and its history.
+
+    The rest is the application's, and the whole log's watermark before it.
+    """
 
     member_id: str
     z: bytes
+    job_id: str
+    application_id: str
+    event_time_ms: int
+    watermark_ms: int | None
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The events of one share between two barriers.
 
-    ``asked`` are by the share that asks; ``forgotten`` are (member, time). ``sequence`` and
-    ``watermark_ms`` are those after the last event of all shares. ``flush``: write the state then.
+    ``asked`` are by the share that asks; ``forgotten`` are (member, time), of all shares.
+    ``sequence`` and ``watermark_ms`` are those after the last event of all shares. ``flush``: write
+    the state then.
     ``state`` is where a copy of it goes then, and ``judged`` where the scores whose truth is known
     (None: no checkpoint).
     """

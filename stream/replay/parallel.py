@@ -192,7 +192,7 @@ class _Parallel:
         self._count = 0
         self._items: list[list[Item]] = [[] for _ in shares]
         self._asked: list[list[list[Asked]]] = [[[] for _ in shares] for _ in shares]
-        self._forgotten: list[list[tuple[str, int]]] = [[] for _ in shares]
+        self._forgotten: list[tuple[str, int]] = []
         self._letters: Numbered = ([], [])
 
     def _share_of(self, entity_id: str) -> int:
@@ -206,14 +206,20 @@ class _Parallel:
             case Application():
                 share, owner = self._share_of(event.job_id), self._share_of(event.member_id)
                 if owner != share:
-                    asked = Asked(event.member_id, event.features.per_member)
+                    asked = Asked(
+                        event.member_id,
+                        event.features.per_member,
+                        event.job_id,
+                        event.application_id,
+                        event.event_time_ms,
+                        read.watermark_ms,
+                    )
                     self._asked[owner][share].append(asked)
             case Engagement() | JobEvent():
                 share = owner = self._share_of(event.job_id)
             case Forget():
                 if event.member_id is not None:
-                    forgotten = self._forgotten[self._share_of(event.member_id)]
-                    forgotten.append((event.member_id, event.event_time_ms))
+                    self._forgotten.append((event.member_id, event.event_time_ms))
                 if event.job_id is None:
                     return
                 share = owner = self._share_of(event.job_id)
@@ -243,7 +249,7 @@ class _Parallel:
                 Batch(
                     self._items[share],
                     self._asked[share],
-                    self._forgotten[share],
+                    self._forgotten,
                     self._sequence,
                     watermark_ms,
                     flush,

@@ -28,7 +28,7 @@ import msgspec
 from stream.errors import ConfigError, StateError
 from stream.events.partitioner import partition_of
 from stream.events.structs import Application, Coefficients, DeadLetter, FurtherScores, Label
-from stream.events.wire import encode, encode_label
+from stream.events.wire import encode, encode_label, numbers
 from stream.labels.changes import Scores
 from stream.labels.timeliness import shares
 from stream.quality.prequential import Prequential, Summary
@@ -51,7 +51,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ScoreLine(msgspec.Struct, frozen=True):
-    """A line of ``scores.jsonl``; log-odds."""
+    """A line of ``scores.jsonl``; log-odds, and the history of first sight."""
 
     application_id: str
     event_time_ms: int
@@ -60,6 +60,7 @@ class ScoreLine(msgspec.Struct, frozen=True):
     job_score: float
     score: float
     further_scores: FurtherScores | msgspec.UnsetType = msgspec.UNSET
+    history: list[float] | None = None
 
 
 class DeadLetterLine(msgspec.Struct, frozen=True):
@@ -328,6 +329,7 @@ def score_line(app: Application, scores: Scores) -> bytes:
             scores.job_score,
             scores.full_score,
             scores.further_scores or msgspec.UNSET,
+            None if scores.history is None else numbers(scores.history),
         )
     )
 

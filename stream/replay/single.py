@@ -179,11 +179,12 @@ class _Run:
         if isinstance(event, Forget):
             if event.member_id is not None:
                 self.stages.members.entities.forget(event.member_id, event.event_time_ms)
+                self.stages.jobs.forget_member(event.member_id, event.event_time_ms)
             if event.job_id is not None:
                 self.stages.jobs.entities.forget(event.job_id, event.event_time_ms)
             return
         if isinstance(event, Application):
-            event = self.stages.members.score(event, 0, None)
+            event = self.stages.members.score(event, 0, read.watermark_ms)
         steps = driver.read(self.stages.jobs, event, read.source, read.watermark_ms, read.after_ms)
         self._emit(steps)
         if read.after_ms is not None and read.after_ms != read.watermark_ms:

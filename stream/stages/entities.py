@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from stream.events.structs import Label
 from stream.policy import Policy
+from stream.stages.histories import EntityHistories
 from stream.state.census import Census
 from stream.state.entities import EntityAges, Forgotten
 from stream.state.overlay import Overlay
@@ -32,7 +33,12 @@ class Entities:
         policy: how long entities and markers stay.
         census: where they are counted.
 
+    Attributes:
+        histories: what goes with them; None: nothing does.
+
     """
+
+    histories: EntityHistories | None = None
 
     def __init__(self, effect: Effect, overlay: Overlay, policy: Policy, census: Census) -> None:
         settings = policy.effects[effect.name]
@@ -49,10 +55,14 @@ class Entities:
         entity_id, time_ms = self._effect.entity_of(label), label.application_time_ms
         if entity_id is None:
             return
-        if self._forgotten.counts(entity_id, time_ms) and self._effect.learn(label):
+        if self.counts(entity_id, time_ms) and self._effect.learn(label):
             self._census.entities(1)
             self._ages.enter(entity_id, time_ms)
             self._some_entered = True
+
+    def counts(self, entity_id: str, application_time_ms: int) -> bool:
+        """Whether an application counts: its entity was not forgotten since."""
+        return self._forgotten.counts(entity_id, application_time_ms)
 
     @property
     def some_may_expire(self) -> bool:
@@ -69,9 +79,11 @@ class Entities:
         what was learned since stays. Where labels are learned at once (a replay) the wall clock
         ``now_ms`` may be left out, here and in :meth:`expire`.
         """
-        if not self._forgotten.counts(entity_id, until_ms):
+        if not self.counts(entity_id, until_ms):
             return False
         was_there = self._remove(entity_id)
+        if self.histories is not None:
+            self.histories.forget(entity_id)
         self._forgotten.enter(entity_id, until_ms, now_ms)
         return was_there
 
@@ -83,7 +95,10 @@ class Entities:
         """
         if watermark_ms is None:
             return
-        self._forgotten.strike_before(watermark_ms - self._marked_ms, now_ms - self._marked_ms)
+        struck_ms = watermark_ms - self._marked_ms, now_ms - self._marked_ms
+        self._forgotten.strike_before(*struck_ms)
+        if self.histories is not None:
+            self.histories.strike_before(*struck_ms)
         if self._ttl_ms is None:
             return
         self._some_entered = False
@@ -94,6 +109,8 @@ class Entities:
                 newest_ms = self._effect.newest_ms(entity_id)
                 if newest_ms is not None and newest_ms < limit_ms:
                     self._remove(entity_id)
+                    if self.histories is not None:
+                        self.histories.forget(entity_id, limit_ms)
                     yield entity_id
                     continue
                 if newest_ms is not None:

@@ -22,6 +22,7 @@ from stream.labels.machine import LabelMachine
 from stream.model.folder import NO_MODEL, GlobalModel
 from stream.policy import Policy
 from stream.stages.base import Stage
+from stream.stages.histories import JobHistories
 from stream.state.overlay import Overlay
 from stream.state.stored_facts import StoredFacts
 from stream.updaters.effect import MOST_HELD
@@ -67,7 +68,14 @@ class JobStage(Stage):
         )
         self._model = model
         learned = None if model is None else model.manifest.delays
-        self._machine = LabelMachine(policy.labels, StoredFacts(overlay, self.census), learned)
+        facts = StoredFacts(overlay, self.census)
+        self._machine = LabelMachine(policy.labels, facts, learned)
+        self._histories: JobHistories | None = None
+        if policy.features.histories:
+            self._histories = JobHistories(
+                overlay, policy.labels.window_ms, facts=facts, census=self.census
+            )
+            self.entities.histories = self._histories
 
     def apply(
         self, event: ScoredApplication | Event, source: Source, watermark_ms: int | None
@@ -79,7 +87,7 @@ class JobStage(Stage):
 
         """
         if not isinstance(event, ScoredApplication):
-            return self._learn(self._machine.apply(event, source, watermark_ms))
+            return self._learn(self._machine.apply(event, source, watermark_ms), watermark_ms)
         return self._learn(
             self._machine.apply(
                 event.application,
@@ -87,34 +95,57 @@ class JobStage(Stage):
                 watermark_ms,
                 score=partial(self._scores, event),
                 partition=event.partition,
-            )
+            ),
+            watermark_ms,
         )
 
     def close_due(self, watermark_ms: int | None) -> Steps:
         """End what the watermark is past, windows above all; one step for each thing that ends."""
-        return self._learn(self._machine.close_due(watermark_ms))
+        return self._learn(self._machine.close_due(watermark_ms), watermark_ms)
+
+    def forget_member(self, member_id: str, until_ms: int, now_ms: int = 0) -> None:
+        """Let what jobs have in common with a member go, as :meth:`Entities.forget` does."""
+        if self._histories is not None:
+            self._histories.forget_member(member_id, until_ms, now_ms)
 
     def begin_again(self) -> None:
         """Forget an event that was not applied to its end; what it did to the state is undone."""
         self._machine.begin_again()
 
-    def _learn(self, steps: Iterable[Step]) -> Steps:
+    def _learn(self, steps: Iterable[Step], watermark_ms: int | None) -> Steps:
+        histories = self._histories
         for step in steps:
             if not isinstance(step, Change):
+                if histories is not None:
+                    self._follow(histories, step, watermark_ms)
                 yield step
                 continue
             label = label_of(step, self.model_version) if step.label else None
             if label is not None:
                 for entities in self.learners:
                     entities.learn(label)
+                if histories is not None and label.evidence_time_ms is not None:
+                    histories.learn(label)
             yield Labelled(step, label)
+
+    def _follow(self, histories: JobHistories, step: Step, watermark_ms: int | None) -> None:
+        """Count an application that has come; let a pair go with the last of its applications."""
+        if isinstance(step, Entered):
+            app = step.application
+            if self.entities.counts(app.job_id, app.event_time_ms):
+                histories.enter(app, watermark_ms)
+        elif isinstance(step, Ended) and step.marker is not None:
+            histories.expire(step.marker)
 
     def _scores(self, scored: ScoredApplication, app: Application) -> Scores:
         further = scored.further_scores
         if self.further:
             further = self.further_scores(app, further)
         job_score = self.effect.score_of(app)
-        return Scores(self._global_score(app), scored.member_score, job_score, further)
+        history = scored.history
+        if history is not None:
+            history = None if self._histories is None else history + self._histories.read(app)
+        return Scores(self._global_score(app), scored.member_score, job_score, further, history)
 
     def _global_score(self, app: Application) -> float:
         if app.global_score is not None:

@@ -23,6 +23,8 @@ class StateCounts(msgspec.Struct, array_like=True):
     """Engagements that wait for their application."""
     entities: Count = 0
     """Members or jobs of which something was learned."""
+    pairs: Count = 0
+    """Members and jobs of which a common history is kept."""
 
 
 COUNTS = Codec[StateCounts](StateCounts, unversioned=msgspec.msgpack.Decoder(StateCounts))
@@ -60,6 +62,11 @@ class Census:
     def entities(self, change: int) -> None:
         """Something was learned of a member or job for the first time."""
         self.counts.entities = max(self.counts.entities + change, 0)
+        self._changed = True
+
+    def pairs(self, change: int) -> None:
+        """A member has applied for a job, or that has expired."""
+        self.counts.pairs = max(self.counts.pairs + change, 0)
         self._changed = True
 
     def write_out(self) -> None:

@@ -15,8 +15,8 @@ none     Identity, progress, census, tallies, judgements and changelog marks of
          stay below 0x20.
 1        MessagePack: ``Facts`` / ``Marker`` / ``Waiting`` and ``Applied`` /
          ``Orphan`` (tagged by their first element), ``Settled`` (a list of
-         ``Stretch``), ``JobEventFact``, ``Deadline`` and lists of it, a forgotten
-         entity's marker; those that had no version before; a posterior with a list
+         ``Stretch``), ``JobEventFact``, ``Deadline`` and lists of it, ``History``, a
+         forgotten entity's marker; those that had no version before; a posterior with a list
          of examples (:class:`_Listed`)
 2        a posterior with a value for each column of its examples (:class:`_Packed`)
 =======  =========================================================================
@@ -34,6 +34,7 @@ import msgspec
 
 from stream.errors import ConfigError, StateError
 from stream.events.ladder import Kind
+from stream.histories.history import HISTORY_BYTES, History
 from stream.state.facts import (
     AGE,
     ApplicationRecord,
@@ -149,11 +150,12 @@ class _Listed(msgspec.Struct, array_like=True):
 
 
 def _sound_application(record: ApplicationRecord) -> bool:
-    """Scores are finite, and it is known what an inferred label rests on."""
+    """Scores are finite, a history is whole, and it is known what an inferred label rests on."""
     if not isinstance(record, Facts):
         return True
     known = record.rule is None or record.rule == AGE or record.rule in RULES
-    return known and isfinite(record.full_score)
+    whole = record.history is None or len(record.history) == HISTORY_BYTES
+    return known and whole and isfinite(record.full_score)
 
 
 def _sound_stretches(settled: Settled) -> bool:
@@ -171,6 +173,16 @@ def _sound_stretches(settled: Settled) -> bool:
 def _sound_run(deadlines: list[Deadline]) -> bool:
     """There are some, sorted."""
     return bool(deadlines) and deadlines == sorted(deadlines)
+
+
+def _sound_history(history: History) -> bool:
+    """There are no more positives than answers, and no more of those than applications."""
+    recent = history.recent_applications, history.recent_answers, history.recent_positives
+    return (
+        0 <= history.positives <= history.answers <= history.applications
+        and history.newest_ms >= 0
+        and all(count >= 0.0 and isfinite(count) for count in recent)
+    )
 
 
 def _sound_posterior(posterior: Posterior) -> bool:
@@ -214,6 +226,7 @@ SETTLED = Codec[Settled](Settled, sound=_sound_stretches)
 JOB_EVENT = Codec[JobEventFact](JobEventFact)
 DEADLINE = Codec[Deadline](Deadline)
 DEADLINES = Codec[list[Deadline]](list[Deadline], sound=_sound_run)
+HISTORY = Codec[History](History, sound=_sound_history)
 FORGOTTEN = Codec[tuple[int, int]](tuple[int, int])
 """Up to when an entity's applications count for nothing, and when that was asked for (ms)."""
 

@@ -31,7 +31,7 @@ class Facts(msgspec.Struct, Scored, frozen=True, gc=False, kw_only=True, array_l
     ``digest`` fingerprints the producer's content (a repeat has the same); ``kind`` is the label
     so far (:class:`~stream.events.ladder.Kind`), ``rule`` what inferred it, ``weight`` what it
     counts; ``engagements`` are the ids of those read, so that closing can forget them: the first
-    :data:`MOST_LISTED`, further ones (``more``) are indexed.
+    :data:`MOST_LISTED`, further ones (``more``) are indexed; ``history`` is that of first sight.
     """
 
     member_id: str
@@ -51,6 +51,7 @@ class Facts(msgspec.Struct, Scored, frozen=True, gc=False, kw_only=True, array_l
     more: bool = False
     further_scores: FurtherScores | None = None
     weight: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1.0
+    history: bytes | None = None
 
     @property
     def unsettled(self) -> bool:
@@ -134,15 +135,15 @@ class DeadlineKind(IntEnum):
 class Deadline(msgspec.Struct, frozen=True, gc=False, array_like=True, order=True):
     """Something ends once the watermark is *strictly* past ``at_ms``.
 
-    ``subject`` is the application's or job event's id; ``engagement_id`` an orphan's, or the last
-    of a closed application's engagements that was forgotten.
+    ``subject`` is the application's or job event's id; ``detail`` the engagement that is an orphan,
+    or the last of a closed application's that was forgotten, or the member of a marker.
     """
 
     at_ms: int
     kind: Annotated[int, msgspec.Meta(ge=1, le=int(DeadlineKind.AGE))]
     job_id: str
     subject: str = ""
-    engagement_id: str = ""
+    detail: str = ""
 
 
 ApplicationRecord = Facts | Marker | Waiting

@@ -8,6 +8,7 @@ family  fields                                 value
 ======  =====================================  ==========================================
 ``a``   job, application                       application record (facts, marker, waiting)
 ``b``   job                                    what the job's evidence has settled
+``c``   ``member`` or ``job``, entity          history
 ``d``   t of the first, hash                   a run of deadlines, in order
 ``d``                                          the last deadline taken out of a run still there
 ``e``   job, engagement                        engagement record (applied, orphan)
@@ -15,6 +16,7 @@ family  fields                                 value
                                                for nothing
 ``h``   entity                                 empty: coefficients that the gate holds back
 ``j``   job, job event                         job event fact
+``m``   member, job                            history of the pair
 ``n``   effect, entity                         posterior
 ``p``   job, A, application                    empty: pending applications by time
 ``q``   ``e`` or ``f``, begin of the bucket    tally of scores, as known early or final
@@ -38,11 +40,14 @@ _PREFIXES = 1 << 14  # prefixes of jobs that are not built anew
 
 APPLICATION, SETTLED, DEADLINES, ENGAGEMENT = b"a", b"b", b"d", b"e"
 FORGOTTEN, HELD, JOB_EVENT, POSTERIOR = b"g", b"h", b"j", b"n"
+HISTORY, PAIR = b"c", b"m"
 PENDING, _TALLY, _OWN, AGE, _ENGAGEMENTS = b"p", b"q", b"s", b"t", b"x"
 
 _FAMILIES = {
     APPLICATION: "application",
     SETTLED: "settled evidence of job",
+    HISTORY: "history",
+    PAIR: "history of pair",
     DEADLINES: "deadlines",
     ENGAGEMENT: "engagement",
     FORGOTTEN: "forgotten entity",
@@ -77,6 +82,11 @@ def parts(key: bytes) -> tuple[bytes, bytes]:
     """Job or effect (UTF-8) that a key begins with, and what comes after it."""
     (size,) = _SHORT.unpack_from(key, 1)
     return key[3 : 3 + size], key[3 + size :]
+
+
+def pairs_of(member_id: str) -> bytes:
+    """Prefix of the pairs of a member."""
+    return PAIR + sized(member_id)
 
 
 def engagements_of(job_id: str, application_id: str) -> bytes:

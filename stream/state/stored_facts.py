@@ -19,6 +19,7 @@ from stream.state.facts import (
     EngagementRecord,
     JobEventFact,
     Settled,
+    Waiting,
 )
 from stream.state.overlay import Overlay
 from stream.state.pending import PendingApplications
@@ -72,6 +73,18 @@ class StoredFacts:
     ) -> None:
         """Replace what is known of an application; None: forget it."""
         self._new_records[job_id, application_id] = record
+
+    def members(self, job_id: str) -> set[str]:
+        """Members whose applications for a job are known, maybe some that are not any more."""
+        prefix = keys.prefix(keys.APPLICATION, job_id)
+        stored = self._overlay.store.scan(prefix, keys.after(prefix))
+        records = [codec.APPLICATION.decode(value) for _, value in stored]
+        records += [
+            record
+            for (job, _), record in self._new_records.items()
+            if job == job_id and record is not None
+        ]
+        return {record.member_id for record in records if not isinstance(record, Waiting)}
 
     def engagement(self, job_id: str, engagement_id: str) -> EngagementRecord | None:
         """Return an engagement read before."""
@@ -147,8 +160,8 @@ class StoredFacts:
             value = codec.SETTLED.encode(settled[job_id]) if settled[job_id] else None
             overlay.put(keys.SETTLED + job_id.encode(), value)
         self._changed_settled.clear()
-        self._records = _shrunk(records, _RECORDS)
-        self._settled = _shrunk(settled, _JOBS)
+        self._records = shrunk(records, _RECORDS)
+        self._settled = shrunk(settled, _JOBS)
 
     def throw_away(self) -> None:
         """Forget everything: the store is the truth."""
@@ -163,7 +176,7 @@ class StoredFacts:
         return () if value is None else codec.STEPS.decode(value)
 
 
-def _shrunk(cache: dict[_K, _T], least: int) -> dict[_K, _T]:
+def shrunk(cache: dict[_K, _T], least: int) -> dict[_K, _T]:
     """Keep the newest entries once there are twice as many as must be kept."""
     if len(cache) < 2 * least:
         return cache

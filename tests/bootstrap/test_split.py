@@ -66,10 +66,15 @@ class Sink:
 
 
 def replayed(
-    events: Sequence[TestEvent], policy: Policy = POLICY, store: Store | None = None, **more: Any
+    events: Sequence[TestEvent],
+    policy: Policy = POLICY,
+    store: Store | None = None,
+    *,
+    sink: Sink | None = None,
+    **more: Any,
 ) -> Sink:
     """Replay events into memory."""
-    sink = Sink(store)
+    sink = sink or Sink(store)
     replay(lines_of(events), sink, policy, model(), SPACE, Options(**more))
     return sink
 
@@ -168,9 +173,13 @@ def check_split(store: Store, entries: list[Entry], partitions: int) -> None:
             effect, owner = (part.decode() for part in keys.parts(key))
             assert stage == effect.removeprefix("per_")
             assert value == held[key]
+        elif key[:1] == b"c":
+            kind, owner = (part.decode() for part in keys.parts(key))
+            assert stage == kind
         else:
             assert stage == "job"
-            owner = (key[1:] if key[:1] == b"b" else keys.parts(key)[0]).decode()
+            of_pair = key[:1] == b"m"
+            owner = (key[1:] if key[:1] == b"b" else keys.parts(key)[of_pair]).decode()
         assert number == partition_of(owner.encode(), partitions)
         if key[:1] == b"a":
             record = codec.APPLICATION.decode(value)
@@ -229,12 +238,15 @@ def test_states_of_one_run_must_agree() -> None:
 def test_forgotten_and_aged_entities_go_where_the_entity_is() -> None:
     """Markers and entries by age go with their entity; that there are any is said everywhere.
 
+    Of a forgotten member's pairs every job partition knows, for any may have some.
+
     A replay has no wall clock; the two windows of wall time begin now.
     """
     store = MemoryStore()
     store.write(
         {
             keys.key(keys.FORGOTTEN, "per_member", "m7"): codec.FORGOTTEN.encode((1, 2)),
+            keys.key(keys.FORGOTTEN, "pairs", "m7"): codec.FORGOTTEN.encode((1, 2)),
             keys.timed(keys.prefix(keys.AGE, "per_job"), 5, "j7"): b"",
             keys.own("ages per_job"): b"\x01",
         }
@@ -244,9 +256,10 @@ def test_forgotten_and_aged_entities_go_where_the_entity_is() -> None:
         (("member", partition_of(b"m7", 3)), keys.key(keys.FORGOTTEN, "per_member", "m7")),
         (("job", partition_of(b"j7", 3)), keys.timed(keys.prefix(keys.AGE, "per_job"), 5, "j7")),
         *((("job", number), keys.own("ages per_job")) for number in range(3)),
+        *((("job", number), keys.key(keys.FORGOTTEN, "pairs", "m7")) for number in range(3)),
     }
-    (marker,) = [entry.value for entry in entries if entry.key[:1] == keys.FORGOTTEN]
-    assert codec.FORGOTTEN.decode(marker) == (1, NOW_MS)
+    markers = [entry.value for entry in entries if entry.key[:1] == keys.FORGOTTEN]
+    assert {codec.FORGOTTEN.decode(marker) for marker in markers} == {(1, NOW_MS)}
 
 
 def test_names_of_topics() -> None:

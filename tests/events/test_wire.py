@@ -279,7 +279,7 @@ _SENT: list[tuple[bytes, bytes]] = [
         b'"kind":"positive","previous":"negative_inferred","rule":"job_closed","final":true,'
         b'"weight":0.5,'
         b'"application_time_ms":1,"evidence_time_ms":null,"label_time_ms":2,"model_version":"v",'
-        b'"features":{"per_member":[1.0,0.5],"per_job":[1.0]},"global_score":-1.5,'
+        b'"features":{"per_member":[1.0,0.5],"per_job":[1.0],"history":null},"global_score":-1.5,'
         b'"member_score":3.141592653589793,"job_score":1e-300,"channel":"mail",'
         b'"terms":{"title":["x"]},"previous_weight":0.25}',
     ),
@@ -524,9 +524,35 @@ def test_what_cannot_come_by_job_has_a_reason(raw: bytes, reason: str) -> None:
     assert caught.value.reason == reason
 
 
+@pytest.mark.parametrize("count", [11, 13])
+def test_histories_travel_whole(count: int) -> None:
+    """A member's twelve numbers, and a label's 36, arrive as they were; others are refused."""
+    numbers = np.arange(48, dtype="<f4") / 3
+    label = msgspec.structs.replace(_LABEL, history=numbers[:36].tobytes())
+    assert wire.decode_label(wire.encode_label(label), SPACE) == label
+    app = kit.application("a", 5)
+    scored = ScoredApplication(app, 0.25, 3, 99, history=numbers[:12].tobytes())
+    assert wire.decode_by_job(wire.encode_by_job(scored), SPACE) == scored
+    wrong = msgspec.structs.replace(label, history=numbers[: 3 * count].tobytes())
+    with pytest.raises(InvalidFeaturesError, match="a history"):
+        wire.decode_label(wire.encode_label(wrong), SPACE)
+    wrong_scored = msgspec.structs.replace(scored, history=numbers[:count].tobytes())
+    with pytest.raises(InvalidFeaturesError, match="a history"):
+        wire.decode_by_job(wire.encode_by_job(wrong_scored), SPACE)
+
+
+def test_a_member_is_forgotten_by_the_job() -> None:
+    """What is forgotten travels to the jobs too; a job has no business there."""
+    message = Forget(member_id="m", event_time_ms=5)
+    assert wire.decode_by_job(wire.encode(message), SPACE) == message
+    with pytest.raises(EventError):
+        wire.decode_by_job(wire.encode(Forget(job_id="j", event_time_ms=5)), SPACE)
+
+
 def test_a_label_of_an_earlier_release_is_read() -> None:
-    """Labels that were on their way before they had a previous weight have none."""
+    """Labels that were on their way before they had a previous weight or a history have none."""
     raw = wire.encode_label(_LABEL).replace(b',"previous_weight":0.25', b"")
+    raw = raw.replace(b',"history":null', b"")
     wanted = msgspec.structs.replace(_LABEL, previous_weight=None)
     assert wire.decode_label(raw, SPACE) == wanted
 

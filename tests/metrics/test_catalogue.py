@@ -31,6 +31,7 @@ NAMES = {
     "hearback_labels_total",
     "hearback_newton_steps_total",
     "hearback_orphans",
+    "hearback_pairs",
     "hearback_partitions",
     "hearback_pending_applications",
     "hearback_quality_applications",

@@ -274,7 +274,15 @@ def _lanes(events: Sequence[Any], count: int, cuts: Sequence[int]) -> dict[Any, 
             owner = hash_of(getattr(event, "member_id", event.job_id), count)
             batches[share].append(Item(number, watermark, kit.source(), owner, event))
             if name == "Application" and owner != share:
-                asked[owner][share].append(Asked(event.member_id, event.features.per_member))
+                ids = event.job_id, event.application_id
+                one = Asked(
+                    event.member_id,
+                    event.features.per_member,
+                    *ids,
+                    event_time_ms=event.event_time_ms,
+                    watermark_ms=watermark,
+                )
+                asked[owner][share].append(one)
             largest = max(largest, event.event_time_ms)
             watermark = largest - Policy().labels.allowed_lateness_ms
         if end == len(events):

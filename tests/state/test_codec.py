@@ -18,6 +18,7 @@ import pytest
 from stream.errors import StateError
 from stream.events.ladder import BY_NAME, Kind
 from stream.events.structs import Source
+from stream.histories.history import Counted, History
 from stream.partitions.clock import Channel, EventTime
 from stream.partitions.progress import IDENTITY, PROGRESS, Identity, Progress, decode_progress
 from stream.policy import EffectSettings
@@ -175,6 +176,37 @@ VALUES: dict[str, tuple[Any, Callable[[Any], bytes], Callable[[bytes], Any]]] = 
         JUDGEMENTS.decode,
     ),
     "census": (StateCounts(1, 2, 3), COUNTS.encode, COUNTS.decode),
+    "history": (
+        History(
+            *(5, 3, 1, 1700000000000, 2.5, 1 / 3, 0.25),
+            *(1690000000000, 1680000000000, -1),
+            {
+                b"12345678": Counted(1690000000000),
+                b"abcdefgh": Counted(1700000000000, 1700000000005, True),
+            },
+        ),
+        codec.HISTORY.encode,
+        codec.HISTORY.decode,
+    ),
+    "facts_with_history": (
+        Facts(
+            member_id="m1",
+            event_time_ms=1700000000000,
+            digest=b"d" * 16,
+            partition=3,
+            per_member=b"\0\0\x80?",
+            per_job=b"",
+            global_score=-1.25,
+            member_score=0.5,
+            job_score=0.0,
+            channel=None,
+            terms=None,
+            weight=0.5,
+            history=b"\0\0\x80?" * 36,
+        ),
+        codec.APPLICATION.encode,
+        codec.APPLICATION.decode,
+    ),
     "mark": (
         Mark("a-job-changelog", "id", 12, 1700000000000, True),
         MARKS.encode,
@@ -232,10 +264,10 @@ def test_values_without_a_version_are_read_for_ever() -> None:
 
 
 def test_values_of_version_2_are_read_for_ever_and_written() -> None:
-    """So are those of version 2, and what is written now are the same bytes."""
+    """So are those of version 2 (a census with one more field), which are written now."""
     golden = msgspec.json.decode(GOLDEN_2.read_bytes(), type=dict[str, str])
     posteriors = {name for name in VALUES if name.startswith("posterior")}
-    assert golden.keys() == posteriors | {"progress"}
+    assert golden.keys() == posteriors | {"progress", "census"}
     for name, raw in golden.items():
         value, encode, decode = VALUES[name]
         assert decode(bytes.fromhex(raw)) == value
@@ -339,7 +371,11 @@ def holds(name: str, value: Any) -> bool:
             sizes = len(value.scores), len(value.paired)
             return all(map(math.isfinite, sums)) and sizes == (4, 2)
         case StateCounts():
-            return min(value.pending, value.orphans, value.entities) >= 0
+            return min(value.pending, value.orphans, value.entities, value.pairs) >= 0
+        case History():
+            recent = value.recent_applications, value.recent_answers, value.recent_positives
+            counts = 0, value.positives, value.answers, value.applications
+            return list(counts) == sorted(counts) and all(math.isfinite(x) for x in recent)
         case Mark():
             return value.offset >= 0
         case Judgements():

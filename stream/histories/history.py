@@ -1,0 +1,230 @@
+"""The history of a member, a job or a pair of both: counts, and what is read of them.
+
+An application counts when it is read, its answer (a decline or a positive one) and its positive
+answer when they become known, each once. An answer's time is the earliest that is known of it. The
+recent counts halve in :data:`HALF_LIFE_MS` of application time. So a history says the same
+whatever order it learned in, but for rounding.
+
+Pure: :mod:`stream.state.stored_histories` keeps histories, :mod:`stream.stages.histories` says who
+learns what, and when it is read.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from struct import Struct
+from typing import NamedTuple
+
+import msgspec
+
+from stream.policy import DAY_MS, HOUR_MS
+
+HALF_LIFE_MS = 7 * DAY_MS
+"""In which a recent application, or answer, loses half of what it counts."""
+
+MOST_OPEN = 4096
+"""Applications of a history that are told apart; a repeat of an older one counts again."""
+
+PRIOR = 0.2
+"""Positives that every rate begins with, of one application or answer."""
+
+PARTS = ("member", "job", "pair")
+"""Whose histories an application has, in the order of its numbers."""
+
+NUMBERS = (
+    "applications",
+    "answers",
+    "positives",
+    "positives_per_answer",
+    "positives_per_application",
+    "recent_applications",
+    "recent_answers",
+    "recent_positives_per_answer",
+    "recent_positives_per_application",
+    "unanswered",
+    "hours_since_answer",
+    "hours_since_positive",
+)
+"""What is read of each; hours are -1 where there is none."""
+
+NAMES = tuple(f"{part}.{number}" for part in PARTS for number in NUMBERS)
+"""Of an application's history, float32 of shape (36,)."""
+
+NUMBERS_BYTES = 4 * len(NUMBERS)
+HISTORY_BYTES = 4 * len(NAMES)
+
+_FINGERPRINT_BYTES = 8  # two of the 4096 of a history are taken for one once in 10^12 histories
+_pack = Struct(f"<{len(NUMBERS)}f").pack
+
+
+class Counted(msgspec.Struct, array_like=True, gc=False):
+    """An application that was counted, and what is known of its answer."""
+
+    time_ms: int
+    answered_ms: int | None = None
+    positive: bool = False
+
+
+class Answer(NamedTuple):
+    """What a label said that was not known before.
+
+    ``first``: that there is an answer. ``positive``: that it is positive. ``was_ms``: when it had
+    been taken to be, where it was earlier.
+    """
+
+    application_ms: int
+    at_ms: int
+    first: bool
+    positive: bool
+    was_ms: int | None = None
+
+
+class History(msgspec.Struct, array_like=True, gc=False):
+    """Counts.
+
+    Attributes:
+        applications, answers, positives: of all time.
+        newest_ms: T, the largest application time.
+        recent_applications, recent_answers, recent_positives: sums of 2^(-(T - A) / half-life).
+        answered_ms, positive_ms: when the last came; -1: never.
+        settled_ms: ... of those that are not in ``open``.
+        open: applications that may come again, or be answered, by fingerprint, in the order in
+            which they were read; none are kept of a job as a whole.
+
+    """
+
+    applications: int = 0
+    answers: int = 0
+    positives: int = 0
+    newest_ms: int = 0
+    recent_applications: float = 0.0
+    recent_answers: float = 0.0
+    recent_positives: float = 0.0
+    answered_ms: int = -1
+    positive_ms: int = -1
+    settled_ms: int = -1
+    open: dict[bytes, Counted] = {}
+
+    def count(self, time_ms: int) -> None:
+        """Count an application."""
+        if time_ms > self.newest_ms:
+            faded = _faded(time_ms - self.newest_ms)
+            self.recent_applications *= faded
+            self.recent_answers *= faded
+            self.recent_positives *= faded
+            self.newest_ms = time_ms
+        self.applications += 1
+        self.recent_applications += _faded(self.newest_ms - time_ms)
+
+    def enter(self, name: bytes, time_ms: int, over_ms: int) -> bool:
+        """Count an application once; those before ``over_ms`` need not be known any more.
+
+        Returns whether it is new.
+        """
+        known = self.open
+        if name in known:
+            return False
+        if known and (len(known) >= MOST_OPEN or next(iter(known.values())).time_ms < over_ms):
+            self._settle(over_ms)
+        known[name] = Counted(time_ms)
+        self.count(time_ms)
+        return True
+
+    def learn(self, name: bytes, at_ms: int, *, positive: bool) -> Answer | None:
+        """Take in that an application was answered; None: it is not open, or nothing is new.
+
+        Args:
+            name: its fingerprint. at_ms: when it was. positive: whether that was a yes.
+
+        """
+        known = self.open.get(name)
+        if known is None:
+            return None
+        before_ms = known.answered_ms
+        answer = Answer(
+            *(known.time_ms, at_ms, before_ms is None, positive and not known.positive),
+            before_ms if before_ms is not None and at_ms < before_ms else None,
+        )
+        if not (answer.first or answer.positive or answer.was_ms is not None):
+            return None
+        known.positive |= positive
+        if answer.first or answer.was_ms is not None:
+            known.answered_ms = at_ms
+        self.take(answer)
+        if answer.was_ms == self.answered_ms:
+            times = [each.answered_ms for each in self.open.values()]
+            self.answered_ms = max(self.settled_ms, *(at for at in times if at is not None))
+        return answer
+
+    def learn_closed(self, answer: Answer) -> bool:
+        """Take in an answer to an application that is not open any more, or was never counted.
+
+        Returns whether it counts: there are never more answers than applications.
+        """
+        if answer.first and self.answers >= self.applications:
+            return False
+        if answer.positive and self.positives >= self.answers + answer.first:
+            return False
+        self.take(answer)
+        return True
+
+    def take(self, answer: Answer) -> None:
+        """Add an answer; one that was earlier than known moves nothing."""
+        share = _faded(max(self.newest_ms - answer.application_ms, 0))
+        if answer.first:
+            self.answers += 1
+            self.recent_answers += share
+            self.answered_ms = max(self.answered_ms, answer.at_ms)
+        if answer.positive:
+            self.positives += 1
+            self.recent_positives += share
+            self.positive_ms = max(self.positive_ms, answer.at_ms)
+
+    def read(self, at_ms: int) -> bytes:
+        """:data:`NUMBERS` as of an application at a time, float32 bytes of shape (12,)."""
+        newest_ms = self.newest_ms
+        now_ms = max(newest_ms, at_ms)
+        faded = 2.0 ** ((newest_ms - now_ms) / HALF_LIFE_MS)
+        applications, answers, positives = self.applications, self.answers, self.positives
+        recent_applications = self.recent_applications * faded
+        recent_answers = self.recent_answers * faded
+        recent = self.recent_positives * faded + PRIOR
+        positives += PRIOR  # type: ignore[assignment]
+        answered_ms, positive_ms = self.answered_ms, self.positive_ms
+        return _pack(
+            applications,
+            answers,
+            self.positives,
+            positives / (answers + 1.0),
+            positives / (applications + 1.0),
+            recent_applications,
+            recent_answers,
+            recent / (recent_answers + 1.0),
+            recent / (recent_applications + 1.0),
+            applications - answers,
+            -1.0 if answered_ms < 0 else max(now_ms - answered_ms, 0) / HOUR_MS,
+            -1.0 if positive_ms < 0 else max(now_ms - positive_ms, 0) / HOUR_MS,
+        )
+
+    def _settle(self, over_ms: int) -> None:
+        """Let go of what need not be known any more, and of the oldest where there are too many."""
+        too_many = len(self.open) - MOST_OPEN + 1
+        for at, (name, each) in enumerate(list(self.open.items())):
+            if at < too_many or each.time_ms < over_ms:
+                del self.open[name]
+                if each.answered_ms is not None:
+                    self.settled_ms = max(self.settled_ms, each.answered_ms)
+
+
+NOTHING = History().read(0)
+"""What is read of a history in which nothing has happened."""
+
+
+def fingerprint(job_id: str, application_id: str) -> bytes:
+    """Tell applications of different jobs, or of one, apart: 8 bytes."""
+    name = f"{len(job_id)}:{job_id}{application_id}"
+    return blake2b(name.encode(), digest_size=_FINGERPRINT_BYTES).digest()
+
+
+def _faded(elapsed_ms: int) -> float:
+    return 2.0 ** (-elapsed_ms / HALF_LIFE_MS)  # type: ignore[no-any-return]

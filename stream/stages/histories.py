@@ -1,0 +1,232 @@
+"""Who learns which history, and when it is read.
+
+The member stage keeps those of members, the job stage those of jobs and of pairs. At first sight of
+an application each stage reads what it keeps, and counts the application after that; answers come
+with the labels. Both know an application again until its window is over: the member stage in the
+member's history, the job stage in that of the pair, which lives for two windows after its newest
+application.
+
+Whoever is forgotten takes the histories along. Of the applications that a forgotten member or job
+had until then nothing is counted.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from stream.events.ladder import Kind
+from stream.events.structs import Application, Label
+from stream.histories.history import NOTHING, Answer, History, fingerprint
+from stream.state import codec, keys
+from stream.state.census import Census
+from stream.state.entities import Forgotten
+from stream.state.facts import Deadline
+from stream.state.overlay import Overlay
+from stream.state.stored_facts import StoredFacts
+from stream.state.stored_histories import StoredValues
+
+PAIRS = "pairs"
+"""Names the markers of forgotten members in the job stage."""
+
+_ANSWERED = frozenset({Kind.NEGATIVE_EXPLICIT.wire, Kind.POSITIVE.wire})
+_POSITIVE = Kind.POSITIVE.wire
+
+
+class EntityHistories(Protocol):
+    """What goes with the entities of a stage."""
+
+    def forget(self, entity_id: str, before_ms: int | None = None) -> None:
+        """Let an entity's histories go; or only if its newest application is before a time."""
+
+    def strike_before(self, time_ms: int, asked_ms: int) -> None:
+        """Strike markers, as :meth:`stream.state.entities.Forgotten.strike_before` does."""
+
+
+class MemberHistories:
+    """Histories of the members of one partition.
+
+    Args:
+        overlay: where they are kept. window_ms: W.
+
+    """
+
+    def __init__(self, overlay: Overlay, window_ms: int) -> None:
+        self._window_ms = window_ms
+        self._values = StoredValues[History](overlay, codec.HISTORY)
+
+    def first_sight(
+        self,
+        *,
+        member_id: str,
+        job_id: str,
+        application_id: str,
+        time_ms: int,
+        watermark_ms: int | None,
+        counts: bool,
+    ) -> bytes | None:
+        """Read a member's numbers, float32 of shape (12,), and count the application.
+
+        None: it comes after its window, when it cannot be told from a repeat. A repeat, and what
+        ``counts`` says is of a forgotten member, counts for nothing.
+        """
+        over_ms = -1 if watermark_ms is None else watermark_ms - self._window_ms
+        if time_ms < over_ms:
+            return None
+        key = keys.key(keys.HISTORY, "member", member_id)
+        history = self._values.get(key)
+        numbers = NOTHING if history is None else history.read(time_ms)
+        if counts:
+            history = history or History()
+            if history.enter(fingerprint(job_id, application_id), time_ms, over_ms):
+                self._values.put(key, history)
+        return numbers
+
+    def learn(self, label: Label) -> None:
+        """Take in what a label says of an answer, if the application was counted."""
+        at_ms = label.evidence_time_ms
+        if label.kind not in _ANSWERED or at_ms is None or label.history is None:
+            return
+        key = keys.key(keys.HISTORY, "member", label.member_id)
+        history = self._values.get(key)
+        if history is None:
+            return
+        name, positive = fingerprint(label.job_id, label.application_id), label.kind == _POSITIVE
+        if name in history.open:
+            changed = history.learn(name, at_ms, positive=positive) is not None
+        else:  # over, by this partition's own event time: each kind of label comes once
+            first = label.previous not in _ANSWERED
+            answer = Answer(label.application_time_ms, at_ms, first, positive)
+            changed = history.learn_closed(answer)
+        if changed:
+            self._values.put(key, history)
+
+    def forget(self, member_id: str, before_ms: int | None = None) -> None:
+        """Let a member's history go; or only if its newest application is before a time."""
+        _forget(self._values, keys.key(keys.HISTORY, "member", member_id), before_ms)
+
+    def strike_before(self, time_ms: int, asked_ms: int) -> None:
+        """There are no markers but the effect's."""
+
+
+class JobHistories:
+    """Histories of the jobs of one partition, and of pairs.
+
+    Args:
+        overlay: where they are kept. window_ms: W.
+        facts: knows which members have applied for a job.
+        census: where pairs are counted.
+
+    """
+
+    def __init__(
+        self, overlay: Overlay, window_ms: int, *, facts: StoredFacts, census: Census
+    ) -> None:
+        self._window_ms = window_ms
+        self._facts = facts
+        self._census = census
+        self._values = StoredValues[History](overlay, codec.HISTORY)
+        self._forgotten = Forgotten(PAIRS, overlay)
+
+    def read(self, app: Application) -> bytes:
+        """Numbers of job and pair as of an application, float32 of shape (24,)."""
+        job = self._values.get(_of_job(app.job_id))
+        pair = self._values.get(_of_pair(app))
+        at_ms = app.event_time_ms
+        return (NOTHING if job is None else job.read(at_ms)) + (
+            NOTHING if pair is None else pair.read(at_ms)
+        )
+
+    def enter(self, app: Application, watermark_ms: int | None) -> None:
+        """Count an application that is new, in time, and not of a forgotten job."""
+        if not self._forgotten.counts(app.member_id, app.event_time_ms):
+            return
+        pair_key, job_key = _of_pair(app), _of_job(app.job_id)
+        pair = self._values.get(pair_key)
+        if pair is None:
+            self._census.pairs(1)
+            pair = History()
+        over_ms = -1 if watermark_ms is None else watermark_ms - self._window_ms
+        name = fingerprint(app.job_id, app.application_id)
+        if not pair.enter(name, app.event_time_ms, over_ms):
+            return
+        job = self._values.get(job_key) or History()
+        job.count(app.event_time_ms)
+        self._values.put(pair_key, pair)
+        self._values.put(job_key, job)
+
+    def learn(self, label: Label) -> None:
+        """Take in what a label says of an answer, if the application was counted."""
+        at_ms = label.evidence_time_ms
+        if label.kind not in _ANSWERED or at_ms is None:
+            return
+        pair_key, job_key = _of_pair(label), _of_job(label.job_id)
+        pair, job = self._values.get(pair_key), self._values.get(job_key)
+        if pair is None or job is None:
+            return
+        name = fingerprint(label.job_id, label.application_id)
+        answer = pair.learn(name, at_ms, positive=label.kind == _POSITIVE)
+        if answer is None:
+            return
+        job.take(answer)
+        if answer.was_ms == job.answered_ms:
+            job.answered_ms = max(job.settled_ms, *self._answers(label.job_id))
+        self._values.put(pair_key, pair)
+        self._values.put(job_key, job)
+
+    def expire(self, marker: Deadline) -> None:
+        """Let a pair go if the application of which nothing is known any more was its newest."""
+        key = keys.pairs_of(marker.detail) + marker.job_id.encode()
+        pair = self._values.get(key)
+        if pair is None or pair.newest_ms + 2 * self._window_ms > marker.at_ms:
+            return
+        self._remove(key)
+        job = self._values.get(_of_job(marker.job_id)) if pair.answers else None
+        if job is not None and pair.answered_ms > job.settled_ms:
+            job.settled_ms = pair.answered_ms
+            self._values.put(_of_job(marker.job_id), job)
+
+    def forget(self, job_id: str, before_ms: int | None = None) -> None:
+        """Let the history of a job and its pairs go; or only a job's that has long been quiet."""
+        _forget(self._values, _of_job(job_id), before_ms)
+        if before_ms is None:
+            for member_id in self._facts.members(job_id):
+                self._remove(keys.pairs_of(member_id) + job_id.encode())
+
+    def forget_member(self, member_id: str, until_ms: int, now_ms: int = 0) -> None:
+        """Let the pairs of a member go; count nothing of its applications up to a time."""
+        if not self._forgotten.counts(member_id, until_ms):
+            return
+        for key in self._values.under(keys.pairs_of(member_id)):
+            self._remove(key)
+        self._forgotten.enter(member_id, until_ms, now_ms)
+
+    def strike_before(self, time_ms: int, asked_ms: int) -> None:
+        """Strike the markers of forgotten members."""
+        self._forgotten.strike_before(time_ms, asked_ms)
+
+    def _answers(self, job_id: str) -> list[int]:
+        """When the members of a job had their last answer; -1 for none."""
+        found = [
+            self._values.get(keys.pairs_of(member_id) + job_id.encode())
+            for member_id in self._facts.members(job_id)
+        ]
+        return [-1, *(pair.answered_ms for pair in found if pair is not None)]
+
+    def _remove(self, key: bytes) -> None:
+        if self._values.get(key) is not None:
+            self._values.put(key, None)
+            self._census.pairs(-1)
+
+
+def _of_job(job_id: str) -> bytes:
+    return keys.key(keys.HISTORY, "job", job_id)
+
+
+def _of_pair(of: Application | Label) -> bytes:
+    return keys.pairs_of(of.member_id) + of.job_id.encode()
+
+
+def _forget(values: StoredValues[History], key: bytes, before_ms: int | None) -> None:
+    history = values.get(key)
+    if history is not None and (before_ms is None or history.newest_ms < before_ms):
+        values.put(key, None)
