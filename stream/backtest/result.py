@@ -70,7 +70,8 @@ class Backtest(msgspec.Struct, frozen=True, kw_only=True):
 
     ``judged`` applications, ``positives`` of them, from ``score_from_ms`` to ``until_ms``: those
     whose whole window lies in the log. ``blocks`` blocks of ``block_ms`` carry the intervals.
-    ``rankings``: of the reference, at the moment of decision; None where there was no choice.
+    ``rankings``: of the reference, at the moment of decision, within jobs; ``member_rankings``
+    within members. None where there was no choice.
     """
 
     logs: list[str]
@@ -92,6 +93,7 @@ class Backtest(msgspec.Struct, frozen=True, kw_only=True):
     by_member_examples: list[Gain]
     by_job_examples: list[Gain]
     rankings: RankingQuality | None = None
+    member_rankings: RankingQuality | None = None
 
     @property
     def block(self) -> str:

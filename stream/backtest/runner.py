@@ -164,7 +164,7 @@ class Runner:
         scores: dict[str, _Floats] = {}
         timings: dict[tuple[LabelPolicy, str], LabelTiming] = {}
         freshness: Freshness | None = None
-        watch = Watch(truth, self._score_from_ms)
+        watch = Watch(truth, self._policy.labels.window_ms, self._score_from_ms)
         by_member: list[Gain] = []
         by_job: list[Gain] = []
         by_labels = sorted(
@@ -221,7 +221,8 @@ class Runner:
             freshness=freshness,
             by_member_examples=by_member,
             by_job_examples=by_job,
-            rankings=watch.decisions.quality(),
+            rankings=watch.rankings(),
+            member_rankings=watch.rankings("member"),
         )
 
     def _record(self, labels: LabelPolicy) -> Rehearsal:

@@ -16,6 +16,7 @@ from stream.cli.terminal import (
     OUT,
     load_kernel,
     numbers,
+    rankings_table,
     reading,
     steps,
     tell,
@@ -308,6 +309,9 @@ def backtest(
     if found.freshness is not None and found.freshness.points:
         (out / CURVE).write_text(picture(freshness(found.freshness)), encoding="utf-8")
     OUT.print(_table(found))
+    for rankings in (found.rankings, found.member_rankings):
+        if rankings is not None:
+            OUT.print(rankings_table(rankings))
     tell_left_out(runner.metrics)
     tell("")
     for sentence in sentences(found):

@@ -27,6 +27,7 @@ from stream.logs.files import ReadProgress
 
 if TYPE_CHECKING:
     from stream.quality.prequential import Summary
+    from stream.quality.ranking import RankingQuality
     from stream.quality.tally import Quality
     from stream.replay.run_folder import RunMetrics
 
@@ -59,6 +60,8 @@ def run_summary(metrics: RunMetrics) -> Group:
     parts = [key_values("events", metrics.events), key_values("labels", metrics.labels)]
     parts += [key_values(title, values) for title, values in left_out(metrics) if values]
     parts.append(quality_table(metrics.quality))
+    if metrics.rankings is not None:
+        parts.append(rankings_table(metrics.rankings))
     return Group(*parts)
 
 
@@ -95,6 +98,21 @@ def quality_table(summary: Summary) -> Table:
     table = numbers(title, "score", "AUC", "log loss", "observed/expected")
     for name, quality in (("global only", summary.global_), ("full", summary.full)):
         table.add_row(name, *_cells(quality))
+    return table
+
+
+def rankings_table(found: RankingQuality) -> Table:
+    """What each order was worth when somebody was answered."""
+    title = f"when one of several who waited was answered: {found.in_words()}"
+    table = numbers(title, "order", "AUC", "reciprocal rank", "NDCG@10", "top 1", "top 5")
+    for name, measures in found.orders.items():
+        cells = [measures["auc"].text("{:.3f}")]
+        for measure, form in (
+            ("reciprocal_rank", "{:.3f}"), ("ndcg_at_10", "{:.3f}"), ("top_1", "{:.1%}"),
+            ("top_5", "{:.1%}"),
+        ):  # fmt: skip
+            cells.append(form.format(measures[measure].value) if measure in measures else "-")
+        table.add_row(name.replace("_", " "), *cells)
     return table
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import msgspec
 
+from stream.errors import ConflictError
 from stream.events.ladder import KINDS, NAMES, Kind, target
 from stream.events.structs import (
     Application,
@@ -17,6 +19,7 @@ from stream.events.structs import (
     Scored,
 )
 from stream.state.facts import Deadline, Facts
+from stream.state.waiting import Waits
 
 _DIGEST_BYTES = 16
 _CANONICAL = msgspec.msgpack.Encoder(order="deterministic").encode
@@ -64,6 +67,13 @@ class Entered(msgspec.Struct, frozen=True, gc=False):
     application: Application
     scores: Scores
 
+    @property
+    def waits(self) -> Waits:
+        """Return what of it is ranked."""
+        app, scores = self.application, self.scores
+        fixed = scores.global_score + sum((scores.further_scores or {}).values())
+        return Waits(app.event_time_ms, fixed, scores.member_score, app.features.per_job)
+
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
     """The watermark has ended something that has no label and is no dead letter.
@@ -82,6 +92,18 @@ class Ignored(msgspec.Struct, frozen=True, gc=False):
 
 Step = Change | DeadLetter | Ended | Ignored | Entered
 """What the machine gives, in the order in which it happens."""
+
+Decide = Callable[[str, str, Waits, int], None]
+"""Is told of a decision: job, application, how that one is ranked, and the answer's time (ms)."""
+
+
+def unscored(_: Application) -> Scores:
+    """Scores of an application where labels are all that is wanted."""
+    return Scores(0.0, 0.0, 0.0)
+
+
+def unheeded(_job_id: str, _application_id: str, _answered: Waits, _at_ms: int) -> None:
+    """A decision is of no interest."""
 
 
 def label_of(change: Change, model_version: str) -> Label:
@@ -141,3 +163,9 @@ def event_digest(event: Engagement | JobEvent) -> bytes:
 
 def _digest(content: tuple[object, ...]) -> bytes:
     return hashlib.blake2b(_CANONICAL(content), digest_size=_DIGEST_BYTES).digest()
+
+
+def check_repeat(what: str, name: str, job_id: str, known: bytes, digest: bytes) -> None:
+    """Refuse an event that was read before with other content."""
+    if known != digest:
+        raise ConflictError(f"{what} {name} of job {job_id} was read before with other content")

@@ -22,18 +22,22 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
-from stream.errors import ConflictError, UnknownActionError
+from stream.errors import UnknownActionError
 from stream.events.ladder import Kind
 from stream.events.structs import Application, Engagement, Event, JobEvent, Source
 from stream.labels.aging import Aging
 from stream.labels.changes import (
     Change,
+    Decide,
     Entered,
     Ignored,
     Scores,
     Step,
     application_digest,
+    check_repeat,
     event_digest,
+    unheeded,
+    unscored,
 )
 from stream.labels.delays import DelayCurve, steps_of
 from stream.labels.endings import Endings
@@ -48,12 +52,12 @@ from stream.labels.transitions import (
     Transition,
     after,
     state_of,
+    state_of_record,
     stimuli,
 )
 from stream.policy import LabelPolicy
 from stream.state.facts import (
     MOST_LISTED,
-    ApplicationRecord,
     Applied,
     Deadline,
     DeadlineKind,
@@ -64,22 +68,19 @@ from stream.state.facts import (
     Waiting,
 )
 from stream.state.stored_facts import StoredFacts
+from stream.state.waiting import waits
 
 CLOSED = "closed"  # the one job action that is known
 
 _REPEAT = (Ignored("repeats"),)
 
 # Looking a member of an enumeration up takes 0.1 µs, and every event would do so several times.
-_UNKNOWN, _CLOSED = State.UNKNOWN, State.CLOSED
+_UNKNOWN = State.UNKNOWN
 _READ, _READ_LATE, _OUTSIDE = Stimulus.READ, Stimulus.READ_LATE, Stimulus.OUTSIDE
-_PENDING, _WINDOW = Kind.PENDING, DeadlineKind.WINDOW
+_ANSWERED = Stimulus.ANSWERED
+_PENDING, _POSITIVE, _WINDOW = Kind.PENDING, Kind.POSITIVE, DeadlineKind.WINDOW
 _ENTERED = after(_UNKNOWN, _READ)
 _AGED = after(State.PENDING, Stimulus.AGED)
-
-
-def unscored(_: Application) -> Scores:
-    """Scores of an application where labels are all that is wanted."""
-    return Scores(0.0, 0.0, 0.0)
 
 
 class LabelMachine:
@@ -89,12 +90,19 @@ class LabelMachine:
         policy: what counts as an answer, and for how long.
         book: where facts are kept.
         learned: how long answers take, from the model folder; None: the policy's, or the default.
+        decide: called when an application is answered for the first time, before anything that
+            follows from it is given.
 
     """
 
     def __init__(
-        self, policy: LabelPolicy, book: StoredFacts, learned: DelayCurve | None = None
+        self,
+        policy: LabelPolicy,
+        book: StoredFacts,
+        learned: DelayCurve | None = None,
+        decide: Decide = unheeded,
     ) -> None:
+        self._decide = decide
         self._window_ms = policy.window_ms
         self._clock_skew_ms = policy.clock_skew_ms
         self._book = book
@@ -189,9 +197,9 @@ class LabelMachine:
     ) -> Iterable[Step]:
         record = self._book.application(app.job_id, app.application_id)
         digest = application_digest(app)
-        state = _state(record)
+        state = state_of_record(record)
         if isinstance(record, Facts):
-            _check_repeat("application", app.application_id, app.job_id, record.digest, digest)
+            check_repeat("application", app.application_id, app.job_id, record.digest, digest)
         late = past(watermark_ms, app.event_time_ms + self._window_ms)
         transition = after(state, _READ_LATE if late else _READ)
         if state != _UNKNOWN:
@@ -216,6 +224,10 @@ class LabelMachine:
             stimulus = self._stimuli.get(orphan.action, Stimulus.NOTED)
             stimulus, time_ms = self._placed(stimulus, orphan.event_time_ms, submitted_ms)
             known.append((time_ms, stimulus))
+        answers = [time_ms for time_ms, stimulus in known if stimulus is _ANSWERED]
+        if answers:
+            self._decide(app.job_id, app.application_id, entered.waits, min(answers))
+        for time_ms, stimulus in tuple(known):
             if stimulus in EVIDENCE:
                 yield from self._inference.response(
                     app.job_id,
@@ -326,7 +338,7 @@ class LabelMachine:
         digest = event_digest(event)
         known = book.engagement(job_id, event.engagement_id)
         if known is not None:
-            _check_repeat("engagement", event.engagement_id, job_id, known.digest, digest)
+            check_repeat("engagement", event.engagement_id, job_id, known.digest, digest)
             return _REPEAT
         facts = book.application(job_id, event.application_id)
         if facts is None or isinstance(facts, Waiting):
@@ -334,8 +346,10 @@ class LabelMachine:
         elif facts.member_id != event.member_id:
             raise mismatch(job_id, event, facts.member_id)
         if not isinstance(facts, Facts):
-            return (Ignored(after(_state(facts), stimulus).ignored),)
+            return (Ignored(after(state_of_record(facts), stimulus).ignored),)
         stimulus, time_ms = self._placed(stimulus, event.event_time_ms, facts.event_time_ms)
+        if stimulus is _ANSWERED and facts.kind != _POSITIVE:
+            self._decide(job_id, event.application_id, waits(facts), time_ms)
         if stimulus in EVIDENCE:
             settled = self._inference.response(
                 job_id,
@@ -410,7 +424,7 @@ class LabelMachine:
         digest = event_digest(event)
         known = self._book.job_event(event.job_id, event.job_event_id)
         if known is not None:
-            _check_repeat("job event", event.job_event_id, event.job_id, known.digest, digest)
+            check_repeat("job event", event.job_event_id, event.job_id, known.digest, digest)
             return _REPEAT
         if past(watermark_ms, event.event_time_ms + self._window_ms):
             return (Ignored("late_job_events"),)
@@ -433,16 +447,3 @@ class LabelMachine:
             time_ms = submitted_ms
         inside = submitted_ms <= time_ms <= submitted_ms + self._window_ms
         return stimulus if inside else _OUTSIDE, time_ms
-
-
-def _state(record: ApplicationRecord | None) -> int:
-    if record is None:
-        return _UNKNOWN
-    if isinstance(record, Facts):
-        return state_of(record)
-    return _CLOSED if isinstance(record, Marker) else _UNKNOWN
-
-
-def _check_repeat(what: str, name: str, job_id: str, known: bytes, digest: bytes) -> None:
-    if known != digest:
-        raise ConflictError(f"{what} {name} of job {job_id} was read before with other content")

@@ -32,7 +32,9 @@ from stream.events.wire import encode, encode_label, numbers
 from stream.labels.changes import Scores
 from stream.labels.timeliness import shares
 from stream.quality.prequential import Prequential, Summary
+from stream.quality.ranking import Decisions, RankingQuality
 from stream.replay.reader import Reader
+from stream.stages.decisions import FIRST_SIGHT
 from stream.state.store import RocksStore, Store
 
 LABELS = "labels.jsonl"
@@ -91,6 +93,7 @@ class RunCounts(msgspec.Struct, frozen=True, kw_only=True):
     refits: Counted = {}
     applications: int = 0
     closed: int = 0
+    decisions: Decisions = msgspec.field(default_factory=Decisions)
 
     def __add__(self, other: RunCounts) -> RunCounts:
         """Return the counts of both."""
@@ -122,6 +125,8 @@ class RunMetrics(msgspec.Struct, frozen=True, kw_only=True):
     watermark_ms: int | None = None
     """How far event time came: where workers go on (``hearback bootstrap``)."""
     quality: Summary
+    rankings: RankingQuality | None = None
+    """Of the jobs' applications at the moment of decision; None where there was no choice."""
 
 
 def run_metrics(
@@ -152,6 +157,7 @@ def run_metrics(
         newest_event_ms=reader.time.largest_ms,
         watermark_ms=reader.time.watermark_ms,
         quality=prequential.summary(),
+        rankings=total.decisions.quality(FIRST_SIGHT),
     )
 
 

@@ -29,7 +29,7 @@ from stream.replay.reader import ReaderState
 from stream.replay.run_folder import CHECKPOINT, METRICS, STATE, RunCounts
 from stream.units import MS_PER_UNIT
 
-FORMAT = 2
+FORMAT = 3
 MOST_WORKERS = 64
 
 SYNC_MS = 10 * MS_PER_UNIT["m"]

@@ -12,6 +12,7 @@ from stream.model.folder import GlobalModel
 from stream.partitions.progress import save_identity
 from stream.policy import Policy
 from stream.quality.prequential import Prequential
+from stream.quality.ranking import Decisions
 from stream.replay.run_folder import RunCounts
 from stream.stages.job import JobStage, Labelled
 from stream.stages.member import MemberStage
@@ -34,7 +35,7 @@ class Stages:
 
     Attributes:
         store, jobs, members: as given, and the stages. effects: of both.
-        prequential: scores whose truth is known.
+        prequential: scores whose truth is known. decisions: rankings of the jobs' applications.
 
     """
 
@@ -57,6 +58,8 @@ class Stages:
         )
         self.effects = [*self.jobs.effects, *self.members.effects]
         self.prequential = Prequential(score_from_ms)
+        self.decisions = Decisions()
+        self._score_from_ms = score_from_ms
         self._timeliness = Timeliness()
         self._dead_letters: Counter[str] = Counter()
         self._ignored: Counter[str] = Counter()
@@ -66,9 +69,11 @@ class Stages:
     def observe(self, step: Labelled | Step) -> None:
         """Count what the job stage gave."""
         match step:
-            case Labelled(change):
+            case Labelled(change, _, decision):
                 self._timeliness.observe(change)
                 self.prequential.observe(change)
+                if decision is not None and (change.evidence_time_ms or 0) >= self._score_from_ms:
+                    self.decisions.add(decision, self.jobs.decisions.halvings)
             case Entered():
                 self._applications += 1
             case Ignored(reason):
@@ -112,6 +117,7 @@ class Stages:
             refits={effect.name: effect.fitter.refits for effect in self.effects},
             applications=self._applications,
             closed=timeliness.closed,
+            decisions=self.decisions,
         )
 
     def restore(self, counts: RunCounts, rows: bytes) -> None:
@@ -128,3 +134,4 @@ class Stages:
         self._applications = counts.applications
         timeliness.closed = counts.closed
         self.prequential.extend(rows)
+        self.decisions = counts.decisions

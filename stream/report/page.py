@@ -9,7 +9,7 @@ from importlib.resources import files
 from stream.backtest.freshness import Freshness
 from stream.backtest.judgement import Interval
 from stream.backtest.result import GLOBAL_ALONE, Backtest, SettingResult
-from stream.report import charts, words
+from stream.report import charts, rankings, words
 from stream.units import format_duration, format_time
 
 _Rows = Sequence[Sequence[str]]
@@ -64,6 +64,12 @@ def _sections(found: Backtest) -> Iterator[str]:
         " far lines are apart.",
         _legend(found) + f'<div class="row">{charts.over_time(found)}</div>',
     )
+    if found.rankings is not None or found.member_rankings is not None:
+        yield _section(
+            "How well does it rank when somebody is chosen?",
+            rankings.LEAD,
+            rankings.tables(found.rankings, found.member_rankings),
+        )
     if found.freshness is not None and found.freshness.points:
         yield _freshness(found.freshness)
     if found.labels:

@@ -68,7 +68,7 @@ def _rankings(found: Backtest) -> Iterator[str]:
         f" {100 * auc['with_member']:.0f}, with the job's {100 * auc['with_job']:.0f}; the newest"
         f" first {100 * auc['newest_first']:.0f}, by chance 50)."
     )
-    if rankings.gain.high is not None and rankings.gain.high < 0:
+    if rankings.harms:
         yield (
             "For rankings within a job the whole score is clearly worse than its best part: look at"
             " the priors."

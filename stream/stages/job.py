@@ -22,6 +22,7 @@ from stream.labels.machine import LabelMachine
 from stream.model.folder import NO_MODEL, GlobalModel
 from stream.policy import Policy
 from stream.stages.base import Stage
+from stream.stages.decisions import JobDecisions
 from stream.stages.histories import JobHistories
 from stream.state.overlay import Overlay
 from stream.state.stored_facts import StoredFacts
@@ -29,10 +30,15 @@ from stream.updaters.effect import MOST_HELD
 
 
 class Labelled(msgspec.Struct, frozen=True, gc=False):
-    """A change and the label that says so; None where it says nothing new."""
+    """A change and the label that says so; None where it says nothing new.
+
+    ``decision``: who was answered, ranked among those who waited
+    (:func:`stream.quality.ranking.row`).
+    """
 
     change: Change
     label: Label | None
+    decision: bytes | None = None
 
 
 Steps = Iterator[Labelled | DeadLetter | Ended | Ignored | Entered]
@@ -48,6 +54,9 @@ class JobStage(Stage):
     Args:
         model: the frozen global model; None when every application brings ``global_score``. The
             others are those of every stage; facts are kept in the overlay, too.
+
+    Attributes:
+        decisions: ranks who is answered among those who wait.
 
     """
 
@@ -69,7 +78,10 @@ class JobStage(Stage):
         self._model = model
         learned = None if model is None else model.manifest.delays
         facts = StoredFacts(overlay, self.census)
-        self._machine = LabelMachine(policy.labels, facts, learned)
+        self.decisions = JobDecisions(
+            overlay, facts, self.effect, policy.labels.window_ms, most_held
+        )
+        self._machine = LabelMachine(policy.labels, facts, learned, self.decisions.decide)
         self._histories: JobHistories | None = None
         if policy.features.histories:
             self._histories = JobHistories(
@@ -86,6 +98,7 @@ class JobStage(Stage):
             EventError: the event becomes a dead letter.
 
         """
+        self.decisions.made = None
         if not isinstance(event, ScoredApplication):
             return self._learn(self._machine.apply(event, source, watermark_ms), watermark_ms)
         return self._learn(
@@ -121,12 +134,15 @@ class JobStage(Stage):
                 yield step
                 continue
             label = label_of(step, self.model_version) if step.label else None
+            decision = None
             if label is not None:
+                if label.label:
+                    decision, self.decisions.made = self.decisions.made, None
                 for entities in self.learners:
                     entities.learn(label)
                 if histories is not None and label.evidence_time_ms is not None:
                     histories.learn(label)
-            yield Labelled(step, label)
+            yield Labelled(step, label, decision)
 
     def _follow(self, histories: JobHistories, step: Step, watermark_ms: int | None) -> None:
         """Count an application that has come; let a pair go with the last of its applications."""

@@ -7,6 +7,7 @@ once. Both caches are bounded and go with a discard.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import islice
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from stream.state.facts import (
 )
 from stream.state.overlay import Overlay
 from stream.state.pending import PendingApplications
+from stream.state.waiting import Candidates, Waits, follow
 
 _K = TypeVar("_K")
 _T = TypeVar("_T")
@@ -48,7 +50,8 @@ class StoredFacts:
         self.deadlines = DeadlineQueue(overlay)
         self.pending = PendingApplications(overlay, self.census)
         self._records: dict[tuple[str, str], ApplicationRecord] = {}
-        self._new_records: dict[tuple[str, str], ApplicationRecord | None] = {}
+        self._new_records: dict[str, dict[str, ApplicationRecord | None]] = {}  # by job
+        self._waiting: dict[str, Candidates[Waits]] = {}
         self._settled: dict[str, Settled] = {}
         self._changed_settled: dict[str, None] = {}
         self.steps = self._stored_steps()
@@ -56,9 +59,10 @@ class StoredFacts:
 
     def application(self, job_id: str, application_id: str) -> ApplicationRecord | None:
         """Return what is known of an application."""
+        new = self._new_records.get(job_id)
+        if new is not None and application_id in new:
+            return new[application_id]
         ids = job_id, application_id
-        if ids in self._new_records:
-            return self._new_records[ids]
         known = self._records.get(ids)
         if known is not None:
             return known
@@ -72,7 +76,30 @@ class StoredFacts:
         self, job_id: str, application_id: str, record: ApplicationRecord | None
     ) -> None:
         """Replace what is known of an application; None: forget it."""
-        self._new_records[job_id, application_id] = record
+        new = self._new_records.get(job_id)
+        if new is None:
+            self._new_records[job_id] = {application_id: record}
+        else:
+            new[application_id] = record
+        if job_id in self._waiting:
+            follow(self._waiting[job_id], application_id, record)
+
+    def waiting(self, job_id: str) -> Candidates[Waits]:
+        """Return who waits for an answer in a job; from now on its records are followed."""
+        waiting = self._waiting.get(job_id)
+        if waiting is None:
+            waiting = self._waiting[job_id] = Candidates(job_id)
+            prefix = keys.prefix(keys.APPLICATION, job_id)
+            # What the store has not is new here: records are written out as the overlay is flushed.
+            for key, value in self._overlay.store.scan(prefix, keys.after(prefix)):
+                follow(waiting, key[len(prefix) :].decode(), codec.APPLICATION.decode(value))
+            for application_id, record in self._new_records.get(job_id, {}).items():
+                follow(waiting, application_id, record)
+        return waiting
+
+    def stop_following(self, jobs: Callable[[str], bool]) -> None:
+        """Follow the records of some jobs no longer."""
+        self._waiting = {job: each for job, each in self._waiting.items() if not jobs(job)}
 
     def members(self, job_id: str) -> set[str]:
         """Members whose applications for a job are known, maybe some that are not any more."""
@@ -147,14 +174,16 @@ class StoredFacts:
     def write_out(self) -> None:
         """Encode what changed, and let the caches shrink."""
         overlay, records, settled = self._overlay, self._records, self._settled
-        for ids, record in self._new_records.items():
-            key = keys.key(keys.APPLICATION, *ids)
-            if record is None:
-                records.pop(ids, None)
-                overlay.put(key, None)
-            else:
-                records[ids] = record
-                overlay.put(key, codec.APPLICATION.encode(record))
+        for job_id, new in self._new_records.items():
+            for application_id, record in new.items():
+                ids = job_id, application_id
+                key = keys.key(keys.APPLICATION, *ids)
+                if record is None:
+                    records.pop(ids, None)
+                    overlay.put(key, None)
+                else:
+                    records[ids] = record
+                    overlay.put(key, codec.APPLICATION.encode(record))
         self._new_records.clear()
         for job_id in self._changed_settled:
             value = codec.SETTLED.encode(settled[job_id]) if settled[job_id] else None
@@ -167,6 +196,7 @@ class StoredFacts:
         """Forget everything: the store is the truth."""
         self._records.clear()
         self._new_records.clear()
+        self._waiting.clear()
         self._settled.clear()
         self._changed_settled.clear()
         self.steps = self._stored_steps()

@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stream.effects import JOB, MEMBER, EffectSpec
 from stream.events.ladder import BY_NAME, target
@@ -110,6 +111,19 @@ class Effect:
         if entity_id in self._stale:
             self._refit([entity_id])
         return float(np.frombuffer(z, _FLOAT32).dot(np.frombuffer(posterior.mode)))
+
+    def scores(self, entity_id: str, z: bytes) -> NDArray[np.float64]:
+        """Return :meth:`score` of many applications (n,), whose features follow each other in z.
+
+        Equal features get equal scores, wherever they stand.
+        """
+        Z = np.frombuffer(z, _FLOAT32).reshape(-1, self._size)
+        posterior = self._get(entity_id)
+        if posterior is None:
+            return np.zeros(len(Z))
+        if entity_id in self._stale:
+            self._refit([entity_id])
+        return np.asarray((Z * np.frombuffer(posterior.mode)).sum(axis=1))
 
     def learn(self, label: Label) -> bool:
         """Take a label in; a repeat or one that stands lower than what is known does nothing.

@@ -1,86 +1,121 @@
-"""Decisions of a rehearsal, against a brute force over all events."""
+"""Decisions of a rehearsal, and of a replay, against a brute force over all events."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
+
 import numpy as np
+import pytest
 
 from producers.simulate import simulate
 from producers.truth import SimulationSettings
-from stream.backtest.decisions import Watch
-from stream.backtest.rehearsal import record, rehearse
-from stream.events.structs import Application, Engagement
-from stream.events.wire import decode_event
+from stream.backtest.decisions import ScoreOf, Watch
+from stream.backtest.rehearsal import Recorder, Rehearsal, rehearse
+from stream.effects import MEMBER
+from stream.events.structs import Application, Label
+from stream.features.blocks import FeatureSpace
 from stream.logs.files import LogLine
-from stream.policy import Policy
+from stream.policy import DAY_MS, Policy
+from stream.quality.ranking import Owner, RankingQuality
 from stream.replay.reader import first_look
-from tests.oracle import NEGATIVE, POSITIVE
+from stream.replay.run_folder import RunMetrics
+from stream.replay.savepoint import Options
+from stream.replay.single import replay
+from tests.decisions import Decision, decisions, newest_first
 
 SETTINGS = SimulationSettings(
     seed=3, members=80, jobs=25, days=20, applications_per_member=8, global_score=True
 )
+WINDOW_MS = Policy().labels.window_ms
 
 
-def test_decisions_are_first_answers_among_those_who_wait() -> None:
-    """As many, in the same jobs, with the same newest-first AUC as from the events alone."""
+@cache
+def log() -> tuple[list[LogLine], FeatureSpace, list[Decision]]:
+    """Return the lines of a simulated log, and the decisions in it."""
     lines = [LogLine("log", at, line) for at, line in enumerate(simulate(SETTINGS), 1)]
     read, space = first_look(lines, None)
-    rehearsal = record(read, Policy(), None, space)
-    watch = Watch(rehearsal, 0)
-    rehearse(rehearsal, Policy(), watch=watch)
-    found = watch.decisions.quality()
-    assert found is not None
+    return list(read), space, decisions(lines, space, WINDOW_MS)
 
-    window_ms = Policy().labels.window_ms
-    waiting: dict[tuple[str, str], Application] = {}
-    done: set[tuple[str, str]] = set()
-    seen: set[str] = set()
-    aucs: list[float] = []
-    orphans: dict[tuple[str, str], list[Engagement]] = {}
-    for line in lines:
-        event = decode_event(line.raw, space)
-        if isinstance(event, Application):
-            key = event.job_id, event.application_id
-            if key in waiting or key in done:
-                continue
-            waiting[key] = event
-            acted = orphans.pop(key, [])
-        elif isinstance(event, Engagement) and event.engagement_id + event.job_id not in seen:
-            seen.add(event.engagement_id + event.job_id)
-            key = event.job_id, event.application_id
-            if key not in waiting and key not in done:
-                orphans.setdefault(key, []).append(event)
-                continue
-            acted = [event]
-        else:
-            continue
-        app = waiting.get(key)
-        if app is None:
-            continue
-        kinds = {
-            each.action in POSITIVE
-            for each in acted
-            if each.action in POSITIVE | NEGATIVE
-            and app.event_time_ms - 5_000 <= each.event_time_ms <= app.event_time_ms + window_ms
-        }
-        if not kinds:
-            continue
-        del waiting[key]
-        done.add(key)
-        if True in kinds:
-            others = [
-                other.event_time_ms
-                for (job_id, _), other in waiting.items()
-                if job_id == app.job_id
-                and other.event_time_ms + window_ms >= max(e.event_time_ms for e in acted)
-            ]
-            if others:
-                newer = np.array(others)
-                aucs.append(
-                    float(
-                        np.mean(newer < app.event_time_ms) + np.mean(newer == app.event_time_ms) / 2
-                    )
-                )
-    assert abs(found.decisions - len(aucs)) <= 0.02 * len(aucs)
-    newest = found.orders["newest_first"]["auc"].value
-    assert abs(newest - np.mean(aucs)) < 0.01
-    assert found.orders["random"]["auc"].value == 0.5
+
+class FirstSight(Watch):
+    """Takes the members' scores of first sight, as a replay does."""
+
+    member_scores: dict[tuple[str, str], float]
+
+    def label(self, number: int, label: Label, scores: Mapping[str, ScoreOf]) -> None:
+        """See whether somebody is answered."""
+
+        def member(app: Application) -> float:
+            return self.member_scores[app.job_id, app.application_id]
+
+        super().label(number, label, {**scores, MEMBER.name: member})
+
+
+def replayed(from_ms: int = 0) -> tuple[Rehearsal, Recorder, RunMetrics]:
+    """Replay the log."""
+    lines, space, _ = log()
+    recorder = Recorder()
+    options = Options(close=True, score_from_ms=from_ms)
+    metrics = replay(lines, recorder, Policy(), None, space, options)
+    return Rehearsal(recorder, space, metrics), recorder, metrics
+
+
+@pytest.mark.parametrize("within", ["job", "member"])
+def test_decisions_are_first_answers_among_those_who_wait(within: Owner) -> None:
+    """As many, with the same newest-first AUC, as by a look through all events at each answer."""
+    rehearsal, _, _ = replayed()
+    watch = Watch(rehearsal, WINDOW_MS)
+    rehearse(rehearsal, Policy(), watch=watch)
+    check(watch.rankings(within), within)
+
+
+@pytest.mark.parametrize("from_day", [0, 8])
+def test_a_replay_tells_of_the_same_decisions(from_day: int) -> None:
+    """``metrics.json`` has those since --score-from, as by a look through all events."""
+    first_ms = log()[2][0].at_ms
+    from_ms = first_ms + from_day * DAY_MS if from_day else 0
+    _, _, metrics = replayed(from_ms)
+    check(metrics.rankings, "job", from_ms)
+
+
+def check(found: RankingQuality | None, within: Owner, from_ms: int = 0) -> None:
+    """Compare rankings with the brute force."""
+    wanted = [
+        (each, others)
+        for each in log()[2]
+        if (others := each.of_job if within == "job" else each.of_member) and each.at_ms >= from_ms
+    ]
+    assert found is not None
+    assert len(wanted) > 50
+    assert found.within == within
+    assert found.decisions == len(wanted)
+    ids = {getattr(each.answered, f"{within}_id") for each, _ in wanted}
+    assert found.owners == len(ids)
+    aucs = [newest_first(each, others) for each, others in wanted]
+    assert found.orders["newest_first"]["auc"].value == pytest.approx(np.mean(aucs))
+    by_score: list[float] = []
+    for each, others in wanted:
+        mine = each.answered.global_score or 0.0
+        theirs = np.array([other.global_score or 0.0 for other in others])
+        by_score.append(float(np.mean(theirs < mine) + np.mean(theirs == mine) / 2))
+    assert found.orders["global"]["auc"].value == pytest.approx(np.mean(by_score))
+    random = [sum(1 / at for at in range(1, len(o) + 2)) / (len(o) + 1) for _, o in wanted]
+    assert found.orders["random"]["reciprocal_rank"].value == pytest.approx(np.mean(random))
+
+
+def test_a_replay_ranks_by_the_members_scores_of_first_sight() -> None:
+    """With those, and the jobs' coefficients of the moment, a rehearsal has the same rankings."""
+    rehearsal, recorder, metrics = replayed()
+    watch = FirstSight(rehearsal, WINDOW_MS)
+    watch.member_scores = {
+        (app.job_id, app.application_id): scores.member_score
+        for app, scores in zip(recorder.applications, recorder.scores, strict=True)
+    }
+    rehearse(rehearsal, Policy(), watch=watch)
+    found, wanted = metrics.rankings, watch.rankings()
+    assert found is not None
+    assert wanted is not None
+    assert (found.first_sight, wanted.first_sight) == (("global", "member"), ("global",))
+    assert found.orders == wanted.orders
+    assert found.gain == wanted.gain
