@@ -279,6 +279,9 @@ class GateSettings(msgspec.Struct, frozen=True, kw_only=True):
     bucket_ms: Annotated[int, Setting("applications of so much time are judged at once")] = (
         6 * HOUR_MS
     )
+    rankings: Annotated[
+        bool, Setting("hold jobs' coefficients back, too, that clearly make rankings worse")
+    ] = False
 
     def __post_init__(self) -> None:
         """Refuse settings that judge nothing."""

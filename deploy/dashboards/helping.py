@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.dashboards.panels import Board, Panel, Query, Row
+from deploy.dashboards.panels import Board, Panel, Query, Row, Unit
 
 
 def _log_loss(score: str) -> str:
@@ -12,6 +12,19 @@ def _log_loss(score: str) -> str:
 
 _APPLICATIONS = "sum by (judged) (hearback_quality_applications)"
 _EXPECTED = "sum by (judged, score) (hearback_quality_expected_positives)"
+
+_RANKED: tuple[tuple[str, str, Unit, str], ...] = (
+    (
+        "AUC among those who wait", "auc", "none",
+        "Share of the others who waited for the same job that rank below the one who is answered,"
+        " over the newest decisions; by chance 0.5.",
+    ),
+    (
+        "Reciprocal rank", "reciprocal_rank", "none",
+        "Mean of 1/rank of the one who is answered.",
+    ),
+    ("First place", "top_1", "percentunit", "How often the one who is answered ranks first."),
+)  # fmt: skip
 
 _NOW = Row(
     "Now",
@@ -111,6 +124,26 @@ _QUALITY = Row(
     ),
 )  # fmt: skip
 
+_RANKINGS = Row(
+    "When somebody is answered",
+    tuple(
+        Panel(
+            title=title,
+            text=text,
+            queries=(
+                Query(
+                    f'sum by (order) (hearback_ranking_sum{{measure="{measure}"}})'
+                    " / on () group_left"
+                    f' sum(hearback_ranking_decisions{{measure="{measure}"}})',
+                    "{{order}}",
+                ),
+            ),
+            unit=unit,
+        )
+        for title, measure, unit, text in _RANKED
+    ),
+)
+
 _GATE = Row(
     "The gate",
     (
@@ -143,5 +176,5 @@ HELPING = Board(
     "helping",
     "Does it help?",
     "What the scores are worth with what was learned of members and jobs, and without it.",
-    (_NOW, _QUALITY, _GATE),
+    (_NOW, _QUALITY, _RANKINGS, _GATE),
 )

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.backtest.decisions import Watch
 from stream.backtest.empirical import learned_prior
 from stream.backtest.rehearsal import Rehearsal, Rehearsed, rehearse
 from stream.configuration.settings import Row, changed, table
@@ -42,6 +43,7 @@ from stream.model.logistic import choose, fit_path
 from stream.model.training import Trainer
 from stream.policy import DAY_MS, HOUR_MS, Policy
 from stream.quality.prequential import quality
+from stream.quality.ranking import RankingQuality
 from stream.quality.tally import Quality
 from stream.units import MAX_DURATION_MS
 
@@ -186,6 +188,12 @@ class Tuner:
                 for chosen in HYPERPARAMETERS
             )
         )
+
+    def rankings(self, policy: Policy) -> RankingQuality | None:
+        """Learn with a policy once more; return how well it ranks when somebody is answered."""
+        watch = Watch(self._rehearsal, self._policy.labels.window_ms)
+        rehearse(self._rehearsal, policy, steps=self._steps, watch=watch)
+        return watch.rankings()
 
     def run(self) -> Iterator[Trial]:
         """Try, giving each trial when it is done; the start first."""

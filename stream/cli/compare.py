@@ -112,6 +112,10 @@ def tune(
     for trial in tuner.trials:
         if trial.beyond and trial.taken:
             tell(f"{_said(trial)} lies beyond the values that are usual, and is better")
+    for said, trial in {"the start": tuner.trials[0], "the best": tuner.best}.items():
+        rankings = tuner.rankings(trial.policy)
+        if rankings is not None:
+            OUT.print(rankings_table(rankings, f"{said}, "))
     tell(worth(tuner))
     tell(
         f"log loss {best.log_loss:.4f}, {first.log_loss:.4f} at the start, over"

@@ -101,9 +101,9 @@ def quality_table(summary: Summary) -> Table:
     return table
 
 
-def rankings_table(found: RankingQuality) -> Table:
-    """What each order was worth when somebody was answered."""
-    title = f"when one of several who waited was answered: {found.in_words()}"
+def rankings_table(found: RankingQuality, of: str = "") -> Table:
+    """What each order was worth when somebody was answered; ``of`` begins the title."""
+    title = f"{of}when one of several who waited was answered: {found.in_words()}"
     table = numbers(title, "order", "AUC", "reciprocal rank", "NDCG@10", "top 1", "top 5")
     for name, measures in found.orders.items():
         cells = [measures["auc"].text("{:.3f}")]

@@ -53,6 +53,20 @@ class Worth(msgspec.Struct, frozen=True):
     observed_over_expected: float | None
 
 
+class Ordering(msgspec.Struct, frozen=True):
+    """How well one order ranked in the newest decisions of this worker: means.
+
+    The last three are None where every decision had more candidates than are ranked.
+    """
+
+    order: str
+    decisions: int
+    auc: float
+    reciprocal_rank: float | None
+    ndcg_at_10: float | None
+    top_1: float | None
+
+
 class Gates(msgspec.Struct, frozen=True):
     """The gates of one effect: partitions that publish, that do not, and entities held back."""
 
@@ -87,6 +101,7 @@ class Status(msgspec.Struct, kw_only=True):
     entities: dict[str, int]
     event_to_coefficients: dict[str, Latency]
     quality: list[Worth]
+    rankings: list[Ordering]
     gates: list[Gates]
 
 
@@ -155,6 +170,7 @@ def status(registry: CollectorRegistry, about: About, ready: Answer, now_s: floa
         entities=found.by("hearback_entities", "effect"),
         event_to_coefficients=_latencies(found, "hearback_event_to_coefficients_seconds", "effect"),
         quality=_quality(found),
+        rankings=_rankings(found),
         gates=_gates(found),
     )
 
@@ -218,6 +234,27 @@ def _quality(found: _Samples) -> list[Worth]:
         )
         for (judged, score), loss in losses.items()
         if applications.get(judged)
+    ]
+
+
+def _rankings(found: _Samples) -> list[Ordering]:
+    decisions = found.sums("hearback_ranking_decisions", "measure")
+    sums = found.sums("hearback_ranking_sum", "order", "measure")
+    orders = dict.fromkeys(order for order, _ in sums)
+
+    def mean(order: str, measure: str) -> float | None:
+        count = decisions.get((measure,), 0.0)
+        return sums[order, measure] / count if count else None
+
+    return [
+        Ordering(
+            order,
+            int(decisions["auc",]),
+            auc,
+            *(mean(order, measure) for measure in ("reciprocal_rank", "ndcg_at_10", "top_1")),
+        )
+        for order in orders
+        if (auc := mean(order, "auc")) is not None
     ]
 
 

@@ -392,6 +392,28 @@ QUALITY = Group(
     ),
 )
 
+RANKINGS = Group(
+    "Rankings at the moment of decision",
+    (
+        Metric(
+            "hearback_ranking_decisions",
+            "gauge",
+            ("measure",),
+            "The newest decisions that a measure counts: somebody was answered while others of the"
+            " job waited. `measure`: `auc`, `reciprocal_rank`, `ndcg_at_1` to `_10`, `top_1` to"
+            " `_10`; with more than 100 candidates only `auc`.",
+        ),
+        Metric(
+            "hearback_ranking_sum",
+            "gauge",
+            ("order", "measure"),
+            "The measure, summed over them. `order`: `global`, `with_member`, `with_job`, `full`,"
+            " `newest_first`, `random` (in expectation); the global and the member's score are of"
+            " first sight, the job's of the moment.",
+        ),
+    ),
+)
+
 GATE = Group(
     "The gate",
     (
@@ -418,7 +440,7 @@ GATE = Group(
     ),
 )
 
-GROUPS = (INTAKE, LABELS, LEARNING, QUALITY, GATE, DELIVERY, WORKER)
+GROUPS = (INTAKE, LABELS, LEARNING, QUALITY, RANKINGS, GATE, DELIVERY, WORKER)
 
 PROCESS = (
     "process_cpu_seconds_total",

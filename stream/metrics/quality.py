@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Gauge
 
-from stream.metrics.catalogue import GATE, QUALITY
+from stream.metrics.catalogue import GATE, QUALITY, RANKINGS
 from stream.partitions.base import Partition
 from stream.partitions.job import JobPartition
 from stream.quality.gate import Judged, worse_by
+from stream.quality.ranking import MEASURES, ORDERS, Decisions
 from stream.quality.tally import SCORES, Tally, merged
 
 _JUDGED: tuple[Judged, ...] = ("early", "final")
@@ -26,14 +27,16 @@ class QualityMetrics:
             metric.name.removeprefix("hearback_"): Gauge(
                 metric.name, metric.text, metric.labels, registry=registry
             )
-            for group in (QUALITY, GATE)
+            for group in (QUALITY, RANKINGS, GATE)
             for metric in group.metrics
         }
         self._told: dict[tuple[Judged, str, int], Tally] = {}
+        self._decisions: dict[int, Decisions] = {}
 
     def clear(self) -> None:
         """Forget the partitions: others may be owned now."""
         self._told.clear()
+        self._decisions.clear()
         for gauge in self._gauges.values():
             gauge.clear()
 
@@ -42,6 +45,8 @@ class QualityMetrics:
         effect, number = partition.learning.effect.name, str(partition.number)
         self._gauges["gate_open"].labels(effect, number).set(partition.judged.gate.open)
         self._gauges["gate_held_entities"].labels(effect, number).set(partition.judged.held)
+        if isinstance(partition, JobPartition):
+            self._tell_rankings(partition.number, partition.judged.rankings.decisions)
         for judged in _JUDGED:
             tally = partition.judged.newest(judged)
             key = judged, partition.stage, partition.number
@@ -52,6 +57,16 @@ class QualityMetrics:
             self._gauges["gate_worse_nats"].labels(effect, judged, number).set(worse)
             if isinstance(partition, JobPartition):
                 self._tell(tally, judged, number)
+
+    def _tell_rankings(self, number: int, decisions: Decisions) -> None:
+        if self._decisions.get(number) is decisions:
+            return
+        self._decisions[number] = decisions
+        counts, sums = sum(self._decisions.values(), Decisions()).sums()
+        for at, measure in enumerate(MEASURES):
+            self._gauges["ranking_decisions"].labels(measure).set(counts[at])
+            for order, of_order in zip(ORDERS, sums, strict=True):
+                self._gauges["ranking_sum"].labels(order, measure).set(of_order[at])
 
     def _tell(self, tally: Tally, judged: Judged, number: str) -> None:
         gauges = self._gauges

@@ -241,6 +241,8 @@ class JobPartition(Partition):
         if label is not None:
             self._cause_ms.setdefault(label.job_id, timestamp_ms)
             self.judged.observe(label)
+            if step.decision is not None:
+                self.judged.rankings.add(step.decision)
             self._messages.append(
                 Message(
                     LABELS,

@@ -17,19 +17,28 @@ a fair sample), and ``final``, when windows have closed, as it stands.
 While it is paused learning goes on, and so does judging: scores inside the worker always use the
 effect. When it opens, judgements of earlier applications count no more as final ones: they are what
 it was paused for; opened by hand, early ones neither.
+
+With ``[gate] rankings`` the newest decisions are a third judgement (:mod:`stream.quality.ranking`):
+worse is a whole score whose AUC lies below that of its best part, one that does without the effect,
+with all of the 95 % interval. It opens once the mean lies below no more.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
+from stream.effects import JOB, MEMBER
 from stream.policy import GateSettings
+from stream.quality.ranking import RankingQuality
 from stream.quality.tally import Tally
 
 Judged = Literal["early", "final"]
+RANKINGS: Final = "rankings"
+Cause = Literal["early", "final", "rankings"]
 
+_PARTS = {"global": (), "with_member": (MEMBER.name,), "with_job": (JOB.name,)}
 _CHANCE = 3.0  # standard errors; it is looked at several times a day
 
 
@@ -41,7 +50,7 @@ class Gate(msgspec.Struct, frozen=True, array_like=True):
     command that was obeyed. ``pauses``: how often it has paused.
     """
 
-    cause: Judged | None = None
+    cause: Cause | None = None
     early_from_ms: int = 0
     final_from_ms: int = 0
     command: int = -1
@@ -59,6 +68,7 @@ def decide(
     *,
     early: Tally,
     final: Tally,
+    rankings: RankingQuality | None = None,
     settings: GateSettings,
     now_ms: int,
 ) -> Gate:
@@ -67,6 +77,7 @@ def decide(
     Args:
         gate: as it was. effect: whose.
         early, final: of the newest applications that are evidence.
+        rankings: of the newest decisions; None: they are not asked for, or there are none.
         settings: how many it takes, and the margin.
         now_ms: event time; applications from now on are new evidence.
 
@@ -79,6 +90,12 @@ def decide(
             worse, error = worse_by(tally, effect, name)
             if worse > settings.margin and worse > _CHANCE * error:
                 return msgspec.structs.replace(gate, cause=name, pauses=gate.pauses + 1)
+        if rankings is not None and rankings.harms and effect not in _PARTS[rankings.best]:
+            return msgspec.structs.replace(gate, cause=RANKINGS, pauses=gate.pauses + 1)
+        return gate
+    if gate.cause == RANKINGS:
+        if rankings is None or rankings.gain.value >= 0.0 or effect in _PARTS[rankings.best]:
+            return msgspec.structs.replace(gate, cause=None, final_from_ms=now_ms)
         return gate
     tally = judged[gate.cause]
     if tally.applications >= settings.applications:

@@ -13,7 +13,9 @@ import msgspec
 
 from stream.events.structs import Label
 from stream.policy import Policy
-from stream.quality.gate import Gate, Judged, decide, opened_by_hand
+from stream.quality.gate import RANKINGS, Gate, Judged, decide, opened_by_hand
+from stream.quality.newest import NewestDecisions
+from stream.quality.ranking import RankingQuality
 from stream.quality.tally import JudgedScore, Tally, add_all, merged
 from stream.state import keys
 from stream.state.codec import Codec
@@ -45,9 +47,13 @@ class JudgedScores:
         policy: window, ages, margins.
         effect: whose coefficients are published here.
 
+    Attributes:
+        rankings: the newest decisions.
+
     """
 
     def __init__(self, overlay: Overlay, policy: Policy, effect: str) -> None:
+        self.rankings = NewestDecisions(overlay)
         self._overlay = overlay
         self._effect = effect
         self._settings = policy.gate
@@ -102,6 +108,7 @@ class JudgedScores:
                 self._effect,
                 early=evidence["early"],
                 final=evidence["final"],
+                rankings=self._ranked(),
                 settings=self._settings,
                 now_ms=mark_ms,
             )
@@ -156,6 +163,8 @@ class JudgedScores:
         """Obey a command, once; False: it was obeyed before."""
         if command <= self._state.gate.command:
             return False
+        if self._state.gate.cause == RANKINGS:
+            self.rankings.clear()
         self._state.gate = opened_by_hand(self._state.gate, command, mark_ms or 0)
         self._state_changed = True
         return True
@@ -195,6 +204,12 @@ class JudgedScores:
             found = Tally() if value is None else TALLY.decode(value)
             self._tallies[judged, begin_ms] = found
         return found
+
+    def _ranked(self) -> RankingQuality | None:
+        """Judge the newest decisions, where the gate asks for it."""
+        if not self._settings.rankings:
+            return None
+        return self.rankings.decisions.quality(())
 
     def _evidence(self, judged: Judged, *, everything: bool = False) -> Tally:
         """Sum up the newest buckets that were judged and count as evidence."""

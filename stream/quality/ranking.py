@@ -169,6 +169,13 @@ class Decisions(msgspec.Struct):
         both.halve(max(self.halvings, other.halvings))
         return both
 
+    def sums(self) -> tuple[_Floats, _Floats]:
+        """How many decisions each measure counts (measures,), and its sums (orders, measures)."""
+        rows = np.frombuffer(bytes(self.rows), _ROW)
+        weights = np.ones((len(rows), len(MEASURES)))
+        weights[:, 1:] = ~rows["sampled"][:, None]
+        return weights.sum(axis=0), (_measured(rows) * weights[:, None]).sum(axis=0)
+
     def quality(self, first_sight: tuple[str, ...], within: Owner = "job") -> RankingQuality | None:
         """Judge; None where there was nothing to choose from."""
         rows = np.frombuffer(bytes(self.rows), _ROW)

@@ -20,6 +20,7 @@ family  fields                                 value
 ``n``   effect, entity                         posterior
 ``p``   job, A, application                    empty: pending applications by time
 ``q``   ``e`` or ``f``, begin of the bucket    tally of scores, as known early or final
+``r``   number                                 newest decisions, some at a time
 ``s``   name                                   the partition's own state (format, channels, …)
 ``t``   effect, T or earlier, entity           empty: entities by age (``entity_ttl``)
 ``x``   job, application, engagement           empty: engagements by application (those that
@@ -41,7 +42,7 @@ _PREFIXES = 1 << 14  # prefixes of jobs that are not built anew
 APPLICATION, SETTLED, DEADLINES, ENGAGEMENT = b"a", b"b", b"d", b"e"
 FORGOTTEN, HELD, JOB_EVENT, POSTERIOR = b"g", b"h", b"j", b"n"
 HISTORY, PAIR = b"c", b"m"
-PENDING, _TALLY, _OWN, AGE, _ENGAGEMENTS = b"p", b"q", b"s", b"t", b"x"
+PENDING, _TALLY, DECISIONS, _OWN, AGE, _ENGAGEMENTS = b"p", b"q", b"r", b"s", b"t", b"x"
 
 _FAMILIES = {
     APPLICATION: "application",
@@ -55,6 +56,7 @@ _FAMILIES = {
     JOB_EVENT: "job event",
     PENDING: "pending application",
     _TALLY: "tally of scores",
+    DECISIONS: "newest decisions",
     _OWN: "own state",
     AGE: "entity by age",
     _ENGAGEMENTS: "engagement of application",

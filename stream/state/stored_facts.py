@@ -106,11 +106,8 @@ class StoredFacts:
         prefix = keys.prefix(keys.APPLICATION, job_id)
         stored = self._overlay.store.scan(prefix, keys.after(prefix))
         records = [codec.APPLICATION.decode(value) for _, value in stored]
-        records += [
-            record
-            for (job, _), record in self._new_records.items()
-            if job == job_id and record is not None
-        ]
+        new = self._new_records.get(job_id, {}).values()
+        records += [record for record in new if record is not None]
         return {record.member_id for record in records if not isinstance(record, Waiting)}
 
     def engagement(self, job_id: str, engagement_id: str) -> EngagementRecord | None:

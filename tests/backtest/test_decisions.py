@@ -22,6 +22,7 @@ from stream.replay.reader import first_look
 from stream.replay.run_folder import RunMetrics
 from stream.replay.savepoint import Options
 from stream.replay.single import replay
+from stream.state.waiting import mark
 from tests.decisions import Decision, decisions, newest_first
 
 SETTINGS = SimulationSettings(
@@ -77,6 +78,23 @@ def test_a_replay_tells_of_the_same_decisions(from_day: int) -> None:
     from_ms = first_ms + from_day * DAY_MS if from_day else 0
     _, _, metrics = replayed(from_ms)
     check(metrics.rankings, "job", from_ms)
+
+
+def test_of_many_decisions_those_of_a_sample_of_jobs_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is left are all decisions of the jobs whose marks lie lowest, and no other."""
+    monkeypatch.setattr("stream.stages.decisions.MOST_A_WEEK", 25)
+    found = replayed()[2].rankings
+    assert found is not None
+    assert found.share <= 0.5
+    wanted = [
+        newest_first(each, each.of_job)
+        for each in log()[2]
+        if each.of_job and mark(each.answered.job_id) < found.share * 2**64
+    ]
+    assert found.decisions == len(wanted) > 0
+    assert found.orders["newest_first"]["auc"].value == pytest.approx(np.mean(wanted))
 
 
 def check(found: RankingQuality | None, within: Owner, from_ms: int = 0) -> None:

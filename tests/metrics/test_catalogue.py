@@ -40,6 +40,8 @@ NAMES = {
     "hearback_quality_log_loss_nats",
     "hearback_quality_pooled_auc",
     "hearback_quality_positives",
+    "hearback_ranking_decisions",
+    "hearback_ranking_sum",
     "hearback_read_lag_records",
     "hearback_lost_records_total",
     "hearback_ready",
@@ -67,8 +69,8 @@ NAMES = {
 """Dashboards and alerts of users rest on these: a change here is a change for them."""
 
 LABELS = {
-    "effect", "judged", "kind", "label", "model_version", "partition", "reason", "rule", "score",
-    "sort", "stage", "topic", "type", "version",
+    "effect", "judged", "kind", "label", "measure", "model_version", "order", "partition", "reason",
+    "rule", "score", "sort", "stage", "topic", "type", "version",
 }  # fmt: skip
 """Each has a bounded number of values."""
 

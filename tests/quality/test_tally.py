@@ -10,6 +10,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from stream.policy import GateSettings
 from stream.quality.gate import Gate, decide, opened_by_hand
 from stream.quality.judged import TALLY
+from stream.quality.ranking import Ranked, RankingQuality
 from stream.quality.tally import SCORES, JudgedScore, Tally, add_all, merged
 
 _Floats = NDArray[np.float64]
@@ -126,6 +127,39 @@ def test_the_gate_pauses_for_harm_and_opens_when_it_is_over() -> None:
     assert (opened.open, opened.final_from_ms, opened.early_from_ms) == (True, 9, 0)
     late = decide(gate, "per_member", early=help_, final=harm, settings=SETTINGS, now_ms=0)
     assert late.cause == "final"
+
+
+def test_rankings_pause_where_they_are_clearly_worse_for_the_effect() -> None:
+    """Only beyond the interval, and where the best part does without the effect; else it opens."""
+
+    def ranked(gain: float, error: float, best: str = "with_member") -> RankingQuality:
+        return RankingQuality(
+            within="job",
+            first_sight=("global", "member"),
+            decisions=900,
+            owners=100,
+            share=1.0,
+            sampled=0,
+            orders={},
+            best=best,
+            gain=Ranked(gain, gain - error, gain + error),
+        )
+
+    def decided(gate: Gate, rankings: RankingQuality | None) -> Gate:
+        return decide(
+            gate, "per_job", early=Tally(), final=Tally(), rankings=rankings, settings=SETTINGS,
+            now_ms=7,
+        )  # fmt: skip
+
+    gate = Gate()
+    for harmless in (None, ranked(-0.03, 0.04), ranked(0.1, 0.01), ranked(-0.03, 0.02, "with_job")):
+        assert decided(gate, harmless) is gate
+    paused = decided(gate, ranked(-0.03, 0.02))
+    assert (paused.cause, paused.pauses) == ("rankings", 1)
+    assert decided(gate, ranked(-0.03, 0.02, "global")).cause == "rankings"
+    assert decided(paused, ranked(-0.03, 0.04)) is paused
+    for over in (None, ranked(0.0, 0.04), ranked(-0.03, 0.02, "with_job")):
+        assert decided(paused, over).open
 
 
 def test_a_wrong_level_is_no_harm_early_but_is_in_the_end() -> None:
