@@ -22,10 +22,8 @@ fitted without its job's applications.
 from __future__ import annotations
 
 import math
-import tempfile
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,8 +36,12 @@ from stream.configuration.settings import Row, changed, table
 from stream.effects import EFFECT_NAMES, EFFECTS
 from stream.errors import ConfigError
 from stream.logs.files import LogLine, read_head
-from stream.model.folder import GlobalModel, load_model
+from stream.model.boosting import fit_boosted
+from stream.model.coefficients import Linear
+from stream.model.folder import GlobalModel
+from stream.model.kind import ModelKind
 from stream.model.logistic import choose, fit_path
+from stream.model.scorer import Floats32, Scorer
 from stream.model.training import Trainer
 from stream.policy import DAY_MS, HOUR_MS, Policy
 from stream.quality.prequential import quality
@@ -56,6 +58,9 @@ ROUNDS = 3
 """Of empirical Bayes: each is tried, and the next one goes on from it, taken or not."""
 
 _PARTS = 5  # of the jobs, for cross-fitting
+
+_Floats = NDArray[np.float64]
+_Fit = Callable[[Floats32, NDArray[np.int64]], Scorer]
 
 
 class Hyperparameter(NamedTuple):
@@ -285,30 +290,34 @@ def train_until(
     until_ms: int,
     progress: Callable[[int], None],
     max_jump_ms: int | None = None,
+    kind: ModelKind = "linear",
 ) -> GlobalModel:
     """Fit a global model on the log up to a time, as ``hearback train --until`` does."""
-    trainer = Trainer(policy, until_ms, None, max_jump_ms)
+    trainer = Trainer(policy, until_ms, None, max_jump_ms, kind)
     trainer.read(lines, progress)
-    with tempfile.TemporaryDirectory(prefix="hearback-tune-") as folder:
-        trainer.fit(Path(folder))
-        return load_model(Path(folder))
+    return trainer.model()
 
 
-def cross_fit(rehearsal: Rehearsal, policy: Policy, until_ms: int) -> None:
+def cross_fit(
+    rehearsal: Rehearsal, policy: Policy, until_ms: int, kind: ModelKind = "linear"
+) -> None:
     """Put global scores in place that no application of the same job took part in.
+
+    Args:
+        rehearsal: whose scores are put in place.
+        policy: for how long labels are waited for. until_ms: end of what may be known.
+        kind: of global model.
 
     Raises:
         ConfigError: too few jobs or outcomes for that.
 
     """
     packed = [app.features.global_ for app in rehearsal.applications]
-    X = np.array([np.frombuffer(x or b"", dtype="<f4") for x in packed], dtype=np.float64)
+    X = np.array([np.frombuffer(x or b"", dtype="<f4") for x in packed])
     known = rehearsal.times_ms + policy.labels.window_ms <= until_ms
     known &= ~np.isnan(rehearsal.targets)
     part = np.array([zlib.crc32(one.job_id.encode()) % _PARTS for one in rehearsal.applications])
-    chosen = choose(
-        X[known], rehearsal.targets[known].astype(np.int64), _numbered(rehearsal)[known]
-    )
+    fit = _fit(kind, X[known], rehearsal.targets[known], _numbered(rehearsal)[known])
     for number in range(_PARTS):
         fitted = known & (part != number)
         y = rehearsal.targets[fitted].astype(np.int64)
@@ -317,8 +326,16 @@ def cross_fit(rehearsal: Rehearsal, policy: Policy, until_ms: int) -> None:
                 "too few jobs whose applications have both outcomes before --until: take a longer"
                 " log, or send a global_score with the applications"
             )
-        beta = fit_path(X[fitted], y, (chosen.C,))[0]
-        rehearsal.global_scores[part == number] = X[part == number] @ beta
+        scorer = fit(X[fitted], y)
+        rehearsal.global_scores[part == number] = scorer.score_all(X[part == number])
+
+
+def _fit(kind: ModelKind, X: Floats32, y: _Floats, jobs: NDArray[np.int64]) -> _Fit:
+    """Return what fits a model; of a linear one the regularisation is chosen on these rows."""
+    if kind == "boosted":
+        return lambda X, y: fit_boosted(X.astype(np.float64), y, np.ones(len(y)))
+    chosen = choose(X.astype(np.float64), y.astype(np.int64), jobs)
+    return lambda X, y: Linear(fit_path(X.astype(np.float64), y, (chosen.C,))[0])
 
 
 def _numbered(rehearsal: Rehearsal) -> NDArray[np.int64]:

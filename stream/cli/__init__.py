@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "simulate": "history",
     "check": "check",
     "train": "history",
+    "model": "model",
     "replay": "history",
     "backtest": "compare",
     "tune": "compare",

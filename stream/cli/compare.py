@@ -11,7 +11,16 @@ import typer
 from rich.table import Table
 
 from stream.cli.check import Force, look_first
-from stream.cli.options import ConfigFile, Logs, MaxJump, PolicyFile, configured, parsed
+from stream.cli.options import (
+    ConfigFile,
+    Kind,
+    Logs,
+    MaxJump,
+    PolicyFile,
+    configured,
+    new_folder,
+    parsed,
+)
 from stream.cli.terminal import (
     OUT,
     load_kernel,
@@ -34,6 +43,7 @@ if TYPE_CHECKING:
     from stream.backtest.tuning import Trial, Tuner
     from stream.features.blocks import FeatureSpace
     from stream.model.folder import GlobalModel
+    from stream.model.kind import ModelKind
     from stream.quality.tally import Quality
 
 RESULT = "backtest.json"
@@ -51,6 +61,7 @@ def tune(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The policy file to write (TOML).")],
+    kind: Kind = "linear",
     policy: PolicyFile = None,
     config: ConfigFile = None,
     max_jump: MaxJump = None,
@@ -65,8 +76,8 @@ def tune(
     tried, it goes on beyond. About 40 to 70 values are tried, each as long as learning the log
     once. Ctrl-C keeps the best so far.
 
-    No --model is needed: where applications carry no global_score, global models are fitted here,
-    each scoring only jobs that it was not fitted on.
+    No --model is needed: where applications carry no global_score, global models (of --kind) are
+    fitted here, each scoring only jobs that it was not fitted on.
 
     The file that it writes holds the label policy too and is ready for `--policy`. To see what the
     choice is worth, replay twice with `--score-from TIME`, with it and without.
@@ -83,14 +94,14 @@ def tune(
         raise ConfigError(f"{out} is there already: name another file or remove it")
     known = known_space(logs, None, until_ms)
     look_first(logs, start, force=force, max_jump_ms=max_jump_ms, until_ms=until_ms, space=known)
-    model = None if known else fitted_model(logs, start, until_ms, max_jump_ms)
+    model = None if known else fitted_model(logs, start, until_ms, max_jump_ms, kind)
     read = ReadProgress()
     lines, space = first_look(before(merge(logs, read), until_ms), model)
     space.fitted(start)  # refused before it takes time
     with reading("labelling", read) as progress:
         rehearsal = record(lines, start, model, space, progress, max_jump_ms)
     if model is not None:
-        cross_fit(rehearsal, start, until_ms)
+        cross_fit(rehearsal, start, until_ms, kind)
     tuner = Tuner(rehearsal, start, until_ms)
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -148,14 +159,14 @@ def known_space(
 
 
 def fitted_model(
-    logs: list[Path], policy: Policy, until_ms: int, max_jump_ms: int | None
+    logs: list[Path], policy: Policy, until_ms: int, max_jump_ms: int | None, kind: ModelKind
 ) -> GlobalModel:
     """Fit a global model on the log up to a time."""
     from stream.backtest.tuning import train_until
 
     read = ReadProgress()
     with reading("fitting a global model", read) as progress:
-        return train_until(merge(logs, read), policy, until_ms, progress, max_jump_ms)
+        return train_until(merge(logs, read), policy, until_ms, progress, max_jump_ms, kind)
 
 
 def _said(trial: Trial) -> str:
@@ -235,6 +246,7 @@ def backtest(
             " fitted on the first quarter of the log."
         ),
     ] = None,
+    kind: Kind = "linear",
     policy: PolicyFile = None,
     score_from: Annotated[
         str | None,
@@ -278,8 +290,7 @@ def backtest(
     score_from_ms = parsed(parse_time_ms, score_from)
     max_jump_ms = parsed(parse_duration_ms, max_jump)
     check_logs(logs)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} is there already: name another folder or remove it")
+    new_folder(out)
     known = known_space(logs, loaded)
     look_first(logs, base, force=force, max_jump_ms=max_jump_ms, space=known)
     read = ReadProgress()
@@ -287,10 +298,10 @@ def backtest(
         span = look_through(merge(logs, read), progress, max_jump_ms)
     from_ms = span.quarter_ms() if loaded is None else loaded.manifest.trained_until_ms
     if known is None:
-        loaded = fitted_model(logs, base, from_ms, max_jump_ms)
+        loaded = fitted_model(logs, base, from_ms, max_jump_ms, kind)
         known = loaded.space
     comparison.check(known)
-    load_kernel()
+    load_kernel(loaded)
     read = ReadProgress()
     with reading("labelling", read) as progress:
         runner = Runner(

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 from filecmp import cmp
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import msgspec
 import typer
 
 from producers.drift import truth_over_time
 from producers.truth import SimulationSettings, lively
 from stream.cli.check import Force, look_first
-from stream.cli.options import ConfigFile, Logs, MaxJump, PolicyFile, configured, parsed
+from stream.cli.options import (
+    ConfigFile,
+    FeatureNames,
+    Kind,
+    Logs,
+    MaxJump,
+    PolicyFile,
+    configured,
+    names_in,
+    new_folder,
+    parsed,
+)
 from stream.cli.terminal import ERR, OUT, doing, load_kernel, reading, run_summary, tell
-from stream.configuration.settings import reason as said
 from stream.errors import ConfigError, StoppedError
 from stream.logs.files import ReadProgress, merge, write_lines
-from stream.model.folder import Manifest, load_model
+from stream.model.folder import Manifest, load_model, save_model
 from stream.model.held_out import Judgement, Unjudged, in_words
 from stream.model.rows import POSITIVES_PER_FEATURE
 from stream.policy import DAY_MS
-from stream.text import read_text
 from stream.units import format_time, parse_duration_ms, parse_time_ms
+
+if TYPE_CHECKING:
+    from stream.model.logistic import Chosen
 
 _DEFAULTS = lively()
 
@@ -110,13 +121,8 @@ def train(
     ] = None,
     policy: PolicyFile = None,
     config: ConfigFile = None,
-    feature_names: Annotated[
-        Path | None,
-        typer.Option(
-            help="JSON file with the names of the blocks global, per_member and per_job, for logs"
-            " that carry features as lists (a truth file of simulate will do).",
-        ),
-    ] = None,
+    kind: Kind = "linear",
+    feature_names: FeatureNames = None,
     not_worse_than: Annotated[
         Path | None,
         typer.Option(
@@ -137,10 +143,14 @@ def train(
 ) -> None:
     """Fit the frozen global model on a log.
 
+    A linear model (--kind linear) is a logistic regression; boosted trees (--kind boosted) find
+    interactions and thresholds by themselves, and need some thousand applications to do better.
+    `hearback model import` takes over trees that XGBoost or LightGBM have grown.
+
     Uses the applications whose whole label window has passed before --until (or the log's end),
     so that early answers are not favoured; where they have fewer than 10 positives for each
-    feature, all applications before then, and silence weighs what it was worth then. MODEL is a
-    folder: a manifest and arrays, no pickle.
+    feature, all applications before then, and silence weighs what it was worth then; so do trees
+    always. MODEL is a folder: a manifest and arrays, no pickle.
 
     How strongly coefficients are held near zero is chosen by cross-validation over jobs. Reports
     AUC and log loss on the newest fifth of the applications whose window has passed, of a model
@@ -151,16 +161,14 @@ def train(
     from stream.model.training import Trainer
 
     before = None if not_worse_than is None else load_model(not_worse_than)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} is there already: name another folder or remove it")
-
+    new_folder(out)
     policies = configured(config, policy=policy).policy
     until_ms = parsed(parse_time_ms, until)
     max_jump_ms = parsed(parse_duration_ms, max_jump)
-    names = None if feature_names is None else _names(feature_names)
+    names = None if feature_names is None else names_in(feature_names)
     look_first(logs, policies, force=force, max_jump_ms=max_jump_ms, until_ms=until_ms)
     read = ReadProgress()
-    trainer = Trainer(policies, until_ms, names, max_jump_ms)
+    trainer = Trainer(policies, until_ms, names, max_jump_ms, kind)
     with reading("training", read) as progress:
         trainer.read(merge(logs, read), progress)
     with doing("judging") as say:
@@ -173,7 +181,7 @@ def train(
         tell(f"ignored, {reason}: {count:,}", ERR)
     with doing("fitting") as say:
         found = None if isinstance(judged, Unjudged) else judged.held_out
-        manifest = trainer.fit(out, found, say)
+        manifest = save_model(out, trainer.model(found, say))
     tell(
         f"model {manifest.model_version} in {out}: {manifest.applications:,} applications"
         f" ({manifest.positives / manifest.applications:.1%} positive) from"
@@ -181,10 +189,11 @@ def train(
         f" {len(manifest.features['global'])} global features"
     )
     tell(_rows(manifest))
-    tell(_regularised(manifest, trainer.chosen.unchosen))
+    if trainer.chosen is not None:
+        tell(_regularised(trainer.chosen))
     tell(_held_out(judged))
     tell(_delays(manifest))
-    useless = _useless(manifest)
+    useless = _useless(manifest, trainer.chosen)
     if useless:
         tell(useless, ERR)
 
@@ -212,26 +221,24 @@ def _delays(manifest: Manifest) -> str:
     return f"answer delays: {', '.join(days)}"
 
 
-def _regularised(manifest: Manifest, unchosen: str) -> str:
+def _regularised(chosen: Chosen) -> str:
     """Tell how the regularisation was chosen, or why it was not."""
-    C, choice = manifest.regularisation, manifest.choice
-    if choice is None:
-        return f"regularisation: C = {C:g}, as usual, not chosen: {unchosen}"
-    found = choice.log_losses[choice.grid.index(C)]
+    if chosen.choice is None:
+        return f"regularisation: C = {chosen.C:g}, as usual, not chosen: {chosen.unchosen}"
     return (
-        f"regularisation: C = {C:g}, by cross-validation over {choice.jobs:,} jobs: log loss"
-        f" {found:.4f} on those left out ({choice.constant_log_loss:.4f} of a constant)"
+        f"regularisation: C = {chosen.C:g}, by cross-validation over {chosen.choice.jobs:,} jobs:"
+        f" log loss {chosen.log_loss:.4f} on those left out"
+        f" ({chosen.choice.constant_log_loss:.4f} of a constant)"
     )
 
 
-def _useless(manifest: Manifest) -> str:
+def _useless(manifest: Manifest, chosen: Chosen | None) -> str:
     """Say it where a constant would do as well."""
     if manifest.held_out is not None and manifest.held_out.constant_log_loss is not None:
         log_loss, constant = manifest.held_out.log_loss, manifest.held_out.constant_log_loss
         where = "on the held-out applications"
-    elif manifest.choice is not None:
-        log_loss = manifest.choice.log_losses[manifest.choice.grid.index(manifest.regularisation)]
-        constant = manifest.choice.constant_log_loss
+    elif chosen is not None and chosen.choice is not None:
+        log_loss, constant = chosen.log_loss, chosen.choice.constant_log_loss
         where = "in the cross-validation"
     else:
         return ""
@@ -314,7 +321,7 @@ def replay(
     lines, space = first_look(merge(logs, read), loaded)
     if not resume:  # its log was looked through when it began
         look_first(logs, policies, force=force, max_jump_ms=options.max_jump_ms, space=space)
-    load_kernel()
+    load_kernel(loaded)
     try:
         with reading("replaying", read) as progress:
             metrics = replay_into(
@@ -326,17 +333,6 @@ def replay(
         ) from None
     OUT.print(run_summary(metrics))
     tell(f"files in {out}")
-
-
-def _names(path: Path) -> dict[str, list[str]]:
-    """Read a names file."""
-    try:
-        document = msgspec.json.decode(read_text(path))
-        if isinstance(document, dict) and "feature_names" in document:
-            document = document["feature_names"]
-        return msgspec.convert(document, dict[str, list[str]])
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, ConfigError) as error:
-        raise ConfigError(f"feature names {path}: {said(error)}") from None
 
 
 def _make_parent(path: Path) -> None:

@@ -8,14 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import msgspec
 import typer
 
 from stream.cli.terminal import ERR, tell
 from stream.configuration.load import load_config, renamed
 from stream.configuration.sections import Config
-from stream.configuration.settings import table
+from stream.configuration.settings import reason, table
 from stream.errors import ConfigError
 from stream.kafka.connection import Broker
+from stream.model.kind import ModelKind
+from stream.text import read_text
 
 _T = TypeVar("_T")
 
@@ -77,6 +80,34 @@ Replication = Annotated[
     typer.Option(min=1, help="Copies of each new topic. Default: 3, if there are 3 brokers."),
 ]
 DataFolder = Annotated[Path | None, setting("worker.data", "--data")]
+
+
+FeatureNames = Annotated[
+    Path | None,
+    typer.Option(
+        "--feature-names",
+        help="JSON file with the names of the blocks global, per_member and per_job, for logs"
+        " that carry features as lists (a truth file of simulate will do).",
+    ),
+]
+Kind = Annotated[ModelKind, typer.Option("--kind", help="A logistic regression, or boosted trees.")]
+
+
+def names_in(path: Path) -> dict[str, list[str]]:
+    """Read a file of feature names."""
+    try:
+        document = msgspec.json.decode(read_text(path))
+        if isinstance(document, dict) and "feature_names" in document:
+            document = document["feature_names"]
+        return msgspec.convert(document, dict[str, list[str]])
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, ConfigError) as error:
+        raise ConfigError(f"feature names {path}: {reason(error)}") from None
+
+
+def new_folder(path: Path) -> None:
+    """Refuse a folder that holds something."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(f"{path} is there already: name another folder or remove it")
 
 
 def parsed(parse: Callable[[str], _T], text: str | None) -> _T | None:

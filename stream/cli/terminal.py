@@ -26,6 +26,7 @@ from rich.text import Text
 from stream.logs.files import ReadProgress
 
 if TYPE_CHECKING:
+    from stream.model.folder import GlobalModel
     from stream.quality.prequential import Summary
     from stream.quality.ranking import RankingQuality
     from stream.quality.tally import Quality
@@ -173,11 +174,11 @@ def doing(what: str) -> Iterator[Callable[[str], None]]:
         yield lambda changed: status.update(Text(changed))
 
 
-def load_kernel() -> None:
-    """Load the compiled kernel before anything is read; Ctrl-C takes effect after it.
+def load_kernel(model: GlobalModel | None) -> None:
+    """Load the compiled kernel, and that of a model, before anything is read.
 
-    LLVM calls back into Python while it loads code, and drops what is raised there: a Ctrl-C in
-    that moment, in the midst of a run, would be lost.
+    Ctrl-C takes effect after it. LLVM calls back into Python while it loads code, and drops what is
+    raised there: a Ctrl-C in that moment, in the midst of a run, would be lost.
     """
     from stream.updaters.newton import NOT_KEPT, warm_up
 
@@ -186,6 +187,8 @@ def load_kernel() -> None:
     try:
         with doing("loading the kernel"):
             kept = warm_up()
+            if model is not None:
+                model.warm_up()
     finally:
         signal.signal(signal.SIGINT, before)
     if asked:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import io
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import ModelError
+from stream.model.kind import ModelKind
 from stream.model.scorer import Floats32
-
-ARRAYS = "coefficients.npy"
-"""The file of a model folder."""
 
 
 class Linear:
     """Scores with coefficients (d,) (:class:`~stream.model.scorer.Scorer`)."""
+
+    kind: Final[ModelKind] = "linear"
 
     def __init__(self, coefficients: NDArray[np.float64]) -> None:
         self.coefficients = coefficients
@@ -32,10 +32,10 @@ class Linear:
         try:
             found = np.load(io.BytesIO(data), allow_pickle=False)
         except (ValueError, EOFError) as error:
-            raise ModelError(f"{ARRAYS} is damaged: {error}") from None
+            raise ModelError(f"its coefficients are damaged: {error}") from None
         if found.dtype != "<f8" or found.shape != (columns,) or not np.isfinite(found).all():
             raise ModelError(
-                f"{ARRAYS} has {found.shape} {found.dtype} coefficients for {columns} global"
+                f"it has {found.shape} {found.dtype} coefficients for {columns} global"
                 " features, or some that are no number"
             )
         return cls(found)
@@ -53,3 +53,7 @@ class Linear:
     def score_all(self, X: Floats32) -> NDArray[np.float64]:
         """Xβ (n,)."""
         return np.asarray(X.astype(np.float64) @ self.coefficients)
+
+    def contributions(self, x: Floats32) -> NDArray[np.float64]:
+        """x_k·β_k of each column, and 0."""
+        return np.append(x.astype(np.float64) * self.coefficients, 0.0)

@@ -1,10 +1,14 @@
-"""The frozen global model: made once, by ``train``, then only ever scored.
+"""The frozen global model: made once, by ``train`` or ``model import``, then only ever scored.
 
 A model is a folder with two files:
 
-- ``manifest.json``: format version, model version, feature names per block, training span and
-  counts, and the SHA-256 of the other file;
-- ``coefficients.npy``: what scores (:mod:`stream.model.coefficients`).
+- ``manifest.json``: format version, model version, what kind of model it is, feature names per
+  block, training span and counts, and the SHA-256 of the other file;
+- the arrays of its kind: ``coefficients.npy`` (:mod:`stream.model.coefficients`) or ``trees.npy``
+  (:mod:`stream.model.trees`).
+
+A model's *columns* are the features of the blocks that ``inputs`` names, one block after the other,
+each in the order of its names: what is scored is their float32 bytes, joined.
 """
 
 from __future__ import annotations
@@ -20,11 +24,15 @@ from numpy.typing import NDArray
 from stream.errors import ModelError
 from stream.features.blocks import FeatureSpace
 from stream.labels.delays import DelayCurve
-from stream.model.coefficients import ARRAYS, Linear
-from stream.model.scorer import Scorer
+from stream.model.coefficients import Linear
+from stream.model.kind import FILES, ModelKind
+from stream.model.scorer import Floats32, Scorer
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+INPUTS = ("global",)
+"""Blocks that a model's columns may come from."""
+
 NO_MODEL = "none"
 """Model version of a run whose events bring their own ``global_score``."""
 
@@ -67,7 +75,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     ``rows``: what it was fitted on (:mod:`stream.model.rows`), ``applications`` of them.
     ``regularisation``: C, the inverse strength; ``choice``: how it was chosen, None: too little
-    was there to choose by. ``delays``: how long answers take, None: too few were there to tell.
+    was there to choose by; both of a linear model. ``delays``: how long answers take, None: too few
+    were there to tell. ``inputs``: the blocks that its columns come from.
     """
 
     format: int
@@ -77,8 +86,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     trained_until_ms: int
     applications: int
     positives: int
-    regularisation: float
     sha256: str
+    kind: ModelKind = "linear"
+    inputs: tuple[str, ...] = INPUTS
+    regularisation: float | None = None
     held_out: HeldOut | None = None
     delays: DelayCurve | None = None
     choice: Choice | None = None
@@ -92,12 +103,16 @@ class GlobalModel:
         manifest: names, version and span.
         scorer: what scores the columns.
 
+    Attributes:
+        columns: their names, in the model's order.
+
     """
 
     def __init__(self, manifest: Manifest, scorer: Scorer) -> None:
         self.manifest = manifest
         self.scorer = scorer
         self.version = manifest.model_version
+        self.columns = _columns(manifest.features, manifest.inputs)
         self.space = FeatureSpace(
             manifest.features["global"],
             manifest.features["per_member"],
@@ -113,11 +128,27 @@ class GlobalModel:
             ModelError: the arrays are damaged, or of another size than the names.
 
         """
-        return cls(manifest, Linear.decoded(arrays, len(manifest.features["global"])))
+        size = len(_columns(manifest.features, manifest.inputs))
+        if manifest.kind == "linear":
+            return cls(manifest, Linear.decoded(arrays, size))
+        from stream.model.trees import Trees  # noqa: PLC0415 - Numba takes half a second to load
+
+        return cls(manifest, Trees.decoded(arrays, size))
+
+    def warm_up(self) -> None:
+        """Score once, so that no event waits for what is compiled on first use."""
+        self.score(bytes(4 * len(self.columns)))
 
     def score_all(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
         """Log-odds (n,) of rows (n, d), rounded to float32 as every number that is scored."""
         return self.scorer.score_all(X.astype(np.float32))
+
+    def contributions(self, x: Floats32) -> list[tuple[str, float]]:
+        """What each column adds to the log-odds of a row (d,), by name; they sum to the score.
+
+        The last is what is so without any, and has no name.
+        """
+        return list(zip([*self.columns, ""], self.scorer.contributions(x).tolist(), strict=True))
 
 
 def new_model(
@@ -128,7 +159,7 @@ def new_model(
     trained_until_ms: int,
     applications: int,
     positives: int,
-    regularisation: float,
+    regularisation: float | None = None,
     held_out: HeldOut | None = None,
     delays: DelayCurve | None = None,
     choice: Choice | None = None,
@@ -142,6 +173,7 @@ def new_model(
     manifest = Manifest(
         format=FORMAT,
         model_version=version,
+        kind=scorer.kind,
         features=features,
         trained_from_ms=trained_from_ms,
         trained_until_ms=trained_until_ms,
@@ -162,7 +194,7 @@ def save_model(path: Path, model: GlobalModel) -> Manifest:
     manifest = model.manifest
     try:
         path.mkdir(parents=True, exist_ok=True)
-        (path / ARRAYS).write_bytes(model.scorer.encoded())
+        (path / FILES[manifest.kind]).write_bytes(model.scorer.encoded())
         (path / MANIFEST).write_bytes(
             msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
         )
@@ -179,9 +211,10 @@ def load_model(path: Path) -> GlobalModel:
 
     """
     manifest = _manifest(path, _read(path, MANIFEST))
-    arrays = _read(path, ARRAYS)
+    name = FILES[manifest.kind]
+    arrays = _read(path, name)
     if hashlib.sha256(arrays).hexdigest() != manifest.sha256:
-        raise ModelError(f"{path / ARRAYS} does not match the checksum in its manifest")
+        raise ModelError(f"{path / name} does not match the checksum in its manifest")
     try:
         return GlobalModel.of(manifest, arrays)
     except ModelError as error:
@@ -198,7 +231,13 @@ def _manifest(path: Path, text: bytes) -> Manifest:
         raise ModelError(
             f"{path} has model format {manifest.format}, this release reads {FORMAT}: train again"
         )
-    missing = {"global", "per_member", "per_job"} - manifest.features.keys()
+    unknown = set(manifest.inputs) - set(INPUTS)
+    if unknown:
+        raise ModelError(
+            f"{path} takes {', '.join(sorted(unknown))}, this release has"
+            f" {', '.join(INPUTS)}: train again"
+        )
+    missing = {"global", "per_member", "per_job", *manifest.inputs} - manifest.features.keys()
     if missing:
         raise ModelError(f"{path / MANIFEST} names no features for {', '.join(sorted(missing))}")
     return manifest
@@ -212,3 +251,7 @@ def _read(path: Path, name: str) -> bytes:
             f"{path} is no model folder ({error.strerror}: {error.filename});"
             " make one with: hearback train LOG --out MODEL"
         ) from None
+
+
+def _columns(features: dict[str, list[str]], inputs: tuple[str, ...]) -> list[str]:
+    return [name for block in inputs for name in features[block]]

@@ -163,11 +163,11 @@ def _scores_of(
 ) -> NDArray[np.float64]:
     """Log-odds (n,) of another model, which may know fewer features."""
     at = {name: column for column, name in enumerate(names)}
-    missing = [name for name in model.manifest.features["global"] if name not in at]
+    missing = [name for name in model.columns if name not in at]
     if missing:
         raise ModelError(
             f"model {model.version} has global features that the log has not, such as"
             f" {missing[0]}: models are compared by feature names (--feature-names names those of"
             " logs with lists)"
         )
-    return model.score_all(X[:, [at[name] for name in model.manifest.features["global"]]])
+    return model.score_all(X[:, [at[name] for name in model.columns]])

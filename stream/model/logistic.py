@@ -26,6 +26,7 @@ apart, weights (n,): one of 2 is the row twice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -65,6 +66,13 @@ class Chosen(NamedTuple):
     C: float
     choice: Choice | None
     unchosen: str = ""
+
+    @property
+    def log_loss(self) -> float:
+        """Cross-validated, of what was chosen."""
+        if self.choice is None:
+            return math.nan
+        return self.choice.log_losses[self.choice.grid.index(self.C)]
 
 
 def fit_logistic(

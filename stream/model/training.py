@@ -22,15 +22,18 @@ from stream.events.wire import RawApplication, decode_raw, to_event
 from stream.features.blocks import FeatureSpace, RawBlock, check_size
 from stream.labels import driver
 from stream.labels.changes import Change, Entered, Ignored, Step
-from stream.labels.delays import curve_of
+from stream.labels.delays import DelayCurve, curve_of
 from stream.labels.machine import LabelMachine
 from stream.logs.files import LogLine
 from stream.logs.jumps import JumpFilter
+from stream.model.boosting import fit_boosted
 from stream.model.coefficients import Linear
 from stream.model.folder import GlobalModel, HeldOut, Manifest, new_model, save_model
 from stream.model.held_out import Judgement, Unjudged, hold_out
+from stream.model.kind import ModelKind
 from stream.model.logistic import Chosen, fit_logistic
 from stream.model.rows import NEVER, POSITIVES_PER_FEATURE, Outcomes, Rows
+from stream.model.scorer import Scorer
 from stream.policy import Policy
 from stream.state.overlay import Overlay
 from stream.state.store import MemoryStore
@@ -113,10 +116,11 @@ class Trainer:
         until_ms: events after it are not used; None for the whole log.
         names: feature names per block where events carry lists; None: from the events.
         max_jump_ms: hold an event further ahead back until others confirm it; None: never.
+        kind: of model that is fitted.
 
     Attributes:
         refused: lines left out, by reason, as a replay counts its dead letters.
-        chosen: how strong the regularisation of the model is that was fitted.
+        chosen: how strong the regularisation is of the linear model that was fitted.
         ignored: events that changed no label, by reason, as a replay counts them.
 
     """
@@ -127,10 +131,12 @@ class Trainer:
         until_ms: int | None,
         names: dict[str, list[str]] | None,
         max_jump_ms: int | None = None,
+        kind: ModelKind = "linear",
     ) -> None:
         self.refused: Counter[str] = Counter()
         self._refusals: dict[str, str] = {}  # the first message of each reason
-        self.chosen: Chosen
+        self.chosen: Chosen | None = None
+        self._kind = kind
         self.ignored: Counter[str] = Counter()
         self._policy = policy
         self._until_ms = until_ms
@@ -195,22 +201,25 @@ class Trainer:
         """
         final = self.rows(self.end_ms, aged=False)
 
-        def fit(known: Rows) -> Linear:
-            return Linear(fit_logistic(known, progress)[0])
+        def fit(known: Rows) -> Scorer:
+            return self._fitted(known, progress)
 
-        names = self._names["global"].names()
+        names = self.features()["global"]
         return hold_out(final, self._policy.labels.window_ms, names, self.rows, fit, than)
 
-    def fit(
+    def fit(self, out: Path) -> Manifest:
+        """Fit on what was read and write the model folder; errors as of :meth:`model`."""
+        return save_model(out, self.model())
+
+    def model(
         self,
-        out: Path,
         held_out: HeldOut | None = None,
         progress: Callable[[str], None] = lambda _: None,
-    ) -> Manifest:
-        """Fit on what was read and write the model folder.
+    ) -> GlobalModel:
+        """Fit on what was read.
 
         Args:
-            out: the folder. held_out: what :meth:`hold_out` has found, for the manifest.
+            held_out: what :meth:`hold_out` has found, for the manifest.
             progress: is told what is being done.
 
         Raises:
@@ -225,21 +234,28 @@ class Trainer:
                 f"{count} applications {whose} before the end of training, {positives} of them"
                 f" positive: both kinds are needed; {self._advice(count)}"
             )
-        coefficients, self.chosen = fit_logistic(rows, progress)
-        model = new_model(
-            Linear(coefficients),
-            {block: names.names() for block, names in self._names.items()},
+        scorer = self._fitted(rows, progress)
+        return new_model(
+            scorer,
+            self.features(),
             trained_from_ms=self._from_ms or 0,
             trained_until_ms=self.end_ms,
             rows="aged" if rows.aged else "closed",
             applications=count,
             positives=positives,
-            regularisation=self.chosen.C,
+            regularisation=None if self.chosen is None else self.chosen.C,
             held_out=held_out,
-            delays=self._outcomes().delays(self.end_ms),
-            choice=self.chosen.choice,
+            delays=self.delays(),
+            choice=None if self.chosen is None else self.chosen.choice,
         )
-        return save_model(out, model)
+
+    def features(self) -> dict[str, list[str]]:
+        """Return the feature names of each block, as given or as the log has them."""
+        return {block: names.names() for block, names in self._names.items()}
+
+    def delays(self) -> DelayCurve | None:
+        """Return how long answers take; None where there are too few to tell."""
+        return self._outcomes().delays(self.end_ms)
 
     @property
     def end_ms(self) -> int:
@@ -251,15 +267,16 @@ class Trainer:
 
         Args:
             at_ms: the time; :attr:`end_ms` at most.
-            aged: aged rows or closed ones; None: aged ones where the closed ones are too few for a
-                linear model. With ``aging`` off there are closed ones only.
+            aged: aged rows or closed ones; None: aged ones for trees, and where the closed ones are
+                too few for a linear model. With ``aging`` off there are closed ones only.
 
         """
         outcomes = self._outcomes()
         closed = outcomes.closed(at_ms)
         if aged is None:
             positives = int((outcomes.answered_ms[closed] != NEVER).sum())
-            aged = positives < POSITIVES_PER_FEATURE * len(self._names["global"].names())
+            few = positives < POSITIVES_PER_FEATURE * len(self.features()["global"])
+            aged = few or self._kind == "boosted"
         aged = aged and bool(self._policy.labels.aging)
         curve = curve_of(self._policy.labels, outcomes.delays(at_ms))
         y, weights = outcomes.known(at_ms, curve)
@@ -272,6 +289,12 @@ class Trainer:
             np.array(self._jobs, dtype=np.int64)[used],
             aged,
         )
+
+    def _fitted(self, rows: Rows, progress: Callable[[str], None]) -> Scorer:
+        if self._kind == "boosted":
+            return fit_boosted(rows.X, rows.y, rows.weights)
+        coefficients, self.chosen = fit_logistic(rows, progress)
+        return Linear(coefficients)
 
     def _outcomes(self) -> Outcomes:
         return Outcomes(

@@ -60,6 +60,7 @@ def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -
     notice = threading.Timer(_LONG_S, say, [_COMPILING])
     notice.start()
     kept = warm_up(config.worker.data / KERNEL)
+    model.warm_up()
     notice.cancel()
     if not kept:
         say(NOT_KEPT)

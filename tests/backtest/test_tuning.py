@@ -30,6 +30,7 @@ from stream.configuration.load import load_config
 from stream.configuration.settings import to_toml
 from stream.errors import ConfigError
 from stream.logs.files import LogLine
+from stream.model.kind import ModelKind
 from stream.policy import DAY_MS, EffectSettings, Policy
 from stream.quality.prequential import quality
 from stream.replay.reader import first_look
@@ -195,18 +196,19 @@ def test_too_little_to_judge_is_refused(markets: Markets) -> None:
         Tuner(markets.early, Policy(), START_MS + 15 * DAY_MS)
 
 
-def test_global_scores_are_of_models_that_did_not_see_the_job() -> None:
+@pytest.mark.parametrize("kind", ["linear", "boosted"])
+def test_global_scores_are_of_models_that_did_not_see_the_job(kind: ModelKind) -> None:
     """Cross-fitted scores change when another job's labels do, not when the own job's do."""
     lines = lines_of(SimulationSettings(members=120, jobs=40, days=30, seed=5))
-    model = train_until(lines, Policy(), UNTIL_MS, lambda _: None)
+    model = train_until(lines, Policy(), UNTIL_MS, lambda _: None, kind=kind)
     rest, space = first_look(lines, model)
     rehearsal = record(rest, Policy(), model, space)
     of_job = np.array([app.job_id for app in rehearsal.applications])
     job = of_job[0]
-    cross_fit(rehearsal, Policy(), UNTIL_MS)
+    cross_fit(rehearsal, Policy(), UNTIL_MS, kind)
     first = rehearsal.global_scores.copy()
     rehearsal.targets[of_job == job] = 1.0 - rehearsal.targets[of_job == job]
-    cross_fit(rehearsal, Policy(), UNTIL_MS)
+    cross_fit(rehearsal, Policy(), UNTIL_MS, kind)
     changed = ~np.isclose(first, rehearsal.global_scores, atol=1e-12)
     assert not changed[of_job == job].any()
     assert changed.mean() > 0.5

@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stream.cli import PROGRAM, history
+from stream.cli import PROGRAM
+from stream.cli.options import names_in
 from stream.errors import ConfigError
 from stream.policy import DAY_MS
 from tests import kit
@@ -272,7 +273,7 @@ def test_a_names_file_may_begin_with_a_mark(tmp_path: Path) -> None:
     names = {"global": ["one"], "per_member": ["é", "n"], "per_job": ["j"]}
     text = msgspec.json.encode({"feature_names": names}).decode()
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())
-    assert history._names(path) == names
+    assert names_in(path) == names
     path.write_bytes(text.encode("utf-16"))
     with pytest.raises(ConfigError, match=r"names.json: the file is UTF-16: save it as UTF-8"):
-        history._names(path)
+        names_in(path)

@@ -101,6 +101,6 @@ def test_ctrl_c_while_the_kernel_loads_is_not_lost(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("stream.updaters.newton.warm_up", interrupted)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        terminal.load_kernel()
+        terminal.load_kernel(None)
     assert loaded == [True]
     assert signal.getsignal(signal.SIGINT) is before

@@ -13,8 +13,9 @@ from sklearn.linear_model import LogisticRegression
 
 from stream.errors import ConfigError, ModelError
 from stream.logs.files import LogLine
-from stream.model.coefficients import ARRAYS, Linear
+from stream.model.coefficients import Linear
 from stream.model.folder import MANIFEST, GlobalModel, load_model, new_model, save_model
+from stream.model.kind import FILES
 from stream.model.logistic import fit_path
 from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy
@@ -75,8 +76,8 @@ def _rewrite(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], Non
     ("damage", "says"),
     [
         (lambda path: (path / MANIFEST).unlink(), "no model folder"),
-        (lambda path: (path / ARRAYS).unlink(), "no model folder"),
-        (lambda path: (path / ARRAYS).write_bytes(b"x"), "checksum"),
+        (lambda path: (path / FILES["linear"]).unlink(), "no model folder"),
+        (lambda path: (path / FILES["linear"]).write_bytes(b"x"), "checksum"),
         (lambda path: (path / MANIFEST).write_bytes(b"{"), "damaged"),
         (_rewrite(lambda m: m.update(format=2)), "format 2"),
         (_rewrite(lambda m: m["features"].pop("per_job")), "per_job"),

@@ -1,0 +1,198 @@
+"""The model command: models from elsewhere, and why a model scores as it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stream.cli.check import Force, look_first
+from stream.cli.options import (
+    ConfigFile,
+    FeatureNames,
+    Logs,
+    MaxJump,
+    PolicyFile,
+    configured,
+    group,
+    names_in,
+    new_folder,
+    parsed,
+)
+from stream.cli.terminal import OUT, numbers, reading, tell
+from stream.errors import ConfigError, EventError, ModelError
+from stream.events.structs import Application
+from stream.events.wire import decode_event
+from stream.logs.files import ReadProgress, merge
+from stream.model.folder import load_model, new_model, save_model
+from stream.units import format_time, parse_duration_ms, parse_time_ms
+
+if TYPE_CHECKING:
+    from stream.model.folder import GlobalModel
+
+model = group("Global models: take over one of XGBoost or LightGBM; explain a score.")
+
+_PROGRESS = 10_000
+
+
+@model.command("import")
+def import_(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="What booster.save_model('model.json') of XGBoost wrote, or"
+            " json.dump(booster.dump_model(), file) of LightGBM.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The model folder; must not exist yet.")],
+    trained_until: Annotated[
+        str,
+        typer.Option(
+            help="The newest label that the model was fitted on was known at this time (a date, ISO"
+            " 8601, or seconds or milliseconds since 1970): a backtest judges from then on."
+        ),
+    ],
+    logs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--log",
+            help="An event log, as train takes it: names the features of all blocks, and tells how"
+            " long answers take. May be given several times.",
+        ),
+    ] = None,
+    policy: PolicyFile = None,
+    config: ConfigFile = None,
+    feature_names: FeatureNames = None,
+    max_jump: MaxJump = None,
+    force: Force = False,
+) -> None:
+    """Take over boosted trees that XGBoost or LightGBM have grown.
+
+    Writes a model folder that scores as the library does (to 1e-6), in a microsecond or two, and
+    needs neither library. Applications are scored by their global features: each feature of the
+    model must be one of them, by its name; a model that was fitted without names takes them in
+    their order. Features that the model does not ask for may be there too.
+
+    The names of the blocks come from --log or --feature-names. With --log only, the model knows how
+    long answers take, as one of `hearback train` does: what silence is worth by age.
+
+    Taken over are numerical splits of one binary outcome (XGBoost: gbtree with binary:logistic;
+    LightGBM: binary or cross_entropy). What was sent as a missing value to the library cannot be
+    sent here: features are finite, and a name that an application leaves out is 0.
+    """
+    from stream.model.imported import read_model
+    from stream.model.training import Trainer
+
+    new_folder(out)
+    until_ms = parsed(parse_time_ms, trained_until) or 0
+    if not logs and feature_names is None:
+        raise typer.BadParameter("give --log or --feature-names: they name the features")
+    try:
+        found = read_model(file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+    except ModelError as error:
+        raise ModelError(f"{file}: {error}") from None
+    policies = configured(config, policy=policy).policy
+    max_jump_ms = parsed(parse_duration_ms, max_jump)
+    names = None if feature_names is None else names_in(feature_names)
+    trainer = Trainer(policies, until_ms, names, max_jump_ms)
+    if logs:
+        look_first(logs, policies, force=force, max_jump_ms=max_jump_ms, until_ms=until_ms)
+        read = ReadProgress()
+        with reading("reading names and answers", read) as progress:
+            trainer.read(merge(logs, read), progress)
+    features, delays = trainer.features(), trainer.delays()
+    try:
+        scorer = found.over(features["global"])
+    except ModelError as error:
+        raise ModelError(f"{file}: {error}") from None
+    made = new_model(
+        scorer,
+        features,
+        trained_from_ms=0,
+        trained_until_ms=until_ms,
+        applications=0,
+        positives=0,
+        delays=delays,
+    )
+    save_model(out, made)
+    tell(
+        f"model {made.version} in {out}: {scorer.trees - 1:,} trees of {found.library} over"
+        f" {len(features['global'])} global features, {len(scorer.table):,} nodes; trained until"
+        f" {format_time(until_ms)}"
+    )
+    if delays is None:
+        tell("answer delays: not known; the default curve is in force (--log tells them)")
+
+
+@model.command()
+def explain(
+    folder: Annotated[Path, typer.Argument(metavar="MODEL", help="The model folder.")],
+    logs: Logs,
+    application: Annotated[str, typer.Option("--application", help="The application's id.")],
+    job: Annotated[
+        str | None, typer.Option(help="Its job, where several have applications of this id.")
+    ] = None,
+    most: Annotated[int, typer.Option(min=1, help="How many features are shown.")] = 20,
+) -> None:
+    """Show what each feature adds to the global score of an application.
+
+    In log-odds, the largest first; with the constant they sum to the score. In a linear model it is
+    coefficient times value. In boosted trees it is how much the mean of the leaves below changes
+    where a tree asks for the feature, on the application's way (Saabas' path attribution).
+    """
+    loaded = load_model(folder)
+    read = ReadProgress()
+    with reading("looking for the application", read) as progress:
+        x = _features(loaded, logs, read, progress, application, job)
+    import numpy as np
+
+    values = np.frombuffer(x, "<f4")
+    *parts, (_, constant) = loaded.contributions(values)
+    order = sorted(range(len(parts)), key=lambda at: -abs(parts[at][1]))
+    table = numbers(f"global score {loaded.score(x):+.4f}", "feature", "value", "adds")
+    for at in order[:most]:
+        name, adds = parts[at]
+        table.add_row(name, f"{values[at]:g}", f"{adds:+.4f}")
+    if len(order) > most:
+        rest = sum(parts[at][1] for at in order[most:])
+        table.add_row(f"{len(order) - most} others", "", f"{rest:+.4f}")
+    table.add_row("constant", "", f"{constant:+.4f}")
+    OUT.print(table)
+
+
+def _features(
+    model: GlobalModel,
+    logs: list[Path],
+    read: ReadProgress,
+    progress: Callable[[int], None],
+    application_id: str,
+    job_id: str | None,
+) -> bytes:
+    """Find an application in logs; return the float32 bytes of the model's columns.
+
+    Raises:
+        ConfigError: it is not there, or has no global features.
+
+    """
+    for count, line in enumerate(merge(logs, read)):
+        if count % _PROGRESS == 0:
+            progress(count)
+        if line.damaged is not None:
+            continue
+        try:
+            event = decode_event(line.raw, model.space)
+        except EventError:
+            continue
+        if not isinstance(event, Application) or event.application_id != application_id:
+            continue
+        if job_id in {None, event.job_id}:
+            if event.features.global_ is None:
+                raise ConfigError(f"application {application_id} has no global features")
+            return event.features.global_
+    where = "" if job_id is None else f" to job {job_id}"
+    raise ConfigError(f"no application {application_id}{where} in these logs fits the model")

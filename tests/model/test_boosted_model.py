@@ -1,0 +1,191 @@
+"""A boosted global model through everything that scores: train, import, replay, partitions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from producers.simulate import simulate
+from producers.truth import SimulationSettings
+from stream.backtest.tuning import train_until
+from stream.cli import main
+from stream.effects import EFFECT_NAMES
+from stream.events.wire import decode_label
+from stream.logs.files import merge, write_lines
+from stream.model.folder import GlobalModel, load_model
+from stream.model.trees import Trees
+from stream.policy import DAY_MS, Policy
+from stream.replay.reader import first_look
+from stream.replay.resumable import replay_into
+from stream.replay.savepoint import Options
+from tests.kit import Market
+from tests.model.test_imported import of_lightgbm, probabilities
+
+SETTINGS = SimulationSettings(seed=4, members=150, jobs=30, days=40, applications_per_member=8)
+UNTIL_MS = SETTINGS.start_ms + 30 * DAY_MS
+
+
+def hearback(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Run a command; return its exit code."""
+    monkeypatch.setattr("sys.argv", ["hearback", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a log and a boosted model of it, by the commands."""
+    path = tmp_path_factory.mktemp("boosted")
+    write_lines(path / "log.jsonl", simulate(SETTINGS))
+    with pytest.MonkeyPatch.context() as patch:
+        train = ("train", path / "log.jsonl", "--kind", "boosted", "--until", UNTIL_MS)
+        assert hearback(patch, *train, "--out", path / "model") == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> GlobalModel:
+    """Return that model."""
+    return load_model(folder / "model")
+
+
+def blocks(folder: Path) -> dict[tuple[str, str], list[float]]:
+    """Global features of each application, as the log has them."""
+    events = map(msgspec.json.decode, (folder / "log.jsonl").read_bytes().splitlines())
+    return {
+        (event["job_id"], event["application_id"]): event["features"]["global"]
+        for event in events
+        if event["type"] == "application"
+    }
+
+
+def replayed(folder: Path, out: Path, model: GlobalModel, workers: int) -> list[bytes]:
+    """Replay the log; return the lines of its labels."""
+    lines, space = first_look(merge([folder / "log.jsonl"]), model)
+    options = Options(close=True, workers=workers)
+    replay_into(out, [folder / "log.jsonl"], lines, Policy(), model, space, options)
+    return (out / "labels.jsonl").read_bytes().splitlines()
+
+
+def test_train_says_what_kind_it_made(folder: Path, model: GlobalModel) -> None:
+    """The manifest names the kind, the rows are aged ones, nothing is said of a C."""
+    manifest = msgspec.json.decode((folder / "model" / "manifest.json").read_bytes())
+    assert (manifest["kind"], manifest["inputs"], manifest["rows"]) == (
+        "boosted",
+        ["global"],
+        "aged",
+    )
+    assert manifest["regularisation"] is None
+    assert manifest["held_out"]["auc"] > 0.5
+    assert isinstance(model.scorer, Trees)
+
+
+def test_replay_and_partitions_score_alike(
+    folder: Path, model: GlobalModel, tmp_path: Path
+) -> None:
+    """One process, two and a worker's partitions give every application the model's score."""
+    asked = blocks(folder)
+    found: list[dict[tuple[str, str], float]] = []
+    for workers in (1, 2):
+        labels = [
+            decode_label(line, model.space)
+            for line in replayed(folder, tmp_path / str(workers), model, workers)
+        ]
+        found.append({(one.job_id, one.application_id): one.global_score for one in labels})
+    market = Market(Policy(), 1, global_model=model)
+    market.now_ms = SETTINGS.start_ms + 100 * DAY_MS
+    for line in simulate(SETTINGS):
+        event = msgspec.json.decode(line)
+        is_application = event["type"] == "application"
+        topic = "applications" if is_application else "engagements"
+        key = str(event["member_id" if is_application else "job_id"]).encode()
+        market.append(topic, 0, key, line)
+    market.run()
+    market.clock(SETTINGS.start_ms + 100 * DAY_MS)
+    market.run()
+    found.append({(one.job_id, one.application_id): one.global_score for one in market.labels()})
+    wanted = dict(zip(asked, model.score_all(np.array(list(asked.values()))).tolist(), strict=True))
+    assert len({round(score, 9) for score in wanted.values()}) > 50
+    for scores in found:
+        assert scores == {key: wanted[key] for key in scores}
+        assert len(scores) > 0.95 * len(wanted)  # of some a partition's windows are still open
+
+
+def test_a_backtest_fits_the_kind_that_it_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without a model it fits one on the first quarter: the one that ``train`` would."""
+    compare = tmp_path / "compare.toml"
+    compare.write_text('[[setting]]\nname = "all"\n')
+    arguments = ("backtest", folder / "log.jsonl", "--config", compare, "--kind", "boosted")
+    assert hearback(monkeypatch, *arguments, "--out", tmp_path / "out") == 0
+    result = json.loads((tmp_path / "out" / "backtest.json").read_text())
+    until_ms = result["score_from_ms"]
+    fitted = train_until(
+        merge([folder / "log.jsonl"]), Policy(), until_ms, lambda _: None, kind="boosted"
+    )
+    assert result["model_version"] == fitted.version
+    assert fitted.manifest.kind == "boosted"
+
+
+def test_a_model_from_elsewhere_replays(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """``model import`` with a log takes names and delays from it; scores are LightGBM's."""
+    asked = blocks(folder)
+    X = np.array(list(asked.values()), np.float32)
+    booster = of_lightgbm(X[:, :4], (X[:, 1] > 0).astype(np.int64), 5)
+    text = json.dumps(booster.dump_model())
+    for number in range(4):
+        text = text.replace(f'"{["a", "b", "c", "zero"][number]}"', f'"global[{number}]"')
+    (tmp_path / "lightgbm.json").write_text(text)
+    given = ("model", "import", tmp_path / "lightgbm.json", "--out", tmp_path / "model")
+    until = ("--trained-until", UNTIL_MS)
+    assert hearback(monkeypatch, *given, *until) == 2
+    assert "give --log or --feature-names" in capsys.readouterr().err
+    assert hearback(monkeypatch, *given, *until, "--log", folder / "log.jsonl") == 0
+    assert "5 trees of LightGBM" in capsys.readouterr().out
+    model = load_model(tmp_path / "model")
+    assert model.manifest.trained_until_ms == UNTIL_MS
+    assert model.manifest.delays == load_model(folder / "model").manifest.delays
+    assert set(EFFECT_NAMES) < set(model.manifest.features)
+    wanted = dict(zip(asked, booster.predict(X[:, :4].astype(float)).tolist(), strict=True))
+    for line in replayed(folder, tmp_path / "run", model, 1):
+        label = decode_label(line, model.space)
+        (found,) = probabilities(np.array([label.global_score])).tolist()
+        assert found == pytest.approx(wanted[label.job_id, label.application_id], abs=1e-6)
+    assert hearback(monkeypatch, *given, *until, "--log", folder / "log.jsonl") == 1
+    assert "is there already" in capsys.readouterr().err
+    (tmp_path / "lightgbm.json").write_text("tree\nversion=v4\n")
+    elsewhere = ("--out", tmp_path / "other", "--log", folder / "log.jsonl")
+    assert hearback(monkeypatch, *given[:3], *until, *elsewhere) == 1
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert "lightgbm.json: it is no JSON of XGBoost or LightGBM" in said
+
+
+def test_a_score_is_explained(
+    folder: Path,
+    model: GlobalModel,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is shown, feature by feature, sums to the application's score."""
+    (job, name), features = list(blocks(folder).items())[7]
+    log = folder / "log.jsonl"
+    explain = ("model", "explain", folder / "model", log, "--application", name)
+    assert hearback(monkeypatch, *explain, "--job", job, "--most", 3) == 0
+    shown = capsys.readouterr().out
+    (score,) = model.score_all(np.array([features])).tolist()
+    assert f"global score {score:+.4f}" in shown
+    adds = [float(line.split()[-1]) for line in shown.splitlines() if line.strip()[-5:-4] == "."]
+    assert sum(adds[1:]) == pytest.approx(score, abs=0.001)
+    assert hearback(monkeypatch, *explain[:4], "--application", "nobody") == 1
+    assert "no application nobody in these logs fits the model" in capsys.readouterr().err
