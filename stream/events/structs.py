@@ -18,6 +18,7 @@ from typing import Annotated
 import msgspec
 
 from stream.errors import EventError
+from stream.histories.preferences import Preferred, Terms
 from stream.units import MAX_TIME_MS
 
 MAX_ID_CHARS = 256
@@ -26,8 +27,6 @@ Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_CHARS)]
 Name = Annotated[str, msgspec.Meta(max_length=MAX_ID_CHARS)]
 TimeMs = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_MS)]
 PartitionNumber = Annotated[int, msgspec.Meta(ge=0)]
-Terms = dict[str, list[str]]
-
 FurtherScores = dict[str, float]
 """Scores (log-odds) by effect, of those that have no field of their own; no dictionary for none."""
 
@@ -193,7 +192,8 @@ class Label(msgspec.Struct, Scored, frozen=True, gc=False):
     ``kind`` and ``previous`` are names of :class:`stream.events.ladder.Kind`. ``weight`` is 1 but
     for labels inferred from age, ``previous_weight`` goes with ``previous``. The scores are those
     of the first sight of the application and the same in all of its labels, as is ``history``,
-    float32 bytes of shape (36,) in the order of :data:`stream.histories.history.NAMES`.
+    float32 bytes of shape (36,) in the order of :data:`stream.histories.history.NAMES`, and what
+    the job had preferred of its terms.
     """
 
     application_id: str
@@ -219,6 +219,7 @@ class Label(msgspec.Struct, Scored, frozen=True, gc=False):
     further_scores: FurtherScores | None = None
     previous_weight: float | None = None
     history: bytes | None = None
+    preferences: Preferred | None = None
 
 
 class Coefficients(

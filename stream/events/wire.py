@@ -42,12 +42,12 @@ from stream.events.structs import (
     Name,
     PartitionNumber,
     ScoredApplication,
-    Terms,
     TimeMs,
     Watermark,
 )
 from stream.features.blocks import FeatureSpace, RawBlock, check_size
 from stream.histories.history import NAMES, NUMBERS
+from stream.histories.preferences import Preferred, Terms
 from stream.text import BYTE_ORDER_MARK
 
 _T = TypeVar("_T")
@@ -96,6 +96,7 @@ class _LabelFeatures(msgspec.Struct, frozen=True, gc=False):
     per_member: list[float]
     per_job: list[float]
     history: list[float] | None = None
+    preferences: Preferred | msgspec.UnsetType = msgspec.UNSET
 
 
 _LEAST_WEIGHT = 1e-9  # one of nothing teaches nothing, and is not stored
@@ -248,6 +249,7 @@ def encode_label(label: Label) -> bytes:
                 numbers(label.per_member),
                 numbers(label.per_job),
                 None if label.history is None else numbers(label.history),
+                label.preferences or msgspec.UNSET,
             ),
             label.global_score,
             label.member_score,
@@ -269,7 +271,7 @@ def decode_label(raw: bytes, space: FeatureSpace) -> Label:
         space.per_job.pack(features.per_job),
     )
     values[-2] = values[-2] or None  # further scores
-    values.append(_packed(features.history, len(NAMES)))
+    values += (_packed(features.history, len(NAMES)), features.preferences or None)
     return Label(*values)
 
 

@@ -18,6 +18,7 @@ from stream.events.structs import (
     Label,
     Scored,
 )
+from stream.histories.preferences import Preferred
 from stream.state.facts import Deadline, Facts
 from stream.state.waiting import Waits
 
@@ -26,13 +27,17 @@ _CANONICAL = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 class Scores(msgspec.Struct, Scored, frozen=True, gc=False):
-    """Log-odds of an application as of its first sight, and its history (float32 bytes)."""
+    """Log-odds of an application as of its first sight, and what had happened by then.
+
+    ``history`` is float32 bytes of shape (36,), ``preferences`` are the job's among its terms.
+    """
 
     global_score: float
     member_score: float
     job_score: float
     further_scores: FurtherScores | None = None
     history: bytes | None = None
+    preferences: Preferred | None = None
 
 
 class Change(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -134,6 +139,7 @@ def label_of(change: Change, model_version: str) -> Label:
         facts.further_scores,
         change.previous_weight if previous else None,
         facts.history,
+        facts.preferences,
     )
 
 

@@ -289,6 +289,7 @@ class LabelMachine:
             further_scores=scores.further_scores,
             weight=weight,
             history=scores.history,
+            preferences=scores.preferences,
         )
         book.put_application(job_id, application_id, facts)
         book.deadlines.add(

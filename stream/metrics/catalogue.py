@@ -198,6 +198,13 @@ LEARNING = Group(
             " application.",
         ),
         Metric(
+            "hearback_terms_refused",
+            "counter",
+            (),
+            "Terms of applications that were not counted among a job's preferences, because it has"
+            " 2,000, or 64 KiB of them.",
+        ),
+        Metric(
             "hearback_entities_left",
             "counter",
             ("effect", "reason"),

@@ -128,6 +128,7 @@ class WorkerMetrics:
         self._pending = self._gauge("hearback_pending_applications")
         self._orphans = self._gauge("hearback_orphans")
         self._pairs = self._gauge("hearback_pairs")
+        self._terms_refused = self._counter("hearback_terms_refused")
         self._refits = self._counter("hearback_refits")
         self._newton_steps = self._counter("hearback_newton_steps")
         self._unconverged = self._counter("hearback_refits_unconverged")
@@ -270,6 +271,8 @@ class WorkerMetrics:
             self._grow(partition, "flips", partition.timeliness.flips, self._flips)
             ignored = {name: n for name, n in partition.ignored.items() if name != WAITED}
             self._grow(partition, "ignored", ignored, self._ignored)
+            refused = partition.terms_refused
+            self._grow(partition, "terms", {(): refused}, self._terms_refused)
             self._grow(partition, "early", {(): partition.ignored[WAITED]}, self._early)
             self._take_ages(partition)
 

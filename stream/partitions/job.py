@@ -119,6 +119,11 @@ class JobPartition(Partition):
             yield self._finish()
 
     @property
+    def terms_refused(self) -> int:
+        """Terms that were not counted, for their job had too many."""
+        return self._stage.terms_refused
+
+    @property
     def _judged_until_ms(self) -> int | None:
         return self.watermark_ms
 

@@ -29,6 +29,7 @@ from stream.errors import ConfigError, StateError
 from stream.events.partitioner import partition_of
 from stream.events.structs import Application, Coefficients, DeadLetter, FurtherScores, Label
 from stream.events.wire import encode, encode_label, numbers
+from stream.histories.preferences import Preferred
 from stream.labels.changes import Scores
 from stream.labels.timeliness import shares
 from stream.quality.prequential import Prequential, Summary
@@ -53,7 +54,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ScoreLine(msgspec.Struct, frozen=True):
-    """A line of ``scores.jsonl``; log-odds, and the history of first sight."""
+    """A line of ``scores.jsonl``; log-odds, history and preferences of first sight."""
 
     application_id: str
     event_time_ms: int
@@ -63,6 +64,7 @@ class ScoreLine(msgspec.Struct, frozen=True):
     score: float
     further_scores: FurtherScores | msgspec.UnsetType = msgspec.UNSET
     history: list[float] | None = None
+    preferences: Preferred | msgspec.UnsetType = msgspec.UNSET
 
 
 class DeadLetterLine(msgspec.Struct, frozen=True):
@@ -336,6 +338,7 @@ def score_line(app: Application, scores: Scores) -> bytes:
             scores.full_score,
             scores.further_scores or msgspec.UNSET,
             None if scores.history is None else numbers(scores.history),
+            scores.preferences or msgspec.UNSET,
         )
     )
 

@@ -6,6 +6,8 @@ with the labels. Both know an application again until its window is over: the me
 member's history, the job stage in that of the pair, which lives for two windows after its newest
 application.
 
+A job's preferences are counted with its history.
+
 Whoever is forgotten takes the histories along. Of the applications that a forgotten member or job
 had until then nothing is counted.
 """
@@ -17,6 +19,7 @@ from typing import Protocol
 from stream.events.ladder import Kind
 from stream.events.structs import Application, Label
 from stream.histories.history import NOTHING, Answer, History, fingerprint
+from stream.histories.preferences import NEGATIVE, POSITIVE, Preferences, Preferred, Terms
 from stream.state import codec, keys
 from stream.state.census import Census
 from stream.state.entities import Forgotten
@@ -116,6 +119,9 @@ class JobHistories:
         facts: knows which members have applied for a job.
         census: where pairs are counted.
 
+    Attributes:
+        preferences: of jobs, by key. refused: terms that were not counted, for there were too many.
+
     """
 
     def __init__(
@@ -125,6 +131,8 @@ class JobHistories:
         self._facts = facts
         self._census = census
         self._values = StoredValues[History](overlay, codec.HISTORY)
+        self.preferences = StoredValues[Preferences](overlay, codec.PREFERENCES)
+        self.refused = 0
         self._forgotten = Forgotten(PAIRS, overlay)
 
     def read(self, app: Application) -> bytes:
@@ -135,6 +143,13 @@ class JobHistories:
         return (NOTHING if job is None else job.read(at_ms)) + (
             NOTHING if pair is None else pair.read(at_ms)
         )
+
+    def preferred(self, app: Application) -> Preferred | None:
+        """What a job's recruiters have preferred of an application's terms; None: it has none."""
+        if not app.terms:
+            return None
+        preferences = self.preferences.get(_of_terms(app.job_id)) or Preferences()
+        return preferences.read(app.channel, app.terms)
 
     def enter(self, app: Application, watermark_ms: int | None) -> None:
         """Count an application that is new, in time, and not of a forgotten job."""
@@ -153,6 +168,11 @@ class JobHistories:
         job.count(app.event_time_ms)
         self._values.put(pair_key, pair)
         self._values.put(job_key, job)
+        if app.terms:
+            key = _of_terms(app.job_id)
+            preferences = self.preferences.get(key) or Preferences()
+            self.refused += preferences.count(app.channel, app.terms)
+            self.preferences.put(key, preferences)
 
     def learn(self, label: Label) -> None:
         """Take in what a label says of an answer, if the application was counted."""
@@ -172,6 +192,19 @@ class JobHistories:
             job.answered_ms = max(job.settled_ms, *self._answers(label.job_id))
         self._values.put(pair_key, pair)
         self._values.put(job_key, job)
+        if label.terms and (answer.first or answer.positive):
+            self._rate(label, label.terms, answer)
+
+    def _rate(self, label: Label, terms: Terms, answer: Answer) -> None:
+        """Count a rating of an application's terms, in the place of the one that it had."""
+        key = _of_terms(label.job_id)
+        preferences = self.preferences.get(key)
+        if preferences is None:
+            return
+        if not answer.first:
+            preferences.rate(label.channel, terms, NEGATIVE, -1)
+        preferences.rate(label.channel, terms, POSITIVE if answer.positive else NEGATIVE, 1)
+        self.preferences.put(key, preferences)
 
     def expire(self, marker: Deadline) -> None:
         """Let a pair go if the application of which nothing is known any more was its newest."""
@@ -187,7 +220,8 @@ class JobHistories:
 
     def forget(self, job_id: str, before_ms: int | None = None) -> None:
         """Let the history of a job and its pairs go; or only a job's that has long been quiet."""
-        _forget(self._values, _of_job(job_id), before_ms)
+        if _forget(self._values, _of_job(job_id), before_ms):
+            self.preferences.put(_of_terms(job_id), None)
         if before_ms is None:
             for member_id in self._facts.members(job_id):
                 self._remove(keys.pairs_of(member_id) + job_id.encode())
@@ -226,7 +260,14 @@ def _of_pair(of: Application | Label) -> bytes:
     return keys.pairs_of(of.member_id) + of.job_id.encode()
 
 
-def _forget(values: StoredValues[History], key: bytes, before_ms: int | None) -> None:
+def _of_terms(job_id: str) -> bytes:
+    return keys.PREFERENCES + job_id.encode()
+
+
+def _forget(values: StoredValues[History], key: bytes, before_ms: int | None) -> bool:
+    """Remove a history if its newest application is before a time; return whether it did."""
     history = values.get(key)
-    if history is not None and (before_ms is None or history.newest_ms < before_ms):
-        values.put(key, None)
+    if history is None or (before_ms is not None and history.newest_ms >= before_ms):
+        return False
+    values.put(key, None)
+    return True

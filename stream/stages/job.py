@@ -112,6 +112,11 @@ class JobStage(Stage):
             watermark_ms,
         )
 
+    @property
+    def terms_refused(self) -> int:
+        """Terms that were not counted, for their job had too many."""
+        return 0 if self._histories is None else self._histories.refused
+
     def close_due(self, watermark_ms: int | None) -> Steps:
         """End what the watermark is past, windows above all; one step for each thing that ends."""
         return self._learn(self._machine.close_due(watermark_ms), watermark_ms)
@@ -161,7 +166,9 @@ class JobStage(Stage):
         history = scored.history
         if history is not None:
             history = None if self._histories is None else history + self._histories.read(app)
-        return Scores(self._global_score(app), scored.member_score, job_score, further, history)
+        preferred = None if self._histories is None else self._histories.preferred(app)
+        global_score = self._global_score(app)
+        return Scores(global_score, scored.member_score, job_score, further, history, preferred)
 
     def _global_score(self, app: Application) -> float:
         if app.global_score is not None:

@@ -15,9 +15,9 @@ none     Identity, progress, census, tallies, judgements and changelog marks of
          stay below 0x20.
 1        MessagePack: ``Facts`` / ``Marker`` / ``Waiting`` and ``Applied`` /
          ``Orphan`` (tagged by their first element), ``Settled`` (a list of
-         ``Stretch``), ``JobEventFact``, ``Deadline`` and lists of it, ``History``, a
-         forgotten entity's marker; those that had no version before; a posterior with a list
-         of examples (:class:`_Listed`)
+         ``Stretch``), ``JobEventFact``, ``Deadline`` and lists of it, ``History``,
+         ``Preferences``, a forgotten entity's marker; those that had no version before; a
+         posterior with a list of examples (:class:`_Listed`)
 2        a posterior with a value for each column of its examples (:class:`_Packed`)
 =======  =========================================================================
 """
@@ -35,6 +35,7 @@ import msgspec
 from stream.errors import ConfigError, StateError
 from stream.events.ladder import Kind
 from stream.histories.history import HISTORY_BYTES, History
+from stream.histories.preferences import EACH, Preferences
 from stream.state.facts import (
     AGE,
     ApplicationRecord,
@@ -185,6 +186,14 @@ def _sound_history(history: History) -> bool:
     )
 
 
+def _sound_preferences(preferences: Preferences) -> bool:
+    """Nothing is counted less than never, and there are as many terms as it says."""
+    tables = preferences.terms.values()
+    rows = [preferences.totals, *(row for table in tables for row in table.values())]
+    size = preferences.size == sum(map(len, tables)) and preferences.text_bytes >= 0
+    return size and all(len(row) >= EACH and min(row) >= 0 for row in rows)
+
+
 def _sound_posterior(posterior: Posterior) -> bool:
     """Sizes agree with the mode's; examples are sorted, of a known kind, of some weight; finite."""
     mode, kept, precision = posterior.mode, posterior.kept, posterior.precision
@@ -227,6 +236,7 @@ JOB_EVENT = Codec[JobEventFact](JobEventFact)
 DEADLINE = Codec[Deadline](Deadline)
 DEADLINES = Codec[list[Deadline]](list[Deadline], sound=_sound_run)
 HISTORY = Codec[History](History, sound=_sound_history)
+PREFERENCES = Codec[Preferences](Preferences, sound=_sound_preferences)
 FORGOTTEN = Codec[tuple[int, int]](tuple[int, int])
 """Up to when an entity's applications count for nothing, and when that was asked for (ms)."""
 

@@ -11,7 +11,8 @@ from typing import Annotated
 import msgspec
 
 from stream.events.ladder import Kind
-from stream.events.structs import FurtherScores, PartitionNumber, Scored, Source, Terms, TimeMs
+from stream.events.structs import FurtherScores, PartitionNumber, Scored, Source, TimeMs
+from stream.histories.preferences import Preferred, Terms
 
 AGE = "age"
 """The rule of labels inferred from silence alone, as it is stored and sent."""
@@ -31,7 +32,8 @@ class Facts(msgspec.Struct, Scored, frozen=True, gc=False, kw_only=True, array_l
     ``digest`` fingerprints the producer's content (a repeat has the same); ``kind`` is the label
     so far (:class:`~stream.events.ladder.Kind`), ``rule`` what inferred it, ``weight`` what it
     counts; ``engagements`` are the ids of those read, so that closing can forget them: the first
-    :data:`MOST_LISTED`, further ones (``more``) are indexed; ``history`` is that of first sight.
+    :data:`MOST_LISTED`, further ones (``more``) are indexed; ``history`` and
+    ``preferences`` are those of first sight.
     """
 
     member_id: str
@@ -52,6 +54,7 @@ class Facts(msgspec.Struct, Scored, frozen=True, gc=False, kw_only=True, array_l
     further_scores: FurtherScores | None = None
     weight: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1.0
     history: bytes | None = None
+    preferences: Preferred | None = None
 
     @property
     def unsettled(self) -> bool:

@@ -16,6 +16,7 @@ family  fields                                 value
                                                for nothing
 ``h``   entity                                 empty: coefficients that the gate holds back
 ``j``   job, job event                         job event fact
+``k``   job                                    preferences of the job
 ``m``   member, job                            history of the pair
 ``n``   effect, entity                         posterior
 ``p``   job, A, application                    empty: pending applications by time
@@ -41,7 +42,7 @@ _PREFIXES = 1 << 14  # prefixes of jobs that are not built anew
 
 APPLICATION, SETTLED, DEADLINES, ENGAGEMENT = b"a", b"b", b"d", b"e"
 FORGOTTEN, HELD, JOB_EVENT, POSTERIOR = b"g", b"h", b"j", b"n"
-HISTORY, PAIR = b"c", b"m"
+HISTORY, PAIR, PREFERENCES = b"c", b"m", b"k"
 PENDING, _TALLY, DECISIONS, _OWN, AGE, _ENGAGEMENTS = b"p", b"q", b"r", b"s", b"t", b"x"
 
 _FAMILIES = {
@@ -49,6 +50,7 @@ _FAMILIES = {
     SETTLED: "settled evidence of job",
     HISTORY: "history",
     PAIR: "history of pair",
+    PREFERENCES: "preferences of job",
     DEADLINES: "deadlines",
     ENGAGEMENT: "engagement",
     FORGOTTEN: "forgotten entity",

@@ -179,7 +179,7 @@ def check_split(store: Store, entries: list[Entry], partitions: int) -> None:
         else:
             assert stage == "job"
             of_pair = key[:1] == b"m"
-            owner = (key[1:] if key[:1] == b"b" else keys.parts(key)[of_pair]).decode()
+            owner = (key[1:] if key[:1] in {b"b", b"k"} else keys.parts(key)[of_pair]).decode()
         assert number == partition_of(owner.encode(), partitions)
         if key[:1] == b"a":
             record = codec.APPLICATION.decode(value)

@@ -58,6 +58,7 @@ NAMES = {
     "hearback_state_cache_hits_total",
     "hearback_state_cache_misses_total",
     "hearback_state_write_seconds",
+    "hearback_terms_refused_total",
     "hearback_time_to_label_seconds",
     "hearback_unassigned_seconds",
     "hearback_unattended_seconds",

@@ -19,6 +19,7 @@ from stream.errors import StateError
 from stream.events.ladder import BY_NAME, Kind
 from stream.events.structs import Source
 from stream.histories.history import Counted, History
+from stream.histories.preferences import Preferences, Preferred
 from stream.partitions.clock import Channel, EventTime
 from stream.partitions.progress import IDENTITY, PROGRESS, Identity, Progress, decode_progress
 from stream.policy import EffectSettings
@@ -188,6 +189,16 @@ VALUES: dict[str, tuple[Any, Callable[[Any], bytes], Callable[[bytes], Any]]] = 
         codec.HISTORY.encode,
         codec.HISTORY.decode,
     ),
+    "preferences": (
+        Preferences(
+            ["", "search"],
+            [7, 2, 1, 3, 1, 0, 4, 1, 1],
+            {"skill": {"sql": [3, 1, 0, 3, 1, 0], "go": [1, 0, 0]}, "title": {}},
+            *(2, 15),
+        ),
+        codec.PREFERENCES.encode,
+        codec.PREFERENCES.decode,
+    ),
     "facts_with_history": (
         Facts(
             member_id="m1",
@@ -203,6 +214,7 @@ VALUES: dict[str, tuple[Any, Callable[[Any], bytes], Callable[[bytes], Any]]] = 
             terms=None,
             weight=0.5,
             history=b"\0\0\x80?" * 36,
+            preferences=Preferred((3.0, 1.0, 0.0, 2.0, 1.0, 0.0), {"skill": (0.5, -0.25, 0, 0)}),
         ),
         codec.APPLICATION.encode,
         codec.APPLICATION.decode,
@@ -372,6 +384,10 @@ def holds(name: str, value: Any) -> bool:
             return all(map(math.isfinite, sums)) and sizes == (4, 2)
         case StateCounts():
             return min(value.pending, value.orphans, value.entities, value.pairs) >= 0
+        case Preferences():
+            tables = value.terms.values()
+            rows = [value.totals, *(row for table in tables for row in table.values())]
+            return all(min(row) >= 0 for row in rows) and value.size == sum(map(len, tables))
         case History():
             recent = value.recent_applications, value.recent_answers, value.recent_positives
             counts = 0, value.positives, value.answers, value.applications
