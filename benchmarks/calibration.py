@@ -4,10 +4,12 @@
 correlated ones), 5, 20, 60 or 200 final labels each; the other effect's true score is in the
 offset; half-life off. The configured λ is the true one unless told otherwise. **Market**: the
 simulator's, λ = 3, both effects learned from the stream, with its wrong labels corrected later.
-**Hot job**: applications within three days, all inferred negative first, a fifth of which turn
-positive, against the exact mode over the last labels; in posterior standard deviations.
-**Draws**: the standard deviation of a score drawn from a message (independent coefficients) over
-that drawn from the whole state. The last line is one JSON object. A minute.
+**Hot job**: applications within three days, a fifth of which turn positive, against the exact mode
+over the last labels; in posterior standard deviations. Aging: through all steps of the weight; the
+larger error of two moments, after the last step and when all windows are closed. Hard: all inferred
+negative with weight 1 first, then the positives. **Draws**: the standard deviation of a score drawn
+from a message (independent coefficients) over that drawn from the whole state. The last line is one
+JSON object. Two minutes.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from stream.policy import EffectSettings, Policy
 from stream.serving.belief import Belief
 from stream.updaters.effect import Effect
 from stream.updaters.kept import Posterior
-from tests.updaters.test_folding import exact, hot_job, learn
+from tests.updaters.test_folding import AFTER_STEPS_H, aging_hot_job, hot_errors, hot_job
 
 D = 6
 SIZES = (5, 20, 60, 200)
@@ -81,13 +83,15 @@ def main() -> None:
             say(f"market, {name}, {effect}", share, count)
     print("\nhot job: largest error of a coefficient, in standard deviations")
     for n in (1000, 2000, 5000):
-        labels = hot_job(n)
-        wanted, sd = exact(labels, 4)
-        for name, full_up_to in (("full", 4), ("diagonal", 3)):
-            found = np.frombuffer(learn(labels, 4, set(), full_up_to=full_up_to).mode)
-            error = np.abs(found - wanted)
-            say(f"{n} applications, {name}", float(np.max(error / sd)))
-            say(f"{n} applications, {name}, in log-odds", float(np.max(error)))
+        aging = aging_hot_job(n)
+        whole = [item for _, item in aging]
+        stepped = [item for hour, item in aging if hour < AFTER_STEPS_H]
+        for name, moments in (("aging", (stepped, whole)), ("hard", (hot_job(n),))):
+            for sort, full_up_to in (("full", 4), ("diagonal", 3)):
+                errors = [hot_errors(labels, 4, full_up_to=full_up_to) for labels in moments]
+                in_sd, in_log_odds = max(errors)
+                say(f"{name}, {n} applications, {sort}", in_sd)
+                say(f"{name}, {n} applications, {sort}, in log-odds", in_log_odds)
     print("\nstandard deviation of a score: drawn from a message over drawn from the state")
     for n in SIZES:
         ratios = list(draw_ratios(n))

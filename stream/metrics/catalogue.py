@@ -362,7 +362,8 @@ QUALITY = Group(
             "hearback_quality_applications",
             "gauge",
             ("judged", "partition"),
-            "The newest applications that were judged; what follows is of these." + _JUDGED,
+            "The newest applications that were judged, each as its label weighs; what follows is of"
+            " these." + _JUDGED,
         ),
         Metric(
             "hearback_quality_positives",

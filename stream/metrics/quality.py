@@ -70,7 +70,7 @@ class QualityMetrics:
 
     def _tell(self, tally: Tally, judged: Judged, number: str) -> None:
         gauges = self._gauges
-        gauges["quality_applications"].labels(judged, number).set(tally.applications)
+        gauges["quality_applications"].labels(judged, number).set(tally.weight)
         gauges["quality_positives"].labels(judged, number).set(tally.positives)
         for name, score in zip(SCORES, tally.scores, strict=True):
             gauges["quality_expected_positives"].labels(judged, name, number).set(score.expected)

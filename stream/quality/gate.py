@@ -11,8 +11,8 @@
 
 Worse is the mean over applications of (log loss of the whole score − log loss without the effect),
 in nats; beyond chance is three standard errors above zero. It is judged twice: ``early``, by the
-labels known when an application has a certain age, with the scores' level taken out (those are not
-a fair sample), and ``final``, when windows have closed, as it stands.
+labels known when an application has a certain age, with their weights and with the scores' level
+taken out (those are not a fair sample), and ``final``, when windows have closed, as it stands.
 
 While it is paused learning goes on, and so does judging: scores inside the worker always use the
 effect. When it opens, judgements of earlier applications count no more as final ones: they are what

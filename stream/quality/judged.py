@@ -68,17 +68,18 @@ class JudgedScores:
     # -- scores ------------------------------------------------------------------------------
 
     def observe(self, label: Label) -> None:
-        """Take a label in; each application counts once in either judgement."""
+        """Take a label in; each application counts once in either judgement, with its weight."""
         known_ms = max(label.label_time_ms, label.evidence_time_ms or 0)
         further = label.further_scores  # not judged: part of what the two effects add to
         fixed = label.global_score + sum(further.values()) if further else label.global_score
         scores = fixed, label.member_score, label.job_score
-        taken = JudgedScore(1, label.label, *scores)
+        taken = JudgedScore(1, label.label, *scores, label.weight)
         if known_ms - label.application_time_ms <= self._settings.age_ms:
+            before = 1.0 if label.previous_weight is None else label.previous_weight
             if label.previous is None:
                 self._take("early", label, taken)
-            elif label.label:  # it was taken in as a negative
-                self._take("early", label, JudgedScore(-1, 0, *scores))
+            elif label.label or label.weight != before:  # it was taken in as a negative
+                self._take("early", label, JudgedScore(-1, 0, *scores, before))
                 self._take("early", label, taken)
         if label.final:
             self._take("final", label, taken)

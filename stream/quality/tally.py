@@ -4,6 +4,9 @@ Four scores are compared: the global one, it with either effect, and the whole. 
 there is also the paired difference d = log loss of the whole score − log loss without the effect:
 above 0 the effect makes it worse. AUC is taken from counts in bins of log-odds, :data:`BIN` wide,
 ties counting half; the error against the exact AUC is below 0.002 (tested).
+
+A label of weight w counts as w applications, in thousandths: whatever is a mean or a share is
+weighted. Labels that age have a weight below 1, and are negative; final ones weigh 1.
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 class JudgedScore(NamedTuple):
     """An application as it is taken in: its label and the three parts of its score (log-odds).
 
-    ``sign`` −1 takes back what was taken in with this label.
+    ``sign`` −1 takes back what was taken in with this label and ``weight``.
     """
 
     sign: int
@@ -57,15 +60,25 @@ class JudgedScore(NamedTuple):
     global_: float
     member: float
     job: float
+    weight: float = 1.0
 
 
 class Score(msgspec.Struct, array_like=True):
-    """Sums of one score. Counts are by bin of log-odds."""
+    """Sums of one score. Counts are by bin of log-odds.
+
+    ``missing``: by how many thousandths the weights of a bin's negatives fall short of 1.
+    """
 
     expected: float = 0.0
     log_loss: float = 0.0
     positives: dict[int, int] = {}
     negatives: dict[int, int] = {}
+    missing: dict[int, int] = {}
+
+    def weighed(self, at: int) -> float:
+        """Weight of a bin's negatives."""
+        count = self.negatives.get(at, 0)
+        return count - self.missing.get(at, 0) / 1000 if self.missing else count
 
 
 class Paired(msgspec.Struct, array_like=True):
@@ -76,12 +89,17 @@ class Paired(msgspec.Struct, array_like=True):
 
 
 class Tally(msgspec.Struct, array_like=True):
-    """Sums over some applications."""
+    """Sums over some applications, of which ``positives`` are answered."""
 
     applications: int = 0
     positives: int = 0
     scores: list[Score] = msgspec.field(default_factory=lambda: [Score() for _ in SCORES])
     paired: list[Paired] = msgspec.field(default_factory=lambda: [Paired() for _ in _WITHOUT])
+
+    @property
+    def weight(self) -> float:
+        """Weights of the applications, summed."""
+        return self.applications - sum(self.scores[0].missing.values()) / 1000
 
     def is_sound(self) -> bool:
         """Whether all scores are there, and sums are finite.
@@ -108,6 +126,7 @@ class Tally(msgspec.Struct, array_like=True):
             for counts, more in (
                 (mine.positives, theirs.positives),
                 (mine.negatives, theirs.negatives),
+                (mine.missing, theirs.missing),
             ):
                 for at, count in more.items():
                     counts[at] = counts.get(at, 0) + count
@@ -117,19 +136,20 @@ class Tally(msgspec.Struct, array_like=True):
 
     def quality(self, name: ScoreName) -> Quality | None:
         """Judge one score; None where there is nothing to judge."""
-        if not self.applications:
+        weight = self.weight
+        if weight <= 0.0:
             return None
         score = self.scores[SCORES.index(name)]
         return Quality(
             auc=_auc(score),
-            log_loss=score.log_loss / self.applications,
+            log_loss=score.log_loss / weight,
             observed_over_expected=self.positives / max(score.expected, 1e-300),
         )
 
     def worse(self, effect: str) -> tuple[float, float]:
         """Mean of an effect's d and its standard error, in nats; (0, 0) without applications."""
-        count = self.applications
-        if not count:
+        count = self.weight
+        if count <= 0.0:
             return 0.0, 0.0
         pair = self.paired[list(_WITHOUT).index(effect)]
         mean = pair.total / count
@@ -143,11 +163,13 @@ class Tally(msgspec.Struct, array_like=True):
         level is therefore taken out, from the bins. The standard error is that without shifts.
         """
         mean, error = self.worse(effect)
+        if self.weight <= 0.0:
+            return mean, error
         whole = _levelled_loss(self.scores[SCORES.index("full")])
         less = _levelled_loss(self.scores[SCORES.index(_WITHOUT[effect])])
         if whole is None or less is None:
             return mean, error
-        return (whole - less) / max(self.applications, 1), error
+        return (whole - less) / self.weight, error
 
 
 def add_all(taken: Sequence[tuple[Tally, Sequence[JudgedScore]]]) -> None:
@@ -160,8 +182,9 @@ def add_all(taken: Sequence[tuple[Tally, Sequence[JudgedScore]]]) -> None:
     columns = np.array([score for _, judged in taken for score in judged], dtype=np.float64)
     sizes = [len(judged) for _, judged in taken]
     starts = [0, *accumulate(sizes[:-1])]
-    signs, y, parts = columns[:, 0], columns[:, 1], columns[:, 2:].T
-    global_, member, job = parts
+    signs, y, global_, member, job, weights = columns.T
+    thousandths = np.rint(1000.0 * weights)
+    signed = signs * thousandths / 1000.0
     S = np.stack([global_, global_ + member, global_ + job, global_ + member + job])  # (4, n)
     np.clip(S, -_SURE, _SURE, out=S)
     softplus = np.logaddexp(0.0, S)
@@ -169,8 +192,8 @@ def add_all(taken: Sequence[tuple[Tally, Sequence[JudgedScore]]]) -> None:
     _, with_member, with_job, whole = losses
     worse = np.stack([whole - with_job, whole - with_member])  # in the order of paired
     rows = np.concatenate(
-        [[signs, signs * y], signs * losses, signs * np.exp(S - softplus), signs * worse,
-         signs * worse * worse]
+        [[signs, signs * y], signed * losses, signed * np.exp(S - softplus), signed * worse,
+         signed * worse * worse]
     )  # fmt: skip
     sums = np.add.reduceat(rows, starts, axis=1).T.tolist()
     for (tally, _), (count, positives, *rest) in zip(taken, sums, strict=True):
@@ -182,7 +205,7 @@ def add_all(taken: Sequence[tuple[Tally, Sequence[JudgedScore]]]) -> None:
         for pair, total, squares in zip(tally.paired, rest[8:10], rest[10:], strict=True):
             pair.total += total
             pair.squares += squares
-    _count(taken, sizes, S, y, signs)
+    _count(taken, sizes, S, y, signs, signs * (1000.0 - thousandths))
 
 
 def _count(
@@ -191,33 +214,50 @@ def _count(
     S: NDArray[np.float64],
     y: NDArray[np.float64],
     signs: NDArray[np.float64],
+    missing: NDArray[np.float64],
 ) -> None:
     """Change the counts by bin, each once, whatever fell into it."""
     bins = np.clip(np.floor(S / BIN), -_LAST_BIN, _LAST_BIN).astype(np.int64) + _LAST_BIN
     which = np.repeat(np.arange(len(sizes)), sizes)
     places = (which * len(SCORES) + np.arange(len(SCORES))[:, None]) * 2 + y.astype(np.int64)
     width = 2 * _LAST_BIN + 1
-    counts = np.bincount((places * width + bins).ravel(), np.tile(signs, len(SCORES)))
+    cells = (places * width + bins).ravel()
+    counts = np.bincount(cells, np.tile(signs, len(SCORES)))
     for at in np.flatnonzero(counts).tolist():
-        place, bin_ = divmod(at, width)
-        place, label = divmod(place, 2)
-        score = taken[place // len(SCORES)][0].scores[place % len(SCORES)]
+        score, label, bin_ = _place(taken, at)
         counted = score.positives if label else score.negatives
-        count = counted.get(bin_ - _LAST_BIN, 0) + int(counts[at])
+        count = counted.get(bin_, 0) + int(counts[at])
         if count > 0:
-            counted[bin_ - _LAST_BIN] = count
+            counted[bin_] = count
         else:
-            counted.pop(bin_ - _LAST_BIN, None)
+            counted.pop(bin_, None)
+    if not missing.any():
+        return
+    lacking = np.bincount(cells, np.tile(missing, len(SCORES)))
+    for at in np.flatnonzero(lacking).tolist():
+        score, _, bin_ = _place(taken, at)
+        score.missing[bin_] = score.missing.get(bin_, 0) + int(lacking[at])
+        if not score.missing[bin_]:
+            del score.missing[bin_]
+
+
+def _place(
+    taken: Sequence[tuple[Tally, Sequence[JudgedScore]]], cell: int
+) -> tuple[Score, int, int]:
+    """Return a cell's score, label and bin."""
+    place, bin_ = divmod(cell, 2 * _LAST_BIN + 1)
+    place, label = divmod(place, 2)
+    return taken[place // len(SCORES)][0].scores[place % len(SCORES)], label, bin_ - _LAST_BIN
 
 
 def _auc(score: Score) -> float | None:
     """Chance that a positive's score is above a negative's, within a bin one half."""
-    positives, negatives = sum(score.positives.values()), sum(score.negatives.values())
-    if not positives or not negatives:
+    positives, negatives = sum(score.positives.values()), sum(map(score.weighed, score.negatives))
+    if not positives or negatives <= 0.0:
         return None
-    won, below = 0.0, 0
+    won, below = 0.0, 0.0
     for at in sorted(score.positives.keys() | score.negatives.keys()):
-        here = score.negatives.get(at, 0)
+        here = score.weighed(at)
         won += score.positives.get(at, 0) * (below + here / 2)
         below += here
     return won / (positives * negatives)
@@ -227,7 +267,7 @@ def _levelled_loss(score: Score) -> float | None:
     """Log loss, summed, at the shift that makes expected equal observed; None with one class."""
     bins = np.array(sorted(score.positives.keys() | score.negatives.keys()), dtype=np.int64)
     positives = np.array([score.positives.get(at, 0) for at in bins.tolist()], dtype=np.float64)
-    counts = positives + [score.negatives.get(at, 0) for at in bins.tolist()]
+    counts = positives + [score.weighed(at) for at in bins.tolist()]
     observed = float(positives.sum())
     if not 0.0 < observed < counts.sum():
         return None

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from random import Random
+
+import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import log_loss, roc_auc_score
 
-from stream.policy import GateSettings
+from stream.events.structs import Label
+from stream.policy import DAY_MS, HOUR_MS, GateSettings, Policy
 from stream.quality.gate import Gate, decide, opened_by_hand
-from stream.quality.judged import TALLY
+from stream.quality.judged import TALLY, JudgedScores
 from stream.quality.ranking import Ranked, RankingQuality
 from stream.quality.tally import SCORES, JudgedScore, Tally, add_all, merged
+from stream.state.overlay import Overlay
+from stream.state.store import MemoryStore
+from tests.updaters.test_folding import label
 
 _Floats = NDArray[np.float64]
 
@@ -24,12 +33,20 @@ def draw(seed: int, count: int) -> tuple[_Floats, _Floats]:
     return labels.astype(float), parts
 
 
-def tallied(labels: _Floats, parts: _Floats) -> Tally:
+def taken(sign: int, label: float, scores: _Floats, weight: float) -> JudgedScore:
+    """One application."""
+    global_, member, job = map(float, scores)
+    return JudgedScore(sign, int(label), global_, member, job, float(weight))
+
+
+def tallied(labels: _Floats, parts: _Floats, weights: _Floats | None = None) -> Tally:
     """Take everything in."""
     tally = Tally()
     judged = [
-        JudgedScore(1, int(label), *map(float, scores))
-        for label, scores in zip(labels, parts, strict=True)
+        taken(1, answered, scores, weight)
+        for answered, scores, weight in zip(
+            labels, parts, np.ones(len(labels)) if weights is None else weights, strict=True
+        )
     ]
     add_all([(tally, judged)])
     return tally
@@ -49,6 +66,108 @@ def test_quality_is_that_of_scikit_learn() -> None:
         assert found.observed_over_expected == pytest.approx(labels.sum() / p.sum())
 
 
+def aged(labels: _Floats) -> _Floats:
+    """Weights (n,): 1 for positives, those of three steps and 1 for negatives."""
+    drawn = np.random.default_rng(8).choice([0.359, 0.7, 0.9, 1.0], len(labels))
+    return np.where(labels == 1, 1.0, drawn)
+
+
+def test_a_label_of_a_weight_counts_as_so_many_applications() -> None:
+    """All figures are scikit-learn's with these sample weights; paired differences weighted too."""
+    labels, parts = draw(4, 4000)
+    weights = aged(labels)
+    tally = tallied(labels, parts, weights)
+    assert tally.applications == 4000
+    assert tally.weight == pytest.approx(weights.sum())
+    losses = {}
+    columns = {"global": [0], "with_member": [0, 1], "with_job": [0, 2], "full": [0, 1, 2]}
+    for name in SCORES:
+        p = 1 / (1 + np.exp(-parts[:, columns[name]].sum(1)))
+        losses[name] = -np.log(np.where(labels == 1, p, 1 - p))
+        found = tally.quality(name)
+        assert found is not None
+        assert found.auc == pytest.approx(
+            roc_auc_score(labels, p, sample_weight=weights), abs=0.002
+        )
+        assert found.log_loss == pytest.approx(log_loss(labels, p, sample_weight=weights))
+        assert found.observed_over_expected == pytest.approx(labels.sum() / (weights @ p))
+    worse = losses["full"] - losses["with_member"]
+    mean = weights @ worse / weights.sum()
+    spread = np.sqrt(weights @ (worse - mean) ** 2 / weights.sum())
+    wanted = mean, spread / np.sqrt(weights.sum())
+    assert tally.worse("per_job") == pytest.approx(wanted)
+    assert TALLY.decode(TALLY.encode(tally)) == tally
+    cut = merged(tallied(labels[at::3], parts[at::3], weights[at::3]) for at in range(3))
+    assert cut.weight == pytest.approx(tally.weight)
+    whole, less = (one.worse_but_for_level("per_member")[0] for one in (tally, cut))
+    assert whole == pytest.approx(less)
+
+
+def test_a_label_that_climbs_counts_as_if_it_always_had_stood_there() -> None:
+    """Each step takes back the one before, weight and all."""
+    labels, parts = draw(5, 200)
+    weights = aged(labels)
+    tally = tallied(np.zeros(200), parts, np.full(200, 0.359))
+    for answered, scores, weight in zip(labels, parts, weights, strict=True):
+        back = taken(-1, 0.0, scores, 0.359)
+        add_all([(tally, [back, taken(1, answered, scores, weight)])])
+    right = tallied(labels, parts, weights)
+    assert (tally.applications, tally.positives) == (right.applications, right.positives)
+    assert tally.weight == pytest.approx(right.weight)
+    for found, wanted in zip(tally.scores, right.scores, strict=True):
+        assert (found.negatives, found.missing) == (wanted.negatives, wanted.missing)
+        assert found.log_loss == pytest.approx(wanted.log_loss)
+    assert tally.worse("per_member") == pytest.approx(right.worse("per_member"))
+
+
+@given(st.integers(0, 10_000))
+def test_early_judgements_weigh_what_was_known_at_their_age(seed: int) -> None:
+    """Of each application counts its last label of that age, with the weight of then."""
+    random = Random(seed)
+    judged = JudgedScores(Overlay(MemoryStore()), Policy(), "per_job")
+    last: dict[int, tuple[Label, _Floats]] = {}
+    final: list[int] = []
+    for number in range(30):
+        parts = np.array([random.gauss(-1, 1), random.gauss(0, 1), random.gauss(0, 1)])
+        hour = 0.0
+        before: Label | None = None
+        ladder = [("negative_inferred", weight) for weight in (0.36, 0.71, 0.9)]
+        ladder = random.sample(ladder, random.randrange(4))
+        ladder.sort(key=lambda step: step[1])
+        ladder += [("negative_explicit", 1.0)] * random.randrange(2)
+        ladder += [(random.choice(["positive", "negative_conclusive"]), 1.0)]
+        for kind, weight in ladder:
+            hour += random.expovariate(1 / 20)
+            one = msgspec.structs.replace(
+                label(
+                    number, np.zeros(1), kind, hour=number / 100, weight=weight,
+                    previous=None if before is None else before.kind,
+                    previous_weight=None if before is None else before.weight,
+                ),
+                label_time_ms=int((number / 100 + hour) * HOUR_MS),
+                global_score=parts[0], member_score=parts[1], job_score=parts[2],
+            )  # fmt: skip
+            judged.observe(one)
+            before = one
+            if one.label_time_ms - one.application_time_ms <= 2 * DAY_MS:
+                last[number] = one, parts
+            final += [one.label] * one.final
+    judged.judge(15 * DAY_MS)
+    known = list(last.values())
+    wanted = tallied(
+        np.array([one.label for one, _ in known], float),
+        np.array([parts for _, parts in known]).reshape(-1, 3),
+        np.array([one.weight for one, _ in known]),
+    )
+    found = judged.newest("early")
+    assert (found.applications, found.positives) == (wanted.applications, wanted.positives)
+    assert found.scores[3].missing == wanted.scores[3].missing
+    assert found.scores[3].log_loss == pytest.approx(wanted.scores[3].log_loss)
+    closed = judged.newest("final")
+    assert (closed.applications, closed.positives) == (len(final), sum(final))
+    assert closed.weight == closed.applications
+
+
 def test_merged_tallies_are_the_tally_of_all() -> None:
     """However applications are divided: sums, AUC and paired differences are the same."""
     labels, parts = draw(2, 600)
@@ -66,8 +185,8 @@ def test_a_negative_that_turns_positive_counts_as_if_it_always_had() -> None:
     """The correction takes back what the wrong label had added."""
     labels, parts = draw(3, 200)
     tally = tallied(np.zeros(200), parts)
-    for label, scores in zip(labels, parts, strict=True):
-        if label:
+    for answered, scores in zip(labels, parts, strict=True):
+        if answered:
             values = tuple(map(float, scores))
             add_all([(tally, [JudgedScore(-1, 0, *values), JudgedScore(1, 1, *values)])])
     right = tallied(labels, parts)

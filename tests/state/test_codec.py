@@ -279,7 +279,7 @@ def test_values_of_version_2_are_read_for_ever_and_written() -> None:
     """So are those of version 2 (a census with one more field), which are written now."""
     golden = msgspec.json.decode(GOLDEN_2.read_bytes(), type=dict[str, str])
     posteriors = {name for name in VALUES if name.startswith("posterior")}
-    assert golden.keys() == posteriors | {"progress", "census"}
+    assert golden.keys() == posteriors | {"progress", "census", "tally"}
     for name, raw in golden.items():
         value, encode, decode = VALUES[name]
         assert decode(bytes.fromhex(raw)) == value
