@@ -47,7 +47,8 @@ class AtAge(msgspec.Struct, frozen=True, kw_only=True):
     """What was known of applications of an age. Shares; None where nothing was known yet.
 
     ``labelled`` have any label; ``right`` of these have the final one; ``positives_known`` of the
-    positives are known to be; ``negatives_right`` of those called negative stay so.
+    positives are known to be; ``negatives_right`` of those called negative stay so. In ``right``
+    and ``negatives_right`` a label counts as it weighs: one of weight 0.4 claims no more.
     """
 
     age_ms: int
@@ -120,14 +121,16 @@ def timeliness(
     """
     ages = [age for age in AGES_MS if age < window_ms] + [window_ms, window_ms + DAY_MS]
     known = np.full((len(ages), len(targets)), np.nan)
+    weights = np.ones_like(known)
     for number, label in steps:
         if label is not None and judged[number] and _heard(label, learn):
             age_ms = _due_ms(label, label.label_time_ms, learn, window_ms)
             at = int(np.searchsorted(ages, age_ms - label.application_time_ms))
-            known[at:, number] = label.label
+            known[at:, number], weights[at:, number] = label.label, label.weight
     y = targets[judged]
     return [
-        _at_age(age, known_then[judged], y) for age, known_then in zip(ages, known, strict=True)
+        _at_age(age, known_then[judged], weighed[judged], y)
+        for age, known_then, weighed in zip(ages, known, weights, strict=True)
     ]
 
 
@@ -155,17 +158,22 @@ def _learned(step: Step, known: dict[int, tuple[str, float]]) -> Step:
     return Step(number, msgspec.structs.replace(label, previous=previous, previous_weight=weight))
 
 
-def _at_age(age_ms: int, known: NDArray[np.float64], y: NDArray[np.float64]) -> AtAge:
-    labelled = ~np.isnan(known)
+def _at_age(
+    age_ms: int,
+    known: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    y: NDArray[np.float64],
+) -> AtAge:
+    labelled, negative = ~np.isnan(known), known == 0
     return AtAge(
         age_ms=age_ms,
         age=format_duration(age_ms),
         labelled=_share(labelled) or 0.0,
-        right=_share(known[labelled] == y[labelled]),
+        right=_share(known[labelled] == y[labelled], weights[labelled]),
         positives_known=_share(known[y == 1] == 1),
-        negatives_right=_share(y[known == 0] == 0),
+        negatives_right=_share(y[negative] == 0, weights[negative]),
     )
 
 
-def _share(found: NDArray[np.bool_]) -> float | None:
-    return float(found.mean()) if len(found) else None
+def _share(found: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> float | None:
+    return float(np.average(found, weights=weights)) if len(found) else None

@@ -186,7 +186,8 @@ def _labels(found: Backtest) -> str:
     heads = ("labels are taken", "age", "labelled", "right", "answers known", "negatives right")
     return _section(
         "How early labels are known, and how right they are",
-        "A label is right when it is the final one. Early ones that were wrong are corrected.",
+        "A label is right when it is the final one, and counts as it weighs. Early ones that were"
+        " wrong are corrected.",
         f'<div class="legend">{ways}</div><div class="row">{charts.labels(found)}</div>'
         + _table(heads, rows),
     )

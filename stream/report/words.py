@@ -140,7 +140,8 @@ def _labels(found: Backtest) -> Iterator[str]:
         if timing.learn == "early" and at is not None and at.right is not None:
             yield (
                 f"A day after applying, {at.labelled:.0%} of the applications have a label, and"
-                f" {at.right:.0%} of these labels are right in the end; the others are corrected."
+                f" {at.right:.0%} of these labels, counted as they weigh, are right in the end; the"
+                " others are corrected."
                 f" {at.positives_known or 0.0:.0%} of the answers are known by then."
             )
 

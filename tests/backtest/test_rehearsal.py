@@ -31,6 +31,17 @@ def test_the_recorded_settings_give_the_replays_scores(rehearsal: Rehearsal) -> 
     assert np.abs(scores - rehearsal.global_scores).max() > 0.5
 
 
+def test_all_that_is_judged_is_final_and_weighs_1(rehearsal: Rehearsal) -> None:
+    """AUC, log loss, calibration and who gains rest on these targets: no label of a weight."""
+    last = {number: label for number, label in rehearsal.steps if label is not None}
+    until_ms = int(rehearsal.times_ms.max())
+    judged = rehearsal.to_judge(0, until_ms, Policy().labels.window_ms, "")
+    assert judged.sum() > 500
+    for number in np.flatnonzero(judged).tolist():
+        assert (last[number].final, last[number].weight) == (True, 1.0)
+        assert rehearsal.targets[number] == last[number].label
+
+
 def test_other_settings_are_those_of_their_own_replay(rehearsal: Rehearsal) -> None:
     """Settings tried on a record give what a replay with them would have given."""
     other = EffectSettings(prior_precision=8.0, half_life_ms=None, capacity=5, coupled=False)

@@ -140,20 +140,24 @@ def at_ages(rehearsal: Rehearsal, learn: Learn) -> dict[str, AtAge]:
 
 
 def test_early_labels_are_counted(rehearsal: Rehearsal) -> None:
-    """At three days, shares equal those counted label by label."""
+    """At three days, shares equal those counted label by label, each as it weighs."""
     known: dict[int, int] = {}
+    weights: dict[int, float] = {}
     for number, label in rehearsal.steps:
         if label is not None and label.label_time_ms - label.application_time_ms <= 3 * DAY_MS:
-            known[number] = label.label
+            known[number], weights[number] = label.label, label.weight
     truth = rehearsal.targets
+    assert min(weights.values()) < 0.5 < max(weights.values())
     found = at_ages(rehearsal, "early")["3d"]
     n = len(truth)
     assert found.labelled == pytest.approx(len(known) / n)
-    assert found.right == pytest.approx(np.mean([truth[k] == y for k, y in known.items()]))
+    right = sum(weights[k] for k, y in known.items() if truth[k] == y)
+    assert found.right == pytest.approx(right / sum(weights.values()))
     positives = [number for number in range(n) if truth[number] == 1]
     assert found.positives_known == pytest.approx(np.mean([known.get(k) == 1 for k in positives]))
     negative = [number for number, y in known.items() if y == 0]
-    assert found.negatives_right == pytest.approx(np.mean([truth[k] == 0 for k in negative]))
+    stay = sum(weights[k] for k in negative if truth[k] == 0)
+    assert found.negatives_right == pytest.approx(stay / sum(weights[k] for k in negative))
 
 
 def test_the_ways_differ_as_they_should(rehearsal: Rehearsal) -> None:

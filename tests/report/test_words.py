@@ -26,7 +26,7 @@ def test_the_figures_are_in_the_sentences(found: Backtest) -> None:
     assert "lost after 21 days (18 to 24)" in text
     assert "jobs’ coefficients add after 7 days (4 to 9)" in text
     assert "members’ coefficients add after 30 days (at least 25)" in text
-    assert "30% of the applications have a label, and 90% of these labels are right" in text
+    assert "30% of the applications have a label, and 90% of these labels, counted as they" in text
     assert "Members with over 50 labelled applications gain most: 0.090" in text
     assert "right on average" in text
     assert "None of the other 3 settings predicts clearly better" in text
