@@ -122,6 +122,10 @@ HYPERPARAMETERS = (
 """In the order in which they are chosen: what matters most comes first."""
 
 
+PRIOR = Hyperparameter(EFFECT_NAMES, "prior_precision", (1.0, 3.0, 10.0, 30.0), 3, (1e-6, 1e6))
+"""One λ for all effects; :mod:`stream.backtest.prior` chooses it alone."""
+
+
 class Trial(NamedTuple):
     """One policy that was tried: which setting moved to what, how good it was, whether taken.
 
@@ -212,6 +216,11 @@ class Tuner:
             if self.best.policy == before:
                 return
 
+    def prior(self) -> Iterator[Trial]:
+        """Try one λ for all effects, giving each trial when it is done; the start first."""
+        yield self._try("start", PRIOR.row(self._policy).text, self._policy)
+        yield from self._through(PRIOR)
+
     def _through(self, chosen: Hyperparameter) -> Iterator[Trial]:
         """Try the values of a grid, and beyond its ends."""
         values = [chosen.row(self.best.policy).value, *chosen.grid]
@@ -275,12 +284,17 @@ def _mean_and_error(gains: NDArray[np.float64]) -> tuple[float, float]:
     return float(gains.mean()), float(gains.std()) / math.sqrt(len(gains))
 
 
-def before(lines: Iterable[LogLine], until_ms: int) -> Iterator[LogLine]:
-    """Leave out the events after a time; what has no time is left to the replay to refuse."""
+def before(
+    lines: Iterable[LogLine], until_ms: int, from_ms: int | None = None
+) -> Iterator[LogLine]:
+    """Leave out the events after a time, and those before another.
+
+    What has no time is left to the replay to refuse.
+    """
     for line in lines:
         head = read_head(line.raw)
         time_ms = None if head is None else head.time_ms()
-        if time_ms is None or time_ms <= until_ms:
+        if time_ms is None or (time_ms <= until_ms and (from_ms is None or time_ms >= from_ms)):
             yield line
 
 

@@ -31,6 +31,7 @@ from stream.cli.terminal import (
     tell,
     tell_left_out,
 )
+from stream.configuration.load import with_model
 from stream.configuration.settings import to_toml
 from stream.errors import ConfigError, ModelError, StoppedError
 from stream.logs.files import ReadProgress, check_logs, merge
@@ -159,14 +160,28 @@ def known_space(
 
 
 def fitted_model(
-    logs: list[Path], policy: Policy, until_ms: int, max_jump_ms: int | None, kind: ModelKind
+    logs: list[Path],
+    policy: Policy,
+    until_ms: int,
+    max_jump_ms: int | None,
+    kind: ModelKind,
+    *,
+    prior: bool = False,
 ) -> GlobalModel:
-    """Fit a global model on the log up to a time."""
+    """Fit a global model on the log up to a time; ``prior``: as ``train`` does, with a prior."""
+    from stream.backtest.prior import with_chosen_prior
     from stream.backtest.tuning import train_until
 
     read = ReadProgress()
     with reading("fitting a global model", read) as progress:
-        return train_until(merge(logs, read), policy, until_ms, progress, max_jump_ms, kind)
+        model = train_until(merge(logs, read), policy, until_ms, progress, max_jump_ms, kind)
+    if not prior or kind == "linear":
+        return model
+    load_kernel(model)
+    read = ReadProgress()
+    with reading("choosing the prior", read) as progress:
+        lines = merge(logs, read)
+        return with_chosen_prior(lines, model, policy, progress, max_jump_ms)[0]
 
 
 def _said(trial: Trial) -> str:
@@ -284,9 +299,10 @@ def backtest(
     from stream.report.page import page, picture
     from stream.report.words import sentences
 
-    base = configured(None, policy=policy).policy
-    comparison = load_comparison(config, base)
     loaded = None if model is None else load_model(model)
+    settings = configured(None, policy=policy)
+    base = with_model(settings, loaded).policy
+    comparison = load_comparison(config, base)
     score_from_ms = parsed(parse_time_ms, score_from)
     max_jump_ms = parsed(parse_duration_ms, max_jump)
     check_logs(logs)
@@ -298,8 +314,10 @@ def backtest(
         span = look_through(merge(logs, read), progress, max_jump_ms)
     from_ms = span.quarter_ms() if loaded is None else loaded.manifest.trained_until_ms
     if known is None:
-        loaded = fitted_model(logs, base, from_ms, max_jump_ms, kind)
+        loaded = fitted_model(logs, base, from_ms, max_jump_ms, kind, prior=True)
         known = loaded.space
+        base = with_model(settings, loaded).policy
+        comparison = load_comparison(config, base)
     comparison.check(known)
     load_kernel(loaded)
     read = ReadProgress()

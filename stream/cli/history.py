@@ -24,6 +24,7 @@ from stream.cli.options import (
     parsed,
 )
 from stream.cli.terminal import ERR, OUT, doing, load_kernel, reading, run_summary, tell
+from stream.configuration.load import with_model
 from stream.errors import ConfigError, StoppedError
 from stream.logs.files import ReadProgress, merge, write_lines
 from stream.model.folder import Manifest, load_model, save_model
@@ -156,7 +157,11 @@ def train(
     AUC and log loss on the newest fifth of the applications whose window has passed, of a model
     fitted on what was known before, and the log loss of a constant; the model that is written is
     then fitted on all.
+
+    For effects over trees, one prior precision is chosen on the same span, and kept in the model:
+    it is in force wherever a policy, a configuration and the environment say nothing of it.
     """
+    from stream.backtest.prior import with_chosen_prior
     from stream.model.held_out import check_not_worse
     from stream.model.training import Trainer
 
@@ -181,7 +186,15 @@ def train(
         tell(f"ignored, {reason}: {count:,}", ERR)
     with doing("fitting") as say:
         found = None if isinstance(judged, Unjudged) else judged.held_out
-        manifest = save_model(out, trainer.model(found, say))
+        model = trainer.model(found, say)
+    chosen = ""
+    if kind == "boosted":
+        load_kernel(model)
+        read = ReadProgress()
+        with reading("choosing the prior", read) as progress:
+            lines = merge(logs, read)
+            model, chosen = with_chosen_prior(lines, model, policies, progress, max_jump_ms)
+    manifest = save_model(out, model)
     tell(
         f"model {manifest.model_version} in {out}: {manifest.applications:,} applications"
         f" ({manifest.positives / manifest.applications:.1%} positive) from"
@@ -191,6 +204,8 @@ def train(
     tell(_rows(manifest))
     if trainer.chosen is not None:
         tell(_regularised(trainer.chosen))
+    if chosen:
+        tell(chosen)
     tell(_held_out(judged))
     tell(_delays(manifest))
     useless = _useless(manifest, trainer.chosen)
@@ -308,8 +323,8 @@ def replay(
     from stream.replay.resumable import replay_into
     from stream.replay.savepoint import Options
 
-    policies = configured(config, policy=policy).policy
     loaded = None if model is None else load_model(model)
+    policies = with_model(configured(config, policy=policy), loaded).policy
     options = Options(
         score_from_ms=parsed(parse_time_ms, score_from) or 0,
         close=close,

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -29,6 +29,9 @@ from stream.configuration.settings import (
 )
 from stream.errors import ConfigError, meant
 from stream.text import read_text
+
+if TYPE_CHECKING:
+    from stream.model.folder import GlobalModel
 
 COMMAND_LINE = "the command line"
 
@@ -101,6 +104,17 @@ def load_config(
     except ConfigError as error:
         where = ", ".join(dict.fromkeys(sources.values()))
         raise ConfigError(f"{error} (set by {where})") from None
+
+
+def with_model(config: Config, model: GlobalModel | None) -> Config:
+    """Put what a model says of the effects in force where nothing else says it."""
+    precision = None if model is None else model.manifest.prior_precision
+    if model is None or precision is None:
+        return config
+    names = [f"effects.{effect}.prior_precision" for effect in config.policy.effects]
+    values = {name: precision for name in names if name not in config.sources}
+    sources = config.sources | dict.fromkeys(values, f"model {model.version}")
+    return msgspec.structs.replace(changed(config, values), sources=sources)
 
 
 def _check_unknown(variable: str, rows: list[Row]) -> None:

@@ -76,7 +76,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     ``rows``: what it was fitted on (:mod:`stream.model.rows`), ``applications`` of them.
     ``regularisation``: C, the inverse strength; ``choice``: how it was chosen, None: too little
     was there to choose by; both of a linear model. ``delays``: how long answers take, None: too few
-    were there to tell. ``inputs``: the blocks that its columns come from.
+    were there to tell. ``inputs``: the blocks that its columns come from. ``prior_precision``: λ of
+    the effects over it where a policy says nothing; None: as it is without a model.
     """
 
     format: int
@@ -90,6 +91,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     kind: ModelKind = "linear"
     inputs: tuple[str, ...] = INPUTS
     regularisation: float | None = None
+    prior_precision: float | None = None
     held_out: HeldOut | None = None
     delays: DelayCurve | None = None
     choice: Choice | None = None
@@ -167,12 +169,9 @@ def new_model(
 ) -> GlobalModel:
     """Make a model; the version is a digest of its content, so equal models are equal."""
     arrays = scorer.encoded()
-    names = msgspec.json.encode([features["global"], features["per_member"], features["per_job"]])
-    curve = b"" if delays is None else msgspec.json.encode(delays)
-    version = hashlib.sha256(names + arrays + curve).hexdigest()[:12]
     manifest = Manifest(
         format=FORMAT,
-        model_version=version,
+        model_version="",
         kind=scorer.kind,
         features=features,
         trained_from_ms=trained_from_ms,
@@ -180,13 +179,30 @@ def new_model(
         applications=applications,
         positives=positives,
         regularisation=regularisation,
-        sha256=hashlib.sha256(arrays).hexdigest(),
+        sha256="",
         held_out=held_out,
         delays=delays,
         choice=choice,
         rows=rows,
     )
-    return GlobalModel(manifest, scorer)
+    return GlobalModel(_versioned(manifest, arrays), scorer)
+
+
+def with_prior(model: GlobalModel, prior_precision: float) -> GlobalModel:
+    """Return the model with a λ for the effects over it, under a version of its own."""
+    manifest = msgspec.structs.replace(model.manifest, prior_precision=prior_precision)
+    return GlobalModel(_versioned(manifest, model.scorer.encoded()), model.scorer)
+
+
+def _versioned(manifest: Manifest, arrays: bytes) -> Manifest:
+    """Put in the arrays' checksum, and a name for all that decides what is scored and learned."""
+    features, delays, prior = manifest.features, manifest.delays, manifest.prior_precision
+    names = msgspec.json.encode([features["global"], features["per_member"], features["per_job"]])
+    curve = b"" if delays is None else msgspec.json.encode(delays)
+    precision = b"" if prior is None else msgspec.json.encode(prior)
+    version = hashlib.sha256(names + arrays + curve + precision).hexdigest()[:12]
+    sha256 = hashlib.sha256(arrays).hexdigest()
+    return msgspec.structs.replace(manifest, model_version=version, sha256=sha256)
 
 
 def save_model(path: Path, model: GlobalModel) -> Manifest:

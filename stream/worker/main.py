@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stream import VERSION
+from stream.configuration.load import with_model
 from stream.configuration.sections import Config
 from stream.console.server import Console, Probes
 from stream.console.status import About
@@ -44,6 +45,7 @@ def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -
     """
     broker, application_id = config.broker, config.worker.application_id
     model = load_model(model_folder)
+    config = with_model(config, model)
     model.space.fitted(config.policy)  # refused before anything is begun
     partitions, embedded, names = check_topics(
         broker, application_id, config.policy.labels.window_ms

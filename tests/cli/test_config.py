@@ -10,6 +10,8 @@ import pytest
 from stream.cli import PROGRAM
 from stream.configuration.sections import Config
 from stream.configuration.settings import table
+from stream.model.folder import save_model, with_prior
+from tests import kit
 
 
 def run(*arguments: object, **environment: str) -> tuple[int, str, str]:
@@ -38,6 +40,22 @@ def test_show_says_what_is_in_force_and_where_it_is_from(tmp_path: Path) -> None
     code, checked, _ = run("config", "check", HEARBACK_CONFIG=str(file))
     assert code == 0
     assert "can be used" in checked
+
+
+def test_show_tells_what_is_from_the_model(tmp_path: Path) -> None:
+    """The prior precision that a model brings, where nothing else gives one."""
+    model = with_prior(kit.model(), 12.0)
+    save_model(tmp_path / "model", model)
+    given = {"HEARBACK_WORKER_MODEL": str(tmp_path / "model")}
+    code, shown, said = run("config", "show", HEARBACK_EFFECTS_PER_JOB_PRIOR_PRECISION="4", **given)
+    assert (code, said) == (0, "")
+    assert f"prior_precision = 12.0  # model {model.version}" in shown
+    assert "prior_precision = 4.0  # HEARBACK_EFFECTS_PER_JOB_PRIOR_PRECISION" in shown
+    (tmp_path / "model" / "manifest.json").unlink()
+    code, shown, said = run("config", "show", **given)
+    assert code == 0
+    assert "is no model folder" in said
+    assert "prior_precision = 3.0\n" in shown
 
 
 @pytest.mark.parametrize("command", ["show", "check"])

@@ -11,6 +11,7 @@ import pytest
 
 from producers.simulate import simulate
 from producers.truth import SimulationSettings
+from stream.backtest.prior import with_chosen_prior
 from stream.backtest.tuning import train_until
 from stream.cli import main
 from stream.effects import EFFECT_NAMES
@@ -81,6 +82,7 @@ def test_train_says_what_kind_it_made(folder: Path, model: GlobalModel) -> None:
         "aged",
     )
     assert manifest["regularisation"] is None
+    assert manifest["prior_precision"] == model.manifest.prior_precision is not None
     assert manifest["held_out"]["auc"] > 0.5
     assert isinstance(model.scorer, Trees)
 
@@ -129,8 +131,9 @@ def test_a_backtest_fits_the_kind_that_it_is_told(
     fitted = train_until(
         merge([folder / "log.jsonl"]), Policy(), until_ms, lambda _: None, kind="boosted"
     )
-    assert result["model_version"] == fitted.version
-    assert fitted.manifest.kind == "boosted"
+    wanted, _ = with_chosen_prior(merge([folder / "log.jsonl"]), fitted, Policy())
+    assert result["model_version"] == wanted.version
+    assert wanted.manifest.kind == "boosted"
 
 
 def test_a_model_from_elsewhere_replays(
