@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stream.metrics.catalogue import GROUPS, PROCESS, Metric
+from stream.metrics.catalogue import GROUPS, PROCESS
+from stream.metrics.metric import Metric
 
 PAGE = Path("docs/metrics.md")
 

@@ -27,7 +27,8 @@ from stream.events.records import COEFFICIENTS
 from stream.labels.delays import LiveDelays
 from stream.labels.timeliness import AGES_MS
 from stream.labels.transitions import WAITED
-from stream.metrics.catalogue import BY_NAME, Metric
+from stream.metrics.catalogue import BY_NAME
+from stream.metrics.metric import Metric
 from stream.metrics.quality import QualityMetrics
 from stream.partitions.base import Partition, Unit
 from stream.partitions.job import JobPartition

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from stream.metrics.catalogue import BY_NAME, PROCESS, Metric
+from stream.metrics.catalogue import BY_NAME, PROCESS
+from stream.metrics.metric import Metric
 
 _SELECTOR = re.compile(r"\b((?:hearback|process|python)_\w+|up|ALERTS)\b(?:\{([^}]*)\})?")
 _PROMETHEUS_OWN = {"job", "instance"}
