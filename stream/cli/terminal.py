@@ -61,8 +61,11 @@ def run_summary(metrics: RunMetrics) -> Group:
     parts = [key_values("events", metrics.events), key_values("labels", metrics.labels)]
     parts += [key_values(title, values) for title, values in left_out(metrics) if values]
     parts.append(quality_table(metrics.quality))
-    if metrics.rankings is not None:
-        parts.append(rankings_table(metrics.rankings))
+    parts += [
+        rankings_table(found)
+        for found in (metrics.rankings, metrics.member_rankings)
+        if found is not None
+    ]
     return Group(*parts)
 
 

@@ -96,6 +96,7 @@ class RunCounts(msgspec.Struct, frozen=True, kw_only=True):
     applications: int = 0
     closed: int = 0
     decisions: Decisions = msgspec.field(default_factory=Decisions)
+    member_decisions: Decisions = msgspec.field(default_factory=Decisions)
 
     def __add__(self, other: RunCounts) -> RunCounts:
         """Return the counts of both."""
@@ -128,7 +129,9 @@ class RunMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """How far event time came: where workers go on (``hearback bootstrap``)."""
     quality: Summary
     rankings: RankingQuality | None = None
-    """Of the jobs' applications at the moment of decision; None where there was no choice."""
+    """Within jobs, at the moment of decision; None where there was no choice."""
+    member_rankings: RankingQuality | None = None
+    """Within members; None, too, where there were several processes."""
 
 
 def run_metrics(
@@ -159,7 +162,8 @@ def run_metrics(
         newest_event_ms=reader.time.largest_ms,
         watermark_ms=reader.time.watermark_ms,
         quality=prequential.summary(),
-        rankings=total.decisions.quality(FIRST_SIGHT),
+        rankings=total.decisions.quality(FIRST_SIGHT["job"]),
+        member_rankings=total.member_decisions.quality(FIRST_SIGHT["member"], "member"),
     )
 
 

@@ -101,7 +101,7 @@ class _Run:
         )
         self._sink = sink
         self._score_from_ms = options.score_from_ms
-        self.stages = Stages(sink.store, policy, model, space, options.score_from_ms)
+        self.stages = Stages(sink.store, policy, model, space, options.score_from_ms, alone=True)
         self._judged = 0  # rows that the last checkpoint has
 
     def line(self, line: LogLine) -> None:

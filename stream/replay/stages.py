@@ -14,6 +14,7 @@ from stream.policy import Policy
 from stream.quality.prequential import Prequential
 from stream.quality.ranking import Decisions
 from stream.replay.run_folder import RunCounts
+from stream.stages.decisions import MemberDecisions
 from stream.stages.job import JobStage, Labelled
 from stream.stages.member import MemberStage
 from stream.state.overlay import Overlay
@@ -32,10 +33,12 @@ class Stages:
         model: the frozen global model; None when every application brings its ``global_score``.
         space: the feature blocks.
         score_from_ms: applications before it are left out of the quality.
+        alone: whether it is the only share: then rankings within members are made too.
 
     Attributes:
         store, jobs, members: as given, and the stages. effects: of both.
-        prequential: scores whose truth is known. decisions: rankings of the jobs' applications.
+        prequential: scores whose truth is known.
+        decisions, member_decisions: rankings within jobs and members.
 
     """
 
@@ -46,6 +49,8 @@ class Stages:
         model: GlobalModel | None,
         space: FeatureSpace,
         score_from_ms: int,
+        *,
+        alone: bool = False,
     ) -> None:
         self.store = store
         self._overlay = Overlay(store)
@@ -59,6 +64,12 @@ class Stages:
         self.effects = [*self.jobs.effects, *self.members.effects]
         self.prequential = Prequential(score_from_ms)
         self.decisions = Decisions()
+        self.member_decisions = Decisions()
+        self._of_members: MemberDecisions | None = None
+        if alone:
+            self._of_members = MemberDecisions(
+                self._overlay, self.members.effect, policy.labels.window_ms, MOST_HELD
+            )
         self._score_from_ms = score_from_ms
         self._timeliness = Timeliness()
         self._dead_letters: Counter[str] = Counter()
@@ -67,15 +78,22 @@ class Stages:
         save_identity(self._overlay, self.model_version, space, policy)
 
     def observe(self, step: Labelled | Step) -> None:
-        """Count what the job stage gave."""
+        """Count what the job stage gave, before members learn of it."""
         match step:
             case Labelled(change, _, decision):
                 self._timeliness.observe(change)
                 self.prequential.observe(change)
-                if decision is not None and (change.evidence_time_ms or 0) >= self._score_from_ms:
+                scored = (change.evidence_time_ms or 0) >= self._score_from_ms
+                if decision is not None and scored:
                     self.decisions.add(decision, self.jobs.decisions.halvings)
+                if self._of_members is not None:
+                    made = self._of_members.observe(change)
+                    if made is not None and scored:
+                        self.member_decisions.add(made, self._of_members.halvings)
             case Entered():
                 self._applications += 1
+                if self._of_members is not None:
+                    self._of_members.observe(step)
             case Ignored(reason):
                 self._ignored[reason] += 1
             case DeadLetter(reason):
@@ -118,6 +136,7 @@ class Stages:
             applications=self._applications,
             closed=timeliness.closed,
             decisions=self.decisions,
+            member_decisions=self.member_decisions,
         )
 
     def restore(self, counts: RunCounts, rows: bytes) -> None:
@@ -135,3 +154,4 @@ class Stages:
         timeliness.closed = counts.closed
         self.prequential.extend(rows)
         self.decisions = counts.decisions
+        self.member_decisions = counts.member_decisions

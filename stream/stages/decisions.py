@@ -1,52 +1,35 @@
-"""Ranks the applications of a job at the moment when one of them is answered.
+"""Ranks the applications of a job, or of a member, at the moment when one of them is answered.
 
-By the global score and the member's of first sight, and the job's coefficients of that moment
-(:mod:`stream.quality.ranking`). All of it is read from the state, so a restart changes nothing.
-
-A decision costs a refit and up to a hundred scores, as much as one or two events. So where there
-are more than :data:`MOST_A_WEEK` a week, only those of half of the jobs are looked at, and so on; a
-week that brings few gives some back.
+A stage has the coefficients of the moment of its own effect, and the other's score of the
+application's first sight, as the global one (:mod:`stream.quality.ranking`).
 """
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Sequence
+
 import numpy as np
 
-from stream.policy import DAY_MS
-from stream.quality.ranking import MOST_CANDIDATES, row, watched
-from stream.state import keys
-from stream.state.codec import Codec
-from stream.state.facts import Count
+from stream.events.ladder import Kind
+from stream.labels.changes import Change, Entered
+from stream.quality.ranking import MOST_CANDIDATES, ORDERS, Owner, row, watched
+from stream.stages.thinning import Thinning
+from stream.state import codec, keys
+from stream.state.facts import Facts
 from stream.state.overlay import Overlay
 from stream.state.stored_facts import StoredFacts
-from stream.state.waiting import Waits, mark
+from stream.state.waiting import Candidates, Waits, is_waiting, mark, waits
 from stream.updaters.effect import Effect
 
-MOST_A_WEEK = 512
-"""Decisions of a week of event time that are judged before half of the jobs are left out."""
-
-FIRST_SIGHT = ("global", "member")
+FIRST_SIGHT: dict[Owner, tuple[str, ...]] = {
+    "job": ("global", "member"),
+    "member": ("global", "job"),
+}
 """Of these scores that of the application's first sight is taken."""
-
-_STATE = keys.own("rankings")
-_WEEK_MS = 7 * DAY_MS
-_MOST_HALVINGS = 20
-
-
-class Looked(msgspec.Struct, array_like=True):
-    """``judged`` decisions of a ``week``, of the jobs that are left after ``halvings``."""
-
-    week: Count = 0
-    judged: Count = 0
-    halvings: Count = 0
-
-
-LOOKED = Codec[Looked](Looked)
 
 
 class JobDecisions:
-    """Decisions of the jobs of one partition.
+    """Decisions of the jobs of one partition, read from its state: a restart changes nothing.
 
     Args:
         overlay: of its state. book: what is remembered of the applications.
@@ -63,18 +46,16 @@ class JobDecisions:
         self, overlay: Overlay, book: StoredFacts, effect: Effect, window_ms: int, most: int
     ) -> None:
         self.made: bytes | None = None
-        self._overlay = overlay
         self._book = book
         self._effect = effect
         self._window_ms = window_ms
         self._most = most
-        overlay.attach(self.throw_away, self.write_out)
-        self.throw_away()
+        self._thinning = Thinning(overlay, "rankings", self._too_many)
 
     @property
     def halvings(self) -> int:
         """How often the jobs that are looked at were halved."""
-        return self._looked.halvings
+        return self._thinning.halvings
 
     def decide(self, job_id: str, application_id: str, answered: Waits, at_ms: int) -> None:
         """Rank who is answered for the first time, before anything of that is learned.
@@ -85,59 +66,132 @@ class JobDecisions:
 
         """
         owner = mark(job_id)
-        self._pass_to(at_ms // _WEEK_MS)
-        if not watched(owner, self._looked.halvings):
+        if not self._thinning.looks_at(owner, at_ms):
             return
         others, sampled = self._book.waiting(job_id).others(
             application_id, at_ms, self._window_ms, MOST_CANDIDATES - 1
         )
         if not others:
             return
-        times, fixed, members, z = zip(answered, *others, strict=True)
-        values = np.empty((5, len(times)))
-        values[:] = fixed
-        job = self._effect.scores(job_id, b"".join(z))
-        values[1] += members
-        values[2] += job
-        values[3] = values[1] + job
-        values[4] = times
-        self.made = row(owner, values, sampled=sampled)
-        self._count()
-
-    def _pass_to(self, week: int) -> None:
-        """Begin a week; look at more jobs after one that has brought few decisions."""
-        looked = self._looked
-        if week > looked.week:
-            fewer = looked.halvings - 1
-            if fewer >= 0 and 4 * looked.judged < MOST_A_WEEK and not self._too_many(fewer):
-                looked.halvings = fewer
-            looked.week, looked.judged = week, 0
-            self._changed = True
-
-    def _count(self) -> None:
-        looked = self._looked
-        looked.judged += 1
-        self._changed = True
-        if (
-            looked.judged >= MOST_A_WEEK or self._too_many(looked.halvings)
-        ) and looked.halvings < _MOST_HALVINGS:
-            looked.halvings += 1
-            looked.judged //= 2
-            left = looked.halvings
+        self.made = _ranked("job", job_id, self._effect, [answered, *others], sampled=sampled)
+        if self._thinning.count():
+            left = self._thinning.halvings
             self._book.stop_following(lambda job_id: not watched(mark(job_id), left))
 
     def _too_many(self, halvings: int) -> bool:
-        """Whether more applications would be followed than memory should be spent on."""
         return self._book.census.counts.pending > self._most << halvings
 
-    def write_out(self) -> None:
-        """Put what changed into the overlay."""
-        if self._changed:
-            self._overlay.put(_STATE, LOOKED.encode(self._looked))
-            self._changed = False
 
-    def throw_away(self) -> None:
-        """Go back to what the store says."""
-        value = self._overlay.store.get(_STATE)
-        self._looked = Looked() if value is None else LOOKED.decode(value)
-        self._changed = False
+class MemberDecisions:
+    """Decisions of all members: where every application is seen, in a replay by one process.
+
+    Who waits is in memory, made from the state where a replay goes on. Members that were left out
+    once stay so.
+
+    Args:
+        overlay: of the state. effect: of the members. window_ms: W.
+        most: applications that are followed; of more, those of half of the members are.
+
+    """
+
+    def __init__(self, overlay: Overlay, effect: Effect, window_ms: int, most: int) -> None:
+        self._effect = effect
+        self._window_ms = window_ms
+        self._most = most
+        self._waiting: dict[str, Candidates[Waits]] = {}
+        self._followed = 0
+        self._thinning = Thinning(overlay, "member rankings", self._too_many)
+        first = keys.APPLICATION
+        for key, value in overlay.store.scan(first, keys.after(first)):
+            record = codec.APPLICATION.decode(value)
+            if isinstance(record, Facts) and is_waiting(record):
+                job_id, application_id = keys.parts(key)
+                self._follow(
+                    record.member_id, _name(job_id.decode(), application_id.decode()),
+                    _waits(record),
+                )  # fmt: skip
+
+    @property
+    def halvings(self) -> int:
+        """How often the members that are looked at were halved."""
+        return self._thinning.halvings
+
+    def observe(self, step: object) -> bytes | None:
+        """Take in what the job stage gives, before members learn of it; a decision, if it is one.
+
+        As :func:`~stream.quality.ranking.row` has it.
+        """
+        if isinstance(step, Entered):
+            app, seen = step.application, step.waits
+            known = Waits(seen.time_ms, seen.fixed, step.scores.job_score, app.features.per_member)
+            self._follow(app.member_id, _name(app.job_id, app.application_id), known)
+            return None
+        if not isinstance(step, Change) or (is_waiting(step.facts) and not step.closed):
+            return None
+        made = None
+        member_id, name = step.facts.member_id, _name(step.job_id, step.application_id)
+        if step.label and step.kind is Kind.POSITIVE and step.evidence_time_ms is not None:
+            made = self._decide(member_id, name, _waits(step.facts), step.evidence_time_ms)
+        waiting = self._waiting.get(member_id)
+        if waiting is not None and name in waiting:
+            waiting.remove(name)
+            self._followed -= 1
+            if not waiting:
+                del self._waiting[member_id]
+        return made
+
+    def _decide(self, member_id: str, name: str, answered: Waits, at_ms: int) -> bytes | None:
+        waiting = self._waiting.get(member_id)
+        if not self._thinning.looks_at(mark(member_id), at_ms) or waiting is None:
+            return None
+        others, sampled = waiting.others(name, at_ms, self._window_ms, MOST_CANDIDATES - 1)
+        if not others:
+            return None
+        made = _ranked("member", member_id, self._effect, [answered, *others], sampled=sampled)
+        if self._thinning.count():
+            self._waiting = {
+                each: candidates
+                for each, candidates in self._waiting.items()
+                if watched(mark(each), self.halvings)
+            }
+            self._followed = sum(map(len, self._waiting.values()))
+        return made
+
+    def _follow(self, member_id: str, name: str, known: Waits) -> None:
+        waiting = self._waiting.get(member_id)
+        if waiting is None:
+            if not watched(mark(member_id), self.halvings):
+                return
+            waiting = self._waiting[member_id] = Candidates(member_id)
+        waiting.add(name, known.time_ms, known)
+        self._followed += 1
+
+    def _too_many(self, halvings: int) -> bool:
+        return halvings < self.halvings or self._followed > self._most
+
+
+def _ranked(
+    within: Owner, owner_id: str, effect: Effect, candidates: Sequence[Waits], *, sampled: bool
+) -> bytes:
+    """Rank candidates, the one answered first; see :func:`~stream.quality.ranking.row`."""
+    times, fixed, others, z = zip(*candidates, strict=True)
+    values = np.empty((len(ORDERS) - 1, len(times)))
+    values[:] = fixed
+    own = effect.scores(owner_id, b"".join(z))
+    with_member, with_job = (others, own) if within == "job" else (own, others)
+    values[1] += with_member
+    values[2] += with_job
+    values[3] = values[1] + with_job
+    values[4] = times
+    return row(mark(owner_id), values, sampled=sampled)
+
+
+def _name(job_id: str, application_id: str) -> str:
+    """Name an application among those of other jobs."""
+    return f"{len(job_id)}:{job_id}{application_id}"
+
+
+def _waits(facts: Facts) -> Waits:
+    """Take what is ranked within a member out of an application's facts."""
+    seen = waits(facts)
+    return Waits(seen.time_ms, seen.fixed, facts.job_score, facts.per_member)

@@ -24,18 +24,19 @@ _T = TypeVar("_T")
 class Waits(NamedTuple):
     """An application, as it is ranked.
 
-    ``fixed`` is the global score and those of further effects, ``member_score`` the member's: both
-    in log-odds, of first sight. ``z`` are the job's features, float32 bytes of shape (d,).
+    ``fixed`` is the global score and those of further effects, ``other_score`` that of the effect
+    by whose coefficients it is not ranked, within a job the member's: both in log-odds, of first
+    sight. ``z`` are the features of the one by whose it is, float32 bytes of shape (d,).
     """
 
     time_ms: int
     fixed: float
-    member_score: float
+    other_score: float
     z: bytes
 
 
 def waits(facts: Facts) -> Waits:
-    """Take what is ranked out of an application's facts."""
+    """Take what is ranked within a job out of an application's facts."""
     fixed = facts.global_score
     if facts.further_scores:
         fixed += sum(facts.further_scores.values())
@@ -102,6 +103,11 @@ class Candidates(Generic[_T]):
                     return found, True
                 found.append(known)
         return found, False
+
+
+def is_waiting(record: ApplicationRecord | None) -> bool:
+    """Whether an application is open and was neither answered nor declined."""
+    return isinstance(record, Facts) and record.kind <= _INFERRED
 
 
 def follow(candidates: Candidates[Waits], name: str, record: ApplicationRecord | None) -> None:

@@ -12,7 +12,7 @@ from producers.simulate import simulate
 from producers.truth import SimulationSettings
 from stream.backtest.decisions import ScoreOf, Watch
 from stream.backtest.rehearsal import Recorder, Rehearsal, rehearse
-from stream.effects import MEMBER
+from stream.effects import JOB, MEMBER
 from stream.events.structs import Application, Label
 from stream.features.blocks import FeatureSpace
 from stream.logs.files import LogLine
@@ -40,17 +40,18 @@ def log() -> tuple[list[LogLine], FeatureSpace, list[Decision]]:
 
 
 class FirstSight(Watch):
-    """Takes the members' scores of first sight, as a replay does."""
+    """Takes one effect's scores of first sight, as a replay does."""
 
-    member_scores: dict[tuple[str, str], float]
+    effect: str
+    seen: dict[tuple[str, str], float]
 
     def label(self, number: int, label: Label, scores: Mapping[str, ScoreOf]) -> None:
         """See whether somebody is answered."""
 
-        def member(app: Application) -> float:
-            return self.member_scores[app.job_id, app.application_id]
+        def of(app: Application) -> float:
+            return self.seen[app.job_id, app.application_id]
 
-        super().label(number, label, {**scores, MEMBER.name: member})
+        super().label(number, label, {**scores, self.effect: of})
 
 
 def replayed(from_ms: int = 0) -> tuple[Rehearsal, Recorder, RunMetrics]:
@@ -71,30 +72,14 @@ def test_decisions_are_first_answers_among_those_who_wait(within: Owner) -> None
     check(watch.rankings(within), within)
 
 
+@pytest.mark.parametrize("within", ["job", "member"])
 @pytest.mark.parametrize("from_day", [0, 8])
-def test_a_replay_tells_of_the_same_decisions(from_day: int) -> None:
+def test_a_replay_tells_of_the_same_decisions(from_day: int, within: Owner) -> None:
     """``metrics.json`` has those since --score-from, as by a look through all events."""
     first_ms = log()[2][0].at_ms
     from_ms = first_ms + from_day * DAY_MS if from_day else 0
     _, _, metrics = replayed(from_ms)
-    check(metrics.rankings, "job", from_ms)
-
-
-def test_of_many_decisions_those_of_a_sample_of_jobs_are_looked_at(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """What is left are all decisions of the jobs whose marks lie lowest, and no other."""
-    monkeypatch.setattr("stream.stages.decisions.MOST_A_WEEK", 25)
-    found = replayed()[2].rankings
-    assert found is not None
-    assert found.share <= 0.5
-    wanted = [
-        newest_first(each, each.of_job)
-        for each in log()[2]
-        if each.of_job and mark(each.answered.job_id) < found.share * 2**64
-    ]
-    assert found.decisions == len(wanted) > 0
-    assert found.orders["newest_first"]["auc"].value == pytest.approx(np.mean(wanted))
+    check(metrics.rankings if within == "job" else metrics.member_rankings, within, from_ms)
 
 
 def check(found: RankingQuality | None, within: Owner, from_ms: int = 0) -> None:
@@ -122,18 +107,44 @@ def check(found: RankingQuality | None, within: Owner, from_ms: int = 0) -> None
     assert found.orders["random"]["reciprocal_rank"].value == pytest.approx(np.mean(random))
 
 
-def test_a_replay_ranks_by_the_members_scores_of_first_sight() -> None:
-    """With those, and the jobs' coefficients of the moment, a rehearsal has the same rankings."""
+@pytest.mark.parametrize("within", ["job", "member"])
+def test_a_replay_ranks_by_the_other_effects_scores_of_first_sight(within: Owner) -> None:
+    """With those, and its own coefficients of the moment, a rehearsal has the same rankings."""
     rehearsal, recorder, metrics = replayed()
     watch = FirstSight(rehearsal, WINDOW_MS)
-    watch.member_scores = {
+    watch.effect = MEMBER.name if within == "job" else JOB.name
+    watch.seen = {
         (app.job_id, app.application_id): scores.member_score
+        if within == "job"
+        else scores.job_score
         for app, scores in zip(recorder.applications, recorder.scores, strict=True)
     }
     rehearse(rehearsal, Policy(), watch=watch)
-    found, wanted = metrics.rankings, watch.rankings()
+    found = metrics.rankings if within == "job" else metrics.member_rankings
+    wanted = watch.rankings(within)
     assert found is not None
     assert wanted is not None
-    assert (found.first_sight, wanted.first_sight) == (("global", "member"), ("global",))
+    assert found.first_sight == ("global", "member" if within == "job" else "job")
+    assert wanted.first_sight == ("global",)
     assert found.orders == wanted.orders
     assert found.gain == wanted.gain
+
+
+@pytest.mark.parametrize("within", ["job", "member"])
+def test_of_many_decisions_those_of_a_sample_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch, within: Owner
+) -> None:
+    """What is left are all decisions of those whose marks lie lowest, and no other."""
+    monkeypatch.setattr("stream.stages.thinning.MOST_A_WEEK", 25)
+    metrics = replayed()[2]
+    found = metrics.rankings if within == "job" else metrics.member_rankings
+    assert found is not None
+    assert found.share <= 0.5
+    wanted = [
+        newest_first(each, others)
+        for each in log()[2]
+        if (others := each.of_job if within == "job" else each.of_member)
+        and mark(getattr(each.answered, f"{within}_id")) < found.share * 2**64
+    ]
+    assert found.decisions == len(wanted) > 0
+    assert found.orders["newest_first"]["auc"].value == pytest.approx(np.mean(wanted))

@@ -85,7 +85,7 @@ def test_a_worker_ranks_as_a_replay_does(seed: int | None) -> None:
             read("job", ENGAGEMENTS)
         read("member", LABELS)
     judged = market.partitions["job", 0].judged
-    found, wanted = judged.rankings.decisions.quality(FIRST_SIGHT), replayed()
+    found, wanted = judged.rankings.decisions.quality(FIRST_SIGHT["job"]), replayed()
     assert found is not None
     assert found.decisions == wanted.decisions
     for order, measures in wanted.orders.items():

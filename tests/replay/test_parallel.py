@@ -117,6 +117,22 @@ def test_quality_is_that_of_one_process(
     assert two.auc == pytest.approx(one.auc, abs=0.002)
 
 
+def test_decisions_are_those_of_one_process(
+    alone: tuple[Path, RunMetrics], pair: tuple[Path, RunMetrics]
+) -> None:
+    """As many, of as many jobs; what the members' scores are no part of is the same."""
+    one, two = alone[1].rankings, pair[1].rankings
+    assert one is not None
+    assert two is not None
+    assert (one.share, one.decisions, one.owners) == (two.share, two.decisions, two.owners)
+    assert one.decisions > 30
+    for order in ("global", "newest_first", "random"):
+        assert one.orders[order] == two.orders[order]
+    assert two.orders["full"]["auc"].value == pytest.approx(
+        one.orders["full"]["auc"].value, abs=0.02
+    )
+
+
 @with_contest
 def test_quality_on_a_real_log_is_that_of_one_process(tmp_path: Path) -> None:
     """The contest log with a model of its first quarter: two workers are within 0.002 of one."""
