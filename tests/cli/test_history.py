@@ -203,7 +203,9 @@ def test_a_prior_of_what_is_no_feature_is_refused(log: Path, run: Path, tmp_path
         ["tune", log, "--until", "1970-02-10", "--policy", policy, "--out", tmp_path / "r"],
         ["backtest", log, "--model", model, "--config", compare, "--out", tmp_path / "r"],
         ["config", "check", "--config", config, "--policy", policy],
-    ):
+        ["worker", "--broker", "127.0.0.1:1", "--model", model, "--policy", policy,
+         "--data", tmp_path / "r"],
+    ):  # fmt: skip
         done = hearback(*arguments)
         assert done.returncode == 1
         (line,) = done.stderr.splitlines()

@@ -11,9 +11,9 @@ import pytest
 from stream.effects import EFFECTS, JOB
 from stream.errors import ConfigError, InvalidFeaturesError, StateError
 from stream.events.structs import Coefficients
-from stream.policy import EffectSettings
+from stream.policy import EffectSettings, Policy
 from stream.serving.belief import Belief, mean_score, probability, thompson_score
-from stream.serving.lookup import belief_from_run
+from stream.serving.lookup import belief_from_run, from_run
 from stream.updaters.effect import Effect
 from tests.replay.test_single import market, run
 from tests.replay.test_single import rows as rows_of
@@ -134,6 +134,21 @@ def test_a_runs_state_gives_the_joint_belief(tmp_path: Path) -> None:
     exact = belief.root @ belief.root.T
     assert np.diag(exact).tolist() == pytest.approx(row["variance"])
     assert belief_from_run(tmp_path / "run", BY_NAME[row["effect"]], "nobody") is None
+
+
+def test_a_run_with_priors_by_feature_gives_its_own_variances(tmp_path: Path) -> None:
+    """Whatever order the policy names features in: mean and variances are those it wrote."""
+    settings = EffectSettings(prior_precision={"m1": 40.0, "m0": 0.5})
+    path = tmp_path / "run"
+    run(path, market(), Policy(effects={"per_member": settings}), close=True)
+    row = next(row for row in rows_of(path / "coefficients.jsonl") if row["effect"] == "per_member")
+    belief = belief_from_run(path, BY_NAME["per_member"], row["entity_id"])
+    entity = from_run(path, BY_NAME["per_member"], row["entity_id"])
+    assert belief is not None
+    assert entity is not None
+    assert np.diag(belief.root @ belief.root.T).tolist() == pytest.approx(row["variance"])
+    assert list(entity.coefficients.variance) == pytest.approx(row["variance"])
+    assert row["variance"][1] < 1 / 40 < row["variance"][0]
 
 
 def test_a_seed_gives_the_same_draws() -> None:
