@@ -25,6 +25,11 @@ FIRST_SIGHT = ("global",)
 ScoreOf = Callable[[Application], float]
 
 
+def still_open(label: Label) -> bool:
+    """Whether an application still waits after a label of it."""
+    return label.kind in _OPEN
+
+
 class Watch:
     """Keeps who waits in each job, and of each member; ranks them when one is answered.
 
@@ -54,7 +59,7 @@ class Watch:
             scores: gives the score of now, by effect.
 
         """
-        if label.kind in _OPEN:
+        if still_open(label):
             return
         app, answered_ms = self._rehearsal.applications[number], label.evidence_time_ms
         decided = label.label and answered_ms is not None and answered_ms >= self._from_ms

@@ -22,14 +22,20 @@ from stream.effects import JOB, MEMBER
 from stream.errors import ConfigError
 from stream.events.structs import Application, Coefficients, DeadLetter, Label
 from stream.features.blocks import FeatureSpace
-from stream.labels.changes import Scores
+from stream.labels import driver
+from stream.labels.changes import Change, Entered, Scores, label_of
+from stream.labels.changes import Step as LabelStep
+from stream.labels.machine import LabelMachine
 from stream.logs.files import LogLine
 from stream.model.folder import NO_MODEL, GlobalModel
 from stream.policy import Policy
+from stream.replay.reader import Read, Reader
 from stream.replay.run_folder import RunMetrics
 from stream.replay.savepoint import Options
 from stream.replay.single import replay
+from stream.state.overlay import Overlay
 from stream.state.store import MemoryStore, Store
+from stream.state.stored_facts import StoredFacts
 from stream.units import format_duration, format_time
 from stream.updaters.effect import Effect
 from stream.updaters.kept import Posterior
@@ -38,6 +44,7 @@ FEWEST: Final = 200
 """Applications to judge by, at least; and ten of each outcome."""
 
 _FEWEST_OF_EACH: Final = 10
+_FLUSH_EVERY: Final = 2048  # lines
 
 Modes = dict[str, bytes]
 """Coefficients by entity: float64 bytes of shape (d,)."""
@@ -64,11 +71,13 @@ class Rehearsal:
         targets: 0/1, the last label of each (n,); NaN where none came.
         times_ms: application times (n,).
         space: the feature blocks.
-        metrics: what the recording replay counted.
+        metrics: what the recording replay counted; None: labels alone were recorded.
 
     """
 
-    def __init__(self, recorder: Recorder, space: FeatureSpace, metrics: RunMetrics) -> None:
+    def __init__(
+        self, recorder: Recorder, space: FeatureSpace, metrics: RunMetrics | None = None
+    ) -> None:
         self.metrics = metrics
         self.applications = recorder.applications
         self.steps = recorder.steps
@@ -157,6 +166,45 @@ def record(
     options = Options(close=True, max_jump_ms=max_jump_ms)
     metrics = replay(lines, recorder, policy, model, space, options, progress=progress)
     return Rehearsal(recorder, space, metrics)
+
+
+def record_labels(
+    lines: Iterable[LogLine],
+    policy: Policy,
+    model: GlobalModel,
+    space: FeatureSpace,
+    max_jump_ms: int | None = None,
+) -> Rehearsal:
+    """Record who applied and every label, and learn nothing: a quarter of the cost.
+
+    Global scores are those that applications bring, else 0: for the caller to put in place.
+    """
+    recorder, overlay = Recorder(), Overlay(MemoryStore())
+    machine = LabelMachine(policy.labels, StoredFacts(overlay), model.manifest.delays)
+    reader = Reader(space, policy, scored=True, max_jump_ms=max_jump_ms)
+
+    def take(ready: Iterable[Read | DeadLetter]) -> None:
+        for read in ready:
+            if isinstance(read, Read):
+                keep(
+                    driver.read(machine, read.event, read.source, read.watermark_ms, read.after_ms)
+                )
+
+    def keep(steps: Iterable[LabelStep]) -> None:
+        for step in steps:
+            if isinstance(step, Change) and step.label:
+                recorder.label(label_of(step, model.version))
+            elif isinstance(step, Entered):
+                brought = step.application.global_score or 0.0
+                recorder.scored(step.application, Scores(brought, 0.0, 0.0))
+
+    for count, line in enumerate(lines, 1):
+        take(reader.line(line))
+        if count % _FLUSH_EVERY == 0:
+            overlay.flush()
+    take(reader.end())
+    keep(machine.close_due(reader.time.close()))
+    return Rehearsal(recorder, space)
 
 
 def rehearse(

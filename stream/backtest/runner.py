@@ -152,7 +152,7 @@ class Runner:
         self._judge = Judge(self._targets, self._blocks.of, len(self._blocks.from_ms))
 
     @property
-    def metrics(self) -> RunMetrics:
+    def metrics(self) -> RunMetrics | None:
         """What the replay under the base policy counted."""
         return self._truth.metrics
 

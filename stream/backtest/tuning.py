@@ -313,7 +313,11 @@ def train_until(
 
 
 def cross_fit(
-    rehearsal: Rehearsal, policy: Policy, until_ms: int, kind: ModelKind = "linear"
+    rehearsal: Rehearsal,
+    policy: Policy,
+    until_ms: int,
+    kind: ModelKind = "linear",
+    strength: float | None = None,
 ) -> None:
     """Put global scores in place that no application of the same job took part in.
 
@@ -321,6 +325,7 @@ def cross_fit(
         rehearsal: whose scores are put in place.
         policy: for how long labels are waited for. until_ms: end of what may be known.
         kind: of global model.
+        strength: C of linear ones; None: chosen by cross-validation.
 
     Raises:
         ConfigError: too few jobs or outcomes for that.
@@ -331,7 +336,7 @@ def cross_fit(
     known = rehearsal.times_ms + policy.labels.window_ms <= until_ms
     known &= ~np.isnan(rehearsal.targets)
     part = np.array([zlib.crc32(one.job_id.encode()) % _PARTS for one in rehearsal.applications])
-    fit = _fit(kind, X[known], rehearsal.targets[known], _numbered(rehearsal)[known])
+    fit = _fit(kind, X[known], rehearsal.targets[known], _numbered(rehearsal)[known], strength)
     for number in range(_PARTS):
         fitted = known & (part != number)
         y = rehearsal.targets[fitted].astype(np.int64)
@@ -344,12 +349,14 @@ def cross_fit(
         rehearsal.global_scores[part == number] = scorer.score_all(X[part == number])
 
 
-def _fit(kind: ModelKind, X: Floats32, y: _Floats, jobs: NDArray[np.int64]) -> _Fit:
-    """Return what fits a model; of a linear one the regularisation is chosen on these rows."""
+def _fit(
+    kind: ModelKind, X: Floats32, y: _Floats, jobs: NDArray[np.int64], strength: float | None
+) -> _Fit:
+    """Return what fits a model; the strength of a linear one is chosen on these rows, if at all."""
     if kind == "boosted":
         return lambda X, y: fit_boosted(X.astype(np.float64), y, np.ones(len(y)))
-    chosen = choose(X.astype(np.float64), y.astype(np.int64), jobs)
-    return lambda X, y: Linear(fit_path(X.astype(np.float64), y, (chosen.C,))[0])
+    C = strength or choose(X.astype(np.float64), y.astype(np.int64), jobs).C
+    return lambda X, y: Linear(fit_path(X.astype(np.float64), y, (C,))[0])
 
 
 def _numbered(rehearsal: Rehearsal) -> NDArray[np.int64]:

@@ -27,7 +27,7 @@ from stream.cli.terminal import ERR, OUT, doing, load_kernel, reading, run_summa
 from stream.configuration.load import with_model
 from stream.errors import ConfigError, StoppedError
 from stream.logs.files import ReadProgress, merge, write_lines
-from stream.model.folder import Manifest, load_model, save_model
+from stream.model.folder import Manifest, load_model, save_model, with_landmark
 from stream.model.held_out import Judgement, Unjudged, in_words
 from stream.model.rows import POSITIVES_PER_FEATURE
 from stream.policy import DAY_MS
@@ -161,13 +161,15 @@ def train(
     For effects over trees, one prior precision is chosen on the same span, and kept in the model:
     it is in force wherever a policy, a configuration and the environment say nothing of it.
     """
+    from stream.backtest.landmarks import MOST, learn_landmark
     from stream.backtest.prior import with_chosen_prior
     from stream.model.held_out import check_not_worse
     from stream.model.training import Trainer
 
     before = None if not_worse_than is None else load_model(not_worse_than)
     new_folder(out)
-    policies = configured(config, policy=policy).policy
+    settings = configured(config, policy=policy)
+    policies = settings.policy
     until_ms = parsed(parse_time_ms, until)
     max_jump_ms = parsed(parse_duration_ms, max_jump)
     names = None if feature_names is None else names_in(feature_names)
@@ -188,12 +190,22 @@ def train(
         found = None if isinstance(judged, Unjudged) else judged.held_out
         model = trainer.model(found, say)
     chosen = ""
+    load_kernel(model)
     if kind == "boosted":
-        load_kernel(model)
         read = ReadProgress()
         with reading("choosing the prior", read) as progress:
             lines = merge(logs, read)
             model, chosen = with_chosen_prior(lines, model, policies, progress, max_jump_ms)
+    with doing("learning what is left to come of who waits"):
+        landmark = learn_landmark(
+            merge(logs),
+            with_model(settings, model).policy,
+            model,
+            trainer.newest(MOST),
+            max_jump_ms=max_jump_ms,
+        )
+    if landmark is not None:
+        model = with_landmark(model, landmark)
     manifest = save_model(out, model)
     tell(
         f"model {manifest.model_version} in {out}: {manifest.applications:,} applications"
@@ -208,6 +220,7 @@ def train(
         tell(chosen)
     tell(_held_out(judged))
     tell(_delays(manifest))
+    tell(_landmark(manifest))
     useless = _useless(manifest, trainer.chosen)
     if useless:
         tell(useless, ERR)
@@ -234,6 +247,17 @@ def _delays(manifest: Manifest) -> str:
         )
     ]
     return f"answer delays: {', '.join(days)}"
+
+
+def _landmark(manifest: Manifest) -> str:
+    """Tell whether those who wait have models of their own."""
+    found = manifest.landmark
+    if found is None:
+        return "who waits: too little to learn from; the delays alone tell what is left to come"
+    return (
+        f"who waits: learned from {found.moments:,} moments of open applications and"
+        f" {found.decisions:,} decisions"
+    )
 
 
 def _regularised(chosen: Chosen) -> str:

@@ -76,9 +76,9 @@ def left_out(metrics: RunMetrics) -> list[tuple[str, dict[str, int]]]:
     return [("dead letters", metrics.dead_letters), ("ignored", ignored)]
 
 
-def tell_left_out(metrics: RunMetrics) -> None:
-    """Print the same, a line for each reason."""
-    for title, values in left_out(metrics):
+def tell_left_out(metrics: RunMetrics | None) -> None:
+    """Print the same, a line for each reason; nothing where nothing was counted."""
+    for title, values in () if metrics is None else left_out(metrics):
         for reason, count in values.items():
             tell(f"{title}, {reason}: {count:,}")
 

@@ -26,6 +26,7 @@ from stream.features.blocks import FeatureSpace
 from stream.labels.delays import DelayCurve
 from stream.model.coefficients import Linear
 from stream.model.kind import FILES, ModelKind
+from stream.model.landmark import Landmark
 from stream.model.scorer import Floats32, Scorer
 
 FORMAT = 1
@@ -78,6 +79,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     was there to choose by; both of a linear model. ``delays``: how long answers take, None: too few
     were there to tell. ``inputs``: the blocks that its columns come from. ``prior_precision``: λ of
     the effects over it where a policy says nothing; None: as it is without a model.
+    ``landmark``: what is left to come of who waits, None: by ``delays`` alone.
     """
 
     format: int
@@ -96,6 +98,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     delays: DelayCurve | None = None
     choice: Choice | None = None
     rows: Literal["closed", "aged"] = "closed"
+    landmark: Landmark | None = None
 
 
 class GlobalModel:
@@ -196,13 +199,21 @@ def with_prior(model: GlobalModel, prior_precision: float) -> GlobalModel:
 
 def _versioned(manifest: Manifest, arrays: bytes) -> Manifest:
     """Put in the arrays' checksum, and a name for all that decides what is scored and learned."""
-    features, delays, prior = manifest.features, manifest.delays, manifest.prior_precision
+    features, further = (
+        manifest.features,
+        (manifest.delays, manifest.prior_precision, manifest.landmark),
+    )
     names = msgspec.json.encode([features["global"], features["per_member"], features["per_job"]])
-    curve = b"" if delays is None else msgspec.json.encode(delays)
-    precision = b"" if prior is None else msgspec.json.encode(prior)
-    version = hashlib.sha256(names + arrays + curve + precision).hexdigest()[:12]
+    said = [msgspec.json.encode(one) for one in further if one is not None]
+    version = hashlib.sha256(b"".join([names, arrays, *said])).hexdigest()[:12]
     sha256 = hashlib.sha256(arrays).hexdigest()
     return msgspec.structs.replace(manifest, model_version=version, sha256=sha256)
+
+
+def with_landmark(model: GlobalModel, landmark: Landmark) -> GlobalModel:
+    """Return the model with a landmark, under a version of its own."""
+    manifest = msgspec.structs.replace(model.manifest, landmark=landmark)
+    return GlobalModel(_versioned(manifest, model.scorer.encoded()), model.scorer)
 
 
 def save_model(path: Path, model: GlobalModel) -> Manifest:
@@ -231,6 +242,9 @@ def load_model(path: Path) -> GlobalModel:
     arrays = _read(path, name)
     if hashlib.sha256(arrays).hexdigest() != manifest.sha256:
         raise ModelError(f"{path / name} does not match the checksum in its manifest")
+    changed = _versioned(manifest, arrays).model_version != manifest.model_version
+    if changed and manifest.landmark is not None:  # older releases had other versions
+        raise ModelError(f"{path / MANIFEST} was changed: it is not of its model_version")
     try:
         return GlobalModel.of(manifest, arrays)
     except ModelError as error:

@@ -257,6 +257,12 @@ class Trainer:
         """Return how long answers take; None where there are too few to tell."""
         return self._outcomes().delays(self.end_ms)
 
+    def newest(self, most: int) -> int:
+        """Time of the first of the ``most`` newest applications whose windows have closed."""
+        outcomes = self._outcomes()
+        times_ms = np.sort(outcomes.times_ms[outcomes.closed(self.end_ms)])
+        return int(times_ms[-most:].min(initial=self.end_ms))
+
     @property
     def end_ms(self) -> int:
         """End of what may be known."""

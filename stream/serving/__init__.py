@@ -1,1 +1,1 @@
-"""What other processes ask of the coefficients: scores and one entity's belief."""
+"""What others ask of the coefficients: scores, an entity's belief, what is left to come."""
