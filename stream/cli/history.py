@@ -158,6 +158,9 @@ def train(
     fitted on what was known before, and the log loss of a constant; the model that is written is
     then fitted on all.
 
+    Learns with it what is left to come of applications that still wait, from moments of the newest
+    of them.
+
     For effects over trees, one prior precision is chosen on the same span, and kept in the model:
     it is in force wherever a policy, a configuration and the environment say nothing of it.
     """
