@@ -19,6 +19,7 @@ from stream.stages.job import JobStage, Labelled
 from stream.stages.member import MemberStage
 from stream.state.overlay import Overlay
 from stream.state.store import Store
+from stream.state.waiting import is_waiting
 
 MOST_HELD = 3 << 16
 """Examples of an effect in memory after a flush, an entity for three: 90 MB at 16 features."""
@@ -86,14 +87,14 @@ class Stages:
                 scored = (change.evidence_time_ms or 0) >= self._score_from_ms
                 if decision is not None and scored:
                     self.decisions.add(decision, self.jobs.decisions.halvings)
-                if self._of_members is not None:
-                    made = self._of_members.observe(change)
+                if self._of_members is not None and (change.closed or not is_waiting(change.facts)):
+                    made = self._of_members.changed(change)
                     if made is not None and scored:
                         self.member_decisions.add(made, self._of_members.halvings)
             case Entered():
                 self._applications += 1
                 if self._of_members is not None:
-                    self._of_members.observe(step)
+                    self._of_members.entered(step)
             case Ignored(reason):
                 self._ignored[reason] += 1
             case DeadLetter(reason):

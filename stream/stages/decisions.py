@@ -50,7 +50,7 @@ class JobDecisions:
         self._effect = effect
         self._window_ms = window_ms
         self._most = most
-        self._thinning = Thinning(overlay, "rankings", self._too_many)
+        self._thinning = Thinning(overlay, "job", self._too_many)
 
     @property
     def halvings(self) -> int:
@@ -100,11 +100,15 @@ class MemberDecisions:
         self._most = most
         self._waiting: dict[str, Candidates[Waits]] = {}
         self._followed = 0
-        self._thinning = Thinning(overlay, "member rankings", self._too_many)
+        self._thinning = Thinning(overlay, "member", self._too_many)
         first = keys.APPLICATION
         for key, value in overlay.store.scan(first, keys.after(first)):
             record = codec.APPLICATION.decode(value)
-            if isinstance(record, Facts) and is_waiting(record):
+            if (
+                isinstance(record, Facts)
+                and is_waiting(record)
+                and watched(mark(record.member_id), self.halvings)
+            ):
                 job_id, application_id = keys.parts(key)
                 self._follow(
                     record.member_id, _name(job_id.decode(), application_id.decode()),
@@ -116,33 +120,38 @@ class MemberDecisions:
         """How often the members that are looked at were halved."""
         return self._thinning.halvings
 
-    def observe(self, step: object) -> bytes | None:
-        """Take in what the job stage gives, before members learn of it; a decision, if it is one.
-
-        As :func:`~stream.quality.ranking.row` has it.
-        """
-        if isinstance(step, Entered):
-            app, seen = step.application, step.waits
+    def entered(self, step: Entered) -> None:
+        """Let an application wait."""
+        app = step.application
+        if app.member_id in self._waiting or watched(mark(app.member_id), self.halvings):
+            seen = step.waits
             known = Waits(seen.time_ms, seen.fixed, step.scores.job_score, app.features.per_member)
             self._follow(app.member_id, _name(app.job_id, app.application_id), known)
-            return None
-        if not isinstance(step, Change) or (is_waiting(step.facts) and not step.closed):
-            return None
-        made = None
-        member_id, name = step.facts.member_id, _name(step.job_id, step.application_id)
-        if step.label and step.kind is Kind.POSITIVE and step.evidence_time_ms is not None:
-            made = self._decide(member_id, name, _waits(step.facts), step.evidence_time_ms)
+
+    def changed(self, step: Change) -> bytes | None:
+        """Take in that an application waits no longer, before members learn of it.
+
+        Return a decision, if it is one, as :func:`~stream.quality.ranking.row` has it.
+        """
+        facts = step.facts
+        member_id = facts.member_id
         waiting = self._waiting.get(member_id)
-        if waiting is not None and name in waiting:
+        if waiting is None:
+            return None
+        name = _name(step.job_id, step.application_id)
+        if name in waiting:
             waiting.remove(name)
             self._followed -= 1
             if not waiting:
                 del self._waiting[member_id]
-        return made
+        if not step.label or facts.kind != Kind.POSITIVE or step.evidence_time_ms is None:
+            return None
+        return self._decide(waiting, member_id, name, _waits(facts), step.evidence_time_ms)
 
-    def _decide(self, member_id: str, name: str, answered: Waits, at_ms: int) -> bytes | None:
-        waiting = self._waiting.get(member_id)
-        if not self._thinning.looks_at(mark(member_id), at_ms) or waiting is None:
+    def _decide(
+        self, waiting: Candidates[Waits], member_id: str, name: str, answered: Waits, at_ms: int
+    ) -> bytes | None:
+        if not self._thinning.looks_at(mark(member_id), at_ms):
             return None
         others, sampled = waiting.others(name, at_ms, self._window_ms, MOST_CANDIDATES - 1)
         if not others:
@@ -160,8 +169,6 @@ class MemberDecisions:
     def _follow(self, member_id: str, name: str, known: Waits) -> None:
         waiting = self._waiting.get(member_id)
         if waiting is None:
-            if not watched(mark(member_id), self.halvings):
-                return
             waiting = self._waiting[member_id] = Candidates(member_id)
         waiting.add(name, known.time_ms, known)
         self._followed += 1

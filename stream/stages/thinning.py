@@ -8,18 +8,20 @@ by their marks, and so on; a week that brings few gives some back.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
 from stream.policy import DAY_MS
-from stream.quality.ranking import watched
+from stream.quality.ranking import Owner, watched
 from stream.state import keys
 from stream.state.codec import Codec
 from stream.state.facts import Count
 from stream.state.overlay import Overlay
 
-MOST_A_WEEK = 512
-"""Decisions of a week of event time that are judged before half of the owners are left out."""
+MOST_A_WEEK: Final[dict[Owner, int]] = {"job": 512, "member": 128}
+"""Decisions of a week of event time that are judged before half of the owners are left out: of
+jobs they cost some 2 % of a replay, of members, where nobody looks at a list of these, 1 %."""
 
 _WEEK_MS = 7 * DAY_MS
 _MOST_HALVINGS = 20
@@ -43,17 +45,22 @@ class Thinning:
     """Which owners are looked at, kept in a partition's state.
 
     Args:
-        overlay: of the state. name: under which it is kept.
+        overlay: of the state. within: whose decisions.
         too_many: see :data:`TooMany`.
 
     """
 
-    def __init__(self, overlay: Overlay, name: str, too_many: TooMany) -> None:
-        self._key = keys.own(name)
+    def __init__(self, overlay: Overlay, within: Owner, too_many: TooMany) -> None:
+        self._key = keys.own(f"{within} decisions")
+        self._within = within
         self._overlay = overlay
         self._too_many = too_many
         overlay.attach(self.throw_away, self.write_out)
         self.throw_away()
+
+    @property
+    def _most(self) -> int:
+        return MOST_A_WEEK[self._within]
 
     @property
     def halvings(self) -> int:
@@ -65,7 +72,7 @@ class Thinning:
         looked, week = self._looked, at_ms // _WEEK_MS
         if week > looked.week:
             fewer = looked.halvings - 1
-            if fewer >= 0 and 4 * looked.judged < MOST_A_WEEK and not self._too_many(fewer):
+            if fewer >= 0 and 4 * looked.judged < self._most and not self._too_many(fewer):
                 looked.halvings = fewer
             looked.week, looked.judged = week, 0
             self._changed = True
@@ -76,7 +83,7 @@ class Thinning:
         looked = self._looked
         looked.judged += 1
         self._changed = True
-        if looked.judged < MOST_A_WEEK and not self._too_many(looked.halvings):
+        if looked.judged < self._most and not self._too_many(looked.halvings):
             return False
         if looked.halvings == _MOST_HALVINGS:
             return False

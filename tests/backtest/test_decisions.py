@@ -22,6 +22,7 @@ from stream.replay.reader import first_look
 from stream.replay.run_folder import RunMetrics
 from stream.replay.savepoint import Options
 from stream.replay.single import replay
+from stream.stages.thinning import MOST_A_WEEK
 from stream.state.waiting import mark
 from tests.decisions import Decision, decisions, newest_first
 
@@ -135,7 +136,7 @@ def test_of_many_decisions_those_of_a_sample_are_looked_at(
     monkeypatch: pytest.MonkeyPatch, within: Owner
 ) -> None:
     """What is left are all decisions of those whose marks lie lowest, and no other."""
-    monkeypatch.setattr("stream.stages.thinning.MOST_A_WEEK", 25)
+    monkeypatch.setitem(MOST_A_WEEK, within, 25)
     metrics = replayed()[2]
     found = metrics.rankings if within == "job" else metrics.member_rankings
     assert found is not None
