@@ -5,7 +5,8 @@ The log may not be distributed: HEARBACK_CONTEST_LOG names it, with ``policy.tom
 applications' time span and frozen; everything is learned from the start; scores count from the end
 of that quarter; truth is the final label. With ``--live`` a worker on the embedded broker learns
 the same log: all but the last 14 days as fast as possible, those at 10,000 times real time; the
-AUC over them is compared with the replay's over the same applications (about three minutes).
+AUC over them is compared with the replay's over the same applications (about three minutes). With
+``--boosted`` the global model is of boosted trees, and brings the prior of its effects.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ from pathlib import Path
 import msgspec
 
 from producers.kafka import produce
+from stream.backtest.prior import with_chosen_prior
 from stream.cli import PROGRAM
 from stream.cli.audience import Audience
-from stream.configuration.load import load_config
+from stream.configuration.load import load_config, with_model
+from stream.configuration.sections import Config
 from stream.events.records import TOPICS
 from stream.events.wire import decode_label
 from stream.kafka.embedded import EmbeddedBroker
 from stream.logs.files import merge
-from stream.model.folder import GlobalModel, load_model
+from stream.model.folder import GlobalModel, save_model
+from stream.model.kind import ModelKind
 from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy
 from stream.quality.prequential import quality
@@ -53,13 +57,17 @@ def main() -> None:
     quarter_ms = first_ms + (last_ms - first_ms) // 4
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        trainer = Trainer(
-            policy, quarter_ms, msgspec.json.decode((log.parent / "features.json").read_bytes())
-        )
+        kind: ModelKind = "boosted" if "--boosted" in sys.argv else "linear"
+        names = msgspec.json.decode((log.parent / "features.json").read_bytes())
+        trainer = Trainer(policy, quarter_ms, names, None, kind)
         trainer.read(merge([log]), lambda _: None)
-        trainer.fit(work / "model")
-        model = load_model(work / "model")
         warm_up()
+        model = trainer.model()
+        if kind == "boosted":
+            model, said = with_chosen_prior(merge([log]), model, policy)
+            print(said)
+            policy = with_model(Config(policy=policy), model).policy
+        save_model(work / "model", model)
         start = time.perf_counter()
         metrics = replay_all(log, work / "run", policy, model, quarter_ms)
         seconds = time.perf_counter() - start
