@@ -233,9 +233,12 @@ def _rows(manifest: Manifest) -> str:
     """Tell what the model was fitted on."""
     if manifest.rows == "closed":
         return "rows: the applications whose window had closed by then"
+    aged = "rows: all applications before then as they were known, silence weighed by age"
+    if manifest.kind == "boosted":
+        return aged
     return (
-        "rows: all applications before then as they were known, silence weighed by age: closed"
-        f" windows had fewer than {POSITIVES_PER_FEATURE} positives for each global feature"
+        f"{aged}: closed windows had fewer than {POSITIVES_PER_FEATURE} positives for each global"
+        " feature"
     )
 
 

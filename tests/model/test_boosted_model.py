@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import msgspec
@@ -40,12 +42,14 @@ def hearback(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a log and a boosted model of it, by the commands."""
+    """Return a folder with a log and a boosted model of it, by the commands, and what they said."""
     path = tmp_path_factory.mktemp("boosted")
     write_lines(path / "log.jsonl", simulate(SETTINGS))
-    with pytest.MonkeyPatch.context() as patch:
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
         train = ("train", path / "log.jsonl", "--kind", "boosted", "--until", UNTIL_MS)
         assert hearback(patch, *train, "--out", path / "model") == 0
+    (path / "said.txt").write_text(said.getvalue())
     return path
 
 
@@ -85,6 +89,10 @@ def test_train_says_what_kind_it_made(folder: Path, model: GlobalModel) -> None:
     assert manifest["prior_precision"] == model.manifest.prior_precision is not None
     assert manifest["held_out"]["auc"] > 0.5
     assert isinstance(model.scorer, Trees)
+    said = (folder / "said.txt").read_text()
+    assert "silence weighed by age\n" in said
+    assert f"prior precision of the effects: λ = {manifest['prior_precision']:g}, on" in said
+    assert "regularisation" not in said
 
 
 def test_replay_and_partitions_score_alike(
