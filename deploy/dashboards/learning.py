@@ -156,9 +156,18 @@ _COEFFICIENTS = Row(
         ),
         Panel(
             title="Members and jobs known",
-            text="Of which something was learned, and that have not left.",
-            queries=(Query("sum by (effect) (hearback_entities)", "{{effect}}"),),
+            text="Of which something was learned, and that have not left; pairs of both with a history.",
+            queries=(
+                Query("sum by (effect) (hearback_entities)", "{{effect}}"),
+                Query("sum(hearback_pairs)", "pairs"),
+            ),
             unit="locale",
+        ),
+        Panel(
+            title="Terms not counted",
+            text="Candidates' terms that a job's preferences have no more room for.",
+            queries=(Query(or_zero(f"sum(rate(hearback_terms_refused_total[{RATE}]))"), "terms"),),
+            unit="cps",
         ),
         Panel(
             title="Left",
