@@ -156,7 +156,8 @@ _COEFFICIENTS = Row(
         ),
         Panel(
             title="Members and jobs known",
-            text="Of which something was learned, and that have not left; pairs of both with a history.",
+            text="Of which something was learned, and that have not left; pairs of both with a"
+            " history.",
             queries=(
                 Query("sum by (effect) (hearback_entities)", "{{effect}}"),
                 Query("sum(hearback_pairs)", "pairs"),
