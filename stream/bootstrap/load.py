@@ -27,13 +27,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from stream.bootstrap.split import identity_of, split
+from stream.bootstrap.split import identity_of, preferences_entry, split
 from stream.bootstrap.target import Settings, Target
 from stream.errors import ConfigError, StateError
+from stream.events import records
 from stream.events.records import TopicNames
 from stream.events.wire import coefficients_key, decode_coefficients
 from stream.model.folder import NO_MODEL
 from stream.replay.run_folder import COEFFICIENTS, RunMetrics, load_metrics, states_of
+from stream.state import keys
 from stream.state.store import RocksStore
 from stream.worker.changelog import RECORD_BYTES, Mark, apply
 from stream.worker.contract import PartitionId
@@ -89,13 +91,15 @@ def bootstrap(
         done = 0
         for entry in split(stores, target.partitions, time.time_ns() // 1_000_000):
             target.put(entry.place, entry.key, entry.value)
+            if entry.key[:1] == keys.PREFERENCES:
+                target.publish(records.PREFERENCES, *preferences_entry(entry.key, entry.value))
             if copy is not None:
                 copy.put(entry.place, entry.key, entry.value)
             done += 1
             if done % _SAY_EVERY == 0:
                 on_progress(done, max(about, done + entities))
         for key, value in _coefficients(settings.run / COEFFICIENTS):
-            target.publish(key, value)
+            target.publish(records.COEFFICIENTS, key, value)
             done += 1
             if done % _SAY_EVERY == 0:
                 on_progress(done, max(about, done))

@@ -22,6 +22,8 @@ import msgspec
 from stream.effects import EFFECTS
 from stream.errors import StateError
 from stream.events.partitioner import partition_of
+from stream.events.wire import encode
+from stream.histories.preferences import JobPreferences
 from stream.partitions.clock import EventTime
 from stream.partitions.progress import Identity, Progress, load_identity
 from stream.stages.histories import PAIRS
@@ -132,6 +134,12 @@ def first_progress(stage: str, partitions: int, watermark_ms: int | None) -> Pro
         positions={},
         event_time=EventTime.of(count, watermark_ms),
     )
+
+
+def preferences_entry(key: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """Key and value, as published, of what a partition keeps of a job's preferences."""
+    job_id = key[1:]
+    return job_id, encode(JobPreferences.of(job_id.decode(), codec.PREFERENCES.decode(value)))
 
 
 class _Runs:

@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from stream.bootstrap.split import first_progress
 from stream.errors import BrokerError, ConfigError, FencedError, StateError
-from stream.events.records import COEFFICIENTS, INPUTS, WRITTEN, Message, TopicNames
+from stream.events.records import INPUTS, WRITTEN, Message, TopicNames
 from stream.kafka.cluster import Cluster, client_settings, look_at_cluster
 from stream.kafka.reader import Reader
 from stream.partitions.job import JobPartition
@@ -242,9 +242,9 @@ class Target:
         self._writes[place][key] = value
         self._waits(key, value)
 
-    def publish(self, key: bytes, value: bytes) -> None:
-        """Write coefficients."""
-        self._messages.append(Message(COEFFICIENTS, key, value, None, _NOW))
+    def publish(self, topic: str, key: bytes, value: bytes) -> None:
+        """Write coefficients, or preferences."""
+        self._messages.append(Message(topic, key, value, None, _NOW))
         self._waits(key, value)
 
     def flush(self) -> None:

@@ -25,10 +25,12 @@ from stream.cli.terminal import OUT, doing, numbers, reading, tell
 from stream.effects import EFFECT_NAMES, EFFECTS
 from stream.errors import ConfigError, StateError, StoppedError
 from stream.events.records import COEFFICIENTS, LABELS
+from stream.histories.preferences import Preferences
 from stream.logs.files import ReadProgress
 from stream.units import format_time, parse_time_ms
 
 _KINDS = "|".join(spec.kind for spec in EFFECTS)
+_TERMS = 10  # shown at either end of a job's preferences
 _GATES = "|".join([*EFFECT_NAMES, "all"])
 
 topics = group("The topics that a worker needs.")
@@ -53,7 +55,8 @@ def inspect(
     """Show what was learned of a member or a job.
 
     Coefficients in log-odds by feature name with standard errors, the number of applications
-    learned and the last of them. Give one of --run, --data and --broker.
+    learned and the last of them; the history, and a job's preferences by weight. Give one of --run,
+    --data and --broker.
     """
     from stream.model.folder import load_model
     from stream.serving.lookup import from_data, from_run, from_topic
@@ -84,6 +87,32 @@ def inspect(
         entity.names, entity.coefficients.mean, entity.standard_errors, strict=True
     ):
         table.add_row(name, f"{mean:+.4f}", f"{error:.4f}")
+    OUT.print(table)
+    if entity.history is not None:
+        tell(f"{entity.history.in_words()}")
+    if entity.preferences is not None:
+        _tell_preferences(entity_id, entity.preferences)
+
+
+def _tell_preferences(job_id: str, preferences: Preferences) -> None:
+    """Print a job's preferences by weight: the terms that tell most, for and against."""
+    weighed = preferences.by_weight()
+    shown = weighed if len(weighed) <= 2 * _TERMS else [*weighed[:_TERMS], *weighed[-_TERMS:]]
+    applications, positives, negatives, *_ = preferences.totals
+    tell(
+        f"Of {applications} candidates with terms recruiters of {job_id} answered {positives}"
+        f" positively and declined {negatives}; {len(shown)} of {len(weighed)} terms by weight"
+        " (ln of observed over expected):"
+    )
+    headings = ("term", "positive", "declined", "candidates", "positives", "declines")
+    table = numbers(None, *headings)
+    for each in shown:
+        table.add_row(
+            f"{each.kind}: {each.term}",
+            f"{each.positive:+.2f}",
+            f"{each.negative:+.2f}",
+            *map(str, (each.applications, each.positives, each.negatives)),
+        )
     OUT.print(table)
 
 

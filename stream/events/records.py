@@ -13,15 +13,16 @@ ENGAGEMENTS = "engagements"
 APPLICATIONS_BY_JOB = "applications-by-job"
 LABELS = "labels"
 COEFFICIENTS = "coefficients"
+PREFERENCES = "preferences"
 DEAD_LETTERS = "dead-letters"
 
 INPUTS = (APPLICATIONS, ENGAGEMENTS)
 """Written by producers."""
 
 CONSUMED = (APPLICATIONS, ENGAGEMENTS, APPLICATIONS_BY_JOB, LABELS)
-"""Read by the worker; all with one partition count, as ``coefficients``."""
+"""Read by the worker; all with one partition count, as ``coefficients`` and ``preferences``."""
 
-TOPICS = (*CONSUMED, COEFFICIENTS, DEAD_LETTERS)
+TOPICS = (*CONSUMED, COEFFICIENTS, PREFERENCES, DEAD_LETTERS)
 
 WRITTEN = tuple(topic for topic in TOPICS if topic not in INPUTS)
 """Written by the worker."""

@@ -18,6 +18,7 @@ from typing import Annotated
 import msgspec
 
 from stream.errors import EventError
+from stream.histories.history import Summary
 from stream.histories.preferences import Preferred, Terms
 from stream.units import MAX_TIME_MS
 
@@ -225,7 +226,10 @@ class Label(msgspec.Struct, Scored, frozen=True, gc=False):
 class Coefficients(
     msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="coefficients"
 ):
-    """One entity's random effect: posterior mode and marginal variances, each of length d."""
+    """One entity's random effect: posterior mode and marginal variances, each of length d.
+
+    ``history`` is what its history was then.
+    """
 
     effect: str
     entity_id: str
@@ -234,3 +238,4 @@ class Coefficients(
     variance: list[float]
     examples: int
     event_time_ms: int
+    history: Summary | msgspec.UnsetType = msgspec.UNSET

@@ -47,7 +47,7 @@ from stream.events.structs import (
 )
 from stream.features.blocks import FeatureSpace, RawBlock, check_size
 from stream.histories.history import NAMES, NUMBERS
-from stream.histories.preferences import Preferred, Terms
+from stream.histories.preferences import JobPreferences, Preferred, Terms
 from stream.text import BYTE_ORDER_MARK
 
 _T = TypeVar("_T")
@@ -136,6 +136,7 @@ _EVENT = msgspec.json.Decoder(RawEvent)
 _ANY = msgspec.json.Decoder(dict[str, Any])
 _BY_JOB = msgspec.json.Decoder(_ApplicationByJob | Watermark | Forget)
 _LABEL = msgspec.json.Decoder(_LabelMessage)
+_PREFERENCES = msgspec.json.Decoder(JobPreferences)
 _COEFFICIENTS = msgspec.json.Decoder(Coefficients)
 _ENCODE = msgspec.json.Encoder().encode
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -196,7 +197,7 @@ def decode_by_job(raw: bytes, space: FeatureSpace) -> ScoredApplication | Waterm
     )
 
 
-def encode(message: Clock | Forget | Watermark | Coefficients) -> bytes:
+def encode(message: Clock | Forget | Watermark | Coefficients | JobPreferences) -> bytes:
     """Message → bytes, for what travels as it is; the others have functions of their own."""
     return _ENCODE(message)
 
@@ -278,6 +279,11 @@ def decode_label(raw: bytes, space: FeatureSpace) -> Label:
 def decode_coefficients(raw: bytes) -> Coefficients:
     """Parse one message of ``coefficients``."""
     return _decode(_COEFFICIENTS, raw)
+
+
+def decode_preferences(raw: bytes) -> JobPreferences:
+    """Parse one message of ``preferences``."""
+    return _decode(_PREFERENCES, raw)
 
 
 def coefficients_key(effect: str, entity_id: str) -> bytes:

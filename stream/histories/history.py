@@ -65,6 +65,28 @@ class Counted(msgspec.Struct, array_like=True, gc=False):
     positive: bool = False
 
 
+class Summary(msgspec.Struct, frozen=True, gc=False):
+    """What others need to read a member's or job's history; the recent counts are those of T."""
+
+    applications: int
+    answers: int
+    positives: int
+    newest_ms: int
+    recent_applications: float
+    recent_answers: float
+    recent_positives: float
+    answered_ms: int | None
+    positive_ms: int | None
+
+    def in_words(self) -> str:
+        """Tell in one sentence."""
+        plural = "s" if self.applications != 1 else ""
+        return (
+            f"{self.applications} application{plural} read, {self.answers} of them answered,"
+            f" {self.positives} positively."
+        )
+
+
 class Answer(NamedTuple):
     """What a label said that was not known before.
 
@@ -204,6 +226,20 @@ class History(msgspec.Struct, array_like=True, gc=False):
             applications - answers,
             -1.0 if answered_ms < 0 else max(now_ms - answered_ms, 0) / HOUR_MS,
             -1.0 if positive_ms < 0 else max(now_ms - positive_ms, 0) / HOUR_MS,
+        )
+
+    def summary(self) -> Summary:
+        """What is published of it."""
+        return Summary(
+            self.applications,
+            self.answers,
+            self.positives,
+            self.newest_ms,
+            self.recent_applications,
+            self.recent_answers,
+            self.recent_positives,
+            None if self.answered_ms < 0 else self.answered_ms,
+            None if self.positive_ms < 0 else self.positive_ms,
         )
 
     def _settle(self, over_ms: int) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 from math import log
+from typing import NamedTuple
 
 import msgspec
 
@@ -60,6 +61,18 @@ class Preferred(msgspec.Struct, frozen=True, gc=False):
 
     counts: tuple[float, float, float, float, float, float]
     weights: dict[str, tuple[float, float, float, float]]
+
+
+class Weighed(NamedTuple):
+    """A term of a job, its weights for either rating, and its counts."""
+
+    kind: str
+    term: str
+    positive: float
+    negative: float
+    applications: int
+    positives: int
+    negatives: int
 
 
 class Preferences(msgspec.Struct, array_like=True):
@@ -136,20 +149,40 @@ class Preferences(msgspec.Struct, array_like=True):
             weights[kind] = round(a, 6), round(b, 6), round(c, 6), round(d, 6)
         return Preferred((*map(float, totals), *map(float, own)), weights)  # type: ignore[arg-type]
 
-    def by_weight(self, rating: int) -> list[tuple[float, str, str, int]]:
-        """All terms, over all channels: (weight, type, term, rated so), the largest first."""
+    def by_weight(self) -> list[Weighed]:
+        """All terms with their weights over all channels, the largest for a positive one first."""
         totals = self.totals[0], self.totals[1], self.totals[2]
-        found = [
-            (weight((row[0], row[1], row[2]), totals, rating), kind, term, row[rating])
-            for kind, table in self.terms.items()
-            for term, row in table.items()
-        ]
-        return sorted(found, key=lambda each: (-each[0], each[1:]))
+        found = []
+        for kind, table in self.terms.items():
+            for term, row in table.items():
+                counts = row[0], row[1], row[2]
+                weights = weight(counts, totals, POSITIVE), weight(counts, totals, NEGATIVE)
+                found.append(Weighed(kind, term, *weights, *counts))
+        return sorted(found, key=lambda each: (-each.positive, each.negative, each[:2]))
 
     def _place(self, channel: str | None) -> int | None:
         """Where a channel's counts begin; None: it is not told apart."""
         name = channel or ""
         return EACH * (1 + self.channels.index(name)) if name in self.channels else None
+
+
+class JobPreferences(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="preferences"):
+    """A job's preferences as they are published; see :class:`Preferences`."""
+
+    job_id: str
+    channels: list[str]
+    totals: list[int]
+    terms: dict[str, dict[str, list[int]]]
+
+    @classmethod
+    def of(cls, job_id: str, preferences: Preferences) -> JobPreferences:
+        """Message of what a job has."""
+        return cls(job_id, preferences.channels, preferences.totals, preferences.terms)
+
+    def counts(self) -> Preferences:
+        """What it was made of."""
+        size = sum(map(len, self.terms.values()))
+        return Preferences(self.channels, self.totals, self.terms, size)
 
 
 _Part = tuple[int, int, int]

@@ -22,6 +22,7 @@ from stream.events.records import (
     ENGAGEMENTS,
     LABELS,
     MAX_OUTPUT_BYTES,
+    PREFERENCES,
     Message,
     Record,
     source_of,
@@ -39,6 +40,7 @@ from stream.events.structs import (
 from stream.events.wire import (
     decode_by_job,
     decode_event,
+    encode,
     encode_label,
 )
 from stream.labels.changes import Ended, Ignored
@@ -70,7 +72,7 @@ class JobPartition(Partition):
 
     stage = "job"
     topics = (ENGAGEMENTS, APPLICATIONS_BY_JOB)
-    outputs = (LABELS, COEFFICIENTS, DEAD_LETTERS)
+    outputs = (LABELS, COEFFICIENTS, PREFERENCES, DEAD_LETTERS)
     input_topic = ENGAGEMENTS
     counts = (*Partition.counts, "ignored", "timeliness", "delays")
 
@@ -185,6 +187,10 @@ class JobPartition(Partition):
 
     def _finish(self) -> Unit:
         self._steps = 0
+        for job_id, preferences in self._stage.take_rated():
+            cause_ms = self._cause_ms.get(job_id, self._now_ms)
+            value = None if preferences is None else encode(preferences)
+            self._messages.append(Message(PREFERENCES, job_id.encode(), value, None, cause_ms))
         return super()._finish()
 
     def _rollback(self) -> None:

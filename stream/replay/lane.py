@@ -123,7 +123,8 @@ class Lane:
             lines: list[bytes] = []
             for entity_id, posterior in all_posteriors(self.stages.store, effect.name):
                 keys.append(entity_id.encode())
-                lines.append(encode(effect.describe({entity_id: posterior})[entity_id]))
+                described = effect.describe({entity_id: posterior})[entity_id]
+                lines.append(encode(self.stages.with_history(described)))
                 if len(lines) == _LINES:
                     yield Lines(keys, lines)
                     keys, lines = [], []

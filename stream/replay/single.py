@@ -208,6 +208,7 @@ class _Run:
     def _write_coefficients(self, effect: Effect) -> int:
         count = 0
         for entity_id, posterior in all_posteriors(self._sink.store, effect.name):
-            self._sink.coefficients(effect.describe({entity_id: posterior})[entity_id])
+            described = effect.describe({entity_id: posterior})[entity_id]
+            self._sink.coefficients(self.stages.with_history(described))
             count += 1
         return count

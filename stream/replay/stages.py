@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from stream.events.structs import DeadLetter
+from stream.events.structs import Coefficients, DeadLetter
 from stream.features.blocks import FeatureSpace
 from stream.labels.changes import Entered, Ignored, Step
 from stream.labels.timeliness import Timeliness
@@ -117,6 +117,10 @@ class Stages:
     def is_full(self) -> bool:
         """Whether what is in memory should be flushed now."""
         return any(effect.is_full for effect in self.effects)
+
+    def with_history(self, coefficients: Coefficients) -> Coefficients:
+        """Coefficients of an entity, with its history."""
+        return self.jobs.with_history(self.members.with_history(coefficients))
 
     def drop_cached(self) -> None:
         """Keep nothing of the effects in memory; all was flushed."""

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
 import msgspec
 
-from stream.effects import EffectSpec
+from stream.effects import JOB, EffectSpec
 from stream.errors import BrokerError, StateError
 from stream.events.partitioner import partition_of
-from stream.events.records import COEFFICIENTS, TopicNames
+from stream.events.records import COEFFICIENTS, PREFERENCES, TopicNames
 from stream.events.structs import Coefficients
-from stream.events.wire import coefficients_key, decode_coefficients
+from stream.events.wire import coefficients_key, decode_coefficients, decode_preferences
+from stream.histories.history import Summary
+from stream.histories.preferences import Preferences
 from stream.kafka.cluster import look_at_cluster
 from stream.kafka.reader import Reader
 from stream.model.folder import GlobalModel
 from stream.partitions.progress import load_identity
 from stream.replay.run_folder import state_of
 from stream.serving.belief import Belief
+from stream.state import codec, keys
 from stream.state.entities import StoredPosteriors
 from stream.state.overlay import Overlay
 from stream.state.store import RocksStore
@@ -37,6 +41,13 @@ class Entity(msgspec.Struct, frozen=True, kw_only=True):
     names: list[str]
     kind: str
     """``member`` or ``job``."""
+    preferences: Preferences | None = None
+    """Of a job whose candidates have terms."""
+
+    @property
+    def history(self) -> Summary | None:
+        """What had happened to it; None: that is not known."""
+        return self.coefficients.history or None
 
     @property
     def standard_errors(self) -> list[float]:
@@ -138,24 +149,35 @@ def from_topic(
         BrokerError: the broker does not answer or lacks the topic.
 
     """
-    key = coefficients_key(effect.name, entity_id)
     there = look_at_cluster(broker, _ANSWER_S).partitions
-    name = TopicNames.among(application_id, there).of(COEFFICIENTS)
+    topics = TopicNames.among(application_id, there)
+    name = topics.of(COEFFICIENTS)
     if not there.get(name):
         raise BrokerError(f"there is no topic {name} at {broker}")
-    value: bytes | None = None
     with Reader(broker) as reader:
-        for chunk in reader.to_end(name, partition_of(key, there[name])):
-            for _, found, found_value in chunk.records:
-                if found == key:
-                    value = found_value
-    if value is None:
-        return None
+        value = _newest(reader, there, name, coefficients_key(effect.name, entity_id))
+        if value is None:
+            return None
+        preferred = None
+        if effect == JOB:
+            preferred = _newest(reader, there, topics.of(PREFERENCES), entity_id.encode())
     coefficients = decode_coefficients(value)
     names = [f"{effect.name}[{i}]" for i in range(len(coefficients.mean))]
     if model is not None and model.version == coefficients.model_version:
         names = list(model.manifest.features[effect.block])
-    return Entity(coefficients=coefficients, names=names, kind=effect.kind)
+    preferences = None if preferred is None else decode_preferences(preferred).counts()
+    return Entity(coefficients=coefficients, names=names, kind=effect.kind, preferences=preferences)
+
+
+def _newest(reader: Reader, there: Mapping[str, int], topic: str, key: bytes) -> bytes | None:
+    """Value of a key in a compacted topic; None where there is none, or no such topic."""
+    value: bytes | None = None
+    if there.get(topic):
+        for chunk in reader.to_end(topic, partition_of(key, there[topic])):
+            for _, found, found_value in chunk.records:
+                if found == key:
+                    value = found_value
+    return value
 
 
 def _from_store(folder: Path, effect: EffectSpec, entity_id: str) -> Entity | None:
@@ -171,6 +193,16 @@ def _from_store(folder: Path, effect: EffectSpec, entity_id: str) -> Entity | No
             model_version=identity.model_version,
             book=StoredPosteriors(effect.name, Overlay(store)),
         ).coefficients(entity_id)
+        history = store.get(keys.key(keys.HISTORY, effect.kind, entity_id))
+        preferred = store.get(keys.PREFERENCES + entity_id.encode()) if effect == JOB else None
     if coefficients is None:
         return None
-    return Entity(coefficients=coefficients, names=names, kind=effect.kind)
+    if history is not None:
+        summary = codec.HISTORY.decode(history).summary()
+        coefficients = msgspec.structs.replace(coefficients, history=summary)
+    return Entity(
+        coefficients=coefficients,
+        names=names,
+        kind=effect.kind,
+        preferences=None if preferred is None else codec.PREFERENCES.decode(preferred),
+    )

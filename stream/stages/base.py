@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import msgspec
+
 from stream import effects
-from stream.events.structs import Application, FurtherScores
+from stream.events.structs import Application, Coefficients, FurtherScores
 from stream.features.blocks import FeatureSpace
 from stream.policy import Policy
 from stream.stages.entities import Entities
@@ -66,6 +68,16 @@ class Stage:
     ) -> FurtherScores:
         """Scores of the further effects, of which there are some, with those of a stage before."""
         return {**(before or {}), **{each.name: each.score_of(app) for each in self.further}}
+
+    def with_history(self, coefficients: Coefficients) -> Coefficients:
+        """Coefficients of an entity of the stage's own effect, with its history, if it has one."""
+        histories = self.entities.histories
+        if histories is None or coefficients.effect != self.effect.name:
+            return coefficients
+        summary = histories.summary(coefficients.entity_id)
+        if summary is None:
+            return coefficients
+        return msgspec.structs.replace(coefficients, history=summary)
 
     @property
     def has_worked(self) -> bool:

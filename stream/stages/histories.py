@@ -18,8 +18,15 @@ from typing import Protocol
 
 from stream.events.ladder import Kind
 from stream.events.structs import Application, Label
-from stream.histories.history import NOTHING, Answer, History, fingerprint
-from stream.histories.preferences import NEGATIVE, POSITIVE, Preferences, Preferred, Terms
+from stream.histories.history import NOTHING, Answer, History, Summary, fingerprint
+from stream.histories.preferences import (
+    NEGATIVE,
+    POSITIVE,
+    JobPreferences,
+    Preferences,
+    Preferred,
+    Terms,
+)
 from stream.state import codec, keys
 from stream.state.census import Census
 from stream.state.entities import Forgotten
@@ -40,6 +47,9 @@ class EntityHistories(Protocol):
 
     def forget(self, entity_id: str, before_ms: int | None = None) -> None:
         """Let an entity's histories go; or only if its newest application is before a time."""
+
+    def summary(self, entity_id: str) -> Summary | None:
+        """What is published of an entity's history; None: it has none."""
 
     def strike_before(self, time_ms: int, asked_ms: int) -> None:
         """Strike markers, as :meth:`stream.state.entities.Forgotten.strike_before` does."""
@@ -107,6 +117,11 @@ class MemberHistories:
         """Let a member's history go; or only if its newest application is before a time."""
         _forget(self._values, keys.key(keys.HISTORY, "member", member_id), before_ms)
 
+    def summary(self, member_id: str) -> Summary | None:
+        """What is published of a member's history; None: it has none."""
+        history = self._values.get(keys.key(keys.HISTORY, "member", member_id))
+        return None if history is None else history.summary()
+
     def strike_before(self, time_ms: int, asked_ms: int) -> None:
         """There are no markers but the effect's."""
 
@@ -120,7 +135,7 @@ class JobHistories:
         census: where pairs are counted.
 
     Attributes:
-        preferences: of jobs, by key. refused: terms that were not counted, for there were too many.
+        refused: terms that were not counted, for there were too many.
 
     """
 
@@ -131,9 +146,11 @@ class JobHistories:
         self._facts = facts
         self._census = census
         self._values = StoredValues[History](overlay, codec.HISTORY)
-        self.preferences = StoredValues[Preferences](overlay, codec.PREFERENCES)
+        self._preferences = StoredValues[Preferences](overlay, codec.PREFERENCES)
+        self._rated: dict[str, None] = {}
         self.refused = 0
         self._forgotten = Forgotten(PAIRS, overlay)
+        overlay.attach(self._rated.clear, self._rated.clear)
 
     def read(self, app: Application) -> bytes:
         """Numbers of job and pair as of an application, float32 of shape (24,)."""
@@ -148,7 +165,7 @@ class JobHistories:
         """What a job's recruiters have preferred of an application's terms; None: it has none."""
         if not app.terms:
             return None
-        preferences = self.preferences.get(_of_terms(app.job_id)) or Preferences()
+        preferences = self._preferences.get(_of_terms(app.job_id)) or Preferences()
         return preferences.read(app.channel, app.terms)
 
     def enter(self, app: Application, watermark_ms: int | None) -> None:
@@ -170,9 +187,9 @@ class JobHistories:
         self._values.put(job_key, job)
         if app.terms:
             key = _of_terms(app.job_id)
-            preferences = self.preferences.get(key) or Preferences()
+            preferences = self._preferences.get(key) or Preferences()
             self.refused += preferences.count(app.channel, app.terms)
-            self.preferences.put(key, preferences)
+            self._preferences.put(key, preferences)
 
     def learn(self, label: Label) -> None:
         """Take in what a label says of an answer, if the application was counted."""
@@ -198,13 +215,14 @@ class JobHistories:
     def _rate(self, label: Label, terms: Terms, answer: Answer) -> None:
         """Count a rating of an application's terms, in the place of the one that it had."""
         key = _of_terms(label.job_id)
-        preferences = self.preferences.get(key)
+        preferences = self._preferences.get(key)
         if preferences is None:
             return
         if not answer.first:
             preferences.rate(label.channel, terms, NEGATIVE, -1)
         preferences.rate(label.channel, terms, POSITIVE if answer.positive else NEGATIVE, 1)
-        self.preferences.put(key, preferences)
+        self._rated[label.job_id] = None
+        self._preferences.put(key, preferences)
 
     def expire(self, marker: Deadline) -> None:
         """Let a pair go if the application of which nothing is known any more was its newest."""
@@ -220,8 +238,10 @@ class JobHistories:
 
     def forget(self, job_id: str, before_ms: int | None = None) -> None:
         """Let the history of a job and its pairs go; or only a job's that has long been quiet."""
-        if _forget(self._values, _of_job(job_id), before_ms):
-            self.preferences.put(_of_terms(job_id), None)
+        terms = _of_terms(job_id)
+        if _forget(self._values, _of_job(job_id), before_ms) and self._preferences.get(terms):
+            self._preferences.put(terms, None)
+            self._rated[job_id] = None
         if before_ms is None:
             for member_id in self._facts.members(job_id):
                 self._remove(keys.pairs_of(member_id) + job_id.encode())
@@ -233,6 +253,22 @@ class JobHistories:
         for key in self._values.under(keys.pairs_of(member_id)):
             self._remove(key)
         self._forgotten.enter(member_id, until_ms, now_ms)
+
+    def summary(self, job_id: str) -> Summary | None:
+        """What is published of a job's history; None: it has none."""
+        history = self._values.get(_of_job(job_id))
+        return None if history is None else history.summary()
+
+    def take_rated(self) -> list[tuple[str, JobPreferences | None]]:
+        """Jobs whose ratings have changed since this was asked, with their preferences now."""
+        rated = [(job_id, self.preferences_of(job_id)) for job_id in self._rated]
+        self._rated.clear()
+        return rated
+
+    def preferences_of(self, job_id: str) -> JobPreferences | None:
+        """A job's preferences, to be published; None: it has none."""
+        preferences = self._preferences.get(_of_terms(job_id))
+        return None if preferences is None else JobPreferences.of(job_id, preferences)
 
     def strike_before(self, time_ms: int, asked_ms: int) -> None:
         """Strike the markers of forgotten members."""

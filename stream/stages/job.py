@@ -17,6 +17,7 @@ from stream.events.structs import (
     Source,
 )
 from stream.features.blocks import FeatureSpace
+from stream.histories.preferences import JobPreferences
 from stream.labels.changes import Change, Ended, Entered, Ignored, Scores, Step, label_of
 from stream.labels.machine import LabelMachine
 from stream.model.folder import NO_MODEL, GlobalModel
@@ -111,6 +112,10 @@ class JobStage(Stage):
             ),
             watermark_ms,
         )
+
+    def take_rated(self) -> list[tuple[str, JobPreferences | None]]:
+        """Jobs whose ratings have changed since this was asked, with their preferences now."""
+        return [] if self._histories is None else self._histories.take_rated()
 
     @property
     def terms_refused(self) -> int:

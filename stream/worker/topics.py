@@ -27,6 +27,7 @@ from stream.events.records import (
     INPUTS,
     MAX_SENT_BYTES,
     PLAIN,
+    PREFERENCES,
     TOPICS,
     TopicNames,
 )
@@ -100,6 +101,7 @@ def plans(application_id: str, window_ms: int, names: TopicNames = PLAIN) -> lis
             for topic in CONSUMED
         ),
         TopicPlan(name=names.of(COEFFICIENTS), compacted=True, settings=compacted | sent),
+        TopicPlan(name=names.of(PREFERENCES), compacted=True, settings=compacted | sent),
         TopicPlan(
             name=names.of(DEAD_LETTERS), compacted=False, settings=kept | sent, same_count=False
         ),

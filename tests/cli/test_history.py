@@ -16,7 +16,9 @@ from stream.cli.options import names_in
 from stream.errors import ConfigError
 from stream.policy import DAY_MS
 from tests import kit
+from tests.kit import TestEvent, application, engagement
 from tests.replay.test_single import market, rows
+from tests.replay.test_single import run as replay_of
 
 COMMANDS = [
     "demo", "simulate", "train", "replay", "backtest", "tune", "inspect", "broker", "worker",
@@ -130,6 +132,23 @@ def test_inspect_shows_coefficients_by_name(run: Path) -> None:
     assert f"{written['variance'][1] ** 0.5:.4f}" in done.stdout
     assert "per_member[1]" in done.stdout
     assert f"{written['examples']} applications learned" in done.stdout
+
+
+def test_inspect_shows_what_recruiters_prefer(tmp_path: Path) -> None:
+    """Of a job whose candidates have terms it prints them by weight, and the history."""
+    log: list[TestEvent] = []
+    for number, skill in enumerate(["sql", "sql", "go", "go"]):
+        app = application(f"a{number}", number, member=f"m{number}")
+        log.append(msgspec.structs.replace(app, terms={"skill": [skill]}))
+    log.append(engagement("e", "a0", 5, member="m0"))
+    log.append(engagement("f", "a2", 6, "reject", member="m2"))
+    replay_of(tmp_path / "run", log, close=True)
+    done = hearback("inspect", "job", "j", "--run", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "4 applications read, 2 of them answered, 1 positively." in said
+    assert "Of 4 candidates with terms recruiters of j answered 1 positively and declined 1" in said
+    assert said.index("skill: sql +0.29 -0.41 2 1 0") < said.index("skill: go -0.41 +0.29 2 0 1")
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.events.structs import Application, Engagement
-from stream.events.wire import decode_label, encode_label
+from stream.events.partitioner import partition_of
+from stream.events.records import COEFFICIENTS, ENGAGEMENTS, PREFERENCES
+from stream.events.structs import Application, Engagement, Forget
+from stream.events.wire import (
+    decode_coefficients,
+    decode_label,
+    decode_preferences,
+    encode,
+    encode_label,
+)
 from stream.histories.preferences import (
     COUNTS,
     MOST_BYTES,
@@ -185,7 +193,9 @@ def test_an_example_by_hand() -> None:
     found = preferences.read(None, {"skill": ["sql", "rust"]})
     weight = round(math.log(2 / 1.5), 6)
     assert found == Preferred((4, 1, 0, 4, 1, 0), {"skill": (weight, 0, weight, 0)})
-    assert [term for _, _, term, _ in preferences.by_weight(POSITIVE)] == ["sql", "go"]
+    first, last = preferences.by_weight()
+    assert (first.term, first.applications, first.positives) == ("sql", 2, 1)
+    assert (last.term, last.positive, last.negative) == ("go", math.log(1 / 1.5), 0)
     assert preferences.read("mail", {"skill": ["sql"]}).weights["skill"] == (weight, 0, 0, 0)
     assert (len(COUNTS), len(WEIGHTS)) == (6, 4)
 
@@ -220,7 +230,10 @@ def test_a_job_keeps_so_many_terms() -> None:
 
 
 def test_partitions_keep_them_with_the_job() -> None:
-    """Live, through a restart: terms are counted once, and ratings corrected."""
+    """Live, through a restart: terms are counted once, ratings corrected, all of it published.
+
+    A job that is forgotten takes its preferences along.
+    """
     market = Market(POLICY, 2)
     terms = {"skill": ["sql"]}
     one, other = (
@@ -238,3 +251,29 @@ def test_partitions_keep_them_with_the_job() -> None:
     found = [label.preferences for label in market.labels() if label.application_id == "b"]
     assert found == [Preferred((1, 1, 0, 1, 1, 0), {"skill": (0, 0, 0, 0)})]
     assert decode_label(encode_label(market.labels()[-1]), SPACE).preferences == found[0]
+    sent = [message for message in market.sent if message.topic == PREFERENCES]
+    assert {message.key for message in sent} == {b"j"}
+    ratings = [decode_preferences(message.value or b"").totals for message in sent]
+    assert ratings == [[1, 0, 1, 1, 0, 1], [1, 1, 0, 1, 1, 0], [2, 2, 0, 2, 2, 0]]
+    last = decode_preferences(sent[-1].value or b"")
+    assert (last.job_id, last.channels, last.terms["skill"]["sql"]) == (
+        "j",
+        ["mail"],
+        [2, 2, 0] * 2,
+    )
+    histories = {
+        message.key: decode_coefficients(message.value).history
+        for message in market.sent
+        if message.topic == COEFFICIENTS and message.value is not None
+    }
+    assert histories.keys() == {b"per_member:m", b"per_job:j"}
+    for history in histories.values():
+        assert history
+        assert (history.applications, history.answers, history.positives) == (2, 2, 2)
+        assert (history.newest_ms, history.answered_ms, history.positive_ms) == (20, 21, 21)
+    value = encode(Forget(job_id="j", event_time_ms=30))
+    market.append(ENGAGEMENTS, partition_of(b"j", 2), b"j", value)
+    market.run()
+    left = market.sent[-3:]
+    assert [message.value for message in left if message.topic == PREFERENCES] == [None]
+    assert not list(market.stores["job", partition_of(b"j", 2)].scan(b"k", b"l"))
