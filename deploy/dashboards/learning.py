@@ -96,12 +96,10 @@ _LABELS = Row(
         ),
         Panel(
             title="Waiting",
-            text="Applications without a label yet; engagements whose application has not come;"
-            " members and jobs that met in the last two label windows.",
+            text="Applications without a label yet; engagements whose application has not come.",
             queries=(
                 Query("sum(hearback_pending_applications)", "applications without label"),
                 Query("sum(hearback_orphans)", "engagements without application"),
-                Query("sum(hearback_pairs)", "pairs with a history"),
             ),
             unit="locale",
         ),
@@ -146,15 +144,13 @@ _COEFFICIENTS = Row(
             unit="cps",
         ),
         Panel(
-            title="Examples folded, terms refused",
-            text="Into an entity's summary: final ones over capacity, open ones over open_limit."
-            " Terms that were not counted, for their job has too many.",
+            title="Examples folded",
+            text="Into an entity's summary: final ones over capacity, open ones over open_limit.",
             queries=(
                 Query(
                     or_zero(per_second("hearback_folded_total", "effect", "sort")),
                     "{{effect}} {{sort}}",
                 ),
-                Query(or_zero(f"sum(rate(hearback_terms_refused_total[{RATE}]))"), "terms"),
             ),
             unit="cps",
         ),
