@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from producers.terms import Terms
 from producers.truth import SimulationSettings, Truth, draw_truth, generator
 from stream.policy import DAY_MS
 
@@ -57,7 +58,8 @@ def truth_over_time(settings: SimulationSettings, every_days: int = 7) -> bytes:
 
     ``per_member`` and ``per_job`` are those of the last day on which members apply: what a learner
     that has read the log should have found. ``over_time`` has one entry for every so many days:
-    ``day`` (from 0), ``from_ms``, and both effects' coefficients on that day.
+    ``day`` (from 0), ``from_ms``, and both effects' coefficients on that day. ``preferences`` are
+    those for terms, where there are some.
     """
     preferences = Preferences(settings)
     over_time = []
@@ -66,7 +68,9 @@ def truth_over_time(settings: SimulationSettings, every_days: int = 7) -> bytes:
         for day in range(0, settings.days, every_days):
             effects = preferences.go_to(day).effects()
             over_time.append({"day": day, "from_ms": settings.start_ms + day * DAY_MS, **effects})
-    return preferences.go_to(settings.days - 1).to_json(over_time if drifts else None)
+    return preferences.go_to(settings.days - 1).to_json(
+        over_time if drifts else None, Terms(settings).preferences()
+    )
 
 
 class _Moving:

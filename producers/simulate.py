@@ -7,7 +7,8 @@ is ever answered within two weeks is a coin with
     logit p = x_global·β + z_member·θ_m + z_job·θ_j,    θ_m ~ N(0, I/λ_member), θ_j ~ N(0, I/λ_job)
 
 where z_member describes the job (and the pair) and z_job the member (and the pair), each with a
-constant 1 first. Where the settings say so, θ drifts from day to day. Around that coin: members
+constant 1 first. Where the settings say so, θ drifts from day to day, and recruiters prefer some of
+what profiles say (:mod:`producers.terms`). Around that coin: members
 search for weeks, in bursts; jobs open and close; recruiters (:mod:`producers.recruiters`) answer
 late, many applicants in one sitting, decline some, take some of that back, and write notes. The
 stream comes in arrival order: some events arrive late, some twice.
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 
 from producers.drift import Preferences
 from producers.recruiters import ANSWERS, LATEST_ANSWER_MS, Recruiters
+from producers.terms import CHANNELS, Terms
 from producers.truth import (
     MINUTE_MS,
     START_MS,
@@ -67,9 +69,6 @@ ACTIONS: Final = (
 """All actions that appear, in the terms of the default label policy."""
 
 _ACTION_NUMBER: Final = {action: number for number, action in enumerate(ACTIONS)}
-_CHANNELS: Final = ("job_applicants", "search", "recommended")
-_TITLES: Final = ("analyst", "engineer", "designer", "nurse", "driver", "accountant", "teacher")
-_SKILLS: Final = ("python", "sql", "excel", "writing", "sales", "welding", "java", "care", "cad")
 
 _BURST_GOES_ON = 0.5  # a member who searched yesterday searches today
 _SEARCHING = 0.25  # of the members, on an average day
@@ -164,7 +163,8 @@ class _Market:
         # Members: how eager, whether searching now.
         self._eagerness = rng.gamma(6.0, 1.0, members)
         self._searching = rng.random(members) < _SEARCHING
-        self._terms = rng.random(members) < settings.terms_share
+        self._terms = Terms(settings)
+        self._has_terms = rng.random(members) < settings.terms_share
         self._search_begins, self._search_ends = self._draw_searches()
         # Jobs: live as long as typical, or as long as it takes for three to be open at any time.
         typical_ms = max(settings.job_life_ms, 3.0 * settings.days * DAY_MS / jobs)
@@ -272,6 +272,7 @@ class _Market:
         fixed = (x @ truth.beta).round(6)
         logit = fixed + np.einsum("nd,nd->n", z_member, truth.per_member[member])
         logit += np.einsum("nd,nd->n", z_job, truth.per_job[job])
+        logit += self._terms.log_odds(member, job, events["channel"])
         blocks = zip(x.tolist(), z_member.tolist(), z_job.tolist(), strict=True)
         names = tuple(truth.feature_names.values())
         encode = msgspec.json.Encoder().encode
@@ -290,8 +291,8 @@ class _Market:
                 time_ms,
                 dict(zip(("global", "per_member", "per_job"), features, strict=True)),
                 score if settings.global_score else None,
-                _CHANNELS[channel - 1] if channel else None,
-                _terms(m) if self._terms[m] else None,
+                CHANNELS[channel - 1] if channel else None,
+                self._terms.of(m) if self._has_terms[m] else None,
             )
             lines.append(encode(line))
         return lines, 1.0 / (1.0 + np.exp(-logit))
@@ -361,7 +362,7 @@ class _Market:
 
     def _draw_channels(self, n: int) -> _Ints:
         known = self.rng.random(n) < self.settings.channel_share
-        return np.where(known, self.rng.integers(1, len(_CHANNELS) + 1, n), 0)
+        return np.where(known, self.rng.integers(1, len(CHANNELS) + 1, n), 0)
 
 
 def _line(event: _Event) -> bytes:
@@ -377,7 +378,7 @@ def _line(event: _Event) -> bytes:
             job_id(job),
             time_ms,
             ACTIONS[action],
-            _CHANNELS[channel - 1] if channel else None,
+            CHANNELS[channel - 1] if channel else None,
         )
     )
 
@@ -415,9 +416,3 @@ def _pick_each(rng: np.random.Generator, shares: _Floats) -> _Ints:
     chosen = (total < (rng.random(len(shares)) * total[:, -1])[:, None]).sum(axis=1)
     numbers: _Ints = np.array([_ACTION_NUMBER[action] for action in ANSWERS])[chosen]
     return numbers
-
-
-def _terms(member: int) -> dict[str, list[str]]:
-    """Name what a member's profile says."""
-    skills = sorted({_SKILLS[member % len(_SKILLS)], _SKILLS[member // 7 % len(_SKILLS)]})
-    return {"skill": skills, "title": [_TITLES[member % len(_TITLES)]]}

@@ -44,6 +44,7 @@ class SimulationSettings(msgspec.Struct, frozen=True, kw_only=True):
     ``search_ms`` is how long a member searches, typically, once (None: all the time);
     ``job_life_ms`` how long a job is open. ``drift_*_ms`` are half-lives of preferences: after so
     long the correlation of an entity's coefficients with what they were is ½ (None: they stay).
+    ``preference_sd`` is how much one term of a profile matters to a job (:mod:`producers.terms`).
     With ``habits`` recruiters have ``jobs_per_recruiter`` jobs, own hours, an own pace and own
     ways (:mod:`producers.recruiters`).
     """
@@ -70,6 +71,7 @@ class SimulationSettings(msgspec.Struct, frozen=True, kw_only=True):
     repeat_share: float = 0.01
     channel_share: float = 0.7
     terms_share: float = 0.5
+    preference_sd: float = 0.0
     named_features: bool = False
     global_score: bool = False
     search_ms: int | None = None
@@ -97,6 +99,8 @@ class SimulationSettings(msgspec.Struct, frozen=True, kw_only=True):
         for name in self.__struct_fields__:
             if name.endswith("_share") and not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must lie between 0 and 1")
+        if not 0.0 <= self.preference_sd <= 10.0:
+            raise ConfigError("preference_sd must lie between 0 and 10")
         if not 0.001 <= self.answer_rate <= 0.999:
             raise ConfigError("answer_rate must lie between 0.001 and 0.999")
         for name in ("search_ms", "job_life_ms", "drift_member_ms", "drift_job_ms"):
@@ -157,8 +161,13 @@ class Truth:
     per_member: _Floats
     per_job: _Floats
 
-    def to_json(self, over_time: list[dict[str, object]] | None = None) -> bytes:
-        """Write it as one JSON object, coefficients by entity id; of other days if given."""
+    def to_json(
+        self, over_time: list[dict[str, object]] | None = None, preferences: object = None
+    ) -> bytes:
+        """Write it as one JSON object, coefficients by entity id.
+
+        With those of other days and the preferences for terms, if given.
+        """
         document: dict[str, object] = {
             "settings": self.settings,
             "feature_names": self.feature_names,
@@ -167,6 +176,8 @@ class Truth:
         }
         if over_time is not None:
             document["over_time"] = over_time
+        if preferences is not None:
+            document["preferences"] = preferences
         return msgspec.json.encode(document) + b"\n"
 
     def effects(self) -> dict[str, dict[str, list[float]]]:
@@ -237,12 +248,16 @@ def global_columns(settings: SimulationSettings) -> tuple[int, list[int]]:
     return settings.d_global - 1 - len(shared), shared
 
 
+_TERMS_SPREAD = 20 / 7  # of a title of seven and three skills of nine: the sum of their variances
+
+
 def _intercept(settings: SimulationSettings) -> float:
     """Find the constant for which a share ``answer_rate`` is answered, over all coefficients."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(64)
     variance = settings.d_member / settings.precision_member
     variance += settings.d_job / settings.precision_job
     variance += settings.global_sd**2 if settings.d_global > 1 else 0.0
+    variance += settings.preference_sd**2 * _TERMS_SPREAD
     low, high = -60.0, 60.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -254,6 +269,6 @@ def _intercept(settings: SimulationSettings) -> float:
 def generator(settings: SimulationSettings, stream: int) -> np.random.Generator:
     """Make one of the independent generators.
 
-    0 truth, 1 the entities, 2 what happens, 3 drift, 4 recruiters, 5 searches.
+    0 truth, 1 the entities, 2 what happens, 3 drift, 4 recruiters, 5 searches, 6 terms.
     """
     return np.random.default_rng(np.random.SeedSequence([settings.seed, stream]))

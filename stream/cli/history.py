@@ -63,6 +63,13 @@ def simulate(
     global_features: Annotated[int, typer.Option(min=1)] = _DEFAULTS.d_global,
     member_features: Annotated[int, typer.Option(min=1)] = _DEFAULTS.d_member,
     job_features: Annotated[int, typer.Option(min=1)] = _DEFAULTS.d_job,
+    preferences: Annotated[
+        float,
+        typer.Option(
+            help="How much a term of a candidate's profile matters to a job, as a standard"
+            " deviation of log-odds: 0.5 is a nuance, 1 a clear preference, 2 close to a requirement."
+        ),
+    ] = 0.0,
 ) -> None:
     """Write a synthetic marketplace log whose true coefficients are known.
 
@@ -84,6 +91,8 @@ def simulate(
         d_global=global_features,
         d_member=member_features,
         d_job=job_features,
+        preference_sd=preferences,
+        terms_share=1.0 if preferences else _DEFAULTS.terms_share,
     )
     truth_path = truth or out.with_name(f"{out.name.split('.')[0]}.truth.json")
     _make_parent(out)

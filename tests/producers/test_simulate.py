@@ -447,3 +447,36 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any], message:
     """Each setting out of its range is a configuration error that names it."""
     with pytest.raises(ConfigError, match=message):
         SimulationSettings(**wrong)
+
+
+def test_profiles_are_preferred_as_the_truth_says() -> None:
+    """Outcomes follow the weights of the job and the channel; as many are answered as asked."""
+    settings = SimulationSettings(
+        members=1_500,
+        jobs=40,
+        days=30,
+        applications_per_member=15,
+        preference_sd=2.0,
+        terms_share=1.0,
+    )
+    log = Log(settings)
+    weights = json.loads(truth_over_time(settings))["preferences"]
+    answered = log.first(POLICY.positive_actions)
+    added, outcome, likes = [], [], Counter[str]()
+    for name, app in log.applications.items():
+        of_job = weights[app["job_id"]][app.get("channel", "")]
+        added.append(
+            sum(of_job[kind][term] for kind, terms in app["terms"].items() for term in terms)
+        )
+        outcome.append(name in answered)
+        assert len(app["terms"]["title"]) == 1
+        assert 2 <= len(set(app["terms"]["skill"])) <= 4
+        likes.update(app["terms"]["skill"])
+    assert np.mean(outcome) == pytest.approx(settings.answer_rate, abs=0.06)
+    assert roc_auc_score(outcome, added) > 0.75
+    assert max(likes.values()) < 1.3 * min(likes.values())
+
+
+def test_without_preferences_profiles_say_nothing() -> None:
+    """The truth has none, and the log is that of a market that knows no preferences."""
+    assert "preferences" not in json.loads(truth_over_time(SMALL))
