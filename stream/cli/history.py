@@ -67,7 +67,7 @@ def simulate(
         float,
         typer.Option(
             help="How much a term of a candidate's profile matters to a job, as a standard"
-            " deviation of log-odds: 0.5 is a nuance, 1 a clear preference, 2 close to a requirement."
+            " deviation of log-odds: 0.5 is a nuance, 1 a clear preference, 2 nearly a requirement."
         ),
     ] = 0.0,
 ) -> None:
