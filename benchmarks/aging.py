@@ -1,6 +1,6 @@
 """What labels that age cost: bytes for each application, and CPU time of a replay.
 
-``make bench NAME=aging`` (two minutes): a simulated market of 30 days with and without ``aging``
+``make bench NAME=aging`` (a minute): a simulated market of 30 days with and without ``aging``
 (without, an answer to a later applicant is a full no to the earlier ones). Bytes: all of it goes
 through a member and a job partition in memory, ten events in each unit of work, so that few writes
 fall together; what they write into the state, which is what changelogs hold, and what they send.
@@ -28,8 +28,8 @@ from stream.updaters.newton import warm_up
 from tests.kit import NOW_MS, Market, model
 
 MARKET = SimulationSettings(
-    members=600,
-    jobs=120,
+    members=400,
+    jobs=80,
     start_ms=NOW_MS - 60 * DAY_MS,
     d_global=1,
     d_member=2,
@@ -38,7 +38,7 @@ MARKET = SimulationSettings(
 )
 POLICIES = {"with": Policy(), "without": Policy(labels=LabelPolicy(aging=()))}
 IN_A_UNIT = 10
-ROUNDS = 5
+ROUNDS = 3
 
 
 class Counted(MemoryStore):
