@@ -8,6 +8,7 @@ the policy file and of the configuration. A new setting is one more field here
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -26,11 +27,26 @@ MAX_ENTITY_BYTES = 512 * 1024
 FOLD = 32
 """Examples folded at a time; so many more than the limits are kept in between."""
 
+MOST_POINTS = 64
+"""Points of a delay curve at most."""
+
 MOST_FEATURE = 1e38
 """Largest ``max_feature``: features are float32."""
 
 _EXAMPLE_BYTES = 96  # of a kept example besides its features: times, offset, ids
 _FEWEST_EXAMPLES = 16
+
+
+def is_curve(ages_ms: Sequence[int], shares: Sequence[float]) -> bool:
+    """Whether ages (ms) and shares are a delay curve: see ``delay_curve``."""
+    return (
+        0 < len(ages_ms) == len(shares) <= MOST_POINTS
+        and ages_ms[0] > 0
+        and all(one < other for one, other in pairwise(ages_ms))
+        and shares[0] >= 0.0
+        and all(one <= other for one, other in pairwise(shares))
+        and shares[-1] == 1.0
+    )
 
 
 class FeaturePolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +118,7 @@ class LabelPolicy(msgspec.Struct, frozen=True, kw_only=True):
         """Ages (ms) and shares of ``delay_curve``, by age.
 
         Raises:
-            ConfigError: one of them is not written as ``AGE:SHARE``.
+            ConfigError: one of them is not written as ``AGE:SHARE``, or they are no curve.
 
         """
         found = []
@@ -116,7 +132,13 @@ class LabelPolicy(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigError(
                     f'[labels] delay_curve has {point!r}: write "AGE:SHARE" such as "1d:0.35"'
                 )
-        return sorted(found)
+        found.sort()
+        if found and not is_curve([age_ms for age_ms, _ in found], [share for _, share in found]):
+            raise ConfigError(
+                f"[labels] delay_curve needs 1 to {MOST_POINTS} different ages above 0, and shares"
+                " that do not fall with age and end with 1"
+            )
+        return found
 
     def past_everything_ms(self, largest_ms: int) -> int:
         """Return a watermark that closes every window and every wait, given the largest time."""
@@ -138,9 +160,14 @@ class LabelPolicy(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError("[labels] positive_actions is empty: nothing could be positive")
         if not all(0.0 < share < 1.0 for share in self.aging):
             raise ConfigError('[labels] aging has shares between 0 and 1, or is "off"')
-        self.delays()
         if self.window_ms <= 0:
             raise ConfigError("[labels] window must be longer than zero")
+        delays = self.delays()
+        if delays and delays[-1][0] < self.window_ms:
+            raise ConfigError(
+                f"[labels] delay_curve ends at {format_duration(delays[-1][0])}, before the window"
+                f" of {format_duration(self.window_ms)}: let it go on up to there"
+            )
         if self.orphan_ttl_ms < self.allowed_lateness_ms:
             raise ConfigError(
                 "[labels] orphan_ttl is shorter than allowed_lateness: an engagement could expire"

@@ -30,7 +30,7 @@ from stream.logs.files import ReadProgress, merge, write_lines
 from stream.model.folder import Manifest, load_model, save_model, with_landmark
 from stream.model.held_out import Judgement, Unjudged, in_words
 from stream.model.rows import POSITIVES_PER_FEATURE
-from stream.policy import DAY_MS
+from stream.policy import DAY_MS, LabelPolicy
 from stream.units import format_time, parse_duration_ms, parse_time_ms
 
 if TYPE_CHECKING:
@@ -231,8 +231,8 @@ def train(
     if chosen:
         tell(chosen)
     tell(_held_out(judged))
-    tell(_delays(manifest))
-    tell(_landmark(manifest))
+    tell(_delays(manifest, policies.labels))
+    tell(_landmark(manifest, policies.labels))
     useless = _useless(manifest, trainer.chosen)
     if useless:
         tell(useless, ERR)
@@ -251,24 +251,27 @@ def _rows(manifest: Manifest) -> str:
     )
 
 
-def _delays(manifest: Manifest) -> str:
+def _delays(manifest: Manifest, labels: LabelPolicy) -> str:
     """Tell how long answers take."""
+    of_policy = "; the policy's delay_curve is in force" if labels.delay_curve else ""
     if manifest.delays is None:
-        return "answer delays: too few answers to learn them from; the default curve is in force"
+        in_force = of_policy or "; the default curve is in force"
+        return f"answer delays: too few answers to learn them from{in_force}"
     days = [
         f"{share:.0%} within {share_days:.1f} days"
         for share, share_days in (
             (share, manifest.delays.age_ms(share) / DAY_MS) for share in (0.35, 0.7, 0.9)
         )
     ]
-    return f"answer delays: {', '.join(days)}"
+    return f"answer delays: {', '.join(days)}{of_policy}"
 
 
-def _landmark(manifest: Manifest) -> str:
+def _landmark(manifest: Manifest, labels: LabelPolicy) -> str:
     """Tell whether those who wait have models of their own."""
     found = manifest.landmark
     if found is None:
-        return "who waits: too little to learn from; the delays alone tell what is left to come"
+        why = "not learned with a delay_curve" if labels.delay_curve else "too little to learn from"
+        return f"who waits: {why}; the delays alone tell what is left to come"
     return (
         f"who waits: learned from {found.moments:,} moments of open applications and"
         f" {found.decisions:,} decisions"

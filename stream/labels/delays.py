@@ -17,16 +17,13 @@ import math
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
 import msgspec
 
 from stream.errors import ConfigError
-from stream.policy import DAY_MS, LabelPolicy
+from stream.policy import DAY_MS, MOST_POINTS, LabelPolicy, is_curve
 from stream.units import format_duration
-
-MOST_POINTS = 64
-"""Points of a curve at most."""
 
 LEAST_ANSWERS = 50
 """Answers that it takes to tell how long they take."""
@@ -59,15 +56,7 @@ class DelayCurve(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse what is no curve."""
-        ages, shares = self.ages_ms, self.shares
-        if not (
-            0 < len(ages) == len(shares) <= MOST_POINTS
-            and ages[0] > 0
-            and all(one < other for one, other in pairwise(ages))
-            and shares[0] >= 0.0
-            and all(one <= other for one, other in pairwise(shares))
-            and shares[-1] == 1.0
-        ):
+        if not is_curve(self.ages_ms, self.shares):
             raise ConfigError(
                 f"a delay curve has 1 to {MOST_POINTS} growing ages and shares that rise to 1"
             )
@@ -130,9 +119,9 @@ class DelayCurve(msgspec.Struct, frozen=True):
 def default_curve(window_ms: int) -> DelayCurve:
     """Return the curve where nothing is known: exponential, 2.5 days in the mean."""
     whole = -math.expm1(-window_ms / _MEAN_DELAY_MS)
-    ages_ms = sorted({max(window_ms * at // MOST_POINTS, 1) for at in range(1, MOST_POINTS)})
+    ages_ms = sorted({window_ms * at // MOST_POINTS for at in range(1, MOST_POINTS)} - {0})
     shares = (-math.expm1(-age_ms / _MEAN_DELAY_MS) / whole for age_ms in ages_ms)
-    return DelayCurve((*(age for age in ages_ms if age < window_ms), window_ms), (*shares, 1.0))
+    return DelayCurve((*ages_ms, window_ms), (*shares, 1.0))
 
 
 def curve_of(policy: LabelPolicy, learned: DelayCurve | None) -> DelayCurve:

@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 
 _STEPS = keys.own("aging")
 _RECORDS = 1 << 14  # application records kept at least, about 1 kB each; twice as many at most
-_JOBS = 1 << 13  # jobs likewise, of which what is settled is kept
+_JOBS = 1 << 13  # jobs likewise, of which what is settled is kept, or in which nobody waits
 
 
 class StoredFacts:
@@ -188,6 +188,8 @@ class StoredFacts:
         self._changed_settled.clear()
         self._records = shrunk(records, _RECORDS)
         self._settled = shrunk(settled, _JOBS)
+        if len(self._waiting) > 2 * _JOBS:
+            self.stop_following(lambda job_id: not self._waiting[job_id])
 
     def throw_away(self) -> None:
         """Forget everything: the store is the truth."""

@@ -123,6 +123,20 @@ def test_train_and_replay_write_their_files(run: Path) -> None:
     assert rows(run / "scores.jsonl")
 
 
+def test_train_says_where_a_policys_curve_stands_above_the_delays(
+    log: Path, tmp_path: Path
+) -> None:
+    """It is the policy's curve that is in force, and the reason why who waits has no model."""
+    (tmp_path / "policy.toml").write_text('[labels]\ndelay_curve = ["2d:0.5", "14d:1"]\n')
+    done = hearback(
+        "train", log, "--out", tmp_path / "model", "--until", "1970-02-10",
+        "--policy", tmp_path / "policy.toml",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "the policy's delay_curve is in force" in done.stdout
+    assert "who waits: not learned with a delay_curve" in done.stdout
+
+
 def test_inspect_shows_coefficients_by_name(run: Path) -> None:
     """``inspect`` tells an entity's coefficients with standard errors, as the run wrote them."""
     written = next(row for row in rows(run / "coefficients.jsonl") if row["effect"] == "per_member")

@@ -145,6 +145,9 @@ def test_every_setting_has_a_variable_of_its_own() -> None:
         ("[labels]\naging = 'on'", "aging must be a list of numbers such as"),
         ("[labels]\naging = [1.5]", r"\[labels\] aging has shares between 0 and 1"),
         ("[labels]\ndelay_curve = ['1d']", 'write "AGE:SHARE" such as "1d:0.35"'),
+        ("[labels]\ndelay_curve = ['1d:nan', '14d:1']", r"\[labels\] delay_curve needs 1 to 64"),
+        ("[labels]\ndelay_curve = ['1d:0.5', '24h:0.6', '14d:1']", "delay_curve needs 1 to 64"),
+        ("[labels]\ndelay_curve = ['1d:0.5', '3d:1']", "ends at 3d, before the window of 14d: let"),
         (
             "[effects.per_job]\ncapacity = 'many'",
             r'\[effects.per_job\] capacity must be a whole number, not "many"$',

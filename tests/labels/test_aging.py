@@ -13,7 +13,6 @@ from scipy import stats as _stats
 
 from stream.errors import ConfigError
 from stream.labels.delays import (
-    MOST_POINTS,
     AgeStep,
     DelayCurve,
     LiveDelays,
@@ -22,7 +21,7 @@ from stream.labels.delays import (
     fitted,
     steps_of,
 )
-from stream.policy import DAY_MS, LabelPolicy
+from stream.policy import DAY_MS, MOST_POINTS, LabelPolicy
 from tests import oracle
 from tests.kit import TestEvent, application, engagement
 from tests.labels.bench import AGED, SKEW, STEPS, Bench, W, with_settings
@@ -42,6 +41,7 @@ def test_the_default_curve_is_exponential() -> None:
         (round(step.age_ms / DAY_MS, 2), round(step.weight, 2)) for step in steps_of(LabelPolicy())
     ]
     assert days == [(1.09, 0.36), (3.06, 0.71), (5.69, 0.90)]
+    assert default_curve(1) == DelayCurve((1,), (1.0,))
 
 
 @given(
