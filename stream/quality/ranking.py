@@ -65,7 +65,7 @@ Owner = Literal["job", "member"]
 
 
 class Ranked(msgspec.Struct, frozen=True):
-    """A mean over decisions with its 95 % interval, None where there are too few jobs."""
+    """A mean over decisions with its 95 % interval, None where too few jobs have any."""
 
     value: float
     low: float | None = None
@@ -196,6 +196,7 @@ class Decisions(msgspec.Struct):
                 )
         means = sums.sum(axis=0) / np.maximum(counts.sum(axis=0), 1e-9)
         drawn = _drawn(sums, counts)
+        counted = np.count_nonzero(counts, axis=0).tolist()  # owners that each measure counts
         best = int(np.argmax(means[:_FULL, 0]))  # of global, with_member, with_job
         return RankingQuality(
             within=within,
@@ -206,7 +207,7 @@ class Decisions(msgspec.Struct):
             sampled=int(np.count_nonzero(~whole)),
             orders={
                 name: {
-                    measure: _ranked(means[order, at], drawn[:, order, at], count)
+                    measure: _ranked(means[order, at], drawn[:, order, at], counted[at])
                     for at, measure in enumerate(MEASURES)
                     if at == 0 or whole.any()
                 }
@@ -220,7 +221,7 @@ class Decisions(msgspec.Struct):
 
 
 def _drawn(sums: _Floats, counts: _Floats) -> _Floats:
-    """Means of jobs drawn with replacement (draws, orders, measures)."""
+    """Means of jobs drawn with replacement (draws, orders, measures); NaN of nothing."""
     rng = np.random.default_rng(_SEED)
     jobs, orders, measures = sums.shape
     flat = sums.reshape(jobs, orders * measures)
@@ -228,7 +229,8 @@ def _drawn(sums: _Floats, counts: _Floats) -> _Floats:
     for _ in range(0, _DRAWS, _AT_ONCE):
         draws = rng.multinomial(jobs, np.full(jobs, 1.0 / jobs), _AT_ONCE).astype(np.float64)
         totals = (draws @ flat).reshape(-1, orders, measures)
-        found.append(totals / np.maximum(draws @ counts, 1e-9)[:, None])
+        drawn = draws @ counts
+        found.append(totals / np.where(drawn > 0.0, drawn, np.nan)[:, None])
     return np.concatenate(found)
 
 
@@ -257,5 +259,5 @@ def _measured(rows: _Rows) -> _Floats:
 def _ranked(value: float, drawn: _Floats, jobs: int) -> Ranked:
     if jobs < _FEWEST_JOBS:
         return Ranked(float(value))
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
     return Ranked(float(value), float(low), float(high))

@@ -91,6 +91,22 @@ def test_of_too_many_candidates_a_sample_is_ranked_and_counts_for_the_auc_alone(
     assert auc.low < wanted < auc.high
 
 
+@pytest.mark.parametrize("whole", [3, 12])
+def test_an_interval_is_of_the_decisions_that_a_measure_counts(whole: int) -> None:
+    """Jobs without any of these say nothing of it: draws of them alone are not a measure of 0."""
+    decisions = Decisions()
+    for number in range(300):
+        decisions.add(row(number, np.zeros((5, MOST_CANDIDATES)), sampled=True))
+    for number in range(whole):
+        decisions.add(row(number, np.zeros((5, 2)), sampled=False))
+    found = decisions.quality(("global",))
+    assert found is not None
+    random = found.orders["random"]
+    top = random["top_1"]
+    assert (top.value, top.low, top.high) == (0.5, *((0.5, 0.5) if whole == 12 else (None, None)))
+    assert random["auc"].low == 0.5
+
+
 def test_a_sample_depends_on_nothing_but_who_waits() -> None:
     """Whenever it was first asked for, and whoever came and went, it is the same; all are equal."""
     rng = np.random.default_rng(1)
