@@ -114,7 +114,8 @@ class Moments:
     def _decide(self, job_id: str, number: int, waiting: list[int], now_ms: int) -> None:
         """Look at those among whom one is answered."""
         times_ms = self._rehearsal.times_ms
-        others = [at for at in waiting if now_ms <= times_ms[at] + self._window_ms]
+        first_ms = now_ms - self._window_ms
+        others = [at for at in waiting if first_ms <= times_ms[at] <= now_ms]
         if len(others) >= MOST_CANDIDATES:
             drawn = self._rng.choice(len(others), MOST_CANDIDATES - 1, replace=False)
             others = [others[at] for at in sorted(drawn.tolist())]
@@ -140,7 +141,7 @@ class Moments:
         return Seen(
             number,
             score,
-            max(at_ms - app.event_time_ms, 0),
+            at_ms - app.event_time_ms,
             len(answered) - bisect_right(answered, app.event_time_ms),
         )
 

@@ -256,7 +256,7 @@ def _delays(manifest: Manifest, labels: LabelPolicy) -> str:
     of_policy = "; the policy's delay_curve is in force" if labels.delay_curve else ""
     if manifest.delays is None:
         in_force = of_policy or "; the default curve is in force"
-        return f"answer delays: too few answers to learn them from{in_force}"
+        return f"answer delays: too little to learn them from{in_force}"
     days = [
         f"{share:.0%} within {share_days:.1f} days"
         for share, share_days in (

@@ -79,9 +79,24 @@ def test_later_answers_are_counted_as_by_hand(rehearsal: Rehearsal, watch: Momen
         assert candidates[0].number in now
         for seen in candidates:
             assert jobs[seen.number] == job_id
-            assert seen.age_ms == max(at_ms - times_ms[seen.number], 0)
+            assert seen.age_ms == at_ms - times_ms[seen.number]
             if len(now) == 1:
                 assert seen.later == len(set(by_hand(seen.number, at_ms)) - now)
+
+
+def test_who_applied_after_an_answer_was_not_there_to_be_chosen() -> None:
+    """Where events arrive out of order, some are read before an answer that they came after."""
+    settings = msgspec.structs.replace(SETTINGS, members=100, out_of_order_share=0.5)
+    raw = [LogLine("log", at, line) for at, line in enumerate(simulate(settings), 1)]
+    known, space = first_look(iter(raw), None)
+    rehearsal = record(known, Policy(), None, space)
+    watch = Moments(rehearsal, WINDOW_MS)
+    rehearse(rehearsal, Policy(), watch=watch)
+    assert len(watch.decisions) > 200
+    for at_ms, _, candidates in watch.decisions:
+        for seen in candidates:
+            assert 0 <= seen.age_ms <= WINDOW_MS
+            assert rehearsal.times_ms[seen.number] == at_ms - seen.age_ms
 
 
 def test_only_who_waits_is_looked_at(rehearsal: Rehearsal, watch: Moments) -> None:
