@@ -5,7 +5,7 @@ on their first half, and the contest log where HEARBACK_CONTEST_LOG names it, tr
 quarter of its applications' time span. Judged on what came after, by final labels.
 
 **By age**: observed over expected answers, of open applications sampled over their windows
-(:mod:`stream.backtest.landmarks`), for σ(score) × (1 − F) in odds, and for the landmark's
+(:mod:`stream.backtest.moments`), for σ(score) × (1 − F) in odds, and for the landmark's
 probability. **At the moment of decision**: AUC, mean reciprocal rank and share in the first place
 of the one answered among those who wait for the same job (up to 100), with 95 % intervals by jobs,
 and what is gained over the score. The last line is one JSON object. Three minutes.
@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,8 +26,10 @@ from numpy.typing import NDArray
 from benchmarks.contest import application_span
 from producers.simulate import simulate
 from producers.truth import SimulationSettings, lively
-from stream.backtest.landmarks import MOST, Moments, Seen, features, learn_landmark
+from stream.backtest.landmarks import MOST, learn_landmark
+from stream.backtest.moments import Moments, Seen, features
 from stream.backtest.rehearsal import Rehearsal, record, rehearse
+from stream.backtest.waiting import by_age
 from stream.configuration.load import load_config
 from stream.labels.delays import curve_of
 from stream.logs.files import LogLine, merge
@@ -39,7 +40,6 @@ from stream.policy import DAY_MS, Policy
 from stream.quality.ranking import MOST_CANDIDATES
 from stream.replay.reader import first_look
 
-AGES_DAYS = (0.0, 0.25, 1.0, 3.0, 7.0, 14.0)
 _DRAWS = 1000
 _Floats = NDArray[np.float64]
 
@@ -114,10 +114,11 @@ def judge(market: Market) -> dict[str, float]:
     known_ms = range(market.until_ms, last_ms + 1)  # later windows reach beyond the log
     after = [seen for seen in watch.moments if int(rehearsal.times_ms[seen.number]) in known_ms]
     X = columns(after)
-    by_age(
+    at_ages(
         rehearsal,
         after,
         {"delays": log_odds_now(None, X), "landmark": log_odds_now(known, X)},
+        market.policy.labels.window_ms,
         found,
     )
     decisions = [
@@ -134,31 +135,29 @@ def judge(market: Market) -> dict[str, float]:
     return found
 
 
-def by_age(
-    rehearsal: Rehearsal, seen: list[Seen], log_odds: dict[str, _Floats], found: dict[str, float]
+def at_ages(
+    rehearsal: Rehearsal,
+    seen: list[Seen],
+    log_odds: dict[str, _Floats],
+    window_ms: int,
+    found: dict[str, float],
 ) -> None:
     """Print observed over expected by age, and the log loss."""
     numbers = np.array([one.number for one in seen])
-    y, ages = rehearsal.targets[numbers], np.array([one.age_ms for one in seen]) / DAY_MS
+    y, ages_ms = rehearsal.targets[numbers], np.array([one.age_ms for one in seen])
+    brackets = by_age(y, ages_ms, log_odds, window_ms, np.zeros_like(numbers), 1)
+    spans = [(at.from_ms / DAY_MS, at.to_ms / DAY_MS) for at in brackets]
     print(
         f"{'observed/expected':18}"
-        + "".join(f"{low:>6g}-{high:g}d" for low, high in spans())
+        + "".join(f"{low:>6g}-{high:g}d" for low, high in spans)
         + "  log loss"
     )
     for name, margins in log_odds.items():
-        p = 1.0 / (1.0 + np.exp(-margins))
-        ratios = []
-        for low, high in spans():
-            there = (ages >= low) & (ages < high)
-            ratios.append(float(y[there].sum() / p[there].sum()))
-            found[f"{name}_{low:g}"] = round(ratios[-1], 3)
+        ratios = [at.observed_over_expected[name].value for at in brackets]
+        for (low, _), ratio in zip(spans, ratios, strict=True):
+            found[f"{name}_{low:g}"] = round(ratio, 3)
         loss = float((np.logaddexp(0.0, margins) - y * margins).mean())
         print(f"{name:18}" + "".join(f"{ratio:9.2f}" for ratio in ratios) + f"{loss:10.4f}")
-
-
-def spans() -> Iterator[tuple[float, float]]:
-    """Ages from and to, in days."""
-    return pairwise(AGES_DAYS)
 
 
 def at_decisions(

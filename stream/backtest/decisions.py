@@ -24,6 +24,8 @@ FIRST_SIGHT = ("global",)
 
 ScoreOf = Callable[[Application], float]
 
+_Floats = NDArray[np.float64]
+
 
 def still_open(label: Label) -> bool:
     """Whether an application still waits after a label of it."""
@@ -43,7 +45,7 @@ class Watch:
         self._rehearsal = rehearsal
         self._window_ms = window_ms
         self._from_ms = from_ms
-        self._within = {"job": _Within("job"), "member": _Within("member")}
+        self._within: dict[Owner, _Within] = {"job": _Within("job"), "member": _Within("member")}
 
     def scored(self, number: int) -> None:
         """An application was read: it waits from now on."""
@@ -63,22 +65,47 @@ class Watch:
             return
         app, answered_ms = self._rehearsal.applications[number], label.evidence_time_ms
         decided = label.label and answered_ms is not None and answered_ms >= self._from_ms
-        for within in self._within.values():
+        for owner, within in self._within.items():
             waiting, name = within.of(app), within.name(app)
             if decided and answered_ms is not None:
                 others, sampled = waiting.others(
                     name, answered_ms, self._window_ms, MOST_CANDIDATES - 1
                 )
                 if others:
-                    values = self._values([number, *others], scores)
-                    within.decisions.add(row(mark(within.id(app)), values, sampled=sampled))
+                    numbers = [number, *others]
+                    values = self._values(numbers, scores)
+                    self.decided(owner, numbers, answered_ms, values, sampled=sampled)
             waiting.remove(name)
+
+    def decided(
+        self,
+        within: Owner,
+        numbers: list[int],
+        at_ms: int,  # noqa: ARG002 - for who asks how long they have waited
+        values: _Floats,
+        *,
+        sampled: bool,
+    ) -> None:
+        """Keep a decision at a time.
+
+        Args:
+            within: whose candidates these are. numbers: of them, the answered one first (n,).
+            at_ms: when it was answered. values: by what each order ranks them (5, n).
+            sampled: whether there were more.
+
+        """
+        self._within[within].decisions.add(self.row(within, numbers, values, sampled=sampled))
+
+    def row(self, within: Owner, numbers: list[int], values: _Floats, *, sampled: bool) -> bytes:
+        """Rank a decision; arguments as of :meth:`decided`."""
+        owner = self._within[within].id(self._rehearsal.applications[numbers[0]])
+        return row(mark(owner), values, sampled=sampled)
 
     def rankings(self, within: Owner = "job") -> RankingQuality | None:
         """Judge the decisions so far; None where there was nothing to choose from."""
         return self._within[within].decisions.quality(FIRST_SIGHT, within)
 
-    def _values(self, numbers: list[int], scores: Mapping[str, ScoreOf]) -> NDArray[np.float64]:
+    def _values(self, numbers: list[int], scores: Mapping[str, ScoreOf]) -> _Floats:
         """By what each order ranks (5, n)."""
         rehearsal = self._rehearsal
         apps = [rehearsal.applications[at] for at in numbers]

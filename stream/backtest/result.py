@@ -7,6 +7,7 @@ import msgspec
 from stream.backtest.freshness import Freshness
 from stream.backtest.judgement import CalibrationBin, Interval
 from stream.backtest.schedule import AtAge
+from stream.backtest.waiting import AgeBracket
 from stream.policy import DAY_MS
 from stream.quality.ranking import RankingQuality
 
@@ -71,7 +72,8 @@ class Backtest(msgspec.Struct, frozen=True, kw_only=True):
     ``judged`` applications, ``positives`` of them, from ``score_from_ms`` to ``until_ms``: those
     whose whole window lies in the log. ``blocks`` blocks of ``block_ms`` carry the intervals.
     ``rankings``: of the reference, at the moment of decision, within jobs; ``member_rankings``
-    within members. None where there was no choice.
+    within members. None where there was no choice. ``waiting``: whether the probability of an
+    answer still to come is right, by age, with the reference; empty where that waits for labels.
     """
 
     logs: list[str]
@@ -94,6 +96,7 @@ class Backtest(msgspec.Struct, frozen=True, kw_only=True):
     by_job_examples: list[Gain]
     rankings: RankingQuality | None = None
     member_rankings: RankingQuality | None = None
+    waiting: list[AgeBracket] = []
 
     @property
     def block(self) -> str:

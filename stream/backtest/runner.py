@@ -29,11 +29,14 @@ from stream.backtest.result import (
     SettingResult,
 )
 from stream.backtest.schedule import schedule, timeliness
+from stream.backtest.waiting import AgeBracket, WaitingWatch
 from stream.errors import ConfigError
+from stream.labels.delays import curve_of
 from stream.logs.files import LogLine, read_head
 from stream.logs.jumps import JumpFilter
 from stream.model.folder import NO_MODEL, GlobalModel
 from stream.policy import LabelPolicy, Policy
+from stream.quality.ranking import Owner, RankingQuality
 from stream.replay.reader import first_look
 from stream.replay.run_folder import RunMetrics
 
@@ -164,7 +167,8 @@ class Runner:
         scores: dict[str, _Floats] = {}
         timings: dict[tuple[LabelPolicy, str], LabelTiming] = {}
         freshness: Freshness | None = None
-        watch = Watch(truth, self._policy.labels.window_ms, self._score_from_ms)
+        rankings: dict[Owner, RankingQuality | None] = {}
+        waiting: list[AgeBracket] = []
         by_member: list[Gain] = []
         by_job: list[Gain] = []
         by_labels = sorted(
@@ -186,7 +190,12 @@ class Runner:
                 rehearsal, setting.refresh_ms, setting.learn, self._score_from_ms, labels.window_ms
             )
             if at == comparison.reference:
+                watch = self._watch(steps)
                 found, freshness = self._with_freshness(setting, steps, watch)
+                rankings = {"job": watch.rankings(), "member": watch.rankings("member")}
+                if isinstance(watch, WaitingWatch):
+                    count = len(self._blocks.from_ms)
+                    waiting = watch.by_age(self._blocks_of_all(), count)
                 members, jobs = _examples_before(truth, steps)
                 by_member = self._gains(members[self._judged], alone, found)
                 by_job = self._gains(jobs[self._judged], alone, found)
@@ -221,14 +230,33 @@ class Runner:
             freshness=freshness,
             by_member_examples=by_member,
             by_job_examples=by_job,
-            rankings=watch.rankings(),
-            member_rankings=watch.rankings("member"),
+            rankings=rankings.get("job"),
+            member_rankings=rankings.get("member"),
+            waiting=waiting,
         )
 
     def _record(self, labels: LabelPolicy) -> Rehearsal:
         lines, space = first_look(self._read(), self._model)
         policy = Policy(labels=labels)
         return record(lines, policy, self._model, space, self._progress, self._max_jump_ms)
+
+    def _watch(self, steps: list[Step]) -> Watch:
+        """Watch the reference; for who waits only where labels take effect as they are known."""
+        truth, labels = self._truth, self._policy.labels
+        if steps is not truth.steps:
+            return Watch(truth, labels.window_ms, self._score_from_ms)
+        known = None if self._model is None else self._model.manifest
+        curve = curve_of(labels, None if known is None else known.delays)
+        landmark = None if known is None or known.delays != curve else known.landmark
+        return WaitingWatch(
+            truth, labels.window_ms, self._score_from_ms, self._judged, curve, landmark
+        )
+
+    def _blocks_of_all(self) -> _Ints:
+        """Tell the block of time of every application (n,); 0 where it is not judged."""
+        blocks = np.zeros(len(self._judged), dtype=np.int64)
+        blocks[self._judged] = self._blocks.of
+        return blocks
 
     def _with_freshness(
         self, setting: Setting, steps: list[Step], watch: Watch
@@ -243,14 +271,12 @@ class Runner:
         )  # fmt: skip
         freshness = None
         if setting.use:
-            blocks = np.zeros(len(judged), dtype=np.int64)
-            blocks[judged] = self._blocks.of
             freshness = freezer.curve(
                 truth.targets,
                 truth.global_scores,
                 member=rehearsed.member,
                 job=rehearsed.job,
-                blocks=blocks,
+                blocks=self._blocks_of_all(),
             )
         return truth.scores(rehearsed)[judged], freshness
 

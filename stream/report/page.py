@@ -80,6 +80,8 @@ def _sections(found: Backtest) -> Iterator[str]:
         " score said.",
         f'<div class="row">{charts.calibration(found)}</div>',
     )
+    if found.waiting:
+        yield _waiting(found)
     if found.by_member_examples or found.by_job_examples:
         yield _section(
             "Who gains",
@@ -193,6 +195,25 @@ def _labels(found: Backtest) -> str:
     )
 
 
+def _waiting(found: Backtest) -> str:
+    names = list(found.waiting[0].observed_over_expected)
+    rows = [
+        (
+            f"to {format_duration(at.to_ms)}",
+            f"{at.moments:,}",
+            *(at.observed_over_expected[name].text("{:.2f}") for name in names),
+        )
+        for at in found.waiting
+    ]
+    return _section(
+        "Are they still right of who waits?",
+        "Open applications were looked at now and then, by their age: answers that still came, over"
+        " the sum of the probabilities of that moment (1 is right). “delays”: the score, less what"
+        " should have come by then; “landmark”: what the model learned of those who wait.",
+        _plain_table(("age", "moments", *names), rows),
+    )
+
+
 def _settings_table(found: Backtest) -> str:
     heads = (
         "setting", "what it is", "AUC", "difference", "log loss", "difference",
@@ -258,13 +279,17 @@ def _section(title: str, lead: str, inside: str) -> str:
 
 
 def _table(heads: Sequence[str], rows: _Rows) -> str:
+    return f"<details><summary>All figures</summary>{_plain_table(heads, rows)}</details>"
+
+
+def _plain_table(heads: Sequence[str], rows: _Rows) -> str:
     head = "".join(f"<th>{escape(one)}</th>" for one in heads)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return (
-        "<details><summary>All figures</summary><div class='scroll'><table>"
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></details>"
+        "<div class='scroll'><table>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 

@@ -22,15 +22,18 @@ _ORDERS = {
     "with_member": "global + member",
     "with_job": "global + job",
     "full": "all three",
+    "landmark": "all three, age and answers since",
+    "delays": "all three, age",
     "newest_first": "newest first",
     "random": "random",
 }
 
 LEAD = (
     "A recruiter chooses among those who wait, at a moment. Each first answer is ranked against the"
-    " others who waited for one then, by the coefficients of that moment. Newest first and random"
-    " know nothing of anybody. Figures are means over these decisions, with 95 % intervals by"
-    " resampling jobs (members, below)."
+    " others who waited for one then, by the coefficients of that moment. Within a job those who"
+    " wait are also ordered by what is known of waiting: by age, and with a landmark by answers to"
+    " later applicants. Newest first and random know nothing of anybody. Figures are means over"
+    " these decisions, with 95 % intervals by resampling jobs (members, below)."
 )
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from producers.simulate import simulate
 from producers.truth import SimulationSettings
-from stream.backtest.landmarks import MOMENTS, Moments, features, fitted, learn_landmark
+from stream.backtest.landmarks import fitted, learn_landmark
+from stream.backtest.moments import MOMENTS, Moments, features
 from stream.backtest.rehearsal import Rehearsal, Step, record, record_labels, rehearse
 from stream.labels.delays import fitted as delays
 from stream.logs.files import LogLine

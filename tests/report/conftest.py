@@ -16,7 +16,8 @@ from stream.backtest.result import (
     SettingResult,
 )
 from stream.backtest.schedule import AtAge
-from stream.policy import DAY_MS
+from stream.backtest.waiting import AgeBracket
+from stream.policy import DAY_MS, HOUR_MS
 
 START_MS = 1_704_067_200_000
 WEEKS = 10
@@ -131,4 +132,18 @@ def found() -> Backtest:
         ),
         by_member_examples=[gain, more],
         by_job_examples=[gain, more],
-    )
+        waiting=[
+            AgeBracket(
+                from_ms=0, to_ms=6 * HOUR_MS, moments=1234,
+                observed_over_expected={
+                    "delays": Interval(1.02, 0.98, 1.06), "landmark": Interval(0.99, 0.95, 1.03),
+                },
+            ),
+            AgeBracket(
+                from_ms=6 * HOUR_MS, to_ms=DAY_MS, moments=567,
+                observed_over_expected={
+                    "delays": Interval(1.55, 1.4, 1.7), "landmark": Interval(1.07),
+                },
+            ),
+        ],
+    )  # fmt: skip

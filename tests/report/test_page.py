@@ -8,9 +8,11 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import msgspec
+import numpy as np
 import pytest
 
 from stream.backtest.result import Backtest
+from stream.quality.ranking import Decisions, row
 from stream.report import charts
 from stream.report.page import page, picture
 from tests.kit import looked_at
@@ -65,12 +67,51 @@ def test_the_page_is_whole_and_loads_nothing(found: Backtest) -> None:
     reader = Balanced()
     reader.feed(text)
     assert reader.open == []
-    assert reader.seen.count("section") == 7
+    assert reader.seen.count("section") == 8
     assert reader.seen.count("svg") == 13
     assert set(re.findall(r"https?://[^\s\"'<]+", text)) == {"http://www.w3.org/2000/svg"}
     assert not {"img", "link", "iframe", "object"} & set(reader.seen)
     assert not re.search(r"@import|url\(|src=", text)
     assert "nan" not in re.sub(r"<[^>]+>|\s+", " ", text).lower().split()
+
+
+def test_who_waits_has_a_row_for_each_age(found: Backtest) -> None:
+    """Observed over expected with its interval, by delays and by the landmark that there is."""
+    text = page(found)
+    assert "<tr><th>age</th><th>moments</th><th>delays</th><th>landmark</th></tr>" in text
+    first = "<td>1.02 (0.98 to 1.06)</td><td>0.99 (0.95 to 1.03)</td>"
+    assert f"<tr><td>to 6h</td><td>1,234</td>{first}</tr>" in text
+    assert "<tr><td>to 1d</td><td>567</td><td>1.55 (1.40 to 1.70)</td><td>1.07</td></tr>" in text
+    alone = [
+        msgspec.structs.replace(
+            at, observed_over_expected={"delays": at.observed_over_expected["delays"]}
+        )
+        for at in found.waiting
+    ]
+    text = page(msgspec.structs.replace(found, waiting=alone))
+    assert "<tr><th>age</th><th>moments</th><th>delays</th></tr>" in text
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [("landmark", "all three, age and answers since"), ("delays", "all three, age")],
+)
+def test_the_order_of_who_waits_is_a_row_of_the_rankings(
+    found: Backtest, order: str, said: str
+) -> None:
+    """It stands beside the scores and newest first, with its interval."""
+    decisions = Decisions()
+    for job in range(20):
+        values = np.random.default_rng(job).normal(size=(5, 7))
+        decisions.add(row(job, values, sampled=False))
+    rankings = decisions.quality(("global",))
+    assert rankings is not None
+    orders = rankings.orders | {order: rankings.orders["with_job"]}
+    shown = msgspec.structs.replace(rankings, orders=orders)
+    text = page(msgspec.structs.replace(found, rankings=shown))
+    auc = orders[order]["auc"]
+    assert auc.low is not None
+    assert f"<tr><td>{said}</td><td>{auc.text('{:.3f}')}</td>" in text
 
 
 def test_names_are_words_not_markup(found: Backtest) -> None:
@@ -84,7 +125,7 @@ def test_names_are_words_not_markup(found: Backtest) -> None:
 def test_little_can_be_reported_too(found: Backtest) -> None:
     """Without a curve, groups or labels the page has the other sections."""
     bare = msgspec.structs.replace(
-        found, freshness=None, by_member_examples=[], by_job_examples=[], labels=[]
+        found, freshness=None, by_member_examples=[], by_job_examples=[], labels=[], waiting=[]
     )
     assert page(bare).count("<section") == 4
 
