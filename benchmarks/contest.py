@@ -23,6 +23,7 @@ import msgspec
 
 from producers.kafka import produce
 from stream.backtest.prior import with_chosen_prior
+from stream.backtest.tuning import trainer
 from stream.cli import PROGRAM
 from stream.cli.audience import Audience
 from stream.configuration.load import load_config, with_model
@@ -33,7 +34,6 @@ from stream.kafka.embedded import EmbeddedBroker
 from stream.logs.files import merge
 from stream.model.folder import GlobalModel, save_model
 from stream.model.kind import ModelKind
-from stream.model.training import Trainer
 from stream.policy import DAY_MS, Policy
 from stream.quality.prequential import quality
 from stream.replay.reader import first_look
@@ -59,10 +59,10 @@ def main() -> None:
         work = Path(folder)
         kind: ModelKind = "boosted" if "--boosted" in sys.argv else "linear"
         names = msgspec.json.decode((log.parent / "features.json").read_bytes())
-        trainer = Trainer(policy, quarter_ms, names, None, kind)
-        trainer.read(merge([log]), lambda _: None)
+        fitting = trainer(policy, quarter_ms, names, None, kind)
+        fitting.read(merge([log]), lambda _: None)
         warm_up()
-        model = trainer.model()
+        model = fitting.model()
         if kind == "boosted":
             model, said = with_chosen_prior(merge([log]), model, policy)
             print(said)

@@ -62,7 +62,7 @@ def learn_landmark(
     Args:
         lines: the log. policy: labels and effects.
         model: just fitted; its regularisation is that of the cross-fitted ones, too.
-        from_ms: earlier events are left out.
+        from_ms: earlier applications are left out.
         max_jump_ms: as in training.
 
     """
@@ -70,8 +70,9 @@ def learn_landmark(
     curve = curve_of(policy.labels, model.manifest.delays)
     if curve != model.manifest.delays:
         return None  # it would not be known with which curve it goes
-    known, space = first_look(before(lines, until_ms, from_ms), model)
-    rehearsal = record_labels(known, policy, model, space, max_jump_ms)
+    read_from_ms = None if model.takes_history else from_ms  # histories begin with the log
+    known, space = first_look(before(lines, until_ms, read_from_ms), model)
+    rehearsal = record_labels(known, policy, model, space, max_jump_ms, from_ms)
     brought = np.array([app.global_score is not None for app in rehearsal.applications], bool)
     theirs = rehearsal.global_scores.copy()
     if not brought.all():

@@ -11,7 +11,7 @@ is rehearsed. Shapes: n applications in order of their first sight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from stream.effects import JOB, MEMBER
 from stream.errors import ConfigError
-from stream.events.structs import Application, Coefficients, DeadLetter, Label
+from stream.events.structs import Application, Coefficients, DeadLetter, Event, Label
 from stream.features.blocks import FeatureSpace
 from stream.labels import driver
 from stream.labels.changes import Change, Entered, Scores, label_of
@@ -33,6 +33,7 @@ from stream.replay.reader import Read, Reader
 from stream.replay.run_folder import RunMetrics
 from stream.replay.savepoint import Options
 from stream.replay.single import replay
+from stream.stages.first_sights import FirstSights
 from stream.state.overlay import Overlay
 from stream.state.store import MemoryStore, Store
 from stream.state.stored_facts import StoredFacts
@@ -68,6 +69,8 @@ class Rehearsal:
         steps: scoring and learning, in the replay's order.
         global_scores: log-odds (n,); others may be put in their place.
         recorded: the full scores of the recording replay (n,).
+        histories: of each application's first sight, float32 bytes of shape (36,); None: not kept.
+        with_history: whether the global model takes them.
         targets: 0/1, the last label of each (n,); NaN where none came.
         times_ms: application times (n,).
         space: the feature blocks.
@@ -76,10 +79,17 @@ class Rehearsal:
     """
 
     def __init__(
-        self, recorder: Recorder, space: FeatureSpace, metrics: RunMetrics | None = None
+        self,
+        recorder: Recorder,
+        space: FeatureSpace,
+        metrics: RunMetrics | None = None,
+        *,
+        with_history: bool = False,
     ) -> None:
         self.metrics = metrics
         self.applications = recorder.applications
+        self.histories = [one.history for one in recorder.scores]
+        self.with_history = with_history
         self.steps = recorder.steps
         self.global_scores: _Floats = np.array([one.global_score for one in recorder.scores])
         self.recorded: _Floats = np.array([one.full_score for one in recorder.scores])
@@ -165,7 +175,8 @@ def record(
     recorder = Recorder()
     options = Options(close=True, max_jump_ms=max_jump_ms)
     metrics = replay(lines, recorder, policy, model, space, options, progress=progress)
-    return Rehearsal(recorder, space, metrics)
+    takes = model is not None and model.takes_history
+    return Rehearsal(recorder, space, metrics, with_history=takes)
 
 
 def record_labels(
@@ -174,37 +185,56 @@ def record_labels(
     model: GlobalModel,
     space: FeatureSpace,
     max_jump_ms: int | None = None,
+    from_ms: int = 0,
 ) -> Rehearsal:
-    """Record who applied and every label, and learn nothing: a quarter of the cost.
+    """Record who applied from a time on and every label, and learn nothing: a quarter of the cost.
 
     Global scores are those that applications bring, else 0: for the caller to put in place.
     """
-    recorder, overlay = Recorder(), Overlay(MemoryStore())
-    machine = LabelMachine(policy.labels, StoredFacts(overlay), model.manifest.delays)
+    recorder = Recorder()
+    for step in label_steps(lines, policy, model, space, max_jump_ms):
+        if isinstance(step, Change) and step.label:
+            if step.facts.event_time_ms >= from_ms:
+                recorder.label(label_of(step, model.version))
+        elif isinstance(step, Entered) and step.application.event_time_ms >= from_ms:
+            app = step.application
+            scores = Scores(app.global_score or 0.0, 0.0, 0.0, history=step.scores.history)
+            recorder.scored(app, scores)
+    return Rehearsal(recorder, space, with_history=model.takes_history)
+
+
+def label_steps(
+    lines: Iterable[LogLine],
+    policy: Policy,
+    model: GlobalModel,
+    space: FeatureSpace,
+    max_jump_ms: int | None = None,
+) -> Iterator[LabelStep]:
+    """Read a log into labels, to its end, every window closed.
+
+    Applications come with their histories in their scores if the model takes them.
+    """
+    overlay, learned = Overlay(MemoryStore()), model.manifest.delays
+    machine: driver.Labels[Event, LabelStep] = (
+        FirstSights(overlay, policy, learned)
+        if model.takes_history
+        else LabelMachine(policy.labels, StoredFacts(overlay), learned)
+    )
     reader = Reader(space, policy, scored=True, max_jump_ms=max_jump_ms)
 
-    def take(ready: Iterable[Read | DeadLetter]) -> None:
+    def given(ready: Iterable[Read | DeadLetter]) -> Iterator[LabelStep]:
         for read in ready:
             if isinstance(read, Read):
-                keep(
-                    driver.read(machine, read.event, read.source, read.watermark_ms, read.after_ms)
+                yield from driver.read(
+                    machine, read.event, read.source, read.watermark_ms, read.after_ms
                 )
 
-    def keep(steps: Iterable[LabelStep]) -> None:
-        for step in steps:
-            if isinstance(step, Change) and step.label:
-                recorder.label(label_of(step, model.version))
-            elif isinstance(step, Entered):
-                brought = step.application.global_score or 0.0
-                recorder.scored(step.application, Scores(brought, 0.0, 0.0))
-
     for count, line in enumerate(lines, 1):
-        take(reader.line(line))
+        yield from given(reader.line(line))
         if count % _FLUSH_EVERY == 0:
             overlay.flush()
-    take(reader.end())
-    keep(machine.close_due(reader.time.close()))
-    return Rehearsal(recorder, space)
+    yield from given(reader.end())
+    yield from machine.close_due(reader.time.close())
 
 
 def rehearse(

@@ -35,6 +35,7 @@ from stream.backtest.rehearsal import Rehearsal, Rehearsed, rehearse
 from stream.configuration.settings import Row, changed, table
 from stream.effects import EFFECT_NAMES, EFFECTS
 from stream.errors import ConfigError
+from stream.histories.history import NOTHING, PARTS
 from stream.logs.files import LogLine, read_head
 from stream.model.boosting import fit_boosted
 from stream.model.coefficients import Linear
@@ -47,6 +48,7 @@ from stream.policy import DAY_MS, HOUR_MS, Policy
 from stream.quality.prequential import quality
 from stream.quality.ranking import RankingQuality
 from stream.quality.tally import Quality
+from stream.stages.first_sights import FirstSights
 from stream.units import MAX_DURATION_MS
 
 LEAST_GAIN = 1e-4
@@ -307,9 +309,23 @@ def train_until(
     kind: ModelKind = "linear",
 ) -> GlobalModel:
     """Fit a global model on the log up to a time, as ``hearback train --until`` does."""
-    trainer = Trainer(policy, until_ms, None, max_jump_ms, kind)
-    trainer.read(lines, progress)
-    return trainer.model()
+    fitted = trainer(policy, until_ms, None, max_jump_ms, kind)
+    fitted.read(lines, progress)
+    return fitted.model()
+
+
+def trainer(
+    policy: Policy,
+    until_ms: int | None,
+    names: dict[str, list[str]] | None,
+    max_jump_ms: int | None,
+    kind: ModelKind,
+) -> Trainer:
+    """Make what fits a model; trees take histories too, unless the policy keeps none."""
+    histories = kind == "boosted" and policy.features.histories
+    return Trainer(
+        policy, until_ms, names, max_jump_ms, kind, first_sights=FirstSights if histories else None
+    )
 
 
 def cross_fit(
@@ -331,8 +347,11 @@ def cross_fit(
         ConfigError: too few jobs or outcomes for that.
 
     """
-    packed = [app.features.global_ for app in rehearsal.applications]
-    X = np.array([np.frombuffer(x or b"", dtype="<f4") for x in packed])
+    packed = [app.features.global_ or b"" for app in rehearsal.applications]
+    if rehearsal.with_history:
+        pairs = zip(packed, rehearsal.histories, strict=True)
+        packed = [x + (history or NOTHING * len(PARTS)) for x, history in pairs]
+    X = np.array([np.frombuffer(x, dtype="<f4") for x in packed])
     known = rehearsal.times_ms + policy.labels.window_ms <= until_ms
     known &= ~np.isnan(rehearsal.targets)
     part = np.array([zlib.crc32(one.job_id.encode()) % _PARTS for one in rehearsal.applications])

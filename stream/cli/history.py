@@ -175,8 +175,8 @@ def train(
     """
     from stream.backtest.landmarks import MOST, learn_landmark
     from stream.backtest.prior import with_chosen_prior
+    from stream.backtest.tuning import trainer as trainer_of
     from stream.model.held_out import check_not_worse
-    from stream.model.training import Trainer
 
     before = None if not_worse_than is None else load_model(not_worse_than)
     new_folder(out)
@@ -187,7 +187,7 @@ def train(
     names = None if feature_names is None else names_in(feature_names)
     look_first(logs, policies, force=force, max_jump_ms=max_jump_ms, until_ms=until_ms)
     read = ReadProgress()
-    trainer = Trainer(policies, until_ms, names, max_jump_ms, kind)
+    trainer = trainer_of(policies, until_ms, names, max_jump_ms, kind)
     with reading("training", read) as progress:
         trainer.read(merge(logs, read), progress)
     with doing("judging") as say:
@@ -224,6 +224,7 @@ def train(
         f" ({manifest.positives / manifest.applications:.1%} positive) from"
         f" {format_time(manifest.trained_from_ms)} to {format_time(manifest.trained_until_ms)},"
         f" {len(manifest.features['global'])} global features"
+        + (", and histories" if "history" in manifest.inputs else "")
     )
     tell(_rows(manifest))
     if trainer.chosen is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,12 +25,14 @@ from stream.cli.terminal import OUT, numbers, reading, tell
 from stream.errors import ConfigError, EventError, ModelError
 from stream.events.structs import Application
 from stream.events.wire import decode_event
-from stream.logs.files import ReadProgress, merge
+from stream.labels.changes import Entered
+from stream.logs.files import LogLine, ReadProgress, merge
 from stream.model.folder import load_model, new_model, save_model
 from stream.units import format_time, parse_duration_ms, parse_time_ms
 
 if TYPE_CHECKING:
     from stream.model.folder import GlobalModel
+    from stream.policy import Policy
 
 model = group("Global models: take over one of XGBoost or LightGBM; explain a score.")
 
@@ -138,17 +140,22 @@ def explain(
         str | None, typer.Option(help="Its job, where several have applications of this id.")
     ] = None,
     most: Annotated[int, typer.Option(min=1, help="How many features are shown.")] = 20,
+    policy: PolicyFile = None,
+    config: ConfigFile = None,
 ) -> None:
     """Show what each feature adds to the global score of an application.
 
     In log-odds, the largest first; with the constant they sum to the score. In a linear model it is
     coefficient times value. In boosted trees it is how much the mean of the leaves below changes
     where a tree asks for the feature, on the application's way (Saabas' path attribution).
+
+    Histories are those that the logs give, from their beginning, under the policy's labels.
     """
     loaded = load_model(folder)
+    policies = configured(config, policy=policy).policy
     read = ReadProgress()
     with reading("looking for the application", read) as progress:
-        x = _features(loaded, logs, read, progress, application, job)
+        x = _features(loaded, policies, logs, read, progress, application, job)
     import numpy as np
 
     values = np.frombuffer(x, "<f4")
@@ -167,6 +174,7 @@ def explain(
 
 def _features(
     model: GlobalModel,
+    policy: Policy,
     logs: list[Path],
     read: ReadProgress,
     progress: Callable[[int], None],
@@ -179,20 +187,39 @@ def _features(
         ConfigError: it is not there, or has no global features.
 
     """
-    for count, line in enumerate(merge(logs, read)):
+    for app, history in _applications(model, policy, _told(merge(logs, read), progress)):
+        if app.application_id == application_id and job_id in {None, app.job_id}:
+            if app.features.global_ is None:
+                raise ConfigError(f"application {application_id} has no global features")
+            return app.features.global_ + history
+    where = "" if job_id is None else f" to job {job_id}"
+    raise ConfigError(f"no application {application_id}{where} in these logs fits the model")
+
+
+def _told(lines: Iterable[LogLine], progress: Callable[[int], None]) -> Iterator[LogLine]:
+    for count, line in enumerate(lines):
         if count % _PROGRESS == 0:
             progress(count)
+        yield line
+
+
+def _applications(
+    model: GlobalModel, policy: Policy, lines: Iterable[LogLine]
+) -> Iterator[tuple[Application, bytes]]:
+    """Give the applications that fit the model, with their histories if it takes them."""
+    if model.takes_history:
+        from stream.backtest.rehearsal import label_steps
+
+        for step in label_steps(lines, policy, model, model.space):
+            if isinstance(step, Entered):
+                yield step.application, step.scores.history or b""
+        return
+    for line in lines:
         if line.damaged is not None:
             continue
         try:
             event = decode_event(line.raw, model.space)
         except EventError:
             continue
-        if not isinstance(event, Application) or event.application_id != application_id:
-            continue
-        if job_id in {None, event.job_id}:
-            if event.features.global_ is None:
-                raise ConfigError(f"application {application_id} has no global features")
-            return event.features.global_
-    where = "" if job_id is None else f" to job {job_id}"
-    raise ConfigError(f"no application {application_id}{where} in these logs fits the model")
+        if isinstance(event, Application):
+            yield event, b""

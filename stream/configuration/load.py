@@ -107,7 +107,14 @@ def load_config(
 
 
 def with_model(config: Config, model: GlobalModel | None) -> Config:
-    """Put what a model says of the effects in force where nothing else says it."""
+    """Put what a model says of the effects in force where nothing else says it.
+
+    Raises:
+        ConfigError: the configuration leaves out what the model takes.
+
+    """
+    if model is not None:
+        model.check(config.policy)
     precision = None if model is None else model.manifest.prior_precision
     if model is None or precision is None:
         return config

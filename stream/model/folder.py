@@ -21,18 +21,22 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.errors import ModelError
+from stream.errors import ConfigError, ModelError
 from stream.features.blocks import FeatureSpace
+from stream.histories.history import NAMES
 from stream.labels.delays import DelayCurve
 from stream.model.coefficients import Linear
 from stream.model.kind import FILES, ModelKind
 from stream.model.landmark import Landmark
 from stream.model.scorer import Floats32, Scorer
+from stream.policy import Policy
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-INPUTS = ("global",)
-"""Blocks that a model's columns may come from."""
+INPUTS = ("global", "history")
+"""Blocks that a model's columns may come from: ``history`` is :data:`HISTORY_COLUMNS`."""
+
+HISTORY_COLUMNS = [f"history.{name}" for name in NAMES]
 
 NO_MODEL = "none"
 """Model version of a run whose events bring their own ``global_score``."""
@@ -91,7 +95,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     positives: int
     sha256: str
     kind: ModelKind = "linear"
-    inputs: tuple[str, ...] = INPUTS
+    inputs: tuple[str, ...] = ("global",)
     regularisation: float | None = None
     prior_precision: float | None = None
     held_out: HeldOut | None = None
@@ -110,6 +114,7 @@ class GlobalModel:
 
     Attributes:
         columns: their names, in the model's order.
+        takes_history: whether those after the global features are an application's history.
 
     """
 
@@ -118,6 +123,7 @@ class GlobalModel:
         self.scorer = scorer
         self.version = manifest.model_version
         self.columns = _columns(manifest.features, manifest.inputs)
+        self.takes_history = "history" in manifest.inputs
         self.space = FeatureSpace(
             manifest.features["global"],
             manifest.features["per_member"],
@@ -139,6 +145,19 @@ class GlobalModel:
         from stream.model.trees import Trees  # noqa: PLC0415 - Numba takes half a second to load
 
         return cls(manifest, Trees.decoded(arrays, size))
+
+    def check(self, policy: Policy) -> None:
+        """Refuse a policy that leaves out what the model takes.
+
+        Raises:
+            ConfigError: it keeps no histories, and the model takes them.
+
+        """
+        if self.takes_history and not policy.features.histories:
+            raise ConfigError(
+                f"model {self.version} takes histories: set [features] histories = true, or train a"
+                " model without them"
+            )
 
     def warm_up(self) -> None:
         """Score once, so that no event waits for what is compiled on first use."""
@@ -169,6 +188,7 @@ def new_model(
     delays: DelayCurve | None = None,
     choice: Choice | None = None,
     rows: Literal["closed", "aged"] = "closed",
+    inputs: tuple[str, ...] = ("global",),
 ) -> GlobalModel:
     """Make a model; the version is a digest of its content, so equal models are equal."""
     arrays = scorer.encoded()
@@ -187,6 +207,7 @@ def new_model(
         delays=delays,
         choice=choice,
         rows=rows,
+        inputs=inputs,
     )
     return GlobalModel(_versioned(manifest, arrays), scorer)
 
@@ -203,7 +224,9 @@ def _versioned(manifest: Manifest, arrays: bytes) -> Manifest:
         manifest.features,
         (manifest.delays, manifest.prior_precision, manifest.landmark),
     )
-    names = msgspec.json.encode([features["global"], features["per_member"], features["per_job"]])
+    further_inputs = [block for block in manifest.inputs if block != "global"]
+    blocks = ["global", "per_member", "per_job", *further_inputs]
+    names = msgspec.json.encode([features[block] for block in blocks])
     said = [msgspec.json.encode(one) for one in further if one is not None]
     version = hashlib.sha256(b"".join([names, arrays, *said])).hexdigest()[:12]
     sha256 = hashlib.sha256(arrays).hexdigest()
@@ -270,6 +293,9 @@ def _manifest(path: Path, text: bytes) -> Manifest:
     missing = {"global", "per_member", "per_job", *manifest.inputs} - manifest.features.keys()
     if missing:
         raise ModelError(f"{path / MANIFEST} names no features for {', '.join(sorted(missing))}")
+    known_order = manifest.inputs in {("global",), INPUTS}  # what is scored is joined so
+    if not known_order or manifest.features.get("history", HISTORY_COLUMNS) != HISTORY_COLUMNS:
+        raise ModelError(f"{path} takes other histories than this release keeps: train again")
     return manifest
 
 

@@ -35,9 +35,9 @@ _Ints = NDArray[np.int64]
 class Rows(NamedTuple):
     """Applications to fit a model on.
 
-    ``X``: global features (n, d); ``y``: targets 0/1 (n,); ``weights`` (n,), above 0 and at most 1;
-    ``times_ms``: of the applications (n,); ``jobs``: numbers (n,) that tell jobs apart; ``aged``:
-    whether the rows are aged ones, else closed.
+    ``X``: what a model is fitted on (n, d); ``y``: targets 0/1 (n,); ``weights`` (n,), above 0 and
+    at most 1; ``times_ms``: of the applications (n,); ``jobs``: numbers (n,) that tell jobs apart;
+    ``aged``: whether the rows are aged ones, else closed.
     """
 
     X: _Floats

@@ -28,7 +28,14 @@ from stream.logs.files import LogLine
 from stream.logs.jumps import JumpFilter
 from stream.model.boosting import fit_boosted
 from stream.model.coefficients import Linear
-from stream.model.folder import GlobalModel, HeldOut, Manifest, new_model, save_model
+from stream.model.folder import (
+    HISTORY_COLUMNS,
+    GlobalModel,
+    HeldOut,
+    Manifest,
+    new_model,
+    save_model,
+)
 from stream.model.held_out import Judgement, Unjudged, hold_out
 from stream.model.kind import ModelKind
 from stream.model.logistic import Chosen, fit_logistic
@@ -100,12 +107,13 @@ class BlockNames:
 
 
 class _Row(msgspec.Struct):
-    """The global block of an application, and when its label became what it is."""
+    """The global block and history of an application, and when its label became what it is."""
 
     columns: list[int] | None
     values: list[float]
     answered_ms: int = NEVER
     settled_ms: int = NEVER
+    history: bytes | None = None
 
 
 class Trainer:
@@ -117,6 +125,9 @@ class Trainer:
         names: feature names per block where events carry lists; None: from the events.
         max_jump_ms: hold an event further ahead back until others confirm it; None: never.
         kind: of model that is fitted.
+        first_sights: makes what gives labels, with the history of each application in its scores
+            (:class:`stream.stages.first_sights.FirstSights`): it is fitted on these, too. None: a
+            machine without.
 
     Attributes:
         refused: lines left out, by reason, as a replay counts its dead letters.
@@ -132,6 +143,7 @@ class Trainer:
         names: dict[str, list[str]] | None,
         max_jump_ms: int | None = None,
         kind: ModelKind = "linear",
+        first_sights: Callable[[Overlay, Policy], driver.Labels[Event, Step]] | None = None,
     ) -> None:
         self.refused: Counter[str] = Counter()
         self._refusals: dict[str, str] = {}  # the first message of each reason
@@ -149,7 +161,12 @@ class Trainer:
             for block in blocks
         }
         self._overlay = Overlay(MemoryStore())
-        self._machine = LabelMachine(policy.labels, StoredFacts(self._overlay))
+        self._with_history = first_sights is not None
+        self._machine: driver.Labels[Event, Step] = (
+            LabelMachine(policy.labels, StoredFacts(self._overlay))
+            if first_sights is None
+            else first_sights(self._overlay, policy)
+        )
         self._time = driver.LogTime(policy.labels)
         self._jumps: JumpFilter[tuple[Event, _Row | None]] = JumpFilter(max_jump_ms)
         self._open: dict[tuple[str, str], _Row] = {}
@@ -204,8 +221,7 @@ class Trainer:
         def fit(known: Rows) -> Scorer:
             return self._fitted(known, progress)
 
-        names = self.features()["global"]
-        return hold_out(final, self._policy.labels.window_ms, names, self.rows, fit, than)
+        return hold_out(final, self._policy.labels.window_ms, self._columns(), self.rows, fit, than)
 
     def fit(self, out: Path) -> Manifest:
         """Fit on what was read and write the model folder; errors as of :meth:`model`."""
@@ -247,11 +263,17 @@ class Trainer:
             held_out=held_out,
             delays=self.delays(),
             choice=None if self.chosen is None else self.chosen.choice,
+            inputs=("global", "history") if self._with_history else ("global",),
         )
 
     def features(self) -> dict[str, list[str]]:
         """Return the feature names of each block, as given or as the log has them."""
-        return {block: names.names() for block, names in self._names.items()}
+        blocks = {block: names.names() for block, names in self._names.items()}
+        return blocks | {"history": HISTORY_COLUMNS} if self._with_history else blocks
+
+    def _columns(self) -> list[str]:
+        """Return the names of what a model is fitted on."""
+        return self._names["global"].names() + (HISTORY_COLUMNS if self._with_history else [])
 
     def delays(self) -> DelayCurve | None:
         """Return how long answers take; None where there are too few to tell."""
@@ -369,7 +391,8 @@ class Trainer:
             match step:
                 case Change():
                     self._learn(step)
-                case Entered(app) if row is not None:
+                case Entered(app, scores) if row is not None:
+                    row.history = scores.history
                     self._open[app.job_id, app.application_id] = row
                     if self._from_ms is None or app.event_time_ms < self._from_ms:
                         self._from_ms = app.event_time_ms
@@ -403,4 +426,8 @@ class Trainer:
                 X[at] = row.values
             else:
                 X[at, [first_seen[column] for column in row.columns]] = row.values
+        if self._with_history:
+            histories = b"".join(row.history or b"" for row in rows)
+            own = np.frombuffer(histories, "<f4").reshape(len(rows), len(HISTORY_COLUMNS))
+            X = np.concatenate([X, own], axis=1)
         return X.astype(np.float64)

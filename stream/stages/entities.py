@@ -10,7 +10,8 @@ is learned of again begins anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from stream.events.structs import Label
 from stream.policy import Policy
@@ -18,10 +19,30 @@ from stream.stages.histories import EntityHistories
 from stream.state.census import Census
 from stream.state.entities import EntityAges, Forgotten
 from stream.state.overlay import Overlay
-from stream.updaters.effect import Effect
 
 _NO_CLOCK = 1 << 62  # later than everything
 _MARKED_WINDOWS = 2  # by then the labels of what was known are final and learned
+
+
+class Learner(Protocol):
+    """Who learns: an effect (:class:`stream.updaters.effect.Effect`), as far as it is used here."""
+
+    @property
+    def name(self) -> str:
+        """Of the effect."""
+
+    @property
+    def entity_of(self) -> Callable[[Label], str | None]:
+        """Whose label it is; None: nobody's."""
+
+    def learn(self, label: Label) -> bool:
+        """Take a label in; return whether the entity is new."""
+
+    def forget(self, entity_id: str) -> bool:
+        """Let an entity go; return whether it was there."""
+
+    def newest_ms(self, entity_id: str) -> int | None:
+        """Time of an entity's newest application; None: it is not there."""
 
 
 class Entities:
@@ -40,7 +61,7 @@ class Entities:
 
     histories: EntityHistories | None = None
 
-    def __init__(self, effect: Effect, overlay: Overlay, policy: Policy, census: Census) -> None:
+    def __init__(self, effect: Learner, overlay: Overlay, policy: Policy, census: Census) -> None:
         settings = policy.effects[effect.name]
         self._effect = effect
         self._census = census

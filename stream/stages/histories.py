@@ -14,6 +14,7 @@ had until then nothing is counted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from stream.events.ladder import Kind
@@ -27,6 +28,7 @@ from stream.histories.preferences import (
     Preferred,
     Terms,
 )
+from stream.labels.changes import Ended, Entered, Step
 from stream.state import codec, keys
 from stream.state.census import Census
 from stream.state.entities import Forgotten
@@ -167,6 +169,20 @@ class JobHistories:
             return None
         preferences = self._preferences.get(_of_terms(app.job_id)) or Preferences()
         return preferences.read(app.channel, app.terms)
+
+    def follow(
+        self, step: Step, counts: Callable[[str, int], bool], watermark_ms: int | None
+    ) -> None:
+        """Count an application that has come; let a pair go with the last of its applications.
+
+        ``counts``: whether an application of a job counts, by its time.
+        """
+        if isinstance(step, Entered):
+            app = step.application
+            if counts(app.job_id, app.event_time_ms):
+                self.enter(app, watermark_ms)
+        elif isinstance(step, Ended) and step.marker is not None:
+            self.expire(step.marker)
 
     def enter(self, app: Application, watermark_ms: int | None) -> None:
         """Count an application that is new, in time, and not of a forgotten job."""

@@ -17,6 +17,7 @@ from stream.events.structs import (
     Source,
 )
 from stream.features.blocks import FeatureSpace
+from stream.histories.history import NOTHING
 from stream.histories.preferences import JobPreferences
 from stream.labels.changes import Change, Ended, Entered, Ignored, Scores, Step, label_of
 from stream.labels.machine import LabelMachine
@@ -76,6 +77,8 @@ class JobStage(Stage):
         super().__init__(
             overlay, space=space, policy=policy, model_version=version, most_held=most_held
         )
+        if model is not None:
+            model.check(policy)
         self._model = model
         learned = None if model is None else model.manifest.delays
         facts = StoredFacts(overlay, self.census)
@@ -140,7 +143,7 @@ class JobStage(Stage):
         for step in steps:
             if not isinstance(step, Change):
                 if histories is not None:
-                    self._follow(histories, step, watermark_ms)
+                    histories.follow(step, self.entities.counts, watermark_ms)
                 yield step
                 continue
             label = label_of(step, self.model_version) if step.label else None
@@ -154,15 +157,6 @@ class JobStage(Stage):
                     histories.learn(label)
             yield Labelled(step, label, decision)
 
-    def _follow(self, histories: JobHistories, step: Step, watermark_ms: int | None) -> None:
-        """Count an application that has come; let a pair go with the last of its applications."""
-        if isinstance(step, Entered):
-            app = step.application
-            if self.entities.counts(app.job_id, app.event_time_ms):
-                histories.enter(app, watermark_ms)
-        elif isinstance(step, Ended) and step.marker is not None:
-            histories.expire(step.marker)
-
     def _scores(self, scored: ScoredApplication, app: Application) -> Scores:
         further = scored.further_scores
         if self.further:
@@ -172,10 +166,10 @@ class JobStage(Stage):
         if history is not None:
             history = None if self._histories is None else history + self._histories.read(app)
         preferred = None if self._histories is None else self._histories.preferred(app)
-        global_score = self._global_score(app)
+        global_score = self._global_score(app, history)
         return Scores(global_score, scored.member_score, job_score, further, history, preferred)
 
-    def _global_score(self, app: Application) -> float:
+    def _global_score(self, app: Application, history: bytes | None) -> float:
         if app.global_score is not None:
             return app.global_score
         if self._model is None or app.features.global_ is None:
@@ -183,4 +177,8 @@ class JobStage(Stage):
                 f"application {app.application_id} carries no global_score and there is no model"
                 " (pass one with --model)"
             )
-        return self._model.score(app.features.global_)
+        if not self._model.takes_history:
+            return self._model.score(app.features.global_)
+        if history is None and self._histories is not None:  # the member's part did not come
+            history = NOTHING + self._histories.read(app)
+        return self._model.score(app.features.global_ + (history or b""))

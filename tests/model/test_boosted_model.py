@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from contextlib import redirect_stdout
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -14,21 +15,25 @@ import pytest
 from producers.simulate import simulate
 from producers.truth import SimulationSettings
 from stream.backtest.prior import with_chosen_prior
-from stream.backtest.tuning import train_until
+from stream.backtest.tuning import train_until, trainer
 from stream.cli import main
+from stream.configuration.load import with_model
+from stream.configuration.sections import Config
 from stream.effects import EFFECT_NAMES
+from stream.errors import ConfigError, ModelError
+from stream.events.structs import Label
 from stream.events.wire import decode_label
 from stream.logs.files import merge, write_lines
-from stream.model.folder import GlobalModel, load_model
+from stream.model.folder import HISTORY_COLUMNS, GlobalModel, load_model, save_model
 from stream.model.trees import Trees
-from stream.policy import DAY_MS, Policy
+from stream.policy import DAY_MS, FeaturePolicy, Policy
 from stream.replay.reader import first_look
 from stream.replay.resumable import replay_into
 from stream.replay.savepoint import Options
 from tests.kit import Market
 from tests.model.test_imported import of_lightgbm, probabilities
 
-SETTINGS = SimulationSettings(seed=4, members=150, jobs=30, days=40, applications_per_member=8)
+SETTINGS = SimulationSettings(seed=4, members=300, jobs=30, days=40, applications_per_member=8)
 UNTIL_MS = SETTINGS.start_ms + 30 * DAY_MS
 
 
@@ -82,7 +87,7 @@ def test_train_says_what_kind_it_made(folder: Path, model: GlobalModel) -> None:
     manifest = msgspec.json.decode((folder / "model" / "manifest.json").read_bytes())
     assert (manifest["kind"], manifest["inputs"], manifest["rows"]) == (
         "boosted",
-        ["global"],
+        ["global", "history"],
         "aged",
     )
     assert manifest["regularisation"] is None
@@ -98,32 +103,87 @@ def test_train_says_what_kind_it_made(folder: Path, model: GlobalModel) -> None:
 def test_replay_and_partitions_score_alike(
     folder: Path, model: GlobalModel, tmp_path: Path
 ) -> None:
-    """One process, two and a worker's partitions give every application the model's score."""
+    """One process, two and a worker's partitions score what each application's label carries.
+
+    Partitions that keep up give the scores of one process.
+    """
     asked = blocks(folder)
-    found: list[dict[tuple[str, str], float]] = []
+    found: list[dict[tuple[str, str], Label]] = []
     for workers in (1, 2):
-        labels = [
-            decode_label(line, model.space)
-            for line in replayed(folder, tmp_path / str(workers), model, workers)
-        ]
-        found.append({(one.job_id, one.application_id): one.global_score for one in labels})
+        lines = replayed(folder, tmp_path / str(workers), model, workers)
+        labels = [decode_label(line, model.space) for line in lines]
+        found.append({(one.job_id, one.application_id): one for one in labels})
     market = Market(Policy(), 1, global_model=model)
     market.now_ms = SETTINGS.start_ms + 100 * DAY_MS
-    for line in simulate(SETTINGS):
+    for line in islice(simulate(SETTINGS), 1200):
         event = msgspec.json.decode(line)
         is_application = event["type"] == "application"
         topic = "applications" if is_application else "engagements"
-        key = str(event["member_id" if is_application else "job_id"]).encode()
-        market.append(topic, 0, key, line)
-    market.run()
+        routed = str(event["member_id" if is_application else "job_id"]).encode()
+        market.append(topic, 0, routed, line)
+        market.run()
     market.clock(SETTINGS.start_ms + 100 * DAY_MS)
     market.run()
-    found.append({(one.job_id, one.application_id): one.global_score for one in market.labels()})
-    wanted = dict(zip(asked, model.score_all(np.array(list(asked.values()))).tolist(), strict=True))
-    assert len({round(score, 9) for score in wanted.values()}) > 50
-    for scores in found:
-        assert scores == {key: wanted[key] for key in scores}
-        assert len(scores) > 0.95 * len(wanted)  # of some a partition's windows are still open
+    found.append({(one.job_id, one.application_id): one for one in market.labels()})
+    assert found[0].keys() == found[1].keys() == asked.keys()
+    for key, label in found[2].items():
+        assert (label.history, label.global_score) == (
+            found[0][key].history,
+            found[0][key].global_score,
+        )
+    assert len(found[2]) > 600
+    for labels_of in found:
+        for key, label in labels_of.items():
+            assert label.history is not None
+            x = np.array([*asked[key], *np.frombuffer(label.history, "<f4")])
+            assert label.global_score == model.score_all(x[None]).item()
+    assert len({round(label.global_score, 9) for label in found[0].values()}) > 50
+
+
+def test_rows_to_train_on_have_the_histories_of_a_replay(
+    folder: Path, model: GlobalModel, tmp_path: Path
+) -> None:
+    """Global features and histories of every row are those of the labels of a replay."""
+    fitting = trainer(Policy(), None, None, None, "boosted")
+    fitting.read(merge([folder / "log.jsonl"]), lambda _: None)
+    rows = fitting.rows(fitting.end_ms + 100 * DAY_MS)
+    asked, wanted = blocks(folder), set()
+    for line in replayed(folder, tmp_path / "run", model, 1):
+        label = decode_label(line, model.space)
+        assert label.history is not None
+        x = np.array(asked[label.job_id, label.application_id], "<f4")
+        wanted.add(x.tobytes() + label.history)
+    assert len(rows.X) == len(wanted) == len(asked)
+    assert {x.tobytes() for x in rows.X.astype("<f4")} == wanted
+    assert model.columns[-36:] == HISTORY_COLUMNS == fitting.features()["history"]
+
+
+def test_a_policy_that_keeps_no_histories(folder: Path, model: GlobalModel, tmp_path: Path) -> None:
+    """It refuses a model that takes them, and trains one that does not."""
+    without = Policy(features=FeaturePolicy(histories=False))
+    lines, space = first_look(merge([folder / "log.jsonl"]), model)
+    with pytest.raises(ConfigError, match="takes histories: set"):
+        replay_into(tmp_path / "r", [], lines, without, model, space, Options())
+    with pytest.raises(ConfigError, match="takes histories: set"):
+        with_model(Config(policy=without), model)
+    log = merge([folder / "log.jsonl"])
+    other = train_until(log, without, UNTIL_MS, lambda _: None, kind="boosted")
+    assert other.manifest.inputs == ("global",)
+    assert with_model(Config(policy=without), other) == Config(policy=without)
+
+
+def test_histories_of_another_release_are_refused(
+    folder: Path, model: GlobalModel, tmp_path: Path
+) -> None:
+    """Columns that this release would fill with other numbers score nothing."""
+    names = model.manifest.features | {"history": HISTORY_COLUMNS[::-1]}
+    for changed in ({"features": names}, {"inputs": ("history", "global")}):
+        path = tmp_path / next(iter(changed))
+        save_model(
+            path, GlobalModel(msgspec.structs.replace(model.manifest, **changed), model.scorer)
+        )
+        with pytest.raises(ModelError, match="takes other histories"):
+            load_model(path)
 
 
 def test_a_backtest_fits_the_kind_that_it_is_told(
@@ -187,14 +247,20 @@ def test_a_score_is_explained(
     model: GlobalModel,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     """What is shown, feature by feature, sums to the application's score."""
-    (job, name), features = list(blocks(folder).items())[7]
+    job, name = list(blocks(folder))[300]
+    lines = replayed(folder, tmp_path / "run", model, 1)
     log = folder / "log.jsonl"
     explain = ("model", "explain", folder / "model", log, "--application", name)
     assert hearback(monkeypatch, *explain, "--job", job, "--most", 3) == 0
     shown = capsys.readouterr().out
-    (score,) = model.score_all(np.array([features])).tolist()
+    score = next(
+        label.global_score
+        for label in (decode_label(line, model.space) for line in lines)
+        if (label.job_id, label.application_id) == (job, name)
+    )
     assert f"global score {score:+.4f}" in shown
     adds = [float(line.split()[-1]) for line in shown.splitlines() if line.strip()[-5:-4] == "."]
     assert sum(adds[1:]) == pytest.approx(score, abs=0.001)
