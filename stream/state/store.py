@@ -25,6 +25,7 @@ from rocksdict import (
     DBCompressionType,
     Options,
     Rdict,
+    RdictIter,
     ReadOptions,
     WriteBatch,
     WriteBufferManager,
@@ -159,6 +160,7 @@ class RocksStore:
         self._path = path
         self._reading = _Translated(path, self._unreadable)
         self._writing = _Translated(path, self._unwritable)
+        self._scans: dict[int, list[RdictIter]] = {}  # those that have not ended
         options = self._options = _options(memory)
         self._unlogged = WriteOptions()
         self._unlogged.disable_wal = True  # type: ignore[method-assign, assignment]  # no method
@@ -190,11 +192,23 @@ class RocksStore:
         with self._reading:
             iterator = self._db.iter(options)
         iterator.seek(first)
-        while iterator.valid():
-            yield iterator.key(), iterator.value()
-            iterator.next()
-        with self._reading:
-            iterator.status()  # a block that cannot be read ends an iterator as the end does
+        # Whoever fails between two entries keeps this frame in a traceback, and an iterator that is
+        # there keeps the folder locked: so it is held where `close` can let it go.
+        held = [iterator]
+        del iterator
+        self._scans[id(held)] = held
+        try:
+            while held and held[0].valid():
+                yield held[0].key(), held[0].value()
+                if held:
+                    held[0].next()
+            if not held:
+                raise NotOpenError(f"the store {self._path} is closed")
+            with self._reading:
+                held[0].status()  # a block that cannot be read ends an iterator as the end does
+        finally:
+            held.clear()
+            del self._scans[id(held)]
 
     def write(self, writes: Writes, *, logged: bool = True) -> None:
         """Apply all writes at once; what is not logged is safe only after :meth:`flush`."""
@@ -248,6 +262,8 @@ class RocksStore:
 
     def close(self) -> None:
         """Release the folder; a store that is closed stays so."""
+        for held in list(self._scans.values()):
+            held.clear()
         # What is damaged is closed all the same; whoever opens it again will see.
         with suppress(NotOpenError, DamagedStateError), self._writing:
             self._db.close()

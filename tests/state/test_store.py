@@ -126,6 +126,36 @@ def test_a_bad_block_is_an_error_not_the_end(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_scan_that_was_cut_short_does_not_keep_the_folder(tmp_path: Path) -> None:
+    """A store can be opened anew while somebody still holds a scan of the closed one."""
+    store = RocksStore(tmp_path / "db")
+    store.write({b"a": b"1", b"b": b"2"})
+    scan = store.scan(b"", b"\xff")
+    assert next(scan) == (b"a", b"1")
+    store.close()
+    again = RocksStore(tmp_path / "db")
+    with pytest.raises(NotOpenError, match="is closed"):
+        next(scan)
+    assert [key for key, _ in again.scan(b"", b"\xff")] == [b"a", b"b"]
+    again.close()
+
+
+def test_a_damage_that_a_scan_finds_does_not_keep_the_folder(tmp_path: Path) -> None:
+    """The error holds on to the frames that it went through, and to nothing of the store."""
+    store = RocksStore(tmp_path / "db")
+    store.write({b"%04d" % number: b"value" for number in range(100)})
+    store.flush()
+    (table,) = (tmp_path / "db").glob("*.sst")
+    data = bytearray(table.read_bytes())
+    data[20] ^= 1
+    table.write_bytes(data)
+    with pytest.raises(DamagedStateError) as caught:
+        list(store.scan(b"", b"\xff"))
+    store.close()
+    RocksStore(tmp_path / "db").close()
+    assert "is damaged" in str(caught.value)
+
+
 def test_rocks_store_in_use_is_refused_in_words(tmp_path: Path) -> None:
     """Opening a folder that another handle holds is a clear error."""
     first = RocksStore(tmp_path / "db")
