@@ -20,6 +20,7 @@ from stream.events.records import (
     MAX_DEAD_LETTER_KEY_BYTES,
     MAX_OUTPUT_BYTES,
     MAX_SENT_BYTES,
+    PREFERENCES,
     Message,
     dead_letter_message,
     refused_message,
@@ -97,7 +98,7 @@ def test_the_largest_event_makes_messages_that_every_topic_takes() -> None:
     market.clock(100_000)
     market.run()
     sent = {message.topic for message in market.sent}
-    assert sent == {APPLICATIONS_BY_JOB, LABELS, COEFFICIENTS}
+    assert sent == {APPLICATIONS_BY_JOB, LABELS, COEFFICIENTS, PREFERENCES}
     assert max(len(message.value or b"") for message in market.sent) < MAX_OUTPUT_BYTES
     assert max(map(size, market.sent)) > MAX_MESSAGE_BYTES
 
