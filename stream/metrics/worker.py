@@ -124,8 +124,8 @@ class WorkerMetrics:
         self._labels = self._counter("hearback_labels")
         self._flips = self._counter("hearback_label_flips")
         self._ages = CountedHistogram(BY_NAME["hearback_time_to_label_seconds"], registry)
-        self._delays = self._gauge("hearback_delay_curve_distance")
-        self._delays.set(math.nan)  # nothing is known yet
+        # Over all partitions: once when it is asked for, not at every look at one of them.
+        self._gauge("hearback_delay_curve_distance").set_function(self._delay_distance)
         self._pending = self._gauge("hearback_pending_applications")
         self._orphans = self._gauge("hearback_orphans")
         self._pairs = self._gauge("hearback_pairs")
@@ -287,7 +287,6 @@ class WorkerMetrics:
         for topic, records in lags.items():
             self._read_lag.labels(topic, number).set(records)
         self._quality.take(partition)
-        self._take_delays()
         counts = partition.learning.census.counts
         self._entities.labels(partition.learning.effect.name, number).set(counts.entities)
         if isinstance(partition, JobPartition):
@@ -322,12 +321,11 @@ class WorkerMetrics:
             self._cache_misses.labels(stage).inc(max(size.cache_misses - misses, 0))
             self._sizes[store] = size
 
-    def _take_delays(self) -> None:
-        """Compare how long answers took, in all job partitions together."""
-        live = (one.delays for one, _ in self._seen if isinstance(one, JobPartition))
-        distance = LiveDelays.distance({id(one): one for one in live if one is not None}.values())
-        if distance is not None:
-            self._delays.set(distance)
+    def _delay_distance(self) -> float:
+        """Compare how long answers took, in the job partitions worked on, with the curve."""
+        jobs = {one for one, _ in list(self._seen) if isinstance(one, JobPartition)}
+        distance = LiveDelays.distance(one.delays for one in jobs if one.delays is not None)
+        return math.nan if distance is None else distance
 
     def _take_ages(self, partition: JobPartition) -> None:
         known = partition.timeliness
