@@ -181,11 +181,15 @@ class History(msgspec.Struct, array_like=True, gc=False):
     def learn_closed(self, answer: Answer) -> bool:
         """Take in an answer to an application that is not open any more, or was never counted.
 
-        Returns whether it counts: there are never more answers than applications.
+        Returns whether it counts: of those that are not open there are never more answers than
+        applications, nor more positives than answers, however often an answer is heard of.
         """
-        if answer.first and self.answers >= self.applications:
+        answered = [each for each in self.open.values() if each.answered_ms is not None]
+        answers = self.answers - len(answered)
+        positives = self.positives - sum(each.positive for each in answered)
+        if answer.first and answers >= self.applications - len(self.open):
             return False
-        if answer.positive and self.positives >= self.answers + answer.first:
+        if answer.positive and positives >= answers + answer.first:
             return False
         self.take(answer)
         return True

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.events.structs import Application, Label
-from stream.histories.history import HALF_LIFE_MS, MOST_OPEN, History, fingerprint
+from stream.histories.history import HALF_LIFE_MS, MOST_OPEN, Answer, History, fingerprint
 from stream.policy import HOUR_MS, LabelPolicy, Policy
 from stream.stages.histories import JobHistories, MemberHistories
 from stream.state import codec, keys
@@ -22,6 +22,7 @@ from stream.state.overlay import Overlay
 from stream.state.store import MemoryStore, Store
 from stream.state.stored_facts import StoredFacts
 from tests import oracle
+from tests.conftest import thorough
 from tests.bootstrap.test_split import replayed
 from tests.kit import Market, TestEvent, application
 from tests.labels.bench import SKEW, W, arrivals
@@ -299,3 +300,31 @@ def test_a_history_tells_so_many_applications_apart() -> None:
     assert not history.enter(fingerprint("j", "a200"), 200, 0)
     assert history.applications == MOST_OPEN + 100
     assert len(codec.HISTORY.encode(history)) < 128 * 1024
+
+
+@thorough
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["enter", "learn", "closed"]),
+            st.integers(0, 5),
+            st.integers(0, 3000),
+            st.booleans(),
+            st.booleans(),
+        )
+    )
+)
+def test_no_sequence_of_labels_makes_a_history_that_cannot_be_read_again(
+    steps: list[tuple[str, int, int, bool, bool]],
+) -> None:
+    """Answers to what is open or over, however often they come, fit in the applications."""
+    history = History()
+    for step, number, at_ms, first, positive in steps:
+        name = bytes([number])
+        if step == "enter":
+            history.enter(name, at_ms, at_ms - 1000)
+        elif name in history.open:
+            history.learn(name, at_ms, positive=positive)
+        else:
+            history.learn_closed(Answer(at_ms, at_ms, first, positive))
+        assert codec.HISTORY.decode(codec.HISTORY.encode(history)) == history
