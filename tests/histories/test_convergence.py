@@ -22,8 +22,8 @@ from stream.state.overlay import Overlay
 from stream.state.store import MemoryStore, Store
 from stream.state.stored_facts import StoredFacts
 from tests import oracle
-from tests.conftest import thorough
 from tests.bootstrap.test_split import replayed
+from tests.conftest import thorough
 from tests.kit import Market, TestEvent, application
 from tests.labels.bench import SKEW, W, arrivals
 from tests.partitions import test_partitions
