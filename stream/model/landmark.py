@@ -40,12 +40,14 @@ _HOUR_DAYS: Final = 1 / 24
 _Floats = NDArray[np.float64]
 
 
-class Landmark(msgspec.Struct, frozen=True, kw_only=True):
+class Landmark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Coefficients in the order of :data:`COLUMNS`.
 
     ``intercept`` and ``answered``: log-odds of an answer still to come. ``next``: log-odds of being
     the next one of the job to be answered, up to what all who wait there share. ``moments`` and
-    ``decisions`` are what each was fitted on.
+    ``decisions`` are what each was fitted on. ``later``: the most later answers among these; more
+    count as so many, for nothing is known beyond. None: not known, of a model of an earlier
+    release.
     """
 
     intercept: float
@@ -53,6 +55,7 @@ class Landmark(msgspec.Struct, frozen=True, kw_only=True):
     next: tuple[float, ...]
     moments: int
     decisions: int
+    later: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no landmark."""
@@ -60,6 +63,14 @@ class Landmark(msgspec.Struct, frozen=True, kw_only=True):
         sizes = {len(self.answered), len(self.next)}
         if sizes != {len(COLUMNS)} or not all(map(math.isfinite, numbers)):
             raise ModelError(f"a landmark has {len(COLUMNS)} finite coefficients for each question")
+        if self.later is not None and self.later < 0:
+            raise ModelError("the most later answers of a landmark are 0 or more")
+
+    def within(self, X: _Floats) -> _Floats:
+        """Columns (n, 5), those of later answers no larger than they were when it was fitted."""
+        if self.later is None:
+            return X
+        return np.minimum(X, [np.inf, np.inf, np.inf, self.later, math.log1p(self.later)])
 
 
 def columns(scores: _Floats, ages_ms: _Floats, later: _Floats, curve: DelayCurve) -> _Floats:
@@ -87,9 +98,11 @@ def log_odds_now(landmark: Landmark | None, X: _Floats) -> _Floats:
     """Log-odds (n,) that an answer still comes; X from :func:`columns`."""
     if landmark is None:
         return np.asarray(X[:, 0] + X[:, 1])
-    return np.asarray(landmark.intercept + X @ np.array(landmark.answered))
+    return np.asarray(landmark.intercept + landmark.within(X) @ np.array(landmark.answered))
 
 
 def order_now(landmark: Landmark | None, X: _Floats) -> _Floats:
     """By what those who wait for one job are ranked (n,): the highest is likeliest to be next."""
-    return np.asarray(X[:, 0] + X[:, 1] if landmark is None else X @ np.array(landmark.next))
+    if landmark is None:
+        return np.asarray(X[:, 0] + X[:, 1])
+    return np.asarray(landmark.within(X) @ np.array(landmark.next))

@@ -14,11 +14,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.model.landmark import Landmark
+from stream.model.landmark import COLUMNS, Landmark
 
 FEWEST: Final = 50
 """Moments of either outcome, and decisions, to fit by."""
 
+_LATER: Final = COLUMNS.index("later")
 _BAYES: Final = np.array([1.0, 1.0, 0.0, 0.0, 0.0])
 _RIDGE: Final = 10.0  # on standardised columns; an application's moments say much the same
 _STEPS: Final = 50
@@ -47,6 +48,7 @@ def fit_landmark(X: _Floats, y: _Ints, chosen: _Floats, starts: _Ints) -> Landma
         next=tuple(fit_choice(chosen, starts).tolist()),
         moments=len(y),
         decisions=len(starts),
+        later=int(max(X[:, _LATER].max(), chosen[:, _LATER].max())),
     )
 
 

@@ -159,6 +159,25 @@ def test_too_little_is_not_fitted() -> None:
     assert fit_landmark(X[: 100 + FEWEST - 1], y[: 100 + FEWEST - 1], chosen, starts) is None
 
 
+def test_more_later_answers_than_it_was_fitted_on_count_as_so_many() -> None:
+    """A fit knows the most that it saw; beyond it a hot job's probabilities and order stay put."""
+    scores, ages, y, _ = waiting(4000)
+    later = np.random.default_rng(2).poisson(2.0, len(y)).astype(np.float64)
+    chosen, starts = decisions(FEWEST, np.zeros(5))
+    chosen[:, 3] = 1.0
+    found = fit_landmark(columns(scores, ages, later, CURVE), y, chosen, starts)
+    assert found is not None
+    most = later.max()
+    rows = [
+        columns(np.full(1, 0.5), np.full(1, DAY_MS), np.full(1, count), CURVE)
+        for count in (most - 1, most, most + 1, 50 * most)
+    ]
+    for ask in (log_odds_now, order_now):
+        below, at, *beyond = (float(ask(found, row)[0]) for row in rows)
+        assert below != at
+        assert beyond == [at, at]
+
+
 def test_columns_are_what_they_say() -> None:
     """Score, ln(1 − F), ln(age + 1 h) in days, later answers and their logarithm; bounded at W."""
     curve = DelayCurve((DAY_MS, 2 * DAY_MS), (0.75, 1.0))
