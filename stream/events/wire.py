@@ -5,6 +5,9 @@ Decoding checks everything that can be told from one message alone; what it refu
 compact JSON in a fixed field order, so that equal messages are equal bytes.
 
 Feature vectors go out as the exact float32 values (``0.2`` comes back as ``0.20000000298…``).
+
+An event may stand behind the header of a schema registry's serializers, a zero byte and four of the
+schema's id (Confluent, "Wire format"), if what follows is JSON.
 """
 
 from __future__ import annotations
@@ -48,11 +51,14 @@ from stream.events.structs import (
 from stream.features.blocks import FeatureSpace, RawBlock, check_size
 from stream.histories.history import NAMES, NUMBERS
 from stream.histories.preferences import JobPreferences, Preferred, Terms
-from stream.text import BYTE_ORDER_MARK
+from stream.text import BYTE_ORDER_MARK, encoding_of
 
 _T = TypeVar("_T")
 
 MAX_MESSAGE_BYTES = 256 * 1024
+
+_MAGIC = b"\0"
+_HEADER_BYTES = 5
 
 
 class RawFeatures(
@@ -351,6 +357,8 @@ def _second_reading(raw: bytes, error: Exception) -> RawEvent:
     """
     if raw.startswith(BYTE_ORDER_MARK):
         return decode_raw(raw.removeprefix(BYTE_ORDER_MARK))
+    if raw.startswith(_MAGIC) and len(raw) > _HEADER_BYTES and encoding_of(raw) != "utf-16-be":
+        return _behind_header(raw)
     try:
         message = _ANY.decode(raw)
     except _UNREADABLE:
@@ -362,6 +370,23 @@ def _second_reading(raw: bytes, error: Exception) -> RawEvent:
     except msgspec.ValidationError as still:
         raise _refused(still, raw) from None
     return event
+
+
+def _behind_header(raw: bytes) -> RawEvent:
+    """Read what follows a registry's header.
+
+    Raises:
+        EventError: it is no JSON, or cannot be used.
+
+    """
+    body = raw[_HEADER_BYTES:]
+    if body.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"{"):
+        return decode_raw(body)
+    schema = int.from_bytes(raw[1:_HEADER_BYTES], "big")
+    raise EventError(
+        f"what follows a registry's header (schema {schema}) is no JSON but Avro, Protobuf or"
+        " something else: let the producer write JSON, as the serializer for JSON Schema does"
+    )
 
 
 def _decode(decoder: msgspec.json.Decoder[_T], raw: bytes) -> _T:

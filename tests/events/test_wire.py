@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,7 @@ from stream.events.structs import (
     ScoredApplication,
     Watermark,
 )
+from stream.text import BYTE_ORDER_MARK
 from stream.units import MAX_TIME_MS
 from tests import kit
 from tests.kit import SPACE
@@ -165,6 +167,38 @@ def test_utf_16_in_the_midst_of_a_log_is_named() -> None:
         assert error.value.reason == "malformed"
     with pytest.raises(EventError, match="malformed"):
         wire.decode_raw(GOOD.encode() + bytes(9))
+
+
+FRAME = b"\0\0\0\0\x07"
+
+
+@pytest.mark.parametrize("between", [b"", b" ", BYTE_ORDER_MARK], ids=["", "space", "mark"])
+@pytest.mark.parametrize("raw", [GOOD, ENGAGED, GOOD.replace('"m1"', "7")])
+def test_an_event_behind_a_registrys_header_is_read(raw: str, between: bytes) -> None:
+    """The five bytes of Confluent's serializers are no part of the event, whatever the schema."""
+    for schema in (0, 7, 256, 123_456_789, 2**31 - 1):
+        framed = struct.pack(">bI", 0, schema) + between + raw.encode()
+        assert wire.decode_raw(framed) == wire.decode_raw(raw.encode())
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason", "says"),
+    [
+        (FRAME + b"\x04a1\x04m1\x04j1", "malformed", "schema 7.*Avro, Protobuf or"),
+        (FRAME + b"\0\n\x02a1\x12\x02m1", "malformed", "schema 7.*Avro, Protobuf or"),
+        (FRAME, "malformed", "JSON"),
+        (FRAME[:3], "malformed", "JSON"),
+        (FRAME * 2 + GOOD.encode(), "malformed", "no JSON"),
+        (FRAME + GOOD.encode()[:-1], "malformed", "truncated"),
+        (FRAME + GOOD.replace('"m1"', '""').encode(), "invalid_id", "member_id"),
+        (FRAME + GOOD.replace("m1", "m" * 300_000).encode(), "too_large", "the limit"),
+    ],
+)
+def test_what_is_behind_a_registrys_header_and_no_event(raw: bytes, reason: str, says: str) -> None:
+    """Another encoding than JSON is named; JSON is refused as it is without a header."""
+    with pytest.raises(EventError, match=says) as error:
+        wire.decode_raw(raw)
+    assert error.value.reason == reason
 
 
 @pytest.mark.parametrize("number", ["1e6", "-1e6", "1000000.01", "-1e7", "1e38"])

@@ -487,3 +487,23 @@ def test_events_with_integer_ids_and_other_times_are_labelled(fraction: bytes) -
         assert reasons(market) == []
     assert other.labels() == usual.labels()
     assert len(last_labels(other.labels())) == 2
+
+
+def test_events_behind_a_registrys_header_are_labelled() -> None:
+    """Messages of a registry's JSON serializer give the same labels; Avro is set aside."""
+    events: list[TestEvent] = [application("a", 1_000), engagement("e", "a", 5_000)]
+    markets = Market(POLICY, 1), Market(POLICY, 1)
+    for market, header in zip(markets, (b"", b"\0\0\0\0\x07"), strict=True):
+        market.append(APPLICATIONS, 0, b"m-a", header + kit.to_json(events[0]))
+        market.append(ENGAGEMENTS, 0, b"j", header + kit.to_json(events[1]))
+        market.clock(5_000_000)
+        market.run()
+        assert reasons(market) == []
+    plain, framed = markets
+    assert framed.labels() == plain.labels()
+    assert framed.labels()
+    avro = b"\0\0\0\0\x07\x02b\x02m\x02j"
+    framed.append(APPLICATIONS, 0, b"m-b", avro)
+    framed.run()
+    assert reasons(framed) == ["malformed"]
+    assert [message.value for message in framed.sent if message.topic == DEAD_LETTERS] == [avro]
