@@ -143,8 +143,19 @@ def steps_of(policy: LabelPolicy, learned: DelayCurve | None = None) -> Steps:
     Args:
         policy: the label policy. learned: the curve of the model folder.
 
+    Raises:
+        ConfigError: the policy's curve gives none though aging is on, or is too short.
+
     """
-    return curve_of(policy, learned).steps(policy.aging) if policy.aging else ()
+    if not policy.aging:
+        return ()
+    steps = curve_of(policy, learned).steps(policy.aging)
+    if policy.delay_curve and not steps:
+        raise ConfigError(
+            f"[labels] delay_curve reaches {min(policy.aging):g} only when the window ends, so no"
+            ' silence would be counted before: give it an earlier age, or set aging = "off"'
+        )
+    return steps
 
 
 class LiveDelays:

@@ -104,6 +104,15 @@ def test_the_policys_curve_stands_above_the_models() -> None:
     assert steps_of(LabelPolicy(aging=()), learned) == ()
 
 
+def test_a_curve_of_the_policy_without_a_step_is_refused() -> None:
+    """It says that silence tells nothing before the window ends, which aging off says in words."""
+    late = LabelPolicy(delay_curve=frozenset({"13d:0.2", "14d:1"}))
+    with pytest.raises(ConfigError, match=r"delay_curve reaches 0.35 only when the window ends"):
+        steps_of(late)
+    assert steps_of(msgspec.structs.replace(late, aging=())) == ()
+    assert steps_of(LabelPolicy(), DelayCurve((WINDOW_MS,), (1.0,))) == ()  # learned: so it is
+
+
 @pytest.mark.parametrize(
     ("ages", "shares"),
     [

@@ -166,7 +166,7 @@ def test_quality_can_be_merged_over_partitions() -> None:
 
 def test_the_delays_of_answers_are_compared_with_the_curve() -> None:
     """Unknown at first; answers count once windows close; quick ones lie far from a slow curve."""
-    curve = frozenset({"1d:0", "14d:1"})
+    curve = frozenset({"1d:0", "180h:0.5", "14d:1"})
     market = Market(Policy(labels=LabelPolicy(delay_curve=curve)), 1)
     registry = CollectorRegistry()
     metrics = WorkerMetrics(registry, "test")
