@@ -37,9 +37,9 @@ The map of the package, from the bottom up. Each part imports only from those li
 ``producers``, a package beside this one, simulates logs and plays them into Kafka.
 
 The core is ``errors`` to ``partitions`` without ``logs``, ``check`` and fitting the model
-(``model.training``, ``model.logistic``, ``model.held_out``), plus ``serving.belief``. But for
-reading model folders and RocksDB it is a function of state, event and now: no clock, no randomness,
-no network, no logging.
+(``model.training``, ``model.training_set``, ``model.logistic``, ``model.held_out``), plus
+``serving.belief``. But for reading model folders and RocksDB it is a function of state, event and
+now: no clock, no randomness, no network, no logging.
 """
 
 DISTRIBUTION = "hearback-stream"

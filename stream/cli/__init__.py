@@ -33,7 +33,7 @@ COMMANDS: Final = {
     "demo": "demo",
     "simulate": "history",
     "check": "check",
-    "train": "history",
+    "train": "train",
     "model": "model",
     "replay": "history",
     "backtest": "compare",

@@ -1,0 +1,250 @@
+"""What a frozen global model is fitted on and judged by, gathered from wherever it comes.
+
+Which applications it is fitted on, and what they count: :mod:`stream.model.rows`. What is judged is
+judged by final labels, of a model fitted on what was known before.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.errors import ConfigError, ModelError
+from stream.labels.delays import DelayCurve, curve_of
+from stream.model.block_names import BlockNames
+from stream.model.boosting import fit_boosted
+from stream.model.coefficients import Linear
+from stream.model.folder import (
+    HISTORY_COLUMNS,
+    GlobalModel,
+    HeldOut,
+    Manifest,
+    new_model,
+    save_model,
+)
+from stream.model.held_out import Judgement, Unjudged, hold_out
+from stream.model.kind import ModelKind
+from stream.model.logistic import Chosen, fit_logistic
+from stream.model.rows import NEVER, POSITIVES_PER_FEATURE, Outcomes, Rows
+from stream.model.scorer import Scorer
+from stream.policy import Policy
+
+
+class Row(msgspec.Struct):
+    """The global block and history of an application, and when its label became what it is.
+
+    ``columns``: numbers of the block's names, in the order in which they were first seen; None: the
+    values are in order.
+    """
+
+    columns: list[int] | None
+    values: list[float]
+    answered_ms: int = NEVER
+    settled_ms: int = NEVER
+    history: bytes | None = None
+
+
+class TrainingSet:
+    """Applications with their global blocks, histories and outcomes; fits models on them.
+
+    Whoever reads them (:class:`stream.model.training.Trainer`) puts rows in.
+
+    Args:
+        policy: the label policy.
+        names: feature names per block where events carry lists; None: from the events.
+        kind: of model that is fitted.
+        with_history: whether rows have histories, and models are fitted on these, too.
+
+    Attributes:
+        chosen: how strong the regularisation is of the linear model that was fitted.
+        end_ms: end of what may be known.
+
+    Raises:
+        ConfigError: names of other blocks than there are.
+
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        names: dict[str, list[str]] | None,
+        kind: ModelKind = "linear",
+        *,
+        with_history: bool = False,
+    ) -> None:
+        self.chosen: Chosen | None = None
+        self.end_ms = 0
+        self._kind = kind
+        self._policy = policy
+        self._with_history = with_history
+        blocks = ("global", "per_member", "per_job")
+        if names is not None and set(names) != set(blocks):
+            raise ConfigError(f"the names file must have exactly the keys {', '.join(blocks)}")
+        limit = policy.features.max_feature
+        self._names = {
+            block: BlockNames(block, None if names is None else names[block], limit)
+            for block in blocks
+        }
+        self._rows: list[Row] = []
+        self._times = array("q")
+        self._jobs = array("q")  # numbered in the order of their first row
+        self._numbers: dict[str, int] = {}
+        self._from_ms: int | None = None
+
+    def advice(self, used: int) -> str:  # noqa: ARG002 - readers know of what was refused
+        """Say what helps where so many applications are too little to fit on."""
+        return "take a longer log, a later --until or a shorter window"
+
+    def put(self, row: Row, job_id: str, time_ms: int) -> None:
+        """Take an application in whose label will not change any more."""
+        self._rows.append(row)
+        self._times.append(time_ms)
+        self._jobs.append(self._numbers.setdefault(job_id, len(self._numbers)))
+
+    def hold_out(
+        self,
+        than: GlobalModel | None = None,
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> Judgement | Unjudged:
+        """Judge a model fitted without the newest applications on these.
+
+        Args:
+            than: a model to compare it with, on those of them that it has not seen.
+            progress: is told what is being done.
+
+        Raises:
+            ModelError: that model has features that this log has not, or has seen all of them.
+
+        """
+        final = self.rows(self.end_ms, aged=False)
+
+        def fit(known: Rows) -> Scorer:
+            return self._fitted(known, progress)
+
+        return hold_out(final, self._policy.labels.window_ms, self._columns(), self.rows, fit, than)
+
+    def fit(self, out: Path) -> Manifest:
+        """Fit on what was read and write the model folder; errors as of :meth:`model`."""
+        return save_model(out, self.model())
+
+    def model(
+        self,
+        held_out: HeldOut | None = None,
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> GlobalModel:
+        """Fit on what was read.
+
+        Args:
+            held_out: what :meth:`hold_out` has found, for the manifest.
+            progress: is told what is being done.
+
+        Raises:
+            ModelError: nothing to fit on, or one class only.
+
+        """
+        rows = self.rows(self.end_ms)
+        count, positives = len(rows.y), int(rows.y.sum())
+        if not rows.of_both_kinds:
+            whose = "were known" if rows.aged else "have their whole window"
+            raise ModelError(
+                f"{count} applications {whose} before the end of training, {positives} of them"
+                f" positive: both kinds are needed; {self.advice(count)}"
+            )
+        scorer = self._fitted(rows, progress)
+        return new_model(
+            scorer,
+            self.features(),
+            trained_from_ms=self._from_ms or 0,
+            trained_until_ms=self.end_ms,
+            rows="aged" if rows.aged else "closed",
+            applications=count,
+            positives=positives,
+            regularisation=None if self.chosen is None else self.chosen.C,
+            held_out=held_out,
+            delays=self.delays(),
+            choice=None if self.chosen is None else self.chosen.choice,
+            inputs=("global", "history") if self._with_history else ("global",),
+        )
+
+    def features(self) -> dict[str, list[str]]:
+        """Return the feature names of each block, as given or as the log has them."""
+        blocks = {block: names.names() for block, names in self._names.items()}
+        return blocks | {"history": HISTORY_COLUMNS} if self._with_history else blocks
+
+    def _columns(self) -> list[str]:
+        """Return the names of what a model is fitted on."""
+        return self._names["global"].names() + (HISTORY_COLUMNS if self._with_history else [])
+
+    def delays(self) -> DelayCurve | None:
+        """Return how long answers take; None where there are too few to tell."""
+        return self._outcomes().delays(self.end_ms)
+
+    def newest(self, most: int) -> int:
+        """Time of the first of the ``most`` newest applications whose windows have closed."""
+        outcomes = self._outcomes()
+        times_ms = np.sort(outcomes.times_ms[outcomes.closed(self.end_ms)])
+        return int(times_ms[-most:].min(initial=self.end_ms))
+
+    def rows(self, at_ms: int, *, aged: bool | None = None) -> Rows:
+        """Return what a model is fitted on that is trained at a time.
+
+        Args:
+            at_ms: the time; :attr:`end_ms` at most.
+            aged: aged rows or closed ones; None: aged ones for trees, and where the closed ones are
+                too few for a linear model. With ``aging`` off there are closed ones only.
+
+        """
+        outcomes = self._outcomes()
+        closed = outcomes.closed(at_ms)
+        if aged is None:
+            positives = int((outcomes.answered_ms[closed] != NEVER).sum())
+            few = positives < POSITIVES_PER_FEATURE * len(self.features()["global"])
+            aged = few or self._kind == "boosted"
+        aged = aged and bool(self._policy.labels.aging)
+        curve = curve_of(self._policy.labels, outcomes.delays(at_ms))
+        y, weights = outcomes.known(at_ms, curve)
+        used = np.flatnonzero(weights > 0.0 if aged else closed)
+        return Rows(
+            self._matrix([self._rows[at] for at in used]),
+            y[used],
+            weights[used],
+            outcomes.times_ms[used],
+            np.array(self._jobs, dtype=np.int64)[used],
+            aged,
+        )
+
+    def _fitted(self, rows: Rows, progress: Callable[[str], None]) -> Scorer:
+        if self._kind == "boosted":
+            return fit_boosted(rows.X, rows.y, rows.weights)
+        coefficients, self.chosen = fit_logistic(rows, progress)
+        return Linear(coefficients)
+
+    def _outcomes(self) -> Outcomes:
+        return Outcomes(
+            np.array(self._times, dtype=np.int64),
+            np.array([row.answered_ms for row in self._rows], dtype=np.int64),
+            np.array([row.settled_ms for row in self._rows], dtype=np.int64),
+            self._policy.labels.window_ms,
+        )
+
+    def _matrix(self, rows: list[Row]) -> NDArray[np.float64]:
+        """Rows → float64 (n, d), each number rounded to float32 as scoring will see it."""
+        block = self._names["global"]
+        names = block.names()
+        X = np.zeros((len(rows), len(names)), dtype=np.float32)
+        first_seen = {at: names.index(name) for name, at in block.index.items()}
+        for at, row in enumerate(rows):
+            if row.columns is None:
+                X[at] = row.values
+            else:
+                X[at, [first_seen[column] for column in row.columns]] = row.values
+        if self._with_history:
+            histories = b"".join(row.history or b"" for row in rows)
+            own = np.frombuffer(histories, "<f4").reshape(len(rows), len(HISTORY_COLUMNS))
+            X = np.concatenate([X, own], axis=1)
+        return X.astype(np.float64)
