@@ -28,6 +28,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from producers.attributes import Profiles
 from producers.drift import Preferences
 from producers.recruiters import ANSWERS, LATEST_ANSWER_MS, Recruiters
 from producers.terms import CHANNELS, Terms
@@ -124,6 +125,9 @@ class _ApplicationLine(msgspec.Struct, tag="application", tag_field="type", omit
     global_score: float | None = None
     channel: str | None = None
     terms: dict[str, list[str]] | None = None
+    member: dict[str, object] | None = None
+    job: dict[str, object] | None = None
+    context: dict[str, object] | None = None
 
 
 class _EngagementLine(msgspec.Struct, tag="engagement", tag_field="type", omit_defaults=True):
@@ -175,6 +179,10 @@ class _Market:
         self._closed = self._opened + life_ms.astype(np.int64)
         self._says_closed = rng.random(jobs) < settings.close_share
         self._popularity = rng.lognormal(0.0, 0.5, jobs)
+        self._profiles: Profiles | None = None
+        if settings.attributes:
+            self._profiles = Profiles(settings, self._terms.has, self._opened)
+            self._has_terms &= self._terms.has is not None  # else of other titles and skills
         # Applicants are looked through every so often.
         every = rng.uniform(6 * HOUR_MS, 24 * HOUR_MS, jobs).astype(np.int64)
         self._recruiters = Recruiters(settings, every, (rng.random(jobs) * every).astype(np.int64))
@@ -256,15 +264,17 @@ class _Market:
         settings, rng, truth = self.settings, self.rng, self.preferences.today
         n = len(events)
         member, job = events["member"], events["job"]
-        half = math.sqrt(0.5)  # half of each feature is the entity's, half the pair's
         ones = np.ones((n, 1))
-        of_job = half * (self._job_traits[job] + rng.standard_normal((n, settings.d_member - 1)))
-        of_member = half * (
-            self._member_traits[member] + rng.standard_normal((n, settings.d_job - 1))
-        )
         own, shared = global_columns(settings)
+        if self._profiles is None:
+            half = math.sqrt(0.5)  # half of each feature is the entity's, half the pair's
+            d_job, d_member = settings.d_member - 1, settings.d_job - 1
+            of_job = half * (self._job_traits[job] + rng.standard_normal((n, d_job)))
+            of_member = half * (self._member_traits[member] + rng.standard_normal((n, d_member)))
+            of_pair = rng.standard_normal((n, own))
+        else:
+            of_job, of_member, of_pair = self._profiles.features(member, job, events["time_ms"])
         both = np.hstack([of_job, of_member])
-        of_pair = rng.standard_normal((n, own))
         # What is sent is what decides: rounded once, here.
         z_member = np.hstack([ones, of_job]).round(4)
         z_job = np.hstack([ones, of_member]).round(4)
@@ -294,6 +304,9 @@ class _Market:
                 CHANNELS[channel - 1] if channel else None,
                 self._terms.of(m) if self._has_terms[m] else None,
             )
+            if self._profiles is not None:
+                line.member, line.job = self._profiles.member(m), self._profiles.job(j)
+                line.context = self._profiles.context(number)
             lines.append(encode(line))
         return lines, 1.0 / (1.0 + np.exp(-logit))
 

@@ -34,10 +34,15 @@ _Ints = NDArray[np.int64]
 
 
 class Terms:
-    """Profiles and preferences; without preferences the profiles follow from members' numbers."""
+    """Profiles and preferences; without preferences the profiles follow from members' numbers.
+
+    Attributes:
+        has: which titles, then skills, a member has (M, T); None: there are no preferences.
+
+    """
 
     def __init__(self, settings: SimulationSettings) -> None:
-        self._has: NDArray[np.bool_] | None = None
+        self.has: NDArray[np.bool_] | None = None
         if settings.preference_sd <= 0.0:
             return
         rng = generator(settings, 6)
@@ -47,26 +52,26 @@ class Terms:
         order = rng.random((members, len(SKILLS))).argsort(axis=1).argsort(axis=1)
         count = rng.integers(_FEWEST_SKILLS, _MOST_SKILLS + 1, members)
         has_title = titles[:, None] == np.arange(len(TITLES))
-        self._has = np.hstack([has_title, order < count[:, None]])
-        size = (settings.jobs, 1 + len(CHANNELS), self._has.shape[1])
+        self.has = np.hstack([has_title, order < count[:, None]])
+        size = (settings.jobs, 1 + len(CHANNELS), self.has.shape[1])
         weights = rng.standard_normal(size) * (settings.preference_sd / math.sqrt(2.0))
         weights[:, 1:] += weights[:, :1]
         self.weights: _Floats = weights.round(4)
 
     def log_odds(self, member: _Ints, job: _Ints, channel: _Ints) -> _Floats | float:
         """What the candidates' terms add, (n,); ``channel`` 0 is unknown."""
-        if self._has is None:
+        if self.has is None:
             return 0.0
-        centred = self._has[member] - self._has.mean(axis=0)
+        centred = self.has[member] - self.has.mean(axis=0)
         added: _Floats = np.einsum("nt,nt->n", centred, self.weights[job, channel])
         return added
 
     def of(self, member: int) -> dict[str, list[str]]:
         """Name what a member's profile says."""
-        if self._has is None:
+        if self.has is None:
             skills = {SKILLS[member % len(SKILLS)], SKILLS[member // 7 % len(SKILLS)]}
             return {"skill": sorted(skills), "title": [TITLES[member % len(TITLES)]]}
-        has = self._has[member]
+        has = self.has[member]
         return {
             "skill": sorted(SKILLS[at] for at in np.flatnonzero(has[len(TITLES) :])),
             "title": [TITLES[at] for at in np.flatnonzero(has[: len(TITLES)])],
@@ -74,7 +79,7 @@ class Terms:
 
     def preferences(self) -> dict[str, dict[str, dict[str, dict[str, float]]]] | None:
         """Weights by job, channel (``""`` the unknown one), type and term; None: there are none."""
-        if self._has is None:
+        if self.has is None:
             return None
         return {
             job_id(job): {

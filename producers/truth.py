@@ -27,6 +27,13 @@ _Floats = NDArray[np.float64]
 START_MS: Final = 1_704_067_200_000
 """2024-01-01T00:00:00Z: fixed and past, so that a log can be closed two weeks after its end."""
 
+ATTRIBUTE_FEATURES: Final = (
+    ("pay", "same_city", "age_of_the_posting"),
+    ("years", "skills_asked_for", "same_title"),
+    ("worth_of_the_skills", "demand_in_the_city", "years_beyond_those_asked_for"),
+)
+"""What attributes make of the job, of the member, and of both (:mod:`producers.attributes`)."""
+
 MINUTE_MS: Final = HOUR_MS // 60
 WEEK_MS: Final = 7 * DAY_MS
 
@@ -44,6 +51,8 @@ class SimulationSettings(msgspec.Struct, frozen=True, kw_only=True):
     ``search_ms`` is how long a member searches, typically, once (None: all the time);
     ``job_life_ms`` how long a job is open. ``drift_*_ms`` are half-lives of preferences: after so
     long the correlation of an entity's coefficients with what they were is ½ (None: they stay).
+    With ``attributes`` the features follow from what members and jobs say of themselves, and
+    applications carry that too (:mod:`producers.attributes`).
     ``preference_sd`` is how much one term of a profile matters to a job (:mod:`producers.terms`).
     With ``habits`` recruiters have ``jobs_per_recruiter`` jobs, own hours, an own pace and own
     ways (:mod:`producers.recruiters`).
@@ -73,6 +82,7 @@ class SimulationSettings(msgspec.Struct, frozen=True, kw_only=True):
     terms_share: float = 0.5
     preference_sd: float = 0.0
     named_features: bool = False
+    attributes: bool = False
     global_score: bool = False
     search_ms: int | None = None
     job_life_ms: int = 14 * DAY_MS
@@ -107,6 +117,8 @@ class SimulationSettings(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and value < HOUR_MS:
                 raise ConfigError(f"{name.removesuffix('_ms')} must be at least 1h")
+        if self.attributes and (self.d_global, self.d_member, self.d_job) != (8, 4, 4):
+            raise ConfigError("attributes make 8 global, 4 member and 4 job features: leave these")
         if self.seed < 0:
             raise ConfigError("seed must not be negative")
         if not 0 <= self.start_ms <= 4_102_444_800_000 or self.days > 36_525:
@@ -211,9 +223,12 @@ def draw_truth(settings: SimulationSettings) -> Truth:
     beta[0] = _intercept(settings)
     per_member = rng.standard_normal((settings.members, settings.d_member))
     per_job = rng.standard_normal((settings.jobs, settings.d_job))
+    own, shared = global_columns(settings)
     member_names = [f"job_{k}" for k in range(1, settings.d_member)]
     job_names = [f"member_{k}" for k in range(1, settings.d_job)]
-    own, shared = global_columns(settings)
+    pair_names = [f"pair_{k + 1}" for k in range(own)]
+    if settings.attributes:
+        member_names, job_names, pair_names = map(list, ATTRIBUTE_FEATURES)
     both = member_names + job_names
     return Truth(
         settings,
@@ -221,7 +236,7 @@ def draw_truth(settings: SimulationSettings) -> Truth:
             "global": [
                 "intercept",
                 *(both[k] for k in shared),
-                *(f"pair_{k + 1}" for k in range(own)),
+                *pair_names,
             ],
             "per_member": ["intercept", *member_names],
             "per_job": ["intercept", *job_names],
@@ -269,6 +284,7 @@ def _intercept(settings: SimulationSettings) -> float:
 def generator(settings: SimulationSettings, stream: int) -> np.random.Generator:
     """Make one of the independent generators.
 
-    0 truth, 1 the entities, 2 what happens, 3 drift, 4 recruiters, 5 searches, 6 terms.
+    0 truth, 1 the entities, 2 what happens, 3 drift, 4 recruiters, 5 searches, 6 terms,
+    7 attributes.
     """
     return np.random.default_rng(np.random.SeedSequence([settings.seed, stream]))

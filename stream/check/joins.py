@@ -11,7 +11,7 @@ import msgspec
 
 from stream.check.tallies import MOST_KEPT, Tally, left_out
 from stream.events.structs import Engagement, JobEvent
-from stream.events.wire import RawApplication
+from stream.events.wire import RawApplication, attributes_fingerprint
 from stream.features.blocks import RawBlock
 from stream.labels.inference import past
 from stream.logs.files import LogLine
@@ -234,6 +234,7 @@ def _content(app: RawApplication) -> int:
             app.global_score,
             app.channel,
             None if app.terms is None else str(app.terms),
+            attributes_fingerprint(app),
             None if features.global_ is None else _values(features.global_),
             _values(features.per_member),
             _values(features.per_job),

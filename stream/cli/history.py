@@ -60,6 +60,14 @@ def simulate(
             " deviation of log-odds: 0.5 is a nuance, 1 a clear preference, 2 nearly a requirement."
         ),
     ] = 0.0,
+    attributes: Annotated[
+        bool,
+        typer.Option(
+            "--attributes",
+            help="Applications also carry what members and jobs say of themselves (title, skills,"
+            " years, city, dates), from which the features follow.",
+        ),
+    ] = False,
 ) -> None:
     """Write a synthetic marketplace log whose true coefficients are known.
 
@@ -82,6 +90,7 @@ def simulate(
         d_member=member_features,
         d_job=job_features,
         preference_sd=preferences,
+        attributes=attributes,
         terms_share=1.0 if preferences else _DEFAULTS.terms_share,
     )
     truth_path = truth or out.with_name(f"{out.name.split('.')[0]}.truth.json")

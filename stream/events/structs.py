@@ -60,7 +60,10 @@ class Features(msgspec.Struct, frozen=True, gc=False):
 
 
 class Application(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="application"):
-    """A member applied for a job; what travels is a :class:`stream.events.wire.RawApplication`."""
+    """A member applied for a job; what travels is a :class:`stream.events.wire.RawApplication`.
+
+    ``attributes`` fingerprints those that were sent with it, 8 bytes; None: none were.
+    """
 
     application_id: str
     member_id: str
@@ -70,6 +73,7 @@ class Application(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="
     global_score: float | None = None
     channel: str | None = None
     terms: Terms | None = None
+    attributes: bytes | None = None
 
 
 class ScoredApplication(msgspec.Struct, frozen=True, gc=False):

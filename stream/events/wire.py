@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from hashlib import blake2b
 from struct import Struct
 from struct import error as StructError  # noqa: N812
 from typing import Annotated, Any, TypeVar
@@ -59,6 +60,10 @@ MAX_MESSAGE_BYTES = 256 * 1024
 
 _MAGIC = b"\0"
 _HEADER_BYTES = 5
+Attributes = dict[str, Any]
+"""What is said of a member, a job or the occasion, as JSON: :mod:`stream.features` reads it."""
+
+_FINGERPRINT_BYTES = 8
 
 
 class RawFeatures(
@@ -71,10 +76,10 @@ class RawFeatures(
     per_job: RawBlock
 
 
-class RawApplication(
+class _Fields(
     msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="application"
 ):
-    """An application as sent."""
+    """What an application has on all its way."""
 
     application_id: Id
     member_id: Id
@@ -86,14 +91,26 @@ class RawApplication(
     terms: Terms | None = None
 
 
-class _ApplicationByJob(RawApplication, frozen=True, gc=False, kw_only=True, tag="application"):
-    """An application after the member stage: a producer may have fields of these names too."""
+class RawApplication(_Fields, frozen=True, gc=False, kw_only=True, tag="application"):
+    """An application as sent; ``member``, ``job`` and ``context`` are attributes of any kind."""
+
+    member: Attributes | None = None
+    job: Attributes | None = None
+    context: Attributes | None = None
+
+
+class _ApplicationByJob(_Fields, frozen=True, gc=False, kw_only=True, tag="application"):
+    """An application after the member stage: a producer may have fields of these names too.
+
+    ``attributes`` is the fingerprint of those that were sent.
+    """
 
     member_score: float | None = None
     partition: PartitionNumber | None = None
     watermark_ms: int | None = None
     further_scores: FurtherScores | msgspec.UnsetType = msgspec.UNSET
     history: list[float] | msgspec.UnsetType = msgspec.UNSET
+    attributes: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class _LabelFeatures(msgspec.Struct, frozen=True, gc=False):
@@ -145,8 +162,11 @@ _LABEL = msgspec.json.Decoder(_LabelMessage)
 _PREFERENCES = msgspec.json.Decoder(JobPreferences)
 _COEFFICIENTS = msgspec.json.Decoder(Coefficients)
 _ENCODE = msgspec.json.Encoder().encode
+_CANONICAL = msgspec.json.Encoder(order="deterministic").encode
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _TIMES = "whole milliseconds since 1970, or ISO 8601 with a zone such as 2024-01-31T12:00:00Z"
+_ATTRIBUTES = {"member", "job", "context"}
+_OF_FEATURES = {"features", "per_member", "per_job", "global", "global_score"} | _ATTRIBUTES
 _PATH = re.compile(r"`\$?\.?([a-z_]*)[^`]*`$")
 
 
@@ -176,7 +196,7 @@ def decode_event(raw: bytes, space: FeatureSpace) -> Event:
 def to_event(event: RawEvent, space: FeatureSpace) -> Event:
     """Raw event → event, features packed against the model's names."""
     if isinstance(event, RawApplication):
-        return _application(event, space)
+        return _application(event, space, attributes_fingerprint(event))
     if isinstance(event, Forget) and (event.member_id is None) == (event.job_id is None):
         raise InvalidIdError("forget takes either a member_id or a job_id")
     return event
@@ -194,7 +214,7 @@ def decode_by_job(raw: bytes, space: FeatureSpace) -> ScoredApplication | Waterm
     if message.member_score is None or message.partition is None:
         raise EventError("an application without member_score or partition")
     return ScoredApplication(
-        _application(message, space),
+        _application(message, space, _unhexed(message.attributes or None)),
         message.member_score,
         message.partition,
         message.watermark_ms,
@@ -231,6 +251,7 @@ def encode_by_job(scored: ScoredApplication) -> bytes:
             watermark_ms=scored.watermark_ms,
             further_scores=scored.further_scores or msgspec.UNSET,
             history=msgspec.UNSET if scored.history is None else numbers(scored.history),
+            attributes=msgspec.UNSET if app.attributes is None else app.attributes.hex(),
         )
     )
 
@@ -322,7 +343,22 @@ def _floats(count: int) -> Struct:
     return Struct(f"<{count}f")
 
 
-def _application(raw: RawApplication, space: FeatureSpace) -> Application:
+def attributes_fingerprint(raw: RawApplication) -> bytes | None:
+    """Bytes (8) that tell attributes from others; None: none were sent."""
+    sent = raw.member, raw.job, raw.context
+    if sent == (None, None, None):
+        return None
+    return blake2b(_CANONICAL(sent), digest_size=_FINGERPRINT_BYTES).digest()
+
+
+def _unhexed(text: str | None) -> bytes | None:
+    try:
+        return None if text is None else bytes.fromhex(text)
+    except ValueError:
+        raise EventError("attributes are not hexadecimal") from None
+
+
+def _application(raw: _Fields, space: FeatureSpace, attributes: bytes | None) -> Application:
     features = raw.features
     packed_global: bytes | None = None
     if features.global_ is not None and space.global_ is not None:
@@ -344,6 +380,7 @@ def _application(raw: RawApplication, space: FeatureSpace) -> Application:
         raw.global_score,
         raw.channel,
         raw.terms,
+        attributes,
     )
 
 
@@ -422,6 +459,6 @@ def _refusal(message: str) -> EventError:
         return InvalidIdError(text)
     if field == "event_time_ms":
         return InvalidTimeError(f"{text} ({_TIMES})")
-    if field in {"features", "per_member", "per_job", "global", "global_score"}:
+    if field in _OF_FEATURES:
         return InvalidFeaturesError(text)
     return EventError(text)

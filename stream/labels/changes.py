@@ -146,20 +146,20 @@ def label_of(change: Change, model_version: str) -> Label:
 def application_digest(app: Application) -> bytes:
     """Fingerprint of the producer's fields, 16 bytes; scores attached on the way don't count."""
     features = app.features
-    return _digest(
-        (
-            app.application_id,
-            app.member_id,
-            app.job_id,
-            app.event_time_ms,
-            features.global_,
-            features.per_member,
-            features.per_job,
-            app.global_score,
-            app.channel,
-            app.terms,
-        )
+    content: tuple[object, ...] = (
+        app.application_id,
+        app.member_id,
+        app.job_id,
+        app.event_time_ms,
+        features.global_,
+        features.per_member,
+        features.per_job,
+        app.global_score,
+        app.channel,
+        app.terms,
     )
+    # States of earlier releases have the fingerprints of applications without attributes.
+    return _digest(content if app.attributes is None else (*content, app.attributes))
 
 
 def event_digest(event: Engagement | JobEvent) -> bytes:

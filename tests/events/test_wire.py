@@ -27,6 +27,7 @@ from stream.events.structs import (
     ScoredApplication,
     Watermark,
 )
+from stream.labels.changes import application_digest
 from stream.text import BYTE_ORDER_MARK
 from stream.units import MAX_TIME_MS
 from tests import kit
@@ -112,6 +113,16 @@ REFUSED: list[tuple[str, bytes, str]] = [
     (
         "a score that is text",
         GOOD.replace('"features"', '"global_score":"x","features"').encode(),
+        "invalid_features",
+    ),
+    (
+        "attributes that are text",
+        GOOD.replace('"features"', '"member":"x","features"').encode(),
+        "invalid_features",
+    ),
+    (
+        "attributes in a list",
+        GOOD.replace('"features"', '"job":[{}],"features"').encode(),
         "invalid_features",
     ),
     (
@@ -387,6 +398,43 @@ def test_a_global_score_stands_in_for_the_global_block() -> None:
     )
     assert isinstance(event, Application)
     assert (event.global_score, event.features.global_) == (-1.5, None)
+
+
+def with_attributes(text: str) -> Application:
+    """Read an application that carries attributes."""
+    event = wire.decode_event(GOOD.replace('"features"', f'{text},"features"').encode(), SPACE)
+    assert isinstance(event, Application)
+    return event
+
+
+def test_attributes_are_content() -> None:
+    """Other attributes are another fingerprint; names in another order, or null ones, are none."""
+    first = with_attributes('"member":{"years":4,"city":"Bonn"},"job":{"deep":[{"b":1,"a":null}]}')
+    same = with_attributes('"job":{"deep":[{"a":null,"b":1}]},"member":{"city":"Bonn","years":4}')
+    others = [
+        with_attributes('"member":{"years":5,"city":"Bonn"},"job":{"deep":[{"b":1,"a":null}]}'),
+        with_attributes('"job":{"years":4,"city":"Bonn"},"member":{"deep":[{"b":1,"a":null}]}'),
+        with_attributes('"context":{"number":123456789012345678901234567890}'),
+        with_attributes('"context":{}'),
+    ]
+    assert first == same
+    assert application_digest(first) == application_digest(same)
+    none = wire.decode_event(GOOD.encode(), SPACE)
+    assert isinstance(none, Application)
+    assert with_attributes('"member":null') == none
+    assert len({application_digest(app) for app in (first, none, *others)}) == 6
+
+
+def test_the_fingerprint_of_attributes_travels() -> None:
+    """The job stage knows it, and not the attributes themselves."""
+    app = with_attributes('"member":{"years":4,"name":"private"}')
+    sent = wire.encode_by_job(ScoredApplication(app, 0.25, 3, None))
+    assert b"private" not in sent
+    scored = wire.decode_by_job(sent, SPACE)
+    assert isinstance(scored, ScoredApplication)
+    assert scored.application == app
+    with pytest.raises(EventError, match="hexadecimal"):
+        wire.decode_by_job(sent.replace(b'"attributes":"', b'"attributes":"xy'), SPACE)
 
 
 def test_unknown_fields_are_ignored() -> None:

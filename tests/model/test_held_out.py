@@ -174,7 +174,8 @@ def test_train_reports_and_refuses(
     manifest = msgspec.json.decode((tmp_path / "new" / "manifest.json").read_bytes())
     assert manifest["held_out"]["applications"] > 100
     monkeypatch.setattr(
-        "stream.model.training_set.fit_logistic", lambda rows, *_: (np.full(rows.X.shape[1], 3.0), None)
+        "stream.model.training_set.fit_logistic",
+        lambda rows, *_: (np.full(rows.X.shape[1], 3.0), None),
     )
     assert train("--out", tmp_path / "worse", "--not-worse-than", tmp_path / "old") == 1
     said = capsys.readouterr().err.strip().splitlines()

@@ -440,6 +440,7 @@ def test_a_long_log_starts_at_once() -> None:
         ({"jobs_per_recruiter": 0.0}, "jobs_per_recruiter must be a positive number"),
         ({"jobs": 30}, "30 jobs are too few for 20 applications per member"),
         ({"seed": -1}, "seed must not be negative"),
+        ({"attributes": True, "d_job": 5}, "attributes make 8 global, 4 member and 4 job features"),
         ({"start_ms": -1}, "between 1970 and 2100"),
     ],
 )
@@ -480,3 +481,75 @@ def test_profiles_are_preferred_as_the_truth_says() -> None:
 def test_without_preferences_profiles_say_nothing() -> None:
     """The truth has none, and the log is that of a market that knows no preferences."""
     assert "preferences" not in json.loads(truth_over_time(SMALL))
+
+
+@pytest.fixture(scope="module")
+def attributed() -> Log:
+    """Simulate a market whose applications carry attributes."""
+    return Log(SimulationSettings(members=300, jobs=120, days=20, attributes=True))
+
+
+def test_features_follow_from_attributes(attributed: Log) -> None:
+    """Who has the attributes alone finds what an application's features say of job and member."""
+    for app in attributed.applications.values():
+        member, job = app["member"], app["job"]
+        pay, same_city, age = app["features"]["per_member"][1:]
+        years, asked_for, same_title = app["features"]["per_job"][1:]
+        days = app["event_time_ms"] / DAY_MS - np.datetime64(job["posted"], "D").astype(int)
+        assert age == pytest.approx((np.log1p(days) - 2.2) / 0.8, abs=1e-4)
+        logs = (np.log(job["pay"] / 45_000) / 0.35) if "pay" in job else 0.0
+        assert pay == pytest.approx(logs, abs=1e-4)
+        said = (np.log1p(member["years"]) - 1.9) / 0.7 if "years" in member else 0.0
+        assert years == pytest.approx(said, abs=1e-4)
+        same = "city" in member and member.get("city") == job.get("city")
+        assert same_city == pytest.approx(2.0 if same else -0.5)
+        share = len(set(member["skills"]) & set(job["skills"])) / len(job["skills"])
+        assert asked_for == pytest.approx((share - 0.39) / 0.25, abs=1e-4)
+        assert (same_title > 0.0) == (member["title"] == job["title"])
+        assert app["context"]["device"] in {"phone", "laptop", "tablet"}
+        assert "terms" not in app
+
+
+def test_features_of_both_follow_from_attributes(attributed: Log) -> None:
+    """A sum over skills, a number for each city, and a difference: each is a function of them."""
+    apps = attributed.applications.values()
+    skills = sorted({skill for app in apps for skill in app["member"]["skills"]})
+    has = np.array([[skill in app["member"]["skills"] for skill in skills] for app in apps])
+    worth, demand, beyond = np.array([app["features"]["global"][5:] for app in apps]).T
+    with_constant = np.column_stack([has, np.ones(len(has))])
+    fitted = with_constant @ np.linalg.lstsq(with_constant, worth, rcond=None)[0]
+    assert fitted == pytest.approx(worth, abs=1e-3)
+    by_city: dict[str | None, set[float]] = {}
+    for app, one in zip(apps, demand, strict=True):
+        by_city.setdefault(app["member"].get("city"), set()).add(one)
+    assert by_city.pop(None) == {0.0}
+    assert sorted(map(len, by_city.values())) == [1] * 8
+    for app, one in zip(apps, beyond, strict=True):
+        told = "years" in app["member"] and "years" in app["job"]
+        gap = app["member"]["years"] - app["job"]["years"] - 3.0 if told else 0.0
+        assert one == pytest.approx(gap / 5.7, abs=1e-4)
+
+
+def test_some_attributes_are_missing(attributed: Log) -> None:
+    """Of years, cities and pay a few are not said, and then not there."""
+    apps = list(attributed.applications.values())
+    for side, name in (("member", "years"), ("member", "city"), ("job", "pay")):
+        missing = np.mean([name not in app[side] for app in apps])
+        assert 0.0 < missing < 0.12
+        assert None not in [value for app in apps for value in app[side].values()]
+
+
+def test_attributes_say_what_recruiters_prefer() -> None:
+    """With preferences, the terms of an application are the title and the skills of its member."""
+    settings = SimulationSettings(
+        members=60,
+        jobs=40,
+        days=6,
+        applications_per_member=5,
+        attributes=True,
+        preference_sd=1.0,
+        terms_share=1.0,
+    )
+    for app in Log(settings).applications.values():
+        member = app["member"]
+        assert app["terms"] == {"title": [member["title"]], "skill": sorted(member["skills"])}
