@@ -12,7 +12,6 @@ schema's id (Confluent, "Wire format"), if what follows is JSON.
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from hashlib import blake2b
 from struct import Struct
@@ -25,12 +24,10 @@ from stream.errors import (
     EventError,
     InvalidFeaturesError,
     InvalidIdError,
-    InvalidTimeError,
     TooLargeError,
-    UnknownActionError,
-    UnknownTypeError,
 )
 from stream.events.lenient import respelled
+from stream.events.refusals import UNREADABLE, refused
 from stream.events.structs import (
     Application,
     Clock,
@@ -163,11 +160,6 @@ _PREFERENCES = msgspec.json.Decoder(JobPreferences)
 _COEFFICIENTS = msgspec.json.Decoder(Coefficients)
 _ENCODE = msgspec.json.Encoder().encode
 _CANONICAL = msgspec.json.Encoder(order="deterministic").encode
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-_TIMES = "whole milliseconds since 1970, or ISO 8601 with a zone such as 2024-01-31T12:00:00Z"
-_ATTRIBUTES = {"member", "job", "context"}
-_OF_FEATURES = {"features", "per_member", "per_job", "global", "global_score"} | _ATTRIBUTES
-_PATH = re.compile(r"`\$?\.?([a-z_]*)[^`]*`$")
 
 
 def decode_raw(raw: bytes) -> RawEvent:
@@ -183,7 +175,7 @@ def decode_raw(raw: bytes) -> RawEvent:
         raise TooLargeError(f"{len(raw)} bytes, the limit is {MAX_MESSAGE_BYTES}")
     try:
         event: RawEvent = _EVENT.decode(raw)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         return _second_reading(raw, error)
     return event
 
@@ -398,14 +390,14 @@ def _second_reading(raw: bytes, error: Exception) -> RawEvent:
         return _behind_header(raw)
     try:
         message = _ANY.decode(raw)
-    except _UNREADABLE:
-        raise _refused(error, raw) from None
+    except UNREADABLE:
+        raise refused(error, raw) from None
     if not respelled(message):
-        raise _refused(error, raw)
+        raise refused(error, raw)
     try:
         event: RawEvent = msgspec.convert(message, RawEvent)
     except msgspec.ValidationError as still:
-        raise _refused(still, raw) from None
+        raise refused(still, raw) from None
     return event
 
 
@@ -429,36 +421,5 @@ def _behind_header(raw: bytes) -> RawEvent:
 def _decode(decoder: msgspec.json.Decoder[_T], raw: bytes) -> _T:
     try:
         return decoder.decode(raw)
-    except _UNREADABLE as error:
-        raise _refused(error, raw) from None
-
-
-def _refused(error: Exception, raw: bytes) -> EventError:
-    """Say why bytes cannot be used, given what their decoder raised."""
-    if isinstance(error, msgspec.ValidationError):
-        return _refusal(str(error))
-    if isinstance(error, UnicodeDecodeError):
-        return EventError("not UTF-8")
-    if b"NaN" in raw or b"Infinity" in raw:
-        return InvalidFeaturesError("NaN and Infinity are no JSON numbers")
-    if b"\0" in raw.strip(b"\0"):
-        return EventError("zero bytes, as UTF-16 has them: make all of the file UTF-8 (iconv)")
-    return EventError(str(error) or "too deeply nested")
-
-
-def _refusal(message: str) -> EventError:
-    """Choose the reason by the field that msgspec names at the end of its message."""
-    found = _PATH.search(message)
-    field = found.group(1) if found else ""
-    text = message[:200]
-    if field == "type":
-        return UnknownTypeError(text)
-    if field == "action":
-        return UnknownActionError(text)
-    if field.endswith("_id"):
-        return InvalidIdError(text)
-    if field == "event_time_ms":
-        return InvalidTimeError(f"{text} ({_TIMES})")
-    if field in _OF_FEATURES:
-        return InvalidFeaturesError(text)
-    return EventError(text)
+    except UNREADABLE as error:
+        raise refused(error, raw) from None
