@@ -195,7 +195,7 @@ def record_labels(
     for step in label_steps(lines, policy, model, space, max_jump_ms):
         if isinstance(step, Change) and step.label:
             if step.facts.event_time_ms >= from_ms:
-                recorder.label(label_of(step, model.version))
+                recorder.label(label_of(step, (model.version,)))
         elif isinstance(step, Entered) and step.application.event_time_ms >= from_ms:
             app = step.application
             scores = Scores(app.global_score or 0.0, 0.0, 0.0, history=step.scores.history)

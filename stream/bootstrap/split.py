@@ -27,6 +27,7 @@ from stream.histories.preferences import JobPreferences
 from stream.partitions.clock import EventTime
 from stream.partitions.progress import Identity, Progress, load_identity
 from stream.stages.histories import PAIRS
+from stream.stages.succession import MODEL_KEYS, NAMES_KEY
 from stream.state import codec, keys
 from stream.state.census import StateCounts, census_entry
 from stream.state.deadlines import RUN, pending_deadlines, stored_run
@@ -198,5 +199,9 @@ def _own(key: bytes, value: bytes, partitions: int) -> Iterator[Entry]:
     """What holds for all partitions of a stage; the caller writes the rest of a store's own."""
     for effect, stage in _STAGES.items():
         if key == keys.own(f"ages {effect}"):
+            for number in range(partitions):
+                yield Entry((stage, number), key, value)
+    if key == NAMES_KEY or key.startswith(MODEL_KEYS):  # members know the names alone
+        for stage in ("member", "job") if key == NAMES_KEY else ("job",):
             for number in range(partitions):
                 yield Entry((stage, number), key, value)

@@ -23,7 +23,7 @@ from stream.cli.terminal import OUT, doing, load_kernel, reading, run_summary, t
 from stream.configuration.load import with_model
 from stream.errors import ConfigError, StoppedError
 from stream.logs.files import ReadProgress, merge, write_lines
-from stream.model.folder import load_model
+from stream.model.folder import GlobalModel, load_model
 from stream.units import parse_duration_ms, parse_time_ms
 
 _DEFAULTS = lively()
@@ -125,6 +125,15 @@ def replay(
         Path | None,
         typer.Option(help="Model folder; not needed where every application has a global_score."),
     ] = None,
+    roll: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL@TIME",
+            help="From TIME on, applications are scored by this model, and go on being labelled and"
+            " learned as before. May be given several times; the last that begins before an"
+            " application scores it.",
+        ),
+    ] = None,
     policy: PolicyFile = None,
     config: ConfigFile = None,
     score_from: Annotated[
@@ -157,6 +166,7 @@ def replay(
     from stream.replay.reader import first_look
     from stream.replay.resumable import replay_into
     from stream.replay.savepoint import Options
+    from stream.stages.succession import Rolled
 
     loaded = None if model is None else load_model(model)
     policies = with_model(configured(config, policy=policy), loaded).policy
@@ -166,6 +176,7 @@ def replay(
         max_jump_ms=parsed(parse_duration_ms, max_jump),
         workers=workers,
         sync_ms=parsed(parse_duration_ms, sync) or 0,
+        rolls=tuple(Rolled(*_rolled(text)) for text in roll or ()),
     )
     read = ReadProgress()
     lines, space = first_look(merge(logs, read), loaded)
@@ -183,6 +194,14 @@ def replay(
         ) from None
     OUT.print(run_summary(metrics))
     tell(f"files in {out}")
+
+
+def _rolled(text: str) -> tuple[GlobalModel, int]:
+    """Read a model, and from when on it scores."""
+    folder, _, time = text.rpartition("@")
+    if not folder:
+        raise typer.BadParameter(f"--roll takes MODEL@TIME, not {text[:80]!r}")
+    return load_model(Path(folder)), parsed(parse_time_ms, time) or 0
 
 
 def _make_parent(path: Path) -> None:

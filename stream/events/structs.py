@@ -198,7 +198,8 @@ class Label(msgspec.Struct, Scored, frozen=True, gc=False):
     for labels inferred from age, ``previous_weight`` goes with ``previous``. The scores are those
     of the first sight of the application and the same in all of its labels, as is ``history``,
     float32 bytes of shape (36,) in the order of :data:`stream.histories.history.NAMES`, and what
-    the job had preferred of its terms.
+    the job had preferred of its terms. ``model_version`` is of the global model that scored it,
+    ``first_model`` of the one that the state began with, where that is another.
     """
 
     application_id: str
@@ -225,6 +226,7 @@ class Label(msgspec.Struct, Scored, frozen=True, gc=False):
     previous_weight: float | None = None
     history: bytes | None = None
     preferences: Preferred | None = None
+    first_model: str | None = None
 
 
 class Coefficients(

@@ -146,6 +146,7 @@ class _LabelMessage(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag
     terms: Terms | None
     further_scores: FurtherScores | msgspec.UnsetType = msgspec.UNSET
     previous_weight: float | None = None
+    first_model: str | msgspec.UnsetType = msgspec.UNSET
 
 
 _FEATURES = _LabelMessage.__struct_fields__.index("features")
@@ -278,6 +279,7 @@ def encode_label(label: Label) -> bytes:
             label.terms,
             label.further_scores or msgspec.UNSET,
             label.previous_weight,
+            label.first_model or msgspec.UNSET,
         )
     )
 
@@ -290,8 +292,9 @@ def decode_label(raw: bytes, space: FeatureSpace) -> Label:
         space.per_member.pack(features.per_member),
         space.per_job.pack(features.per_job),
     )
+    first_model = values.pop() or None
     values[-2] = values[-2] or None  # further scores
-    values += (_packed(features.history, len(NAMES)), features.preferences or None)
+    values += (_packed(features.history, len(NAMES)), features.preferences or None, first_model)
     return Label(*values)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -29,7 +29,8 @@ _CANONICAL = msgspec.msgpack.Encoder(order="deterministic").encode
 class Scores(msgspec.Struct, Scored, frozen=True, gc=False):
     """Log-odds of an application as of its first sight, and what had happened by then.
 
-    ``history`` is float32 bytes of shape (36,), ``preferences`` are the job's among its terms.
+    ``history`` is float32 bytes of shape (36,), ``preferences`` are the job's among its terms;
+    ``model`` is the number of the global model that scored it.
     """
 
     global_score: float
@@ -38,6 +39,7 @@ class Scores(msgspec.Struct, Scored, frozen=True, gc=False):
     further_scores: FurtherScores | None = None
     history: bytes | None = None
     preferences: Preferred | None = None
+    model: int = 0
 
 
 class Change(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -111,8 +113,8 @@ def unheeded(_job_id: str, _application_id: str, _answered: Waits, _at_ms: int) 
     """A decision is of no interest."""
 
 
-def label_of(change: Change, model_version: str) -> Label:
-    """Self-contained training example of a change."""
+def label_of(change: Change, versions: Sequence[str]) -> Label:
+    """Self-contained training example of a change; ``versions`` of the models, by number."""
     facts, previous = change.facts, change.previous
     kind = facts.kind
     return Label(  # in order: 20 names cost 1.1 µs more, 3 % of what an event costs the label stage
@@ -128,7 +130,7 @@ def label_of(change: Change, model_version: str) -> Label:
         facts.event_time_ms,
         change.evidence_time_ms,
         change.label_time_ms,
-        model_version,
+        versions[facts.model],
         facts.per_member,
         facts.per_job,
         facts.global_score,
@@ -140,6 +142,7 @@ def label_of(change: Change, model_version: str) -> Label:
         change.previous_weight if previous else None,
         facts.history,
         facts.preferences,
+        versions[0] if facts.model else None,
     )
 
 

@@ -350,7 +350,7 @@ class Partition(ABC):
             Message(
                 COEFFICIENTS,
                 coefficients_key(effect or self._own.name, entity_id),
-                None if coefficients is None else encode(self.learning.with_history(coefficients)),
+                None if coefficients is None else encode(self.learning.published(coefficients)),
                 None,
                 timestamp_ms,
             )

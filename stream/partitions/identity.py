@@ -1,4 +1,4 @@
-"""Whose state is it? It is only gone on with where model, topics and effects are the same."""
+"""Whose state is it? It is only gone on with where models, topics and effects are the same."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from stream import effects
 from stream.errors import StateError
 from stream.model.folder import GlobalModel
-from stream.partitions.progress import load_identity, save_identity
+from stream.partitions.progress import Identity, load_identity, save_identity
 from stream.policy import Policy
+from stream.stages.succession import Succession
 from stream.state.overlay import Overlay
 
 
@@ -25,7 +26,8 @@ def check_identity(
 
     Args:
         overlay: the state of a partition. policy: labels and effects. stage: the partition's.
-        model: the frozen global model. partitions: how many there are.
+        model: the global model that a worker was started with: the one that the state began with,
+            or one that was rolled in since. partitions: how many there are.
         topic_ids: what Kafka calls its topics, by name; empty where the broker has no ids.
 
     Raises:
@@ -34,12 +36,15 @@ def check_identity(
     """
     identity = load_identity(overlay.store)
     if identity is not None:
-        if identity.model_version != model.version:
+        first = identity.model_version
+        if model.version not in Succession(overlay, first).versions:
             raise StateError(
-                f"the state was learned with model {identity.model_version}, this is"
+                f"the state was learned with model {first}, this is"
                 f" {model.version}: start with that model, or with an empty"
                 " data folder under another --app-id"
             )
+        if model.version != first:
+            _check_priors(identity, policy, stage, model)
         if identity.partitions != partitions:
             raise StateError(
                 f"the state was made with {identity.partitions} partitions, the topics have"
@@ -66,7 +71,24 @@ def check_identity(
                 )
     # Anew, because the policy may have changed.
     save_identity(
-        *(overlay, model.version, model.space, policy),
+        *(overlay, model.version if identity is None else first, model.space, policy),
         partitions=partitions,
         topic_ids=topic_ids,
     )
+
+
+def _check_priors(
+    identity: Identity, policy: Policy, stage: effects.Stage, model: GlobalModel
+) -> None:
+    """Refuse a prior that a model brings along, where the state began with another model's."""
+    brought = model.manifest.prior_precision
+    for spec in policy.of_stage(stage):
+        known = identity.effects.get(spec.name)
+        if known is None or brought is None or known.prior_precision == brought:
+            continue
+        if policy.effects[spec.name].prior_precision == brought:
+            raise StateError(
+                f"model {model.version} was rolled into this state and brings prior_precision ="
+                f" {brought:g} for {spec.name}: start with model {identity.model_version}, or set"
+                f" the state's own, {known.prior_precision}"
+            )

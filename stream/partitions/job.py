@@ -105,7 +105,8 @@ class JobPartition(Partition):
         self.timeliness = Timeliness()
         self.delays: LiveDelays | None = None
         if policy.labels.aging:
-            self.delays = LiveDelays(curve_of(policy.labels, model.manifest.delays))
+            first = self._stage.models.first or model
+            self.delays = LiveDelays(curve_of(policy.labels, first.manifest.delays))
 
     def tick(self, now_ms: int, monotonic_ms: int, written: int | None = None) -> Iterator[Unit]:
         """Let the own input's channel follow where it is idle; close what is due."""

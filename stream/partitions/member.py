@@ -74,7 +74,6 @@ class MemberPartition(Partition):
             idle_timeout_ms=idle_timeout_ms,
             topic_ids=topic_ids,
         )
-        self._model_version = model.version
         self._entrance = model.space.limited(policy.features.max_feature)
         self._labelled_ms: int | None = None  # the largest label time read
         self._stage = MemberStage(
@@ -115,9 +114,10 @@ class MemberPartition(Partition):
         value = record.value or b""
         if topic == LABELS:
             label = decode_label(value, self._space)
-            if label.model_version != self._model_version:
+            first = self._stage.succession.versions[0]
+            if (label.first_model or label.model_version) != first:
                 raise OtherModelError(
-                    f"a label made with model {label.model_version}, this is {self._model_version}"
+                    f"a label made with model {label.model_version}, this is {first}"
                 )
             self.events["label"] += 1
             self._cause_ms.setdefault(label.member_id, record.timestamp_ms)

@@ -124,7 +124,7 @@ class Lane:
             for entity_id, posterior in all_posteriors(self.stages.store, effect.name):
                 keys.append(entity_id.encode())
                 described = effect.describe({entity_id: posterior})[entity_id]
-                lines.append(encode(self.stages.with_history(described)))
+                lines.append(encode(self.stages.published(described)))
                 if len(lines) == _LINES:
                     yield Lines(keys, lines)
                     keys, lines = [], []

@@ -124,7 +124,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 
     ``state`` is the folder of its state, there already when the replay goes on; then ``counts`` and
     ``rows`` are what it had counted. ``model`` is the manifest of the global model, None where
-    there is none, and ``arrays`` what its file holds.
+    there is none, and ``arrays`` what its file holds; ``rolls`` are those that follow it.
     """
 
     share: int
@@ -132,6 +132,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     model: Manifest | None
     arrays: bytes
+    rolls: list[tuple[Manifest, bytes, int]]
     policy: Policy
     per_member: list[str]
     per_job: list[str]

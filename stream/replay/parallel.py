@@ -184,6 +184,7 @@ class _Parallel:
             self._reader,
             entities=entities,
             model_version=model_version,
+            rolls=self._options.roll_names,
             score_from_ms=self._options.score_from_ms,
         )
 
@@ -318,6 +319,10 @@ def _setups(
             state=str(share_folder(folder.path, share, options.workers)),
             model=None if model is None else model.manifest,
             arrays=b"" if model is None else model.scorer.encoded(),
+            rolls=[
+                (rolled.model.manifest, rolled.model.scorer.encoded(), rolled.from_ms)
+                for rolled in options.rolls
+            ],
             policy=policy,
             per_member=list(space.per_member.names),
             per_job=list(space.per_job.names),

@@ -46,6 +46,7 @@ from stream.replay.messages import (
 )
 from stream.replay.savepoint import save_rows
 from stream.replay.stages import Stages
+from stream.stages.succession import Rolled
 from stream.state.store import RocksStore
 from stream.updaters.newton import warm_up
 
@@ -133,7 +134,11 @@ class _Worker:
         if setup.model is not None:
             model = GlobalModel.of(setup.model, setup.arrays)
             space = model.space
-        stages = Stages(store, setup.policy, model, space, setup.score_from_ms)
+        rolls = [
+            Rolled(GlobalModel.of(manifest, arrays), from_ms)
+            for manifest, arrays, from_ms in setup.rolls
+        ]
+        stages = Stages(store, setup.policy, model, space, setup.score_from_ms, rolls=rolls)
         self._lane = Lane(setup.share, setup.shares, stages)
         self._judged = 0
         if setup.counts is not None:

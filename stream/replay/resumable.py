@@ -17,6 +17,7 @@ from stream.replay.process import seldom_collecting
 from stream.replay.run_folder import RunFolder, RunMetrics
 from stream.replay.savepoint import Checkpoints, Options, RunSettings
 from stream.replay.single import replay
+from stream.stages.succession import check_fits
 
 
 def replay_into(
@@ -51,12 +52,15 @@ def replay_into(
     """
     alone = options.workers == 1
     space.fitted(policy)  # refused before anything is written
+    for rolled in options.rolls:
+        check_fits(rolled.model, model, policy)
     for spec in policy.declared:
         if spec.score is None and not alone:  # each process would learn it apart
             raise ConfigError(f"{spec.name} is learned by one process: replay without --workers")
     settings = RunSettings(
         logs=[(path.name, path.stat().st_size) for path in logs],
         model=NO_MODEL if model is None else model.version,
+        rolls=options.roll_names,
         policy=msgspec.json.encode(policy, order="sorted").decode(),
         score_from_ms=options.score_from_ms,
         close=options.close,

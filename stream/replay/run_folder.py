@@ -109,9 +109,13 @@ class RunCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunMetrics(msgspec.Struct, frozen=True, kw_only=True):
-    """``metrics.json``: nothing in it depends on the clock or the machine."""
+    """``metrics.json``: nothing in it depends on the clock or the machine.
+
+    ``rolls``: models that followed the first, and from which application time (ms) on.
+    """
 
     model_version: str
+    rolls: list[tuple[str, int]] | msgspec.UnsetType = msgspec.UNSET
     events: dict[str, int]
     ignored: dict[str, int]
     dead_letters: dict[str, int]
@@ -141,12 +145,14 @@ def run_metrics(
     *,
     entities: Mapping[str, int],
     model_version: str,
+    rolls: list[tuple[str, int]],
     score_from_ms: int,
 ) -> RunMetrics:
     """Sum up a run of one or several shares."""
     total = sum(counts, RunCounts())
     return RunMetrics(
         model_version=model_version,
+        rolls=rolls or msgspec.UNSET,
         events=_sorted(reader.events),
         ignored=_sorted(total.ignored),
         dead_letters=_sorted(total.dead_letters),

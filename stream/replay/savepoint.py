@@ -27,6 +27,7 @@ from stream.errors import ConfigError, StateError
 from stream.quality.prequential import ROW_BYTES, Prequential
 from stream.replay.reader import ReaderState
 from stream.replay.run_folder import CHECKPOINT, METRICS, STATE, RunCounts
+from stream.stages.succession import Rolled
 from stream.units import MS_PER_UNIT
 
 FORMAT = 3
@@ -59,7 +60,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     ``close``: move event time past every window at the end. ``max_jump_ms``: hold an event further
     ahead back until others confirm it; None: never. ``flush_every``: lines, for each worker,
     between two flushes of the state; ``checkpoint_every``: lines between two checkpoints, at which
-    memory is let go of.
+    memory is let go of. ``rolls``: models that follow the global model, in the order in which they
+    were rolled in (:mod:`stream.stages.succession`).
     """
 
     score_from_ms: int = 0
@@ -69,6 +71,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     sync_ms: int = SYNC_MS
     flush_every: int = FLUSH_EVERY
     checkpoint_every: int = EVERY_LINES
+    rolls: tuple[Rolled, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
@@ -78,6 +81,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError("--sync must be longer than zero")
         if self.flush_every < 1 or self.flush_every % LOOK_EVERY:
             raise ConfigError(f"flush_every must be a multiple of {LOOK_EVERY}")
+
+    @property
+    def roll_names(self) -> list[tuple[str, int]]:
+        """Versions of ``rolls``, and from when on (ms)."""
+        return [(rolled.model.version, rolled.from_ms) for rolled in self.rolls]
 
 
 DEFAULTS = Options()
@@ -89,6 +97,7 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     format: int = FORMAT
     logs: list[tuple[str, int]]
     model: str
+    rolls: list[tuple[str, int]] = []
     policy: str
     score_from_ms: int
     close: bool
@@ -103,6 +112,7 @@ _SAID = {
     "format": "release",
     "logs": "log",
     "model": "--model",
+    "rolls": "--roll",
     "policy": "--policy",
     "score_from_ms": "--score-from",
     "close": "--close",

@@ -101,7 +101,10 @@ class _Run:
         )
         self._sink = sink
         self._score_from_ms = options.score_from_ms
-        self.stages = Stages(sink.store, policy, model, space, options.score_from_ms, alone=True)
+        self._rolls = options.roll_names
+        self.stages = Stages(
+            sink.store, policy, model, space, options.score_from_ms, rolls=options.rolls, alone=True
+        )
         self._judged = 0  # rows that the last checkpoint has
 
     def line(self, line: LogLine) -> None:
@@ -158,6 +161,7 @@ class _Run:
             self.reader,
             entities=entities,
             model_version=self.stages.model_version,
+            rolls=self._rolls,
             score_from_ms=self._score_from_ms,
         )
 
@@ -209,6 +213,6 @@ class _Run:
         count = 0
         for entity_id, posterior in all_posteriors(self._sink.store, effect.name):
             described = effect.describe({entity_id: posterior})[entity_id]
-            self._sink.coefficients(self.stages.with_history(described))
+            self._sink.coefficients(self.stages.published(described))
             count += 1
         return count

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from stream.events.structs import Coefficients, DeadLetter
 from stream.features.blocks import FeatureSpace
 from stream.labels.changes import Entered, Ignored, Step
 from stream.labels.timeliness import Timeliness
-from stream.model.folder import GlobalModel
+from stream.model.folder import NO_MODEL, GlobalModel
 from stream.partitions.progress import save_identity
 from stream.policy import Policy
 from stream.quality.prequential import Prequential
@@ -17,6 +18,7 @@ from stream.replay.run_folder import RunCounts
 from stream.stages.decisions import MemberDecisions
 from stream.stages.job import JobStage, Labelled
 from stream.stages.member import MemberStage
+from stream.stages.succession import Roll, Rolled
 from stream.state.overlay import Overlay
 from stream.state.store import Store
 from stream.state.waiting import is_waiting
@@ -34,6 +36,7 @@ class Stages:
         model: the frozen global model; None when every application brings its ``global_score``.
         space: the feature blocks.
         score_from_ms: applications before it are left out of the quality.
+        rolls: models that others follow, and from when on.
         alone: whether it is the only share: then rankings within members are made too.
 
     Attributes:
@@ -51,6 +54,7 @@ class Stages:
         space: FeatureSpace,
         score_from_ms: int,
         *,
+        rolls: Sequence[Rolled] = (),
         alone: bool = False,
     ) -> None:
         self.store = store
@@ -58,10 +62,14 @@ class Stages:
         self.jobs = JobStage(
             self._overlay, space=space, policy=policy, model=model, most_held=MOST_HELD
         )
-        self.model_version = version = self.jobs.model_version
+        self.model_version = version = NO_MODEL if model is None else model.version
         self.members = MemberStage(
             self._overlay, space=space, policy=policy, model_version=version, most_held=MOST_HELD
         )
+        if len(self.jobs.succession.rolls) == 1:  # else the run is resumed
+            for model_rolled, from_ms in rolls:
+                self.jobs.models.roll(model_rolled, from_ms)
+                self.members.succession.add(Roll(from_ms, model_rolled.version))
         self.effects = [*self.jobs.effects, *self.members.effects]
         self.prequential = Prequential(score_from_ms)
         self.decisions = Decisions()
@@ -118,9 +126,9 @@ class Stages:
         """Whether what is in memory should be flushed now."""
         return any(effect.is_full for effect in self.effects)
 
-    def with_history(self, coefficients: Coefficients) -> Coefficients:
-        """Coefficients of an entity, with its history."""
-        return self.jobs.with_history(self.members.with_history(coefficients))
+    def published(self, coefficients: Coefficients) -> Coefficients:
+        """Coefficients of an entity as a worker would publish them."""
+        return self.jobs.published(self.members.published(coefficients))
 
     def drop_cached(self) -> None:
         """Keep nothing of the effects in memory; all was flushed."""

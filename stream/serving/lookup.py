@@ -23,6 +23,7 @@ from stream.model.folder import GlobalModel
 from stream.partitions.progress import load_identity
 from stream.replay.run_folder import state_of
 from stream.serving.belief import Belief
+from stream.stages.succession import Succession
 from stream.state import codec, keys
 from stream.state.entities import StoredPosteriors
 from stream.state.overlay import Overlay
@@ -195,8 +196,11 @@ def _from_store(folder: Path, effect: EffectSpec, entity_id: str) -> Entity | No
         ).coefficients(entity_id)
         history = store.get(keys.key(keys.HISTORY, effect.kind, entity_id))
         preferred = store.get(keys.PREFERENCES + entity_id.encode()) if effect == JOB else None
+        succession = Succession(Overlay(store), identity.model_version)
     if coefficients is None:
         return None
+    version = succession.version_at(coefficients.event_time_ms)
+    coefficients = msgspec.structs.replace(coefficients, model_version=version)
     if history is not None:
         summary = codec.HISTORY.decode(history).summary()
         coefficients = msgspec.structs.replace(coefficients, history=summary)

@@ -11,6 +11,7 @@ from stream.events.structs import Application, Coefficients, FurtherScores
 from stream.features.blocks import FeatureSpace
 from stream.policy import Policy
 from stream.stages.entities import Entities
+from stream.stages.succession import Succession
 from stream.state.census import Census
 from stream.state.entities import StoredPosteriors
 from stream.state.overlay import Overlay
@@ -24,13 +25,14 @@ class Stage:
         overlay: where posteriors are kept.
         space: the feature blocks.
         policy: the effects and their settings.
-        model_version: of the frozen global model.
+        model_version: of the global model that a new state begins with.
         most_held: examples that an effect keeps in memory.
 
     Attributes:
         effect: the stage's own, of the member or the job. further: declared besides.
         entities: of ``effect``. learners: entities of all effects, its own first.
         census: how many there are of what is kept.
+        succession: names of the global models, and which of them is in force when.
 
     """
 
@@ -45,7 +47,7 @@ class Stage:
         model_version: str,
         most_held: int = MOST_HELD,
     ) -> None:
-        self.model_version = model_version
+        self.succession = Succession(overlay, model_version)
         self.census = Census(overlay, self.stage)
         settings = space.fitted(policy)
         self.effects = [
@@ -69,8 +71,15 @@ class Stage:
         """Scores of the further effects, of which there are some, with those of a stage before."""
         return {**(before or {}), **{each.name: each.score_of(app) for each in self.further}}
 
-    def with_history(self, coefficients: Coefficients) -> Coefficients:
-        """Coefficients of an entity of the stage's own effect, with its history, if it has one."""
+    def published(self, coefficients: Coefficients) -> Coefficients:
+        """Coefficients of an entity of the stage as they are published.
+
+        With the version of the model that scores the entity's newest application, and, of the
+        stage's own effect, with its history, if it has one.
+        """
+        version = self.succession.version_at(coefficients.event_time_ms)
+        if version != coefficients.model_version:
+            coefficients = msgspec.structs.replace(coefficients, model_version=version)
         histories = self.entities.histories
         if histories is None or coefficients.effect != self.effect.name:
             return coefficients

@@ -87,7 +87,7 @@ class FirstSights:
             if not isinstance(step, Change):
                 self._of_jobs.follow(step, self._jobs.counts, watermark_ms)
             elif step.label:
-                label = label_of(step, NO_MODEL)
+                label = label_of(step, (NO_MODEL,))
                 if label.evidence_time_ms is not None:
                     self._of_jobs.learn(label)
                     if self._members.counts(label.member_id, label.application_time_ms):

@@ -26,6 +26,7 @@ from stream.policy import Policy
 from stream.stages.base import Stage
 from stream.stages.decisions import JobDecisions
 from stream.stages.histories import JobHistories
+from stream.stages.succession import Models
 from stream.state.overlay import Overlay
 from stream.state.stored_facts import StoredFacts
 from stream.updaters.effect import MOST_HELD
@@ -54,10 +55,12 @@ class JobStage(Stage):
     taken to its end (:mod:`stream.labels.machine`); the caller may flush after any step.
 
     Args:
-        model: the frozen global model; None when every application brings ``global_score``. The
-            others are those of every stage; facts are kept in the overlay, too.
+        model: the global model that a new state begins with, or one that the state has; None when
+            every application brings ``global_score``. The others are those of every stage; facts
+            are kept in the overlay, too.
 
     Attributes:
+        models: those that score applications.
         decisions: ranks who is answered among those who wait.
 
     """
@@ -77,10 +80,9 @@ class JobStage(Stage):
         super().__init__(
             overlay, space=space, policy=policy, model_version=version, most_held=most_held
         )
-        if model is not None:
-            model.check(policy)
-        self._model = model
-        learned = None if model is None else model.manifest.delays
+        self.models = Models(overlay, self.succession, model, policy)
+        first = self.models.first
+        learned = None if first is None else first.manifest.delays
         facts = StoredFacts(overlay, self.census)
         self.decisions = JobDecisions(
             overlay, facts, self.effect, policy.labels.window_ms, most_held
@@ -127,6 +129,9 @@ class JobStage(Stage):
 
     def close_due(self, watermark_ms: int | None) -> Steps:
         """End what the watermark is past, windows above all; one step for each thing that ends."""
+        over_ms = self.models.let_go_ms
+        if over_ms is not None and watermark_ms is not None and watermark_ms >= over_ms:
+            self.models.let_go(watermark_ms)
         return self._learn(self._machine.close_due(watermark_ms), watermark_ms)
 
     def forget_member(self, member_id: str, until_ms: int, now_ms: int = 0) -> None:
@@ -146,7 +151,7 @@ class JobStage(Stage):
                     histories.follow(step, self.entities.counts, watermark_ms)
                 yield step
                 continue
-            label = label_of(step, self.model_version) if step.label else None
+            label = label_of(step, self.succession.versions) if step.label else None
             decision = None
             if label is not None:
                 if label.label:
@@ -166,19 +171,24 @@ class JobStage(Stage):
         if history is not None:
             history = None if self._histories is None else history + self._histories.read(app)
         preferred = None if self._histories is None else self._histories.preferred(app)
-        global_score = self._global_score(app, history)
-        return Scores(global_score, scored.member_score, job_score, further, history, preferred)
+        number = self.succession.number_at(app.event_time_ms)
+        global_score = self._global_score(app, history, self.models.at(number))
+        return Scores(
+            global_score, scored.member_score, job_score, further, history, preferred, number
+        )
 
-    def _global_score(self, app: Application, history: bytes | None) -> float:
+    def _global_score(
+        self, app: Application, history: bytes | None, model: GlobalModel | None
+    ) -> float:
         if app.global_score is not None:
             return app.global_score
-        if self._model is None or app.features.global_ is None:
+        if model is None or app.features.global_ is None:
             raise NoScoreError(
                 f"application {app.application_id} carries no global_score and there is no model"
                 " (pass one with --model)"
             )
-        if not self._model.takes_history:
-            return self._model.score(app.features.global_)
+        if not model.takes_history:
+            return model.score(app.features.global_)
         if history is None and self._histories is not None:  # the member's part did not come
             history = NOTHING + self._histories.read(app)
-        return self._model.score(app.features.global_ + (history or b""))
+        return model.score(app.features.global_ + (history or b""))

@@ -16,7 +16,8 @@ none     Identity, progress, census, tallies, judgements and changelog marks of
 1        MessagePack: ``Facts`` / ``Marker`` / ``Waiting`` and ``Applied`` /
          ``Orphan`` (tagged by their first element), ``Settled`` (a list of
          ``Stretch``), ``JobEventFact``, ``Deadline`` and lists of it, ``History``,
-         ``Preferences``, a forgotten entity's marker; those that had no version before; a
+         ``Preferences``, names of models and models, a forgotten entity's marker; those
+         that had no version before; a
          posterior with a list of examples (:class:`_Listed`)
 2        a posterior with a value for each column of its examples (:class:`_Packed`)
 =======  =========================================================================

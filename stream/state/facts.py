@@ -33,7 +33,8 @@ class Facts(msgspec.Struct, Scored, frozen=True, gc=False, kw_only=True, array_l
     so far (:class:`~stream.events.ladder.Kind`), ``rule`` what inferred it, ``weight`` what it
     counts; ``engagements`` are the ids of those read, so that closing can forget them: the first
     :data:`MOST_LISTED`, further ones (``more``) are indexed; ``history`` and
-    ``preferences`` are those of first sight.
+    ``preferences`` are those of first sight; ``model`` is the number of the global model that
+    scored it, 0 for the one that the state began with.
     """
 
     member_id: str
@@ -55,6 +56,7 @@ class Facts(msgspec.Struct, Scored, frozen=True, gc=False, kw_only=True, array_l
     weight: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1.0
     history: bytes | None = None
     preferences: Preferred | None = None
+    model: Count = 0
 
     @property
     def unsettled(self) -> bool:

@@ -26,6 +26,7 @@ from stream.policy import EffectSettings
 from stream.quality.gate import Gate
 from stream.quality.judged import JUDGEMENTS, TALLY, Judgements
 from stream.quality.tally import Paired, Score, Tally
+from stream.stages.succession import MODEL, NAMES, Roll, StoredModel
 from stream.state import codec
 from stream.state.census import COUNTS, StateCounts
 from stream.state.facts import (
@@ -41,6 +42,7 @@ from stream.state.facts import (
 )
 from stream.updaters.kept import Example, Kept, Posterior
 from stream.worker.changelog import MARKS, Mark
+from tests import kit
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "state-values-v1.json"
 GOLDEN_2 = GOLDEN.with_name("state-values-v2.json")
@@ -218,6 +220,34 @@ VALUES: dict[str, tuple[Any, Callable[[Any], bytes], Callable[[bytes], Any]]] = 
         ),
         codec.APPLICATION.encode,
         codec.APPLICATION.decode,
+    ),
+    "facts_of_a_rolled_model": (
+        Facts(
+            member_id="m1",
+            event_time_ms=1700000000000,
+            digest=b"d" * 16,
+            partition=0,
+            per_member=b"",
+            per_job=b"",
+            global_score=-1.25,
+            member_score=0.5,
+            job_score=0.0,
+            channel=None,
+            terms=None,
+            model=300,
+        ),
+        codec.APPLICATION.encode,
+        codec.APPLICATION.decode,
+    ),
+    "models": (
+        (Roll(0, "555c61fed509"), Roll(1700000000000, "0123456789ab", 1700000001000)),
+        NAMES.encode,
+        NAMES.decode,
+    ),
+    "model": (
+        StoredModel(kit.model().manifest, b"arrays"),
+        MODEL.encode,
+        MODEL.decode,
     ),
     "mark": (
         Mark("a-job-changelog", "id", 12, 1700000000000, True),
