@@ -26,11 +26,11 @@ The map of the package, from the bottom up. Each part imports only from those li
 ``replay``         logs → the same stages → files
 ``backtest``       several settings over one log, compared; choosing settings
 ``report``         a backtest as a page
-``serving``        what others ask of the coefficients
 ``metrics``        every metric: the catalogue, the collectors, the page of docs
 ``console``        what a worker serves over HTTP: metrics, probes, a status page
 ``worker``         the same stages behind Faust
 ``bootstrap``      a replay's state → the state of live workers
+``serving``        scores for others: a store of coefficients, the service, its client
 ``cli``            the commands
 =================  =============================================================================
 

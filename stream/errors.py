@@ -113,6 +113,12 @@ class MisroutedProducerError(HearbackError):
     reason = "misrouted_producer"
 
 
+class QuestionError(HearbackError):
+    """A question to the service cannot be answered as it is asked."""
+
+    reason = "invalid_question"
+
+
 class EventError(HearbackError):
     """One input record cannot be used: it becomes a dead letter and the stream goes on."""
 

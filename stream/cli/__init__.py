@@ -25,7 +25,9 @@ _INTERRUPTED = 130  # Typer's exit code after Ctrl-C
 PROGRAM: Final = (sys.executable, "-P", "-m", "stream.cli")
 """How a child process runs this command line; ``-P``: not a ``stream.py`` of its working folder."""
 
-_PRIVATE: Final = frozenset({"worker", "replay", "bootstrap", "checkpoint", "inspect", "state"})
+_PRIVATE: Final = frozenset(
+    {"worker", "replay", "bootstrap", "checkpoint", "inspect", "serve", "state"}
+)
 """Commands that write files of people's data: their owner alone may read them. Models, reports and
 policies are for others too."""
 
@@ -42,6 +44,8 @@ COMMANDS: Final = {
     "broker": "live",
     "worker": "live",
     "produce": "live",
+    "serve": "serving",
+    "rank": "serving",
     "bootstrap": "upkeep",
     "checkpoint": "upkeep",
     "forget": "upkeep",

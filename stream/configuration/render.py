@@ -12,7 +12,7 @@ from stream.configuration.sections import Config
 from stream.configuration.settings import Row, table
 
 EXAMPLE = Path("hearback.example.toml")
-PAGES = (Path("docs/labels.md"), Path("docs/learning.md"), Path("docs/operations.md"))
+PAGES = tuple(Path(f"docs/{name}.md") for name in ("labels", "learning", "operations", "serving"))
 """What is between ``<!-- settings: SECTION SECTION -->`` and ``<!-- end -->`` is made here."""
 
 _HEAD = """\

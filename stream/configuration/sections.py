@@ -75,6 +75,39 @@ class ConsoleSection(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError("[console] port must lie between 0 and 65535")
 
 
+class ServingSection(msgspec.Struct, frozen=True, kw_only=True):
+    """``[serving]``: where ``hearback serve`` listens, and to whom."""
+
+    host: Annotated[
+        str,
+        Setting("where scores are served; one for other machines needs a token_file, and TLS"),
+    ] = "127.0.0.1"
+    port: Annotated[int, Setting("its port; 0: any free one")] = 9465
+    snapshot: Annotated[
+        Path | None,
+        Setting(
+            "file to begin from and to write to, so that a restart reads only the rest",
+            "/var/lib/hearback/serving.snapshot",
+        ),
+    ] = None
+    token_file: Annotated[
+        Path | None,
+        Setting("each of its lines is a token that may ask", "/run/secrets/hearback-tokens"),
+    ] = None
+    certificate_file: Annotated[
+        Path | None, Setting("PEM of the service's certificate", "/etc/hearback/serve.pem")
+    ] = None
+    key_file: Annotated[Path | None, Setting("PEM of its key", "/etc/hearback/serve.key")] = None
+    behind_proxy: Annotated[
+        bool, Setting("serve other machines without TLS: a proxy in front has it")
+    ] = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is no port."""
+        if not 0 <= self.port <= 65_535:
+            raise ConfigError("[serving] port must lie between 0 and 65535")
+
+
 class LogSection(msgspec.Struct, frozen=True, kw_only=True):
     """``[log]``: what goes to stderr."""
 
@@ -88,6 +121,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     kafka: KafkaSection = KafkaSection()
     worker: WorkerSection = WorkerSection()
     console: ConsoleSection = ConsoleSection()
+    serving: ServingSection = ServingSection()
     log: LogSection = LogSection()
     policy: Policy = Policy()
     sources: dict[str, str] = {}

@@ -127,6 +127,13 @@ class History(msgspec.Struct, array_like=True, gc=False):
     settled_ms: int = -1
     open: dict[bytes, Counted] = {}
 
+    @classmethod
+    def of(cls, summary: Summary) -> History:
+        """What a published history says to whoever reads it; it cannot be learned on."""
+        *counts, answered_ms, positive_ms = msgspec.structs.astuple(summary)
+        times = (-1 if at is None else at for at in (answered_ms, positive_ms))
+        return cls(*counts, *times)
+
     def count(self, time_ms: int) -> None:
         """Count an application."""
         if time_ms > self.newest_ms:

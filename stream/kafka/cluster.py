@@ -92,9 +92,18 @@ class TopicEnds:
             BrokerError: the broker does not answer.
 
         """
+        return sum(self.of_each(timeout_s))
+
+    def of_each(self, timeout_s: float) -> list[int]:
+        """Return the end of each partition.
+
+        Raises:
+            BrokerError: the broker does not answer.
+
+        """
         try:
             ends = self._client.list_offsets(self._asked, request_timeout=timeout_s)
-            return sum(int(end.result().offset) for end in ends.values())
+            return [int(ends[place].result().offset) for place in self._asked]
         except KafkaException as error:
             raise error_of(error, "the ends of a topic are not known") from None
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from stream.metrics.catalogue import GROUPS, PROCESS
-from stream.metrics.metric import Metric
+from stream.metrics.metric import Group, Metric
+from stream.metrics.service import SERVICE
 
 PAGE = Path("docs/metrics.md")
 
@@ -17,16 +18,25 @@ Made from `stream/metrics/catalogue.py` by `make docs`; do not edit. A worker se
 to do, is in [operations](operations.md).
 """
 
+_OF_SERVICE = """What `hearback serve` tells on its own `/metrics`, and a worker does not.
+
+"""
+
 
 def page() -> str:
     """Return the page's text."""
     parts = [_HEAD]
     for group in GROUPS:
-        parts.append(f"\n## {group.title}\n\n| metric | kind | meaning |\n| --- | --- | --- |\n")
-        parts += [_row(metric) for metric in group.metrics]
+        parts += _table(group)
+    parts += _table(SERVICE, _OF_SERVICE)
     parts.append("\n## The process\n\nAs of every Python process: ")
     parts.append(", ".join(f"`{name}`" for name in PROCESS) + ".\n")
     return "".join(parts)
+
+
+def _table(group: Group, about: str = "") -> list[str]:
+    head = f"\n## {group.title}\n\n{about}| metric | kind | meaning |\n| --- | --- | --- |\n"
+    return [head, *(_row(metric) for metric in group.metrics)]
 
 
 def _row(metric: Metric) -> str:

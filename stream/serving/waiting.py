@@ -19,7 +19,9 @@ from stream.labels.delays import curve_of
 from stream.model.folder import GlobalModel
 from stream.model.landmark import columns, log_odds_now, order_now
 from stream.policy import LabelPolicy
-from stream.serving.belief import probability
+from stream.updaters.folding import sigmoid
+
+_Floats = NDArray[np.float64]
 
 
 class Waiting:
@@ -52,10 +54,7 @@ class Waiting:
             ConfigError: a negative age or number.
 
         """
-        if age_ms >= self._curve.window_ms:
-            return 0.0
-        row = self._columns(log_odds, age_ms, later)
-        return probability(float(log_odds_now(self._landmark, row)[0]))
+        return float(self.probabilities(*_alone(log_odds, age_ms, later))[0])
 
     def order(self, log_odds: float, age_ms: float, later: int = 0) -> float:
         """By what those who wait for one job are ranked: the highest is likeliest to be next.
@@ -63,11 +62,24 @@ class Waiting:
         Arguments and errors as of :meth:`probability`. Numbers of one job and moment can be
         compared, no others.
         """
-        row = self._columns(log_odds, age_ms, later)
-        return float(order_now(self._landmark, row)[0])
+        return float(self.orders(*_alone(log_odds, age_ms, later))[0])
 
-    def _columns(self, log_odds: float, age_ms: float, later: int) -> NDArray[np.float64]:
-        if age_ms < 0 or later < 0:
+    def probabilities(self, log_odds: _Floats, ages_ms: _Floats, later: _Floats) -> _Floats:
+        """:meth:`probability` of n applications (n,)."""
+        rows = self._columns(log_odds, ages_ms, later)
+        open_ = ages_ms < self._curve.window_ms
+        return np.where(open_, sigmoid(log_odds_now(self._landmark, rows)), 0.0)
+
+    def orders(self, log_odds: _Floats, ages_ms: _Floats, later: _Floats) -> _Floats:
+        """:meth:`order` of n applications (n,)."""
+        return order_now(self._landmark, self._columns(log_odds, ages_ms, later))
+
+    def _columns(self, log_odds: _Floats, ages_ms: _Floats, later: _Floats) -> _Floats:
+        if (ages_ms < 0).any() or (later < 0).any():
             raise ConfigError("an application's age and the answers since are 0 or more")
-        scores, ages_ms, answered = np.array([[log_odds], [age_ms], [later]], dtype=np.float64)
-        return columns(scores, ages_ms, answered, self._curve)
+        return columns(log_odds, ages_ms, later, self._curve)
+
+
+def _alone(*values: float) -> list[_Floats]:
+    """Arrays of one number each."""
+    return [np.array([value], dtype=np.float64) for value in values]

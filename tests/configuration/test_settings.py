@@ -139,7 +139,7 @@ def test_no_field_of_a_section_is_left_out() -> None:
     config = Config()
     sections = [*config.policy.effects.values(), config.policy.labels, config.policy.gate]
     sections.append(config.policy.features)
-    sections += [config.kafka, config.worker, config.console, config.log]
+    sections += [config.kafka, config.worker, config.console, config.serving, config.log]
     rows = table(config)
     assert len(rows) == sum(len(section.__struct_fields__) for section in sections)
     assert all(row.help and "\n" not in row.help for row in rows)

@@ -1,0 +1,158 @@
+"""Commands around scores: serve, rank."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stream.cli.options import (
+    ApplicationId,
+    BrokerAddress,
+    ConfigFile,
+    Logs,
+    PolicyFile,
+    configured,
+    connected,
+    setting,
+)
+from stream.cli.terminal import ERR, OUT, numbers, tell
+from stream.configuration.sections import LogFormat, LogLevel
+from stream.effects import EFFECTS
+from stream.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stream.serving import Answer, Candidate
+
+_KINDS = "|".join(spec.kind for spec in EFFECTS)
+_URL = "http://127.0.0.1:9465"
+
+
+def serve(
+    broker: BrokerAddress = None,
+    model: Annotated[Path | None, setting("worker.model", "--model")] = None,
+    config: ConfigFile = None,
+    policy: PolicyFile = None,
+    app_id: ApplicationId = None,
+    host: Annotated[str | None, setting("serving.host", "--host")] = None,
+    port: Annotated[int | None, setting("serving.port", "--port", min=0, max=65_535)] = None,
+    snapshot: Annotated[Path | None, setting("serving.snapshot", "--snapshot")] = None,
+    token_file: Annotated[Path | None, setting("serving.token_file", "--token-file")] = None,
+    certificate: Annotated[
+        Path | None, setting("serving.certificate_file", "--certificate-file")
+    ] = None,
+    key: Annotated[Path | None, setting("serving.key_file", "--key-file")] = None,
+    behind_proxy: Annotated[bool | None, setting("serving.behind_proxy", "--behind-proxy")] = None,
+    log_level: Annotated[LogLevel | None, setting("log.level", "--log-level")] = None,
+    log_format: Annotated[LogFormat | None, setting("log.format", "--log-format")] = None,
+) -> None:
+    """Serve scores and rankings over HTTP, from the coefficients that workers publish.
+
+    Follows the topic coefficients and keeps all of it in memory; as many may run as you like. Give
+    it the model and the policy of the worker. POST /v1/score and /v1/rank, in JSON or MessagePack;
+    /openapi.json says all. Listens on localhost, unless there are tokens and a certificate.
+    """
+    from stream.serving.server import serve as run
+
+    options = {
+        "worker.model": model,
+        "serving.host": host,
+        "serving.port": port,
+        "serving.snapshot": snapshot,
+        "serving.token_file": token_file,
+        "serving.certificate_file": certificate,
+        "serving.key_file": key,
+        "serving.behind_proxy": behind_proxy,
+        "log.level": log_level,
+        "log.format": log_format,
+    }
+    found = configured(config, policy=policy, broker=broker, app_id=app_id, options=options)
+    if found.worker.model is None:
+        raise typer.BadParameter(
+            "no model is named: give --model, or [worker] model in --config (hearback train makes"
+            " one)"
+        )
+    connected(found)
+    raise typer.Exit(run(found, found.worker.model, partial(tell, console=ERR)))
+
+
+def rank(
+    kind: Annotated[str, typer.Argument(metavar=_KINDS, help="Whose candidates.")],
+    entity_id: Annotated[str, typer.Argument(metavar="ID", help="The job's or member's id.")],
+    logs: Logs,
+    top: Annotated[int, typer.Option(min=1, help="So many, the best first.")] = 10,
+    url: Annotated[str, typer.Option(help="Where hearback serve listens.")] = _URL,
+    token_file: Annotated[
+        Path | None, typer.Option(help="Its first line is a token of the service.")
+    ] = None,
+) -> None:
+    """Rank the applications of a job, or of a member, that a log has.
+
+    Asks a running hearback serve for their scores as of now. Each line says what the global model,
+    the member and the job add, in log-odds; ± is the standard deviation of the score.
+    """
+    from stream.serving import Client, RankQuestion
+    from stream.serving.messages import MOST_CANDIDATES
+    from stream.text import read_text
+
+    if kind not in {spec.kind for spec in EFFECTS}:
+        raise typer.BadParameter(f"{kind!r} is not one of {_KINDS}")
+    token = None if token_file is None else read_text(token_file).splitlines()[0].strip()
+    candidates = list(_candidates(logs, kind, entity_id).values())[-MOST_CANDIDATES:]
+    if not candidates:
+        raise ConfigError(f"the log has no application of {kind} {entity_id}")
+    question = (
+        RankQuestion(job_id=entity_id, candidates=candidates, top=top)
+        if kind == "job"
+        else RankQuestion(member_id=entity_id, candidates=candidates, top=top)
+    )
+    with Client(url, token=token) as client:
+        _tell(client.rank(question), kind)
+
+
+def _candidates(logs: list[Path], kind: str, entity_id: str) -> dict[str, Candidate]:
+    """Applications of a log, as candidates, by id."""
+    from stream.errors import EventError
+    from stream.events.wire import RawApplication, decode_raw
+    from stream.logs.files import merge
+    from stream.serving import Candidate, CandidateFeatures
+
+    found: dict[str, Candidate] = {}
+    for line in merge(logs):
+        try:
+            event = decode_raw(line.raw)
+        except EventError:
+            continue
+        if isinstance(event, RawApplication) and getattr(event, f"{kind}_id") == entity_id:
+            features = event.features
+            found[event.application_id] = Candidate(
+                member_id=event.member_id,
+                job_id=event.job_id,
+                features=CandidateFeatures(features.global_, features.per_member, features.per_job),
+                global_score=event.global_score,
+            )
+    return found
+
+
+def _tell(answer: Answer, kind: str) -> None:
+    """Print a ranking."""
+    other = next(spec.kind for spec in EFFECTS if spec.kind != kind)
+    table = numbers(None, "", other, "probability", "log-odds", "±", "global", "member", "job")
+    for each in answer.candidates or []:
+        found = (each.probability, each.log_odds, each.standard_deviation)
+        parts = (each.parts.global_, each.parts.member, each.parts.job)
+        table.add_row(
+            str(each.rank),
+            each.member_id if kind == "job" else each.job_id,
+            f"{found[0]:.1%}",
+            f"{found[1]:+.2f}",
+            f"{found[2]:.2f}",
+            *(f"{part:+.2f}" for part in parts),
+        )
+    OUT.print(table)
+    for error in answer.errors:
+        tell(f"not scored: {error.message}", ERR)
+    if answer.degraded:
+        tell(f"these scores are {', '.join(answer.degraded)}", ERR)

@@ -1,0 +1,229 @@
+"""SHELL: the thread that feeds a store from ``coefficients``, and keeps its snapshot.
+
+It reads what is committed, of all partitions, without a consumer group: any number of processes
+follow the topic, and none of them is missed when it ends. Once a second it asks for the ends of the
+partitions; when all up to there was read, the store has everything as of the question. That is how
+old a score may be, whether the broker is there or not.
+
+Kafka lets a compacted topic's tombstones go after a day (``delete.retention.ms``). Whoever was away
+for longer than half of that may have missed one, so it begins anew: an old snapshot is left aside,
+and so is what is held after an outage of that length.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event, Thread
+
+from stream.errors import BrokerError, ConfigError, HearbackError, StateError
+from stream.events.records import COEFFICIENTS, TopicNames
+from stream.kafka.cluster import TopicEnds, ids_of_topics, look_at_cluster
+from stream.kafka.reader import Reader
+from stream.policy import HOUR_MS
+from stream.serving.embedded import EmbeddedStore
+from stream.serving.snapshot import load_snapshot, save_snapshot
+
+_log = logging.getLogger(__name__)
+
+_ANSWER_S = 5.0
+_ENDS_S = 2.0
+_ASK_S = 1.0
+_POLL_S = 0.02
+_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # between tries, while no broker answers
+_SNAPSHOT_S = 600.0
+_MOST_AWAY_MS = 12 * HOUR_MS
+
+
+class Follower:
+    """Feeds a store from a thread of its own.
+
+    Args:
+        broker: where the topic is. application_id: whose.
+        store: what it feeds; nobody else writes to it.
+        snapshot: the file to begin from and to write to; None: all is read at each start.
+        now_ms: the wall clock.
+
+    """
+
+    def __init__(
+        self,
+        broker: str,
+        application_id: str,
+        store: EmbeddedStore,
+        *,
+        snapshot: Path | None = None,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._broker = broker
+        self._application_id = application_id
+        self._store = store
+        self._path = snapshot
+        self._now_ms = now_ms
+        self._topic = COEFFICIENTS
+        self._topic_id = ""
+        self._offsets: list[int] = []
+        self._targets: list[int] = []
+        """Ends of the partitions; once they are reached all is read as of ``_asked_ms``."""
+        self._asked_ms = 0
+        self._asked_s = -_ASK_S
+        self._saved_s = time.monotonic()
+        self._changed = False
+        self._stop = Event()
+        self._thread = Thread(target=self._run, name="follower", daemon=True)
+        self.failed: HearbackError | None = None
+        """Why it has given up: what no further try makes good."""
+
+    def start(self) -> None:
+        """Begin with the snapshot, then follow."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Follow no more; write the snapshot."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._begin()
+            tries = 0
+            while not self._stop.is_set():
+                try:
+                    self._connect()
+                    tries = 0
+                    self._follow()
+                except BrokerError as error:
+                    self._say(str(error))
+                    self._stop.wait(_PAUSES_S[min(tries, len(_PAUSES_S) - 1)])
+                    tries += 1
+        except HearbackError as error:
+            self.failed = error
+            self._say(str(error))
+            _log.error("%s", error)
+        except Exception as error:  # noqa: BLE001 - what is known is served on
+            self.failed = StateError(f"coefficients are no longer followed: {error!r}")
+            self._say(str(self.failed))
+            _log.exception("coefficients are no longer followed")
+        finally:
+            self._save()
+
+    def _say(self, why_not: str | None) -> None:
+        """Note that it is not up to date, and why."""
+        self._store.stands(why_not, ready=self._store.standing().ready)
+
+    def _begin(self) -> None:
+        """Take the snapshot, if there is one that can be gone on from."""
+        if self._path is None:
+            return
+        try:
+            header = load_snapshot(self._path, self._store)
+        except FileNotFoundError:
+            return
+        except (StateError, OSError) as error:
+            self._store.clear()
+            _log.warning("%s: the topic is read from its start", error)
+            return
+        if self._now_ms() - header.current_ms > _MOST_AWAY_MS:
+            self._store.clear()
+            _log.warning("%s is too old: the topic is read from its start", self._path)
+            return
+        self._topic, self._topic_id = header.topic, header.topic_id
+        self._offsets = header.offsets
+        self._store.stands("the broker was not asked yet", ready=True, current_ms=header.current_ms)
+
+    def _connect(self) -> None:
+        """Find the topic; begin anew where it is another one than was followed."""
+        cluster = look_at_cluster(self._broker, _ANSWER_S)
+        topic = TopicNames.among(self._application_id, cluster.partitions).of(COEFFICIENTS)
+        partitions = cluster.partitions.get(topic)
+        if not partitions:
+            raise ConfigError(
+                f"there is no topic {topic} at {self._broker}: hearback topics create makes it"
+            )
+        topic_id = ""
+        if not cluster.embedded:
+            topic_id = ids_of_topics(self._broker, [topic], _ANSWER_S)[topic]
+        same = (topic, topic_id, partitions) == (self._topic, self._topic_id, len(self._offsets))
+        if not same or self._was_away():
+            self._anew(partitions)
+        self._topic, self._topic_id = topic, topic_id
+
+    def _was_away(self) -> bool:
+        current_ms = self._store.standing().current_ms
+        return current_ms is not None and self._now_ms() - current_ms > _MOST_AWAY_MS
+
+    def _anew(self, partitions: int) -> None:
+        """Forget everything and read from the start."""
+        if any(self._offsets):
+            _log.warning("%s is read from its start", self._topic)
+            self._store.clear()
+        self._store.stands("the topic is being read", ready=False)
+        self._offsets = [0] * partitions
+
+    def _follow(self) -> None:
+        """Read on until it is to stop, or the topic has to be looked at again."""
+        ends = TopicEnds(self._broker, self._topic, len(self._offsets))
+        self._targets = []
+        self._asked_s = -_ASK_S
+        with Reader(self._broker) as reader:
+            for number, offset in enumerate(self._offsets):
+                reader.follow(self._topic, number, offset)
+            while not self._stop.is_set():
+                self._look(ends)
+                for chunk in reader.poll(_POLL_S):
+                    if chunk.lost:
+                        self._anew(len(self._offsets))
+                        raise BrokerError(f"{self._topic}-{chunk.partition} cannot be read on")
+                    if chunk.records:
+                        self._store.apply([(key, value) for _, key, value in chunk.records])
+                        self._changed = True
+                    if chunk.next:
+                        self._offsets[chunk.partition] = chunk.next
+                self._check()
+                if time.monotonic() - self._saved_s > _SNAPSHOT_S:
+                    self._save()
+
+    def _look(self, ends: TopicEnds) -> None:
+        """Ask for the ends once a second, when those of the last time are reached."""
+        now_s = time.monotonic()
+        if self._targets or now_s - self._asked_s < _ASK_S:
+            return
+        self._asked_s = now_s
+        asked_ms = self._now_ms()
+        try:
+            self._targets = ends.of_each(_ENDS_S)
+        except BrokerError as error:
+            self._say(str(error))
+            return
+        self._asked_ms = asked_ms
+        if self._was_away():
+            raise BrokerError("the broker was away for too long")  # and is connected to anew
+
+    def _check(self) -> None:
+        """Note that the store is up to date, once all is read as of the question."""
+        if self._targets and all(
+            offset >= end for offset, end in zip(self._offsets, self._targets, strict=True)
+        ):
+            self._targets = []
+            self._store.stands(None, ready=True, current_ms=self._asked_ms)
+
+    def _save(self) -> None:
+        self._saved_s = time.monotonic()
+        standing = self._store.standing()
+        if self._path is None or not self._changed or not standing.ready:
+            return
+        try:
+            save_snapshot(
+                self._path,
+                self._store,
+                topic=self._topic,
+                topic_id=self._topic_id,
+                offsets=self._offsets,
+                current_ms=standing.current_ms or 0,
+            )
+            self._changed = False
+        except OSError as error:
+            _log.warning("no snapshot is written: %s", error)

@@ -1,0 +1,101 @@
+"""``/openapi.json``: what can be asked, from the structs that are decoded and encoded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from stream import VERSION
+from stream.effects import EFFECT_NAMES
+from stream.serving.messages import Answer, EntityAnswer, Problem, RankQuestion, ScoreQuestion
+
+JSON = "application/json"
+MSGPACK = "application/msgpack"
+
+_STRUCTS = (ScoreQuestion, RankQuestion, Answer, EntityAnswer, Problem)
+_PROBLEMS = {
+    "400": "The body cannot be read.",
+    "401": "No token, or one that is not in the token file.",
+    "408": "The body did not come in time.",
+    "413": "The body is too large.",
+    "415": "The body is of another type.",
+    "422": "The question cannot be answered as it is asked.",
+    "503": "Not ready yet, or too many requests wait: try again after `Retry-After` seconds.",
+}
+
+
+def document() -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document."""
+    refs, schemas = msgspec.json.schema_components(
+        _STRUCTS, ref_template="#/components/schemas/{name}"
+    )
+    of = dict(zip((struct.__name__ for struct in _STRUCTS), refs, strict=True))
+
+    def asked(question: str, summary: str) -> dict[str, Any]:
+        return {
+            "post": {
+                "summary": summary,
+                "requestBody": {"required": True, "content": _content(of[question])},
+                "responses": {
+                    "200": {"description": "Scores.", "content": _content(of["Answer"])},
+                    **_problems(of["Problem"], *_PROBLEMS),
+                },
+            }
+        }
+
+    entity = {
+        "get": {
+            "summary": "What is known of one member or job.",
+            "parameters": [
+                _parameter("effect", {"type": "string", "enum": list(EFFECT_NAMES)}),
+                _parameter("id", {"type": "string"}),
+            ],
+            "responses": {
+                "200": {
+                    "description": "Its coefficients.",
+                    "content": _content(of["EntityAnswer"]),
+                },
+                "404": {"description": "Nothing is known of it.", "content": _json(of["Problem"])},
+                **_problems(of["Problem"], "401", "503"),
+            },
+        }
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "hearback serve", "version": VERSION},
+        "paths": {
+            "/v1/score": asked("ScoreQuestion", "Score candidates."),
+            "/v1/rank": asked("RankQuestion", "Score candidates; return the best, ranked."),
+            "/v1/entities/{effect}/{id}": entity,
+            "/healthz": {"get": _probe("Whether the process lives.", "200")},
+            "/readyz": {"get": _probe("Whether all that was published is there.", "200", "503")},
+            "/metrics": {"get": _probe("Metrics for Prometheus.", "200")},
+            "/openapi.json": {"get": _probe("This document.", "200")},
+        },
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"token": []}],
+    }
+
+
+def _parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def _content(schema: dict[str, Any]) -> dict[str, Any]:
+    return {JSON: {"schema": schema}, MSGPACK: {"schema": schema}}
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {JSON: {"schema": schema}}
+
+
+def _problems(schema: dict[str, Any], *codes: str) -> dict[str, Any]:
+    return {code: {"description": _PROBLEMS[code], "content": _json(schema)} for code in codes}
+
+
+def _probe(summary: str, *codes: str) -> dict[str, Any]:
+    return {"summary": summary, "responses": {code: {"description": summary} for code in codes}}

@@ -1,0 +1,193 @@
+"""Scores of n candidates, as the worker's stages would give them with what is known now.
+
+Log-odds are the global score, plus z'θ of the member, plus z'θ of the job. A score's variance is
+Σ z_k²·v_k over both, with the published marginal variances v: it takes coefficients as independent,
+and the global model as certain (:mod:`stream.serving.belief` says what that is worth).
+
+A model that takes histories reads those that are published with the coefficients. What a pair has
+in common is not published: a pair counts as new.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.effects import JOB, MEMBER, EffectSpec
+from stream.histories.history import HISTORY_BYTES, NOTHING, History, Summary
+from stream.model.folder import GlobalModel
+from stream.policy import Policy
+from stream.serving.draws import normals
+from stream.serving.intake import Batch, Floats, Floats32, take_in
+from stream.serving.messages import ScoreQuestion
+from stream.serving.store import Found, Store
+from stream.serving.waiting import Waiting
+from stream.updaters.folding import sigmoid
+
+
+class Effect(msgspec.Struct, gc=False):
+    """What one effect adds to n scores.
+
+    ``found``: of each candidate, or one of all. ``features`` (n, d) float64. ``scores`` (n,).
+    """
+
+    spec: EffectSpec
+    ids: list[str]
+    found: Found
+    features: Floats
+    scores: Floats
+
+    def of_each(self, one_or_all: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Spread what is known of one over all candidates."""
+        return np.broadcast_to(one_or_all, len(self.scores))
+
+    def drawn(self, seed: int, version: str) -> Floats:
+        """Scores with coefficients drawn from what is believed of them (n,)."""
+        found = self.found
+        noise = normals(seed, self.spec.name, self.ids, version, found.mean.shape[1])
+        coefficients = found.mean + np.sqrt(found.variance.astype(np.float64)) * noise
+        return products(self.features, coefficients)
+
+
+class Scores(msgspec.Struct, gc=False):
+    """Scores of a batch; arrays (n,), of no meaning where the candidate has an error."""
+
+    batch: Batch
+    global_: Floats
+    columns: Floats32 | None
+    """What the global model was asked (n, d); None: nothing."""
+    member: Effect
+    job: Effect
+    log_odds: Floats
+    deviation: Floats
+    ages_ms: Floats | None
+    """Of open applications, NaN of others; None: there are none."""
+    now: Floats | None
+    """Probability that an answer still comes, NaN as above."""
+
+    @property
+    def probability(self) -> Floats:
+        """Of an answer within the window, at application."""
+        return sigmoid(self.log_odds)
+
+    def drawn(self, seed: int, version: str) -> Floats:
+        """Log-odds of a Thompson draw."""
+        return self.global_ + self.member.drawn(seed, version) + self.job.drawn(seed, version)
+
+
+class Scorer:
+    """Scores candidates with a model and a store.
+
+    Args:
+        model: the global model. policy: labels and effects as the worker has them.
+        store: what is known of members and jobs.
+
+    Raises:
+        ConfigError: model and policy do not fit.
+
+    """
+
+    def __init__(self, model: GlobalModel, policy: Policy, store: Store) -> None:
+        model.check(policy)
+        self.model = model
+        self.space = model.space.limited(policy.features.max_feature)
+        self.store = store
+        self.effects = {spec.name: spec for spec in (MEMBER, JOB)}
+        self.waiting = Waiting(model, policy.labels)
+
+    def score(self, question: ScoreQuestion, now_ms: int) -> Scores:
+        """Score what is asked.
+
+        Args:
+            question: candidates. now_ms: the wall clock, where the question does not say.
+
+        Raises:
+            QuestionError: it cannot be answered at all.
+
+        """
+        at_ms = now_ms if question.at_ms is None else question.at_ms
+        batch = take_in(question, self.space)
+        member = self._effect(MEMBER, batch.member_ids, batch)
+        job = self._effect(JOB, batch.job_ids, batch)
+        global_, columns = self._global(batch, member.found, job.found, at_ms)
+        log_odds = global_ + member.scores + job.scores
+        variance = _variance(member) + _variance(job)
+        ages_ms = now = None
+        if batch.times_ms is not None:
+            ages_ms = np.maximum(at_ms - batch.times_ms, 0.0)
+            now = self.waiting.probabilities(log_odds, ages_ms, batch.later)
+            now[np.isnan(ages_ms)] = np.nan
+        deviation = np.sqrt(variance)
+        return Scores(batch, global_, columns, member, job, log_odds, deviation, ages_ms, now)
+
+    def explanation(self, scores: Scores, at: int) -> dict[str, dict[str, float]]:
+        """What each feature adds to a candidate's log-odds, by effect; all of it sums to them."""
+        given = scores.batch.global_score
+        if given is not None and not np.isnan(given[at]):
+            told = {"global": {"global_score": given[at].item()}}
+        elif scores.columns is not None:
+            added = self.model.contributions(scores.columns[at])
+            told = {"global": {name or "constant": value for name, value in added}}
+        else:
+            told = {}
+        for effect in (scores.member, scores.job):
+            mean = effect.found.mean
+            parts = effect.features[at] * mean[at if len(mean) > 1 else 0]
+            names = self.space.block(effect.spec.block).names
+            told[effect.spec.name] = dict(zip(names, parts.tolist(), strict=True))
+        return told
+
+    def _effect(self, spec: EffectSpec, ids: list[str], batch: Batch) -> Effect:
+        found = self.store.find(spec.name, ids)
+        features = batch.blocks[spec.block].astype(np.float64)
+        return Effect(spec, ids, found, features, products(features, found.mean))
+
+    def _global(
+        self, batch: Batch, member: Found, job: Found, at_ms: int
+    ) -> tuple[Floats, Floats32 | None]:
+        """Log-odds of the global model (n,), and the columns that it was asked."""
+        if batch.global_ is None:
+            return np.zeros(0) if batch.global_score is None else batch.global_score, None
+        columns = batch.global_
+        if self.model.takes_history:
+            columns = np.hstack([columns, _histories(batch, member, job, at_ms)])
+        scores = self.model.scorer.score_all(columns)
+        if batch.global_score is not None:
+            scores = np.where(np.isnan(batch.global_score), scores, batch.global_score)
+        return scores, columns
+
+
+def products(features: Floats, coefficients: Floats) -> Floats:
+    """z'θ of each row (n,); ``coefficients`` (n, d), or (1, d) of all."""
+    if len(coefficients) == 1:
+        return np.asarray(features @ coefficients[0])
+    return np.asarray(np.einsum("ij,ij->i", features, coefficients))
+
+
+def _variance(effect: Effect) -> Floats:
+    variance = effect.found.variance.astype(np.float64)
+    return products(effect.features * effect.features, variance)
+
+
+def _histories(batch: Batch, member: Found, job: Found, at_ms: int) -> Floats32:
+    """Histories of the candidates (n, 36)."""
+    times = np.full(batch.size, float(at_ms)) if batch.times_ms is None else batch.times_ms
+    rows = [
+        _read(of_member, time_ms) + _read(of_job, time_ms) + NOTHING
+        for of_member, of_job, time_ms in zip(
+            _spread(member.summaries, batch.size),
+            _spread(job.summaries, batch.size),
+            np.where(np.isnan(times), at_ms, times).astype(np.int64).tolist(),
+            strict=True,
+        )
+    ]
+    return np.frombuffer(b"".join(rows), "<f4").reshape(batch.size, HISTORY_BYTES // 4)
+
+
+def _read(summary: Summary | None, time_ms: int) -> bytes:
+    return NOTHING if summary is None else History.of(summary).read(time_ms)
+
+
+def _spread(summaries: list[Summary | None], size: int) -> list[Summary | None]:
+    return summaries * size if len(summaries) == 1 else summaries

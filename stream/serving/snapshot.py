@@ -1,0 +1,228 @@
+"""SHELL: a store's rows in a file, so that a restart reads only what followed.
+
+The file: :data:`MAGIC` (its last byte is the version of the format); the length of the header,
+uint32; the header, JSON (:class:`Header`); then of each effect in its order the lengths of the ids
+in bytes (uint16), the ids in UTF-8, their rows (int32), and the rows themselves, of each array of
+:class:`~stream.serving.table.Table`; last the BLAKE2b digest (32 bytes) of all before. Numbers are
+little-endian. There is no pickle.
+
+It has ids and what was learned of people, so its owner alone may read it. A new one takes the old
+one's place whole: a crash leaves the old one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from struct import Struct
+from typing import BinaryIO, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.errors import StateError
+from stream.serving.embedded import EmbeddedStore
+from stream.serving.table import Table
+
+MAGIC: Final = b"hearback-serving\x01"
+_LENGTH = Struct("<I")
+_DIGEST_BYTES = 32
+_MOST_HEADER_BYTES = 1 << 24
+_FORMING = ".forming"
+
+
+class Section(msgspec.Struct, frozen=True):
+    """One effect's part: features, entities, bytes of their ids, rows (the prior's among them)."""
+
+    effect: str
+    size: int
+    entities: int
+    id_bytes: int
+    rows: int
+
+
+class Header(msgspec.Struct, frozen=True):
+    """What a snapshot is of.
+
+    ``topic_id``: what Kafka calls the topic, empty where the broker has no such names.
+    ``offsets``: by partition, the next one to read. ``current_ms``: wall clock as of which it had
+    all that was published.
+    """
+
+    model_version: str
+    summaries: bool
+    topic: str
+    topic_id: str
+    offsets: list[int]
+    current_ms: int
+    sections: list[Section]
+
+
+def save_snapshot(
+    path: Path,
+    store: EmbeddedStore,
+    *,
+    topic: str,
+    topic_id: str,
+    offsets: list[int],
+    current_ms: int,
+) -> None:
+    """Write a snapshot; to be called by the store's writer.
+
+    Raises:
+        OSError: it cannot be written; the old one stays.
+
+    """
+    ids = {effect: list(table.slots) for effect, table in store.tables.items()}
+    encoded = {effect: [each.encode() for each in found] for effect, found in ids.items()}
+    header = Header(
+        model_version=store.version,
+        summaries=any(len(table.summary) for table in store.tables.values()),
+        topic=topic,
+        topic_id=topic_id,
+        offsets=offsets,
+        current_ms=current_ms,
+        sections=[
+            Section(effect, table.size, len(table), sum(map(len, encoded[effect])), table.used)
+            for effect, table in store.tables.items()
+        ],
+    )
+    forming = path.with_name(path.name + _FORMING)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(forming, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, 0o600)  # it may have been there
+        writer = _Hashed(file)
+        text = msgspec.json.encode(header)
+        writer.write(MAGIC + _LENGTH.pack(len(text)) + text)
+        for effect, table in store.tables.items():
+            writer.write(np.array([len(each) for each in encoded[effect]], "<u2"))
+            writer.write(b"".join(encoded[effect]))
+            writer.write(np.fromiter(table.slots.values(), "<i4", len(table)))
+            for array in table.arrays:
+                writer.write(array)
+        file.write(writer.digest)
+        file.flush()
+        os.fsync(descriptor)
+    forming.replace(path)
+
+
+def load_snapshot(path: Path, store: EmbeddedStore) -> Header:
+    """Fill an empty store; return what the snapshot is of.
+
+    Raises:
+        StateError: it is damaged, of another model or of other effects; the store may be half full.
+        OSError: it cannot be read; FileNotFoundError: there is none.
+
+    """
+    with path.open("rb") as file:
+        reader = _Hashed(file)
+        header = _header(path, reader, path.stat().st_size)
+        wanted = [(effect, table.size) for effect, table in store.tables.items()]
+        summaries = any(len(table.summary) for table in store.tables.values())
+        if header.model_version != store.version:
+            raise StateError(f"{path} is of another model ({header.model_version})")
+        if [(each.effect, each.size) for each in header.sections] != wanted or (
+            header.summaries != summaries
+        ):
+            raise StateError(f"{path} is of other effects")
+        for section in header.sections:
+            _fill(path, store.tables[section.effect], section, reader)
+        if file.read() != reader.digest:
+            raise StateError(f"{path} is damaged: its checksum is another")
+    return header
+
+
+def _header(path: Path, reader: _Hashed, file_bytes: int) -> Header:
+    if reader.read(len(MAGIC)) != MAGIC:
+        raise StateError(f"{path} is no snapshot that this release reads")
+    (length,) = _LENGTH.unpack(reader.read(_LENGTH.size))
+    if length > _MOST_HEADER_BYTES:
+        raise StateError(f"{path} is damaged: its header is too long")
+    try:
+        header = msgspec.json.decode(reader.read(length), type=Header)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StateError(f"{path} is damaged: {error}") from None
+    # What a header says is believed only so far as the file has it, or it could fill all memory.
+    for each in header.sections:
+        if not 0 <= each.entities < each.rows or min(each.size, each.id_bytes) < 0:
+            raise StateError(f"{path} is damaged: rows and entities do not agree")
+        if 12 * each.size * each.rows + each.id_bytes + 6 * each.entities > file_bytes:
+            raise StateError(f"{path} is damaged: it ends too early")
+    return header
+
+
+def _fill(path: Path, table: Table, section: Section, reader: _Hashed) -> None:
+    lengths = reader.array(section.entities, "<u2")
+    text = reader.read(section.id_bytes)
+    slots = reader.array(section.entities, "<i4")
+    ends = np.cumsum(lengths, dtype=np.int64)
+    distinct = np.zeros(section.rows, np.bool_)
+    if section.entities:
+        if ends[-1] != section.id_bytes or slots.min() < 1 or slots.max() >= section.rows:
+            raise StateError(f"{path} is damaged: ids and rows do not agree")
+        distinct[slots] = True
+    prior = table.variance[0].copy()
+    larger = table.grown(section.rows - 1)
+    if larger is not None:
+        table.take(larger)
+    table.used = section.rows
+    for array in table.arrays:
+        reader.into(array)
+    table.set_prior(prior)
+    try:
+        ids = (
+            [
+                text[start:end].decode()
+                for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)
+            ]
+            if section.entities
+            else []
+        )
+    except UnicodeDecodeError:
+        raise StateError(f"{path} is damaged: an id is no text") from None
+    table.slots = dict(zip(ids, slots.tolist(), strict=True))
+    table.free = [row for row in np.flatnonzero(~distinct).tolist() if row]
+    if len(table.slots) != section.entities or distinct.sum() != section.entities:
+        raise StateError(f"{path} is damaged: an entity stands twice")
+
+
+class _Hashed:
+    """A file that is hashed as it is read or written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._hash = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+
+    @property
+    def digest(self) -> bytes:
+        return self._hash.digest()
+
+    def write(self, data: bytes | NDArray[np.generic]) -> None:
+        raw = data if isinstance(data, bytes) else _bytes_of(data)
+        self._hash.update(raw)
+        self._file.write(raw)
+
+    def read(self, length: int) -> bytes:
+        raw = self._file.read(length)
+        if len(raw) != length:
+            raise StateError(f"{self._file.name} is damaged: it ends too early")
+        self._hash.update(raw)
+        return raw
+
+    def array(self, length: int, kind: str) -> NDArray[np.int64]:
+        of = np.dtype(kind)
+        return np.frombuffer(self.read(length * of.itemsize), of).astype(np.int64)
+
+    def into(self, array: NDArray[np.generic]) -> None:
+        raw = _bytes_of(array)
+        if self._file.readinto(raw) != len(raw):  # type: ignore[attr-defined]
+            raise StateError(f"{self._file.name} is damaged: it ends too early")
+        self._hash.update(raw)
+
+
+def _bytes_of(array: NDArray[np.generic]) -> memoryview:
+    """A C-contiguous array's own bytes, not copied."""
+    return array.reshape(-1).view(np.uint8).data

@@ -1,0 +1,70 @@
+"""What scoring asks of a store of coefficients, wherever it is kept.
+
+:class:`~stream.serving.embedded.EmbeddedStore` holds all of it in the process, fed from the topic.
+A store that several processes share would have the same methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.events.structs import Coefficients
+from stream.histories.history import Summary
+
+
+class Found(msgspec.Struct, frozen=True, gc=False):
+    """What is known of n entities of one effect, as of one moment.
+
+    Attributes:
+        known: whether anything is, (n,) bool.
+        mean: coefficients (n, d) float64; 0 of who is not known.
+        variance: (n, d) float32; of who is not known, the prior's.
+        summaries: their histories; None: nothing is known of it. Empty where none are kept.
+
+    """
+
+    known: NDArray[np.bool_]
+    mean: NDArray[np.float64]
+    variance: NDArray[np.float32]
+    summaries: list[Summary | None]
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How a store stands.
+
+    Attributes:
+        ready: whether it has all that was published when it was started.
+        current_ms: wall clock of the last moment as of which it had everything; None: never.
+        entities: by effect, how many are known.
+        left_out: messages that were not taken, by reason.
+        why_not: why it is not ready, or not current.
+
+    """
+
+    ready: bool
+    current_ms: int | None
+    entities: dict[str, int]
+    left_out: dict[str, int]
+    why_not: str | None = None
+
+    def age_s(self, now_ms: int) -> float | None:
+        """How old what it has may be; None: it never had all of it."""
+        return None if self.current_ms is None else max(now_ms - self.current_ms, 0) / 1000.0
+
+
+class Store(Protocol):
+    """Coefficients, to be read from any thread."""
+
+    def find(self, effect: str, ids: Sequence[str]) -> Found:
+        """Return what is known of entities; every row is one that was published, whole."""
+
+    def entity(self, effect: str, entity_id: str) -> Coefficients | None:
+        """Return one entity's coefficients; None: it is not known."""
+
+    def standing(self) -> Standing:
+        """Tell how it stands."""

@@ -1,0 +1,188 @@
+"""The newest coefficients of one effect's entities: a dictionary, and arrays with a row for each.
+
+Row 0 is the prior, for whoever is not known, so that a look-up needs no second case. A row that is
+removed is free for the next entity. Numbers are kept as they are served: modes in float64, because
+a served score equals the worker's; variances in float32.
+
+Not safe to share by itself: :mod:`stream.serving.embedded` lets one writer and readers take turns.
+Arrays double when they are full. New pages cost nothing before they are written, so at no time is
+more held than the rows and their copy.
+
+Shapes: d features; n rows that are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import repeat
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.events.structs import Coefficients
+from stream.histories.history import Summary
+
+_Any = NDArray[Any]
+
+_FIRST_ROWS = 1024
+_NEVER = -1
+
+SUMMARY = np.dtype(
+    [
+        ("applications", "<i4"),
+        ("answers", "<i4"),
+        ("positives", "<i4"),
+        ("newest_ms", "<i8"),
+        ("recent_applications", "<f8"),
+        ("recent_answers", "<f8"),
+        ("recent_positives", "<f8"),
+        ("answered_ms", "<i8"),
+        ("positive_ms", "<i8"),
+    ]
+)
+"""A :class:`~stream.histories.history.Summary` in 60 bytes; -1: never; of
+``applications``: none was published."""
+
+_ABOUT = np.dtype([("event_time_ms", "<i8"), ("examples", "<i4")])
+
+
+class Rows(NamedTuple):
+    """Rows of entities.
+
+    ``slots`` (n,) int64: 0 for who is not known. ``mean`` (n, d) float64. ``variance`` (n, d)
+    float32: of who is not known, the prior's.
+    """
+
+    slots: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    variance: NDArray[np.float32]
+
+
+class Table:
+    """Rows by entity.
+
+    Args:
+        size: d. prior_variance: of each coefficient, (d,).
+        summaries: whether histories are kept.
+
+    """
+
+    def __init__(
+        self, size: int, prior_variance: Sequence[float] | NDArray[np.float64], *, summaries: bool
+    ) -> None:
+        self.size = size
+        self.slots: dict[str, int] = {}
+        self.free: list[int] = []
+        self.used = 1
+        """Rows that are taken or free; those from here on were never used."""
+        summary_rows = _FIRST_ROWS if summaries else 0
+        self.mean = np.zeros((_FIRST_ROWS, size))
+        self.variance = np.zeros((_FIRST_ROWS, size), np.float32)
+        self.about = np.zeros(_FIRST_ROWS, _ABOUT)
+        self.summary = np.full(summary_rows, _NEVER, SUMMARY)
+        self.set_prior(prior_variance)
+
+    def __len__(self) -> int:
+        """How many entities there are."""
+        return len(self.slots)
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float32], _Any, _Any]:
+        """The rows that are used, of each array."""
+        used = self.used
+        return self.mean[:used], self.variance[:used], self.about[:used], self.summary[:used]
+
+    def set_prior(self, variance: Sequence[float] | NDArray[np.float64]) -> None:
+        """Set what is believed of who is not known: modes of 0, and these variances (d,)."""
+        self.variance[0] = variance
+
+    def grown(self, further: int) -> tuple[_Any, ...] | None:
+        """Return larger arrays, if so many further rows do not fit; None: they do.
+
+        Nothing is changed: whoever reads may go on meanwhile.
+        """
+        needed = self.used + max(further - len(self.free), 0)
+        rows = len(self.mean)
+        if needed <= rows:
+            return None
+        while rows < needed:
+            rows *= 2
+        return tuple(
+            _larger(array, rows if len(array) else 0)
+            for array in (self.mean, self.variance, self.about, self.summary)
+        )
+
+    def take(self, arrays: tuple[_Any, ...]) -> None:
+        """Go on with what :meth:`grown` has returned."""
+        self.mean, self.variance, self.about, self.summary = arrays
+
+    def put(self, found: Sequence[Coefficients]) -> None:
+        """Enter coefficients of different entities, each of d numbers; there must be room."""
+        slots = [self._slot(each.entity_id) for each in found]
+        self.mean[slots] = [each.mean for each in found]
+        self.variance[slots] = [each.variance for each in found]
+        self.about[slots] = [(each.event_time_ms, each.examples) for each in found]
+        if len(self.summary):
+            self.summary[slots] = [_packed(each.history) for each in found]
+
+    def remove(self, entity_id: str) -> bool:
+        """Free an entity's row; tell whether it had one."""
+        slot = self.slots.pop(entity_id, None)
+        if slot is None:
+            return False
+        self.free.append(slot)
+        self.mean[slot] = 0.0
+        self.variance[slot] = 0.0
+        return True
+
+    def rows(self, ids: Sequence[str]) -> Rows:
+        """Copy the rows of entities."""
+        slots = np.fromiter(map(self.slots.get, ids, repeat(0)), np.int64, len(ids))
+        return Rows(slots, self.mean.take(slots, axis=0), self.variance.take(slots, axis=0))
+
+    def summaries(self, slots: NDArray[np.int64]) -> list[Summary | None]:
+        """Histories of rows; None: nothing is known, or none is kept."""
+        if not len(self.summary):
+            return [None] * len(slots)
+        return [_unpacked(row) for row in self.summary[slots].tolist()]
+
+    def find(self, entity_id: str) -> tuple[int, int, int] | None:
+        """Row, examples and newest event time (ms) of an entity; None: it is not known."""
+        slot = self.slots.get(entity_id)
+        if slot is None:
+            return None
+        event_time_ms, examples = self.about[slot].item()
+        return slot, examples, event_time_ms
+
+    def _slot(self, entity_id: str) -> int:
+        slot = self.slots.get(entity_id)
+        if slot is None:
+            if self.free:
+                slot = self.free.pop()
+            else:
+                slot = self.used
+                self.used += 1
+            self.slots[entity_id] = slot
+        return slot
+
+
+def _larger(array: _Any, rows: int) -> _Any:
+    larger = np.zeros((rows, *array.shape[1:]), array.dtype)
+    larger[: len(array)] = array
+    return larger
+
+
+def _packed(summary: object) -> tuple[float, ...]:
+    if not isinstance(summary, Summary):
+        return (_NEVER,) * len(SUMMARY.names or ())
+    values = [getattr(summary, name) for name in SUMMARY.names or ()]
+    return tuple(_NEVER if value is None else value for value in values)
+
+
+def _unpacked(row: tuple[Any, ...]) -> Summary | None:
+    if row[0] == _NEVER:
+        return None
+    *counts, answered_ms, positive_ms = row
+    times = (None if at == _NEVER else at for at in (answered_ms, positive_ms))
+    return Summary(*counts, *times)

@@ -1,0 +1,166 @@
+"""What the topic says arrives in the store: at the start, afterwards, and after a restart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from stream.events.records import COEFFICIENTS
+from stream.events.structs import Coefficients
+from stream.events.wire import coefficients_key
+from stream.kafka.embedded import EmbeddedBroker
+from stream.serving import follower as follower_module
+from stream.serving.embedded import EmbeddedStore, Records
+from stream.serving.follower import Follower
+from tests.serving.test_embedded import coefficients, record, store
+
+PARTITIONS = 3
+_PATIENCE_S = 30.0
+
+
+class Noting(EmbeddedStore):
+    """A store that notes what it was given."""
+
+    given: int = 0
+
+    def apply(self, records: Records) -> None:
+        """Count the records and take them."""
+        self.given += len(records)
+        super().apply(records)
+
+
+@pytest.fixture
+def broker() -> Iterator[EmbeddedBroker]:
+    """Return a broker with the topic."""
+    with EmbeddedBroker() as running:
+        running.create_topics({COEFFICIENTS: PARTITIONS})
+        yield running
+
+
+def send(broker: EmbeddedBroker, *found: Coefficients | tuple[str, str]) -> None:
+    """Publish coefficients; a pair of effect and id is a tombstone."""
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
+    for each in found:
+        if isinstance(each, Coefficients):
+            key, value = record(each)
+        else:
+            key, value = coefficients_key(*each), None
+        producer.produce(COEFFICIENTS, value, key)
+    assert producer.flush(10) == 0
+
+
+def wait(true: Callable[[], bool]) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def noting() -> Noting:
+    """Return an empty store."""
+    plain = store()
+    found = Noting.__new__(Noting)
+    found.__dict__ |= plain.__dict__
+    return found
+
+
+def test_the_store_is_ready_once_all_that_was_there_is_read(broker: EmbeddedBroker) -> None:
+    """Then it follows: what is published later arrives, tombstones too."""
+    send(broker, *(coefficients("per_member", f"m{n}", n) for n in range(500)))
+    held = store()
+    assert not held.standing().ready
+    assert held.standing().age_s(10**15) is None
+    follower = Follower(broker.bootstrap_servers, "hearback", held)
+    follower.start()
+    try:
+        wait(lambda: held.standing().ready)
+        assert held.standing().entities == {"per_member": 500, "per_job": 0}
+        send(broker, coefficients("per_job", "j1", 7), ("per_member", "m7"))
+        wait(lambda: held.standing().entities == {"per_member": 499, "per_job": 1})
+        assert held.entity("per_member", "m7") is None
+        assert held.entity("per_job", "j1") == coefficients("per_job", "j1", 7)
+        first_ms = held.standing().current_ms or 0
+        wait(lambda: (held.standing().current_ms or 0) > first_ms)
+    finally:
+        follower.stop()
+    assert follower.failed is None
+
+
+def test_a_restart_reads_only_what_followed_the_snapshot(
+    broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    """Unless the snapshot is so old that a tombstone may be gone, or is damaged."""
+    path = tmp_path / "snapshot"
+    send(broker, *(coefficients("per_member", f"m{n}", n) for n in range(300)))
+
+    def run(hours_later: float = 0.0, entities: int = 300) -> Noting:
+        held = noting()
+        follower = Follower(
+            broker.bootstrap_servers,
+            "hearback",
+            held,
+            snapshot=path,
+            now_ms=lambda: int((time.time() + 3600 * hours_later) * 1000),
+        )
+        follower.start()
+        wait(lambda: held.standing().why_not is None)
+        follower.stop()
+        assert follower.failed is None
+        assert held.standing().entities["per_member"] == entities
+        return held
+
+    assert run().given == 300
+    assert run().given == 0
+    send(broker, coefficients("per_member", "m0", 9), coefficients("per_member", "new", 2))
+    again = run(entities=301)
+    assert again.given == 2
+    assert again.entity("per_member", "m0") == coefficients("per_member", "m0", 9)
+    assert run(11.0, entities=301).given == 0
+    assert run(30.0, entities=301).given == 302
+    path.write_bytes(path.read_bytes()[:-1])
+    assert run(30.0, entities=301).given == 302
+
+
+def test_without_a_broker_the_snapshot_is_served_and_its_age_told(
+    broker: EmbeddedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that is away is asked again; nothing that is known is given up."""
+    monkeypatch.setattr(follower_module, "_ANSWER_S", 0.5)
+    path = tmp_path / "snapshot"
+    send(broker, coefficients("per_job", "j1", 4))
+    held = store()
+    follower = Follower(broker.bootstrap_servers, "hearback", held, snapshot=path)
+    follower.start()
+    wait(lambda: held.standing().ready)
+    broker.close()
+    wait(lambda: held.standing().why_not is not None)
+    known_ms = held.standing().current_ms or 0
+    follower.stop()
+    assert held.standing().ready
+
+    held = store()
+    follower = Follower("127.0.0.1:1", "hearback", held, snapshot=path)
+    follower.start()
+    wait(lambda: held.standing().ready)
+    assert held.entity("per_job", "j1") == coefficients("per_job", "j1", 4)
+    assert held.standing().current_ms == known_ms
+    assert held.standing().age_s(known_ms + 90_000) == 90.0
+    wait(lambda: "no Kafka broker" in (held.standing().why_not or ""))
+    follower.stop()
+    assert follower.failed is None
+
+
+def test_a_topic_that_is_not_there_is_said(broker: EmbeddedBroker) -> None:
+    """It is no matter of waiting."""
+    with EmbeddedBroker() as other:
+        held = store()
+        follower = Follower(other.bootstrap_servers, "hearback", held)
+        follower.start()
+        wait(lambda: follower.failed is not None)
+        assert "hearback topics create" in str(follower.failed)
+        follower.stop()
