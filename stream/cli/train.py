@@ -141,6 +141,8 @@ def train(
         + (", and histories" if "history" in manifest.inputs else "")
     )
     tell(_rows(manifest))
+    for dropped in manifest.dropped:
+        tell(dropped.in_words())
     if trainer.chosen is not None:
         tell(_regularised(trainer.chosen))
     if chosen:

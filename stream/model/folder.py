@@ -14,6 +14,7 @@ each in the order of its names: what is scored is their float32 bytes, joined.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +27,7 @@ from stream.features.blocks import FeatureSpace
 from stream.histories.history import NAMES
 from stream.labels.delays import DelayCurve
 from stream.model.coefficients import Linear
+from stream.model.inputs import Dropped
 from stream.model.kind import FILES, ModelKind
 from stream.model.landmark import Landmark
 from stream.model.scorer import Floats32, Scorer
@@ -83,7 +85,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     was there to choose by; both of a linear model. ``delays``: how long answers take, None: too few
     were there to tell. ``inputs``: the blocks that its columns come from. ``prior_precision``: λ of
     the effects over it where a policy says nothing; None: as it is without a model.
-    ``landmark``: what is left to come of who waits, None: by ``delays`` alone.
+    ``landmark``: what is left to come of who waits, None: by ``delays`` alone. ``dropped``: inputs
+    that were left out, for the model was worse with them.
     """
 
     format: int
@@ -103,6 +106,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     choice: Choice | None = None
     rows: Literal["closed", "aged"] = "closed"
     landmark: Landmark | None = None
+    dropped: tuple[Dropped, ...] = ()
 
 
 class GlobalModel:
@@ -189,6 +193,7 @@ def new_model(
     choice: Choice | None = None,
     rows: Literal["closed", "aged"] = "closed",
     inputs: tuple[str, ...] = ("global",),
+    dropped: Sequence[Dropped] = (),
 ) -> GlobalModel:
     """Make a model; the version is a digest of its content, so equal models are equal."""
     arrays = scorer.encoded()
@@ -208,6 +213,7 @@ def new_model(
         choice=choice,
         rows=rows,
         inputs=inputs,
+        dropped=tuple(dropped),
     )
     return GlobalModel(_versioned(manifest, arrays), scorer)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from stream.errors import ModelError
 from stream.model.folder import GlobalModel, HeldOut
 from stream.model.rows import Rows
-from stream.model.scorer import Scorer
+from stream.model.scorer import Floats32
 from stream.quality.prequential import quality
 from stream.quality.tally import Quality
 from stream.units import format_time
@@ -29,18 +29,20 @@ SHARE = 0.2
 
 _LEAST = 20  # applications that a judgement takes
 
-Fit = Callable[[Rows], Scorer]
-"""Applications to fit on → what scores."""
+Fit = Callable[[Rows], Callable[[Floats32], NDArray[np.float64]]]
+"""Applications to fit on → what gives the log-odds (n,) of rows (n, d)."""
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """What the held-out part says of a new model, and of one before it.
 
     ``before`` and ``after``: of the old and the new one, on the ``compared`` applications that the
-    old one was not trained on; ``before`` is None where there is no old one.
+    old one was not trained on; ``before`` is None where there is no old one. ``losses``: of the new
+    one, on each application that is held out.
     """
 
     held_out: HeldOut
+    losses: NDArray[np.float64]
     after: Quality
     before: Quality | None = None
     compared: int = 0
@@ -89,7 +91,7 @@ def hold_out(
             f" {'were known' if older.aged else 'had passed'}: both kinds are needed; take a longer"
             " log"
         )
-    scores = fit(older).score_all(X.astype(np.float32))
+    scores = fit(older)(X.astype(np.float32))
     truth = y.astype(np.float64)
     found = quality(truth[newest], scores[newest])
     if found is None:
@@ -102,8 +104,9 @@ def hold_out(
         log_loss=found.log_loss,
         constant_log_loss=float(log_losses(rate_of(older.y, older.weights), y[newest]).mean()),
     )
+    losses = log_losses(scores[newest], y[newest])
     if than is None:
-        return Judgement(held_out=held_out, after=found)
+        return Judgement(held_out=held_out, losses=losses, after=found)
     unseen = newest & (times_ms + window_ms > than.manifest.trained_until_ms)
     before = quality(truth[unseen], _scores_of(than, X[unseen], names))
     after = quality(truth[unseen], scores[unseen])
@@ -112,7 +115,13 @@ def hold_out(
             f"model {than.version} was trained on all applications that are held out: there is"
             " nothing to compare on; take a longer log"
         )
-    return Judgement(held_out=held_out, after=after, before=before, compared=int(unseen.sum()))
+    return Judgement(
+        held_out=held_out,
+        losses=losses,
+        after=after,
+        before=before,
+        compared=int(unseen.sum()),
+    )
 
 
 def check_not_worse(judged: Judgement | Unjudged, than: Path, margin: float) -> None:

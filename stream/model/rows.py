@@ -47,6 +47,10 @@ class Rows(NamedTuple):
     jobs: _Ints
     aged: bool
 
+    def only(self, columns: list[int]) -> Rows:
+        """Leave out all other columns."""
+        return self if len(columns) == self.X.shape[1] else self._replace(X=self.X[:, columns])
+
     @property
     def of_both_kinds(self) -> bool:
         """Whether there is a positive and a negative."""

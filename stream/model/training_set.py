@@ -28,10 +28,11 @@ from stream.model.folder import (
     save_model,
 )
 from stream.model.held_out import Judgement, Unjudged, hold_out
+from stream.model.inputs import Dropped, helpful
 from stream.model.kind import ModelKind
 from stream.model.logistic import Chosen, fit_logistic
 from stream.model.rows import NEVER, POSITIVES_PER_FEATURE, Outcomes, Rows
-from stream.model.scorer import Scorer
+from stream.model.scorer import Floats32, Scorer
 from stream.policy import Policy
 
 
@@ -62,6 +63,7 @@ class TrainingSet:
 
     Attributes:
         chosen: how strong the regularisation is of the linear model that was fitted.
+        dropped: inputs that were left out, for models are worse with them.
         end_ms: end of what may be known.
 
     Raises:
@@ -78,7 +80,9 @@ class TrainingSet:
         with_history: bool = False,
     ) -> None:
         self.chosen: Chosen | None = None
+        self.dropped: list[Dropped] = []
         self.end_ms = 0
+        self._inputs: tuple[str, ...] | None = None  # not chosen yet
         self._kind = kind
         self._policy = policy
         self._with_history = with_history
@@ -113,6 +117,8 @@ class TrainingSet:
     ) -> Judgement | Unjudged:
         """Judge a model fitted without the newest applications on these.
 
+        Inputs beside the global features that make it worse there are left out from then on.
+
         Args:
             than: a model to compare it with, on those of them that it has not seen.
             progress: is told what is being done.
@@ -121,12 +127,29 @@ class TrainingSet:
             ModelError: that model has features that this log has not, or has seen all of them.
 
         """
-        final = self.rows(self.end_ms, aged=False)
+        final, blocks = self.rows(self.end_ms, aged=False), self._blocks()
+        names = [name for block in blocks.values() for name in block]
+        window_ms = self._policy.labels.window_ms
+        found: dict[tuple[str, ...], Judgement | Unjudged] = {}
 
-        def fit(known: Rows) -> Scorer:
-            return self._fitted(known, progress)
+        def judged(further: tuple[str, ...]) -> Judgement | Unjudged:
+            columns = self._columns(("global", *further))
 
-        return hold_out(final, self._policy.labels.window_ms, self._columns(), self.rows, fit, than)
+            def fit(known: Rows) -> Callable[[Floats32], NDArray[np.float64]]:
+                scorer = self._fitted(known.only(columns), progress)
+                return lambda X: scorer.score_all(X[:, columns])
+
+            if further not in found:
+                found[further] = hold_out(final, window_ms, names, self.rows, fit, than)
+            return found[further]
+
+        def losses(further: tuple[str, ...]) -> NDArray[np.float64]:
+            judgement = judged(further)
+            return judgement.losses if isinstance(judgement, Judgement) else np.empty(0)
+
+        kept, self.dropped = helpful([*blocks][1:], losses)
+        self._inputs = ("global", *kept)
+        return judged(kept)
 
     def fit(self, out: Path) -> Manifest:
         """Fit on what was read and write the model folder; errors as of :meth:`model`."""
@@ -138,6 +161,8 @@ class TrainingSet:
         progress: Callable[[str], None] = lambda _: None,
     ) -> GlobalModel:
         """Fit on what was read.
+
+        Which inputs stay is judged first, unless :meth:`hold_out` has done so.
 
         Args:
             held_out: what :meth:`hold_out` has found, for the manifest.
@@ -155,10 +180,14 @@ class TrainingSet:
                 f"{count} applications {whose} before the end of training, {positives} of them"
                 f" positive: both kinds are needed; {self.advice(count)}"
             )
-        scorer = self._fitted(rows, progress)
+        if self._inputs is None:
+            self.hold_out(progress=progress)
+        inputs = self._inputs or ("global",)
+        scorer = self._fitted(rows.only(self._columns(inputs)), progress)
+        blocks = self._blocks()
         return new_model(
             scorer,
-            self.features(),
+            self.features() | {block: blocks[block] for block in inputs},
             trained_from_ms=self._from_ms or 0,
             trained_until_ms=self.end_ms,
             rows="aged" if rows.aged else "closed",
@@ -168,17 +197,23 @@ class TrainingSet:
             held_out=held_out,
             delays=self.delays(),
             choice=None if self.chosen is None else self.chosen.choice,
-            inputs=("global", "history") if self._with_history else ("global",),
+            inputs=inputs,
+            dropped=self.dropped,
         )
 
     def features(self) -> dict[str, list[str]]:
         """Return the feature names of each block, as given or as the log has them."""
-        blocks = {block: names.names() for block, names in self._names.items()}
+        return {block: names.names() for block, names in self._names.items()}
+
+    def _blocks(self) -> dict[str, list[str]]:
+        """Return the columns of the rows by block, in their order; all but the first may go."""
+        blocks = {"global": self._names["global"].names()}
         return blocks | {"history": HISTORY_COLUMNS} if self._with_history else blocks
 
-    def _columns(self) -> list[str]:
-        """Return the names of what a model is fitted on."""
-        return self._names["global"].names() + (HISTORY_COLUMNS if self._with_history else [])
+    def _columns(self, inputs: tuple[str, ...]) -> list[int]:
+        """Return which columns those of some blocks are."""
+        blocks = [block for block, names in self._blocks().items() for _ in names]
+        return [at for at, block in enumerate(blocks) if block in inputs]
 
     def delays(self) -> DelayCurve | None:
         """Return how long answers take; None where there are too few to tell."""

