@@ -322,6 +322,28 @@ class GateSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError("[gate] margin must lie between 0 and 1")
 
 
+class MatchSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Which applications are told as matches (:mod:`stream.stages.matches`)."""
+
+    enabled: Annotated[
+        bool, Setting("tell the topic matches of applications that a recruiter should see at once")
+    ] = False
+    p_min: Annotated[float, Setting("probability of an answer that a match has at least")] = 0.3
+    top: Annotated[
+        float, Setting("a match is in this share of its job's applicants so far, by score")
+    ] = 0.1
+    per_day: Annotated[int, Setting("matches of a job in a day of event time (UTC)")] = 3
+
+    def __post_init__(self) -> None:
+        """Refuse settings under which nothing could be a match, or that are no shares."""
+        if not 0.0 <= self.p_min < 1.0:
+            raise ConfigError("[matches] p_min must lie between 0 and 1")
+        if not 0.0 < self.top <= 1.0:
+            raise ConfigError("[matches] top must be above 0, and 1 at most")
+        if self.per_day < 1:
+            raise ConfigError("[matches] per_day must be at least 1; enabled = false tells nothing")
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """All of it."""
 
@@ -332,6 +354,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     effects: dict[str, EffectSettings] = {}
     """By name; every effect is there, with its defaults where nothing was given."""
     gate: GateSettings = GateSettings()
+    matches: MatchSettings = MatchSettings()
 
     def __post_init__(self) -> None:
         """Complete the effects; refuse to let entities go whose labels are still coming."""

@@ -9,6 +9,7 @@ from stream.backtest.judgement import CalibrationBin, Interval
 from stream.backtest.schedule import AtAge
 from stream.backtest.waiting import AgeBracket
 from stream.policy import DAY_MS
+from stream.quality.matches import MatchQuality
 from stream.quality.ranking import RankingQuality
 
 GLOBAL_ALONE = "global model alone"
@@ -74,6 +75,7 @@ class Backtest(msgspec.Struct, frozen=True, kw_only=True):
     ``rankings``: of the reference, at the moment of decision, within jobs; ``member_rankings``
     within members. None where there was no choice. ``waiting``: whether the probability of an
     answer still to come is right, by age, with the reference; empty where that waits for labels.
+    ``matches``: what the reference's would have been worth, at most ``matches_a_day`` of a job.
     """
 
     logs: list[str]
@@ -97,6 +99,8 @@ class Backtest(msgspec.Struct, frozen=True, kw_only=True):
     rankings: RankingQuality | None = None
     member_rankings: RankingQuality | None = None
     waiting: list[AgeBracket] = []
+    matches: MatchQuality | None = None
+    matches_a_day: int = 0
 
     @property
     def block(self) -> str:

@@ -19,6 +19,7 @@ from stream.backtest.comparison import Comparison, Setting
 from stream.backtest.decisions import Watch
 from stream.backtest.freshness import Freezer, Freshness
 from stream.backtest.judgement import Blocks, Judge, Sums
+from stream.backtest.matches import match_quality
 from stream.backtest.rehearsal import Rehearsal, Step, record, rehearse
 from stream.backtest.result import (
     GLOBAL_ALONE,
@@ -36,6 +37,7 @@ from stream.logs.files import LogLine, read_head
 from stream.logs.jumps import JumpFilter
 from stream.model.folder import NO_MODEL, GlobalModel
 from stream.policy import LabelPolicy, Policy
+from stream.quality.matches import MatchQuality
 from stream.quality.ranking import Owner, RankingQuality
 from stream.replay.reader import first_look
 from stream.replay.run_folder import RunMetrics
@@ -169,6 +171,7 @@ class Runner:
         freshness: Freshness | None = None
         rankings: dict[Owner, RankingQuality | None] = {}
         waiting: list[AgeBracket] = []
+        matches: MatchQuality | None = None
         by_member: list[Gain] = []
         by_job: list[Gain] = []
         by_labels = sorted(
@@ -191,7 +194,11 @@ class Runner:
             )
             if at == comparison.reference:
                 watch = self._watch(steps)
-                found, freshness = self._with_freshness(setting, steps, watch)
+                everyone, freshness = self._with_freshness(setting, steps, watch)
+                found = everyone[self._judged]
+                matches = match_quality(
+                    truth.applications, everyone, truth.targets, self._judged, self._policy.matches
+                )
                 rankings = {"job": watch.rankings(), "member": watch.rankings("member")}
                 if isinstance(watch, WaitingWatch):
                     count = len(self._blocks.from_ms)
@@ -233,6 +240,8 @@ class Runner:
             rankings=rankings.get("job"),
             member_rankings=rankings.get("member"),
             waiting=waiting,
+            matches=matches,
+            matches_a_day=self._policy.matches.per_day,
         )
 
     def _record(self, labels: LabelPolicy) -> Rehearsal:
@@ -261,7 +270,10 @@ class Runner:
     def _with_freshness(
         self, setting: Setting, steps: list[Step], watch: Watch
     ) -> tuple[_Floats, Freshness | None]:
-        """Learn with the reference; freeze it now and then, and watch for decisions."""
+        """Learn with the reference; freeze it now and then, and watch for decisions.
+
+        Returns the scores of all applications (n,), and what is lost where learning stops.
+        """
         truth, judged = self._truth, self._judged
         until_ms = int(truth.times_ms[judged].max()) + 1
         freezer = Freezer(truth, judged, self._score_from_ms, until_ms)
@@ -278,7 +290,7 @@ class Runner:
                 job=rehearsed.job,
                 blocks=self._blocks_of_all(),
             )
-        return truth.scores(rehearsed)[judged], freshness
+        return truth.scores(rehearsed), freshness
 
     def _aligned(self, rehearsal: Rehearsal, scores: _Floats) -> _Floats:
         """Bring the scores of another recording into the truth's order; unknown ones: global."""

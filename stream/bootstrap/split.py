@@ -104,7 +104,7 @@ def split(stores: Iterable[Store], partitions: int, now_ms: int) -> Iterator[Ent
                 place = "job", partition_of(keys.parts(key)[1], partitions)
                 counted[place].pairs += 1
                 yield Entry(place, key, value)
-            elif family in b"bk":
+            elif family in b"bik":
                 yield Entry(("job", partition_of(key[1:], partitions)), key, value)
             elif family == ord("t"):
                 effect, rest = keys.parts(key)

@@ -66,7 +66,8 @@ def run_summary(metrics: RunMetrics) -> Group:
         for found in (metrics.rankings, metrics.member_rankings)
         if found is not None
     ]
-    return Group(*parts)
+    said = None if metrics.matches is None else metrics.matches.in_words()
+    return Group(*parts, *([f"matches: {said}"] if said else []))
 
 
 def left_out(metrics: RunMetrics) -> list[tuple[str, dict[str, int]]]:

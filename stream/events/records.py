@@ -14,15 +14,16 @@ APPLICATIONS_BY_JOB = "applications-by-job"
 LABELS = "labels"
 COEFFICIENTS = "coefficients"
 PREFERENCES = "preferences"
+MATCHES = "matches"
 DEAD_LETTERS = "dead-letters"
 
 INPUTS = (APPLICATIONS, ENGAGEMENTS)
 """Written by producers."""
 
 CONSUMED = (APPLICATIONS, ENGAGEMENTS, APPLICATIONS_BY_JOB, LABELS)
-"""Read by the worker; all with one partition count, as ``coefficients`` and ``preferences``."""
+"""Read by the worker. All topics but dead letters have one partition count."""
 
-TOPICS = (*CONSUMED, COEFFICIENTS, PREFERENCES, DEAD_LETTERS)
+TOPICS = (*CONSUMED, COEFFICIENTS, PREFERENCES, MATCHES, DEAD_LETTERS)
 
 WRITTEN = tuple(topic for topic in TOPICS if topic not in INPUTS)
 """Written by the worker."""

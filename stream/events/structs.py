@@ -13,7 +13,7 @@ collector's walks over them were a sixth of the label stage's time.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -227,6 +227,29 @@ class Label(msgspec.Struct, Scored, frozen=True, gc=False):
     history: bytes | None = None
     preferences: Preferred | None = None
     first_model: str | None = None
+
+
+class Match(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="match"):
+    """An application that the recruiter of its job should see at once.
+
+    ``score`` is the full one of its first sight (log-odds), ``probability`` σ(score). ``rank``
+    counts the job's applicants so far with a higher score, and this one; ``applicants`` counts them
+    all, this one too; ``percentile``: of 100 of them, how many have no higher score. ``among`` says
+    whose top share it is in: the ``job``'s, or, of the first applicants of a job, the ``market``'s.
+    """
+
+    application_id: str
+    member_id: str
+    job_id: str
+    event_time_ms: int
+    model_version: str
+    score: float
+    probability: float
+    rank: int
+    applicants: int
+    percentile: float
+    among: Literal["job", "market"]
+    channel: str | None = None
 
 
 class Coefficients(

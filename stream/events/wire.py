@@ -40,6 +40,7 @@ from stream.events.structs import (
     Id,
     JobEvent,
     Label,
+    Match,
     Name,
     PartitionNumber,
     ScoredApplication,
@@ -216,7 +217,9 @@ def decode_by_job(raw: bytes, space: FeatureSpace) -> ScoredApplication | Waterm
     )
 
 
-def encode(message: Clock | Forget | Watermark | Coefficients | JobPreferences) -> bytes:
+def encode(
+    message: Clock | Forget | Watermark | Coefficients | JobPreferences | Match,
+) -> bytes:
     """Message → bytes, for what travels as it is; the others have functions of their own."""
     return _ENCODE(message)
 

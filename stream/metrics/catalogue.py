@@ -120,6 +120,25 @@ LABELS = Group(
             " 50 answers. Far off: silence weighs too much or too little; train again.",
         ),
         Metric(
+            "hearback_matches",
+            "counter",
+            (),
+            "Applications told as matches; none unless `[matches] enabled`.",
+        ),
+        Metric(
+            "hearback_matches_closed",
+            "counter",
+            ("answered",),
+            "Matches whose windows have closed, by whether they were answered: `yes` or `no`.",
+        ),
+        Metric(
+            "hearback_applications_closed",
+            "counter",
+            ("answered",),
+            "All applications whose windows have closed, by whether they were answered: what the"
+            " share of the matches is to be compared with.",
+        ),
+        Metric(
             "hearback_pending_applications",
             "gauge",
             ("partition",),

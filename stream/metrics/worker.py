@@ -126,6 +126,9 @@ class WorkerMetrics:
         self._ages = CountedHistogram(BY_NAME["hearback_time_to_label_seconds"], registry)
         # Over all partitions: once when it is asked for, not at every look at one of them.
         self._gauge("hearback_delay_curve_distance").set_function(self._delay_distance)
+        self._matches = self._counter("hearback_matches")
+        self._matches_closed = self._counter("hearback_matches_closed")
+        self._closed = self._counter("hearback_applications_closed")
         self._pending = self._gauge("hearback_pending_applications")
         self._orphans = self._gauge("hearback_orphans")
         self._pairs = self._gauge("hearback_pairs")
@@ -275,6 +278,7 @@ class WorkerMetrics:
             refused = partition.terms_refused
             self._grow(partition, "terms", {(): refused}, self._terms_refused)
             self._grow(partition, "early", {(): partition.ignored[WAITED]}, self._early)
+            self._take_matches(partition)
             self._take_ages(partition)
 
     def standing(self, partition: Partition, lags: Mapping[str, int], now_ms: int) -> None:
@@ -294,6 +298,14 @@ class WorkerMetrics:
             self._pending.labels(number).set(counts.pending)
             self._orphans.labels(number).set(counts.orphans)
             self._pairs.labels(number).set(counts.pairs)
+
+    def _take_matches(self, partition: JobPartition) -> None:
+        known = partition.matches
+        self._grow(partition, "matches", {(): known.told}, self._matches)
+        closed = {"yes": known.answered, "no": known.closed - known.answered}
+        self._grow(partition, "matches closed", closed, self._matches_closed)
+        everyone = {"yes": known.all_answered, "no": known.all_closed - known.all_answered}
+        self._grow(partition, "closed", everyone, self._closed)
 
     def _hold(self, partition: JobPartition, now_ms: int) -> None:
         """Tell which channel holds a job partition back, and since when."""

@@ -21,6 +21,7 @@ from stream.events.records import (
     DEAD_LETTERS,
     ENGAGEMENTS,
     LABELS,
+    MATCHES,
     MAX_OUTPUT_BYTES,
     PREFERENCES,
     Message,
@@ -34,6 +35,7 @@ from stream.events.structs import (
     Engagement,
     Event,
     Forget,
+    Match,
     ScoredApplication,
     Watermark,
 )
@@ -49,6 +51,7 @@ from stream.labels.timeliness import Timeliness
 from stream.model.folder import GlobalModel
 from stream.partitions.base import Cuts, Partition, Unit
 from stream.policy import Policy
+from stream.quality.matches import MatchCounts
 from stream.stages.job import JobStage, Labelled, Steps
 from stream.state.overlay import Overlay
 
@@ -67,14 +70,15 @@ class JobPartition(Partition):
     Attributes:
         ignored: what changed no label, by reason. timeliness: labels by kind, flips, ages.
         delays: how long answers take now; None where nothing depends on it.
+        matches: told, and what became of them and of all applications.
 
     """
 
     stage = "job"
     topics = (ENGAGEMENTS, APPLICATIONS_BY_JOB)
-    outputs = (LABELS, COEFFICIENTS, PREFERENCES, DEAD_LETTERS)
+    outputs = (LABELS, COEFFICIENTS, PREFERENCES, MATCHES, DEAD_LETTERS)
     input_topic = ENGAGEMENTS
-    counts = (*Partition.counts, "ignored", "timeliness", "delays")
+    counts = (*Partition.counts, "ignored", "timeliness", "delays", "matches")
 
     def __init__(
         self,
@@ -103,6 +107,7 @@ class JobPartition(Partition):
         self._steps = 0  # of the unit of work that is being done
         self.ignored: Counter[str] = Counter()
         self.timeliness = Timeliness()
+        self.matches = MatchCounts()
         self.delays: LiveDelays | None = None
         if policy.labels.aging:
             first = self._stage.models.first or model
@@ -236,6 +241,9 @@ class JobPartition(Partition):
                 case Ignored(reason):
                     self.ignored[reason] += 1
                     continue
+                case Match():
+                    self._tell(step, timestamp_ms)
+                    continue
                 case Ended():
                     pass
                 case _:
@@ -244,9 +252,16 @@ class JobPartition(Partition):
             if self._steps >= MOST_STEPS or self.learning.has_worked:
                 yield
 
+    def _tell(self, match: Match, timestamp_ms: int) -> None:
+        self.matches.told += 1
+        key, value = match.job_id.encode(), encode(match)
+        self._messages.append(Message(MATCHES, key, value, None, timestamp_ms))
+
     def _send(self, step: Labelled, timestamp_ms: int) -> None:
         change, label = step.change, step.label
         self.timeliness.observe(change)
+        if change.closed:
+            self.matches.close(answered=change.kind is Kind.POSITIVE, match=step.match)
         answered_ms = change.evidence_time_ms if change.kind is Kind.POSITIVE else None
         if answered_ms is not None and self.delays is not None and self.timeliness.closed:
             self.delays.observe(answered_ms - change.facts.event_time_ms)

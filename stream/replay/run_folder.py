@@ -32,6 +32,7 @@ from stream.events.wire import encode, encode_label, numbers
 from stream.histories.preferences import Preferred
 from stream.labels.changes import Scores
 from stream.labels.timeliness import shares
+from stream.quality.matches import MatchCounts, MatchQuality
 from stream.quality.prequential import Prequential, Summary
 from stream.quality.ranking import Decisions, RankingQuality
 from stream.replay.reader import Reader
@@ -97,6 +98,7 @@ class RunCounts(msgspec.Struct, frozen=True, kw_only=True):
     closed: int = 0
     decisions: Decisions = msgspec.field(default_factory=Decisions)
     member_decisions: Decisions = msgspec.field(default_factory=Decisions)
+    matches: MatchCounts = msgspec.field(default_factory=MatchCounts)
 
     def __add__(self, other: RunCounts) -> RunCounts:
         """Return the counts of both."""
@@ -136,6 +138,8 @@ class RunMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Within jobs, at the moment of decision; None where there was no choice."""
     member_rankings: RankingQuality | None = None
     """Within members; None, too, where there were several processes."""
+    matches: MatchQuality | None = None
+    """Of applications since ``score_from_ms``; None where none was told."""
 
 
 def run_metrics(
@@ -170,6 +174,7 @@ def run_metrics(
         quality=prequential.summary(),
         rankings=total.decisions.quality(FIRST_SIGHT["job"]),
         member_rankings=total.member_decisions.quality(FIRST_SIGHT["member"], "member"),
+        matches=total.matches.quality(),
     )
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from stream.events.structs import Coefficients, DeadLetter
+from stream.events.ladder import Kind
+from stream.events.structs import Coefficients, DeadLetter, Match
 from stream.features.blocks import FeatureSpace
 from stream.labels.changes import Entered, Ignored, Step
 from stream.labels.timeliness import Timeliness
 from stream.model.folder import NO_MODEL, GlobalModel
 from stream.partitions.progress import save_identity
 from stream.policy import Policy
+from stream.quality.matches import MatchCounts
 from stream.quality.prequential import Prequential
 from stream.quality.ranking import Decisions
 from stream.replay.run_folder import RunCounts
@@ -84,13 +86,16 @@ class Stages:
         self._dead_letters: Counter[str] = Counter()
         self._ignored: Counter[str] = Counter()
         self._applications = 0
+        self._matches = MatchCounts()
         save_identity(self._overlay, self.model_version, space, policy)
 
-    def observe(self, step: Labelled | Step) -> None:
+    def observe(self, step: Labelled | Step | Match) -> None:
         """Count what the job stage gave, before members learn of it."""
         match step:
-            case Labelled(change, _, decision):
+            case Labelled(change, _, decision, match):
                 self._timeliness.observe(change)
+                if change.closed and change.facts.event_time_ms >= self._score_from_ms:
+                    self._matches.close(answered=change.kind is Kind.POSITIVE, match=match)
                 self.prequential.observe(change)
                 scored = (change.evidence_time_ms or 0) >= self._score_from_ms
                 if decision is not None and scored:
@@ -99,6 +104,8 @@ class Stages:
                     made = self._of_members.changed(change)
                     if made is not None and scored:
                         self.member_decisions.add(made, self._of_members.halvings)
+            case Match(event_time_ms=time_ms):
+                self._matches.told += time_ms >= self._score_from_ms
             case Entered():
                 self._applications += 1
                 if self._of_members is not None:
@@ -150,6 +157,7 @@ class Stages:
             closed=timeliness.closed,
             decisions=self.decisions,
             member_decisions=self.member_decisions,
+            matches=self._matches,
         )
 
     def restore(self, counts: RunCounts, rows: bytes) -> None:
@@ -168,3 +176,4 @@ class Stages:
         self.prequential.extend(rows)
         self.decisions = counts.decisions
         self.member_decisions = counts.member_decisions
+        self._matches = counts.matches

@@ -16,6 +16,7 @@ def sentences(found: Backtest) -> list[str]:
     return [
         *_worth(found),
         *_rankings(found),
+        *_matches(found),
         *_refresh(found),
         *_decay(found),
         *_settings(found),
@@ -73,6 +74,12 @@ def _rankings(found: Backtest) -> Iterator[str]:
             "For rankings within a job the whole score is clearly worse than its best part: look at"
             " the priors."
         )
+
+
+def _matches(found: Backtest) -> Iterator[str]:
+    said = None if found.matches is None else found.matches.in_words()
+    if said is not None:
+        yield f"With a budget of {found.matches_a_day} matches a day per job, {said}"
 
 
 def _refresh(found: Backtest) -> Iterator[str]:

@@ -45,6 +45,13 @@ class Learner(Protocol):
         """Time of an entity's newest application; None: it is not there."""
 
 
+class Goes(Protocol):
+    """What goes with an entity (:class:`stream.stages.matches.Matches`)."""
+
+    def forget(self, entity_id: str, before_ms: int | None = None) -> None:
+        """Let it go; or only if the entity's newest application is before a time."""
+
+
 class Entities:
     """Lets an effect learn, and removes entities.
 
@@ -55,11 +62,12 @@ class Entities:
         census: where they are counted.
 
     Attributes:
-        histories: what goes with them; None: nothing does.
+        histories: what goes with them; None: nothing does. matches: what goes with jobs, too.
 
     """
 
     histories: EntityHistories | None = None
+    matches: Goes | None = None
 
     def __init__(self, effect: Learner, overlay: Overlay, policy: Policy, census: Census) -> None:
         settings = policy.effects[effect.name]
@@ -105,6 +113,8 @@ class Entities:
         was_there = self._remove(entity_id)
         if self.histories is not None:
             self.histories.forget(entity_id)
+        if self.matches is not None:
+            self.matches.forget(entity_id)
         self._forgotten.enter(entity_id, until_ms, now_ms)
         return was_there
 
@@ -132,6 +142,8 @@ class Entities:
                     self._remove(entity_id)
                     if self.histories is not None:
                         self.histories.forget(entity_id, limit_ms)
+                    if self.matches is not None:
+                        self.matches.forget(entity_id, limit_ms)
                     yield entity_id
                     continue
                 if newest_ms is not None:

@@ -13,6 +13,7 @@ from stream.events.structs import (
     DeadLetter,
     Event,
     Label,
+    Match,
     ScoredApplication,
     Source,
 )
@@ -26,6 +27,7 @@ from stream.policy import Policy
 from stream.stages.base import Stage
 from stream.stages.decisions import JobDecisions
 from stream.stages.histories import JobHistories
+from stream.stages.matches import Matches
 from stream.stages.succession import Models
 from stream.state.overlay import Overlay
 from stream.state.stored_facts import StoredFacts
@@ -36,15 +38,16 @@ class Labelled(msgspec.Struct, frozen=True, gc=False):
     """A change and the label that says so; None where it says nothing new.
 
     ``decision``: who was answered, ranked among those who waited
-    (:func:`stream.quality.ranking.row`).
+    (:func:`stream.quality.ranking.row`). ``match``: the window of a match has closed.
     """
 
     change: Change
     label: Label | None
     decision: bytes | None = None
+    match: bool = False
 
 
-Steps = Iterator[Labelled | DeadLetter | Ended | Ignored | Entered]
+Steps = Iterator[Labelled | DeadLetter | Ended | Ignored | Entered | Match]
 """What the label machine gives, its changes learned and labelled."""
 
 
@@ -94,6 +97,10 @@ class JobStage(Stage):
                 overlay, policy.labels.window_ms, facts=facts, census=self.census
             )
             self.entities.histories = self._histories
+        self._matches: Matches | None = None
+        if policy.matches.enabled:
+            self._matches = Matches(overlay, policy.matches, version)
+            self.entities.matches = self._matches
 
     def apply(
         self, event: ScoredApplication | Event, source: Source, watermark_ms: int | None
@@ -144,8 +151,15 @@ class JobStage(Stage):
         self._machine.begin_again()
 
     def _learn(self, steps: Iterable[Step], watermark_ms: int | None) -> Steps:
-        histories = self._histories
+        histories, matches = self._histories, self._matches
+        entered: Entered | None = None  # not yet known to be a match or none
         for step in steps:
+            if matches is not None:
+                if entered is not None and isinstance(step, Change):
+                    yield from self._match(matches, entered, step)
+                    entered = None
+                if isinstance(step, Entered):
+                    entered = step
             if not isinstance(step, Change):
                 if histories is not None:
                     histories.follow(step, self.entities.counts, watermark_ms)
@@ -160,7 +174,21 @@ class JobStage(Stage):
                     entities.learn(label)
                 if histories is not None and label.evidence_time_ms is not None:
                     histories.learn(label)
-            yield Labelled(step, label, decision)
+            match = step.closed and matches is not None and matches.closed(step)
+            yield Labelled(step, label, decision, match)
+        if matches is not None and entered is not None:
+            yield from self._match(matches, entered, None)
+
+    @staticmethod
+    def _match(matches: Matches, entered: Entered, label: Change | None) -> Iterator[Match]:
+        """Tell of an application that has come, unless its own label says more than silence.
+
+        It is asked for with that label, if there is one, so within the application's unit of work.
+        """
+        answered = label is not None and label.evidence_time_ms is not None
+        match = matches.enter(entered.application, entered.scores, answered=answered)
+        if match is not None:
+            yield match
 
     def _scores(self, scored: ScoredApplication, app: Application) -> Scores:
         further = scored.further_scores

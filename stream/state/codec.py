@@ -27,7 +27,8 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from math import isfinite
+from itertools import pairwise
+from math import inf, isfinite
 from struct import calcsize
 from typing import Any, Generic, TypeVar
 
@@ -35,6 +36,7 @@ import msgspec
 
 from stream.errors import ConfigError, StateError
 from stream.events.ladder import Kind
+from stream.histories.applicants import BUCKETS, Applicants, Market
 from stream.histories.history import HISTORY_BYTES, History
 from stream.histories.preferences import EACH, Preferences
 from stream.state.facts import (
@@ -195,6 +197,21 @@ def _sound_preferences(preferences: Preferences) -> bool:
     return size and all(len(row) >= EACH and min(row) >= 0 for row in rows)
 
 
+def _sound_applicants(applicants: Applicants) -> bool:
+    """No more scores are kept than applicants were counted, the best last."""
+    best = applicants.best
+    return (
+        len(best) <= applicants.count
+        and all(map(isfinite, best))
+        and all(one <= other for one, other in pairwise(best))
+    )
+
+
+def _sound_market(market: Market) -> bool:
+    """Of each bucket there is a weight."""
+    return len(market.weights) == BUCKETS and all(0.0 <= w < inf for w in market.weights)
+
+
 def _sound_posterior(posterior: Posterior) -> bool:
     """Sizes agree with the mode's; examples are sorted, of a known kind, of some weight; finite."""
     mode, kept, precision = posterior.mode, posterior.kept, posterior.precision
@@ -238,6 +255,8 @@ DEADLINE = Codec[Deadline](Deadline)
 DEADLINES = Codec[list[Deadline]](list[Deadline], sound=_sound_run)
 HISTORY = Codec[History](History, sound=_sound_history)
 PREFERENCES = Codec[Preferences](Preferences, sound=_sound_preferences)
+APPLICANTS = Codec[Applicants](Applicants, sound=_sound_applicants)
+MARKET = Codec[Market](Market, sound=_sound_market)
 FORGOTTEN = Codec[tuple[int, int]](tuple[int, int])
 """Up to when an entity's applications count for nothing, and when that was asked for (ms)."""
 

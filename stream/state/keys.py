@@ -15,6 +15,7 @@ family  fields                                 value
 ``g``   effect, entity                         up to when applications of a forgotten entity count
                                                for nothing
 ``h``   entity                                 empty: coefficients that the gate holds back
+``i``   job                                    its applicants' best scores, and its matches
 ``j``   job, job event                         job event fact
 ``k``   job                                    preferences of the job
 ``m``   member, job                            history of the pair
@@ -42,7 +43,7 @@ _PREFIXES = 1 << 14  # prefixes of jobs that are not built anew
 
 APPLICATION, SETTLED, DEADLINES, ENGAGEMENT = b"a", b"b", b"d", b"e"
 FORGOTTEN, HELD, JOB_EVENT, POSTERIOR = b"g", b"h", b"j", b"n"
-HISTORY, PAIR, PREFERENCES = b"c", b"m", b"k"
+HISTORY, PAIR, PREFERENCES, MATCHES = b"c", b"m", b"k", b"i"
 PENDING, _TALLY, DECISIONS, _OWN, AGE, _ENGAGEMENTS = b"p", b"q", b"r", b"s", b"t", b"x"
 
 _FAMILIES = {
@@ -51,6 +52,7 @@ _FAMILIES = {
     HISTORY: "history",
     PAIR: "history of pair",
     PREFERENCES: "preferences of job",
+    MATCHES: "matches of job",
     DEADLINES: "deadlines",
     ENGAGEMENT: "engagement",
     FORGOTTEN: "forgotten entity",

@@ -25,6 +25,7 @@ from stream.events.records import (
     CONSUMED,
     DEAD_LETTERS,
     INPUTS,
+    MATCHES,
     MAX_SENT_BYTES,
     PLAIN,
     PREFERENCES,
@@ -102,6 +103,7 @@ def plans(application_id: str, window_ms: int, names: TopicNames = PLAIN) -> lis
         ),
         TopicPlan(name=names.of(COEFFICIENTS), compacted=True, settings=compacted | sent),
         TopicPlan(name=names.of(PREFERENCES), compacted=True, settings=compacted | sent),
+        TopicPlan(name=names.of(MATCHES), compacted=False, settings=kept | sent),
         TopicPlan(
             name=names.of(DEAD_LETTERS), compacted=False, settings=kept | sent, same_count=False
         ),
