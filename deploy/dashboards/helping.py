@@ -144,6 +144,36 @@ _RANKINGS = Row(
     ),
 )
 
+_MATCHES = Row(
+    "Matches",
+    (
+        Panel(
+            title="Matches told",
+            text="In a minute; none unless [matches] is enabled.",
+            queries=(Query("60 * sum(rate(hearback_matches_total[5m]))", "a minute"),),
+            unit="none", span=12,
+        ),
+        Panel(
+            title="Answered",
+            text="Of those whose windows closed within the last hour: of the matches, and of all"
+            " applications.",
+            queries=(
+                Query(
+                    'sum(increase(hearback_matches_closed_total{answered="yes"}[1h]))'
+                    " / sum(increase(hearback_matches_closed_total[1h]))",
+                    "matches",
+                ),
+                Query(
+                    'sum(increase(hearback_applications_closed_total{answered="yes"}[1h]))'
+                    " / sum(increase(hearback_applications_closed_total[1h]))",
+                    "all",
+                ),
+            ),
+            unit="percentunit", span=12,
+        ),
+    ),
+)  # fmt: skip
+
 _GATE = Row(
     "The gate",
     (
@@ -176,5 +206,5 @@ HELPING = Board(
     "helping",
     "Does it help?",
     "What the scores are worth with what was learned of members and jobs, and without it.",
-    (_NOW, _QUALITY, _RANKINGS, _GATE),
+    (_NOW, _QUALITY, _RANKINGS, _MATCHES, _GATE),
 )

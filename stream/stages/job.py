@@ -99,7 +99,7 @@ class JobStage(Stage):
             self.entities.histories = self._histories
         self._matches: Matches | None = None
         if policy.matches.enabled:
-            self._matches = Matches(overlay, policy.matches, version)
+            self._matches = Matches(overlay, policy.matches, self.succession.version_at)
             self.entities.matches = self._matches
 
     def apply(

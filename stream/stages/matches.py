@@ -7,6 +7,7 @@ effects and never withdrawn. Whether it was a good one is known when its window 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 from stream.events.structs import Application, Match
@@ -25,13 +26,15 @@ class Matches:
 
     Args:
         overlay: where scores and matches are kept. settings: what a match is.
-        model_version: of the global model.
+        version_at: which global model scores applications of a time (ms).
 
     """
 
-    def __init__(self, overlay: Overlay, settings: MatchSettings, model_version: str) -> None:
+    def __init__(
+        self, overlay: Overlay, settings: MatchSettings, version_at: Callable[[int], str]
+    ) -> None:
         self._settings = settings
-        self._model_version = model_version
+        self._version_at = version_at
         self._jobs = StoredValues[Applicants](overlay, codec.APPLICANTS)
         self._market = StoredValues[Market](overlay, codec.MARKET)
 
@@ -60,7 +63,7 @@ class Matches:
             member_id=app.member_id,
             job_id=app.job_id,
             event_time_ms=app.event_time_ms,
-            model_version=self._model_version,
+            model_version=self._version_at(app.event_time_ms),
             score=score,
             probability=0.5 + 0.5 * math.tanh(0.5 * score),
             rank=found.rank,

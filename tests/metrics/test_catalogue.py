@@ -9,6 +9,9 @@ from stream.metrics.document import PAGE, page
 from stream.metrics.worker import WorkerMetrics, process_registry
 
 NAMES = {
+    "hearback_applications_closed_total",
+    "hearback_matches_closed_total",
+    "hearback_matches_total",
     "hearback_batches_redone_total",
     "hearback_build_info",
     "hearback_early_engagements_total",
@@ -70,8 +73,8 @@ NAMES = {
 """Dashboards and alerts of users rest on these: a change here is a change for them."""
 
 LABELS = {
-    "effect", "judged", "kind", "label", "measure", "model_version", "order", "partition", "reason",
-    "rule", "score", "sort", "stage", "topic", "type", "version",
+    "answered", "effect", "judged", "kind", "label", "measure", "model_version", "order",
+    "partition", "reason", "rule", "score", "sort", "stage", "topic", "type", "version",
 }  # fmt: skip
 """Each has a bounded number of values."""
 

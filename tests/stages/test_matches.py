@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from stream.backtest.matches import match_quality
 from stream.errors import ConfigError
 from stream.events.records import ENGAGEMENTS, MATCHES
-from stream.events.structs import Match
+from stream.events.structs import Application, Match
 from stream.histories.applicants import (
     BUCKETS,
     FEWEST_IN_MARKET,
@@ -125,7 +126,7 @@ def test_scores_beyond_every_bucket_count_in_the_outermost() -> None:
     assert (market.weights[0], market.weights[BUCKETS - 1]) == (1.0, 1.0)
 
 
-def applied(count: int, *, days: int = 4) -> list[TestEvent]:
+def applied(count: int, *, days: int = 4) -> list[Application]:
     """Applications of one job over some days, with scores of their own."""
     random = Random(3)
     return [
@@ -147,7 +148,7 @@ def told(market: kit.Market) -> list[Match]:
     return list(found.values())
 
 
-def played(events: list[TestEvent], policy: Policy = POLICY, crashes: int = 0) -> kit.Market:
+def played(events: Sequence[TestEvent], policy: Policy = POLICY, crashes: int = 0) -> kit.Market:
     """Play events one by one; the job stage dies after sending, with a chance of 1 in so many."""
     market = kit.Market(policy, 1)
     market.produce(events)
@@ -171,7 +172,7 @@ def test_a_match_is_told_with_its_place_and_never_more_than_the_budget() -> None
     seen: list[float] = []
     by_id = {match.application_id: match for match in matches}
     for event in events:
-        score = getattr(event, "global_score", 0.0)
+        score = event.global_score or 0.0
         seen.append(score)
         match = by_id.get(event.application_id)
         if match is not None:
@@ -243,7 +244,7 @@ def test_a_backtest_tells_the_matches_that_a_worker_tells() -> None:
     """The same scores in the same order give as many, and as good ones."""
     events = applied(60)
     matches = {match.application_id for match in told(played(events))}
-    scores = np.array([getattr(event, "global_score", 0.0) for event in events])
+    scores = np.array([event.global_score or 0.0 for event in events])
     targets = np.array([number % 3 == 0 for number in range(60)], dtype=np.float64)
     judged = np.arange(60) >= 20
     apps: list[Any] = list(events)
