@@ -17,6 +17,7 @@ The map of the package, from the bottom up. Each part imports only from those li
 ``labels``         the rules, the machine, how early labels are known
 ``quality``        what scores are worth; the gate of what makes them worse
 ``logs``           reads event logs: JSON Lines, Parquet
+``progress``       how far something is, shown to the person who waits for it
 ``model``          the frozen global model: load and score, fit on a log, judge
 ``check``          what a log holds, and what is wrong with it
 ``stages``         the two stages over structs: who scores, labels, learns, counts

@@ -9,6 +9,7 @@
 ``problem``     one finding, and what share of a log makes it an error
 ``refusals``    lines that cannot be read, or are refused
 ``problems``    the rules: what of a survey is an error, what a warning, and what to do
+``look``        a survey of logs and its problems, with progress shown
 ==============  ===================================================================================
 
 Where a log has more than some 100,000 applications, shares that need a look at two events are taken

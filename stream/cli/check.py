@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stream.cli.options import ConfigFile, Logs, MaxJump, PolicyFile, configured, parsed
-from stream.cli.terminal import ERR, OUT, key_values, numbers, reading, tell
+from stream.cli.terminal import ERR, OUT, key_values, numbers, tell
 from stream.errors import LogError
-from stream.logs.files import ReadProgress, merge
 from stream.policy import Policy
 from stream.units import format_duration, format_time, parse_duration_ms, parse_time_ms
 
@@ -54,7 +53,9 @@ def check(
     and end there on an error unless they are given `--force`. Give the policy that they will have.
     """
     policies = configured(config, policy=policy).policy
-    survey, found = _looked(
+    from stream.check.look import look
+
+    survey, found = look(
         logs,
         policies,
         max_jump_ms=parsed(parse_duration_ms, max_jump),
@@ -91,7 +92,9 @@ def look_first(
         LogError: there are errors.
 
     """
-    _, found = _looked(
+    from stream.check.look import look
+
+    _, found = look(
         logs,
         policy,
         max_jump_ms=max_jump_ms,
@@ -107,28 +110,6 @@ def look_first(
             f"{_errors(errors)} in the log, nothing was begun: see above; hearback check shows what"
             " the log holds, --force goes on"
         )
-
-
-def _looked(
-    logs: Sequence[Path],
-    policy: Policy,
-    *,
-    max_jump_ms: int | None,
-    until_ms: int | None,
-    from_ms: int | None = None,
-    whole: bool = True,
-    space: FeatureSpace | None = None,
-) -> tuple[Survey, list[Problem]]:
-    from stream.check.problems import problems
-    from stream.check.survey import Survey
-
-    read = ReadProgress()
-    survey = Survey(
-        policy, max_jump_ms=max_jump_ms, from_ms=from_ms, until_ms=until_ms, space=space
-    )
-    with reading("checking", read) as progress:
-        survey.read(merge(logs, read), progress)
-    return survey, problems(survey, names=[path.name for path in logs], whole=whole)
 
 
 def _errors(count: int) -> str:

@@ -33,18 +33,14 @@ from stream.cli.terminal import (
 )
 from stream.configuration.load import with_model
 from stream.configuration.settings import to_toml
-from stream.errors import ConfigError, ModelError, StoppedError
+from stream.errors import ConfigError, StoppedError
 from stream.logs.files import ReadProgress, check_logs, merge
 from stream.model.folder import load_model
-from stream.policy import Policy
 from stream.units import format_time, parse_duration_ms, parse_time_ms
 
 if TYPE_CHECKING:
     from stream.backtest.result import Backtest
     from stream.backtest.tuning import Trial, Tuner
-    from stream.features.blocks import FeatureSpace
-    from stream.model.folder import GlobalModel
-    from stream.model.kind import ModelKind
     from stream.quality.tally import Quality
 
 RESULT = "backtest.json"
@@ -84,6 +80,7 @@ def tune(
     choice is worth, replay twice with `--score-from TIME`, with it and without.
     """
     from stream.backtest.rehearsal import record
+    from stream.backtest.training import fitted_model, known_space
     from stream.backtest.tuning import Tuner, before, cross_fit
     from stream.replay.reader import first_look
 
@@ -134,54 +131,6 @@ def tune(
         f" {int(tuner.judged.sum()):,} applications ({tuner.positives:,} positive) up to"
         f" {format_time(until_ms)}; the policy is in {out}"
     )
-
-
-def known_space(
-    logs: list[Path], model: GlobalModel | None, until_ms: int | None = None
-) -> FeatureSpace | None:
-    """Return the feature blocks that applications must have.
-
-    None: there is no model, and applications do not bring their global score; one is to be fitted.
-
-    Raises:
-        ModelError: the log does not fit the model.
-
-    """
-    from stream.backtest.tuning import before
-    from stream.replay.reader import first_look
-
-    lines = merge(logs) if until_ms is None else before(merge(logs), until_ms)
-    try:
-        return first_look(lines, model)[1]
-    except ModelError:
-        if model is not None:
-            raise
-        return None
-
-
-def fitted_model(
-    logs: list[Path],
-    policy: Policy,
-    until_ms: int,
-    max_jump_ms: int | None,
-    kind: ModelKind,
-    *,
-    prior: bool = False,
-) -> GlobalModel:
-    """Fit a global model on the log up to a time; ``prior``: as ``train`` does, with a prior."""
-    from stream.backtest.prior import with_chosen_prior
-    from stream.backtest.tuning import train_until
-
-    read = ReadProgress()
-    with reading("fitting a global model", read) as progress:
-        model = train_until(merge(logs, read), policy, until_ms, progress, max_jump_ms, kind)
-    if not prior or kind == "linear":
-        return model
-    load_kernel(model)
-    read = ReadProgress()
-    with reading("choosing the prior", read) as progress:
-        lines = merge(logs, read)
-        return with_chosen_prior(lines, model, policy, progress, max_jump_ms)[0]
 
 
 def _said(trial: Trial) -> str:
@@ -295,6 +244,7 @@ def backtest(
     """
     from stream.backtest.comparison import load_comparison
     from stream.backtest.runner import Runner, look_through
+    from stream.backtest.training import fitted_model, known_space
     from stream.report.charts import freshness
     from stream.report.page import page, picture
     from stream.report.words import sentences

@@ -1,45 +1,41 @@
-"""How commands talk to a person: text, tables, progress."""
+"""How commands talk to a person: text, tables, and :mod:`stream.progress`."""
 
 from __future__ import annotations
 
-import signal
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
-from rich.text import Text
 
-from stream.logs.files import ReadProgress
+from stream.progress import ERR, bar, doing, load_kernel, reading, steps
 
 if TYPE_CHECKING:
-    from stream.model.folder import GlobalModel
     from stream.quality.prequential import Summary
     from stream.quality.ranking import RankingQuality
     from stream.quality.tally import Quality
     from stream.replay.run_folder import RunMetrics
 
-_SAID_EVERY_S = 30.0
+__all__ = [
+    "ERR",
+    "OUT",
+    "bar",
+    "doing",
+    "key_values",
+    "left_out",
+    "load_kernel",
+    "numbers",
+    "quality_table",
+    "rankings_table",
+    "reading",
+    "run_summary",
+    "steps",
+    "tell",
+    "tell_left_out",
+]
 
 # Names come from logs: [python] is no markup in them, and :100: no picture.
 OUT = Console(markup=False, emoji=False, highlight=False)
 """Results."""
-
-ERR = Console(stderr=True, markup=False, emoji=False, highlight=False)
-"""Progress and notes: never in the way of a pipe."""
 
 
 def tell(text: str, console: Console = OUT) -> None:
@@ -126,125 +122,3 @@ def _cells(quality: Quality | None) -> tuple[str, str, str]:
         return ("-", "-", "-")
     auc = "-" if quality.auc is None else f"{quality.auc:.4f}"
     return auc, f"{quality.log_loss:.4f}", f"{quality.observed_over_expected:.3f}"
-
-
-def bar(*columns: ProgressColumn) -> Progress:
-    """Progress bar, shown while somebody sees it."""
-    return Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal)
-
-
-@contextmanager
-def steps(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
-    """Show how many steps are done and the time left; give the callback for those and a text.
-
-    In a terminal a bar; elsewhere a line, at most every :data:`_SAID_EVERY_S`.
-    """
-    if not ERR.is_terminal:
-        said_s = time.monotonic()
-
-        def say(done: int, description: str) -> None:
-            nonlocal said_s
-            if time.monotonic() - said_s >= _SAID_EVERY_S:
-                said_s = time.monotonic()
-                tell(f"{what}: {done} of {max(total, done)} done, now {description}", ERR)
-
-        yield say
-        return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with bar(*columns) as shown:
-        task = shown.add_task(what, total=total)
-
-        def show(done: int, description: str) -> None:
-            shown.update(
-                task, completed=done, total=max(total, done), description=f"{what}: {description}"
-            )
-
-        yield show
-
-
-@contextmanager
-def doing(what: str) -> Iterator[Callable[[str], None]]:
-    """Say what is being done while it takes; give the callback that changes it."""
-    if not ERR.is_terminal:
-        yield lambda _: None
-        return
-    with ERR.status(Text(what)) as status:
-        yield lambda changed: status.update(Text(changed))
-
-
-def load_kernel(model: GlobalModel | None) -> None:
-    """Load the compiled kernel, and that of a model, before anything is read.
-
-    Ctrl-C takes effect after it. LLVM calls back into Python while it loads code, and drops what is
-    raised there: a Ctrl-C in that moment, in the midst of a run, would be lost.
-    """
-    from stream.updaters.newton import NOT_KEPT, warm_up
-
-    asked: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
-    try:
-        with doing("loading the kernel"):
-            kept = warm_up()
-            if model is not None:
-                model.warm_up()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if asked:
-        raise KeyboardInterrupt
-    if not kept:
-        tell(NOT_KEPT, ERR)
-
-
-@contextmanager
-def reading(what: str, read: ReadProgress, unit: str = "events") -> Iterator[Callable[[int], None]]:
-    """Show how far the logs were read, how fast, and the time left; give the callback for events.
-
-    In a terminal a bar; elsewhere (a log file, a pipe) a line every :data:`_SAID_EVERY_S`.
-    """
-    began_s = said_s = time.monotonic()
-
-    def so_far(events: int, now_s: float) -> str:
-        return f"{events:,} {unit}, {events / max(now_s - began_s, 1e-9):,.0f}/s"
-
-    def say(events: int) -> None:
-        nonlocal said_s
-        now_s = time.monotonic()
-        if now_s - said_s < _SAID_EVERY_S:
-            return
-        said_s = now_s
-        share = read.done_bytes / max(read.total_bytes, 1)
-        left = ""
-        if share > 0:
-            left_s = (now_s - began_s) * (1 - share) / share
-            left = f", {timedelta(seconds=round(left_s))} left"
-        tell(f"{what}: {so_far(events, now_s)}, {share:.0%}{left}", ERR)
-
-    if not ERR.is_terminal:
-        yield say
-        return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.fields[so_far]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with bar(*columns) as shown:
-        task = shown.add_task(what, total=None, so_far="")
-
-        def advance(events: int) -> None:
-            shown.update(
-                task,
-                total=read.total_bytes or None,
-                completed=read.done_bytes,
-                so_far=so_far(events, time.monotonic()),
-            )
-
-        yield advance

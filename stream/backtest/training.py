@@ -1,0 +1,156 @@
+"""SHELL: a global model from logs, with all that goes with it (``hearback train``).
+
+Fitted, judged on the newest applications, with a prior precision for the effects over trees, and
+with what is left to come of applications that still wait.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from stream.backtest.landmarks import MOST, learn_landmark
+from stream.backtest.prior import with_chosen_prior
+from stream.backtest.tuning import before as lines_before
+from stream.backtest.tuning import train_until, trainer
+from stream.configuration.load import with_model
+from stream.configuration.sections import Config
+from stream.errors import ModelError
+from stream.features.blocks import FeatureSpace
+from stream.logs.files import ReadProgress, merge
+from stream.model import words
+from stream.model.folder import GlobalModel, with_landmark
+from stream.model.held_out import Judgement, Unjudged
+from stream.model.kind import ModelKind
+from stream.model.logistic import Chosen
+from stream.policy import LabelPolicy, Policy
+from stream.progress import doing, load_kernel, reading
+from stream.replay.reader import first_look
+
+
+class Trained(NamedTuple):
+    """A new model, and what is to be said of it.
+
+    ``refused`` lines and ``ignored`` events by reason; ``chosen``: how strong the regularisation of
+    a linear model is; ``prior``: how that of the effects was chosen, empty where it was not.
+    """
+
+    model: GlobalModel
+    judged: Judgement | Unjudged
+    chosen: Chosen | None
+    prior: str
+    refused: Counter[str]
+    ignored: Counter[str]
+
+    def lines(self, labels: LabelPolicy) -> list[str]:
+        """Say what it was fitted on, what was chosen, and how good it is; a sentence each."""
+        manifest = self.model.manifest
+        said = [
+            words.rows(manifest),
+            *(dropped.in_words() for dropped in manifest.dropped),
+            "" if self.chosen is None else words.regularised(self.chosen),
+            self.prior,
+            words.held_out(self.judged),
+            words.delays(manifest, labels),
+            words.landmark(manifest, labels),
+        ]
+        return [line for line in said if line]
+
+
+def train(
+    logs: Sequence[Path],
+    settings: Config,
+    *,
+    until_ms: int | None = None,
+    names: dict[str, list[str]] | None = None,
+    max_jump_ms: int | None = None,
+    kind: ModelKind = "linear",
+    before: GlobalModel | None = None,
+    accept: Callable[[Judgement | Unjudged], None] = lambda _: None,
+) -> Trained:
+    """Fit a model on logs.
+
+    Args:
+        logs: the files.
+        settings: the label policy, and where the effects' settings are from.
+        until_ms: events after it are not used; None: all are.
+        names: of the features by block, where events carry lists; None: from the events.
+        max_jump_ms: hold an event further ahead back until others confirm it; None: never.
+        kind: of model.
+        before: a model to compare with.
+        accept: is told how the model was judged, before it is fitted on all; may refuse it.
+
+    Raises:
+        ModelError: there is too little to learn from, or ``before`` does not fit the log.
+        ConfigError: the names are not those of the three blocks.
+
+    """
+    read = ReadProgress()
+    fitting = trainer(settings.policy, until_ms, names, max_jump_ms, kind)
+    with reading("training", read) as progress:
+        fitting.read(merge(logs, read), progress)
+    with doing("judging") as say:
+        judged = fitting.hold_out(before, lambda what: say(f"judging on the newest: {what}"))
+    accept(judged)
+    with doing("fitting") as say:
+        model = fitting.model(None if isinstance(judged, Unjudged) else judged.held_out, say)
+    load_kernel(model)
+    prior = ""
+    if kind == "boosted":
+        model, prior = _with_prior(logs, model, settings.policy, max_jump_ms)
+    with doing("learning what is left to come of who waits"):
+        policy = with_model(settings, model).policy
+        newest = fitting.newest(MOST)
+        landmark = learn_landmark(merge(logs), policy, model, newest, max_jump_ms=max_jump_ms)
+    if landmark is not None:
+        model = with_landmark(model, landmark)
+    return Trained(model, judged, fitting.chosen, prior, fitting.refused, fitting.ignored)
+
+
+def known_space(
+    logs: Sequence[Path], model: GlobalModel | None, until_ms: int | None = None
+) -> FeatureSpace | None:
+    """Return the feature blocks that applications must have.
+
+    None: there is no model, and applications do not bring their global score; one is to be fitted.
+
+    Raises:
+        ModelError: the log does not fit the model.
+
+    """
+    lines = merge(logs) if until_ms is None else lines_before(merge(logs), until_ms)
+    try:
+        return first_look(lines, model)[1]
+    except ModelError:
+        if model is not None:
+            raise
+        return None
+
+
+def fitted_model(
+    logs: Sequence[Path],
+    policy: Policy,
+    until_ms: int,
+    max_jump_ms: int | None,
+    kind: ModelKind,
+    *,
+    prior: bool = False,
+) -> GlobalModel:
+    """Fit a global model on logs up to a time; ``prior``: as ``train`` does, with a prior."""
+    read = ReadProgress()
+    with reading("fitting a global model", read) as progress:
+        model = train_until(merge(logs, read), policy, until_ms, progress, max_jump_ms, kind)
+    if not prior or kind == "linear":
+        return model
+    load_kernel(model)
+    return _with_prior(logs, model, policy, max_jump_ms)[0]
+
+
+def _with_prior(
+    logs: Sequence[Path], model: GlobalModel, policy: Policy, max_jump_ms: int | None
+) -> tuple[GlobalModel, str]:
+    read = ReadProgress()
+    with reading("choosing the prior", read) as progress:
+        return with_chosen_prior(merge(logs, read), model, policy, progress, max_jump_ms)
