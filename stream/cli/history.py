@@ -24,6 +24,7 @@ from stream.configuration.load import with_model
 from stream.errors import ConfigError, StoppedError
 from stream.logs.files import ReadProgress, merge, write_lines
 from stream.model.folder import GlobalModel, load_model
+from stream.replay.columns import Format
 from stream.units import parse_duration_ms, parse_time_ms
 
 _DEFAULTS = lively()
@@ -155,6 +156,13 @@ def replay(
         bool,
         typer.Option("--resume", help="Go on with RUN, which was interrupted."),
     ] = False,
+    form: Annotated[
+        Format,
+        typer.Option(
+            "--format",
+            help="Of labels, scores and coefficients: JSON Lines, or Parquet with typed columns.",
+        ),
+    ] = "json",
     force: Force = False,
 ) -> None:
     """Run history through the whole pipeline, without a broker.
@@ -186,7 +194,10 @@ def replay(
     try:
         with reading("replaying", read) as progress:
             metrics = replay_into(
-                out, logs, lines, policies, loaded, space, options, resume=resume, progress=progress
+                *(out, logs, lines, policies, loaded, space, options),
+                resume=resume,
+                form=form,
+                progress=progress,
             )
     except KeyboardInterrupt:
         raise StoppedError(

@@ -4,6 +4,9 @@
 ``reader``         log lines → events in order, each with the whole log's watermark; holds back an
                    event that lies implausibly far ahead
 ``run_folder``     the files of a run; what is counted on the way, and ``metrics.json`` made of it
+``columns``        which columns labels, scores and coefficients have as Parquet
+``tables``         lines of a run → Parquet
+``document``       the page of docs about the columns
 ``savepoint``      how to replay, and what an interrupted replay goes on from
 ``stages``         both stages over the store of one share
 ``single``         one process: every record in full (scored, labelled, learned) before the next

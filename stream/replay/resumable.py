@@ -12,11 +12,13 @@ from stream.features.blocks import FeatureSpace
 from stream.logs.files import LogLine
 from stream.model.folder import NO_MODEL, GlobalModel
 from stream.policy import Policy
+from stream.replay.columns import TABLES, Format
 from stream.replay.parallel import replay_parallel
 from stream.replay.process import seldom_collecting
 from stream.replay.run_folder import RunFolder, RunMetrics
 from stream.replay.savepoint import Checkpoints, Options, RunSettings
 from stream.replay.single import replay
+from stream.replay.tables import check_parquet, to_parquet
 from stream.stages.succession import check_fits
 
 
@@ -30,6 +32,7 @@ def replay_into(
     options: Options,
     *,
     resume: bool = False,
+    form: Format = "json",
     progress: Callable[[int], None] = lambda _: None,
 ) -> RunMetrics:
     """Replay logs into a folder; what an interruption leaves there can be resumed.
@@ -42,6 +45,7 @@ def replay_into(
         space: the feature blocks, from :func:`stream.replay.first_look`.
         options: the rest.
         resume: go on from the last checkpoint.
+        form: of labels, scores and coefficients in the end.
         progress: called with the number of lines read, now and then.
 
     Raises:
@@ -50,6 +54,8 @@ def replay_into(
         StateError, WorkerDiedError: what was written until the last checkpoint can be resumed.
 
     """
+    if form == "parquet":
+        check_parquet()
     alone = options.workers == 1
     space.fitted(policy)  # refused before anything is written
     for rolled in options.rolls:
@@ -86,5 +92,10 @@ def replay_into(
             checkpoints=checkpoints,
             resumed=resumed,
         )
+    if form == "parquet":
+        to_parquet(out)
     checkpoints.remove()
+    if form == "parquet":  # as long as there is a checkpoint, the lines are needed
+        for name in TABLES:
+            (out / f"{name}.jsonl").unlink()
     return metrics

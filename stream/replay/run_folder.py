@@ -10,6 +10,9 @@
                              workers a state in each of ``state/0`` … ``state/N-1``
 ``checkpoint/``              while the replay goes on: what ``--resume`` goes on from
 ===========================  ==================================================================
+
+With ``--format parquet`` the first three become ``.parquet`` when the replay is over
+(:mod:`stream.replay.tables`). All of it is people's data: its owner alone may read it.
 """
 
 from __future__ import annotations
@@ -278,7 +281,7 @@ class RunFolder:
         with ExitStack() as stack:
             for name in _WRITTEN:
                 path = self.path / name
-                path.touch()
+                path.touch(mode=0o600)
                 file = stack.enter_context(path.open("r+b", buffering=_BUFFER_BYTES))
                 file.seek(file.truncate((self._lengths or {}).get(name, 0)))
                 self._files[name] = file
@@ -338,7 +341,13 @@ class RunFolder:
 
     def metrics(self, metrics: RunMetrics) -> None:
         """Write ``metrics.json``; the last thing that a finished run writes."""
-        (self.path / METRICS).write_bytes(msgspec.json.format(_encode(metrics)) + b"\n")
+        with open(self.path / METRICS, "wb", opener=private) as file:
+            file.write(msgspec.json.format(_encode(metrics)) + b"\n")
+
+
+def private(path: str, flags: int) -> int:
+    """Open a file that only its owner may read; an ``opener`` of :func:`open`."""
+    return os.open(path, flags, 0o600)
 
 
 def score_line(app: Application, scores: Scores) -> bytes:
