@@ -117,6 +117,8 @@ class Audience:
             self._hear_label(decode_label(value, self._space))
         elif topic == COEFFICIENTS:
             found = decode_coefficients(value)
+            if found.control:
+                return
             self.entities[found.effect, found.entity_id] = found
             if self.measuring:
                 self._latencies_s.append(max(time.time() - timestamp_ms / 1000.0, 0.0))

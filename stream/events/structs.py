@@ -252,12 +252,38 @@ class Match(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type
     channel: str | None = None
 
 
+CONTROL = "control"
+"""Stands for the effect in a control record, which has the form of coefficients."""
+
+
+class ModelSince(msgspec.Struct, frozen=True, gc=False):
+    """A global model, and from which application time on it scores."""
+
+    model_version: str
+    from_ms: int
+
+
+class Control(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What holds for all coefficients of an effect that one partition publishes.
+
+    ``models``: in order of time; the last one that begins before an application scores it.
+    ``gate``: shut while newer coefficients are held back. ``prior_precision``: λ of each (d,).
+    """
+
+    effect: str
+    partition: PartitionNumber
+    models: list[ModelSince]
+    gate: Literal["open", "shut"]
+    prior_precision: list[float]
+
+
 class Coefficients(
     msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="coefficients"
 ):
     """One entity's random effect: posterior mode and marginal variances, each of length d.
 
-    ``history`` is what its history was then.
+    ``history`` is what its history was then. Where ``control`` is set it is no entity: a control
+    record, whose effect is :data:`CONTROL`.
     """
 
     effect: str
@@ -268,3 +294,4 @@ class Coefficients(
     examples: int
     event_time_ms: int
     history: Summary | msgspec.UnsetType = msgspec.UNSET
+    control: Control | msgspec.UnsetType = msgspec.UNSET

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
+from functools import cached_property
 from typing import Any, ClassVar
 
 from stream import effects
@@ -17,7 +18,9 @@ from stream.events.wire import coefficients_key, encode
 from stream.model.folder import GlobalModel
 from stream.partitions.clock import EventClock, EventTime
 from stream.partitions.commands import GateCommand
+from stream.partitions.controls import Controls, priors_of
 from stream.partitions.identity import check_identity
+from stream.partitions.jumps import max_jump_ms
 from stream.partitions.progress import (
     PROGRESS,
     Progress,
@@ -25,7 +28,7 @@ from stream.partitions.progress import (
     load_progress,
     save_progress,
 )
-from stream.policy import DAY_MS, Policy
+from stream.policy import Policy
 from stream.quality.judged import JudgedScores
 from stream.stages.base import Stage
 from stream.state.overlay import Overlay
@@ -34,7 +37,6 @@ Unit = list[Message]
 """Messages that belong together: all are sent before the overlay is flushed."""
 
 _SAVE_PROGRESS_MS = 60_000
-_LEAST_MAX_JUMP_MS = 30 * DAY_MS
 _MOST_EXPIRED = 500  # entities looked at in one unit of work
 
 MOST_RELEASED = 200
@@ -42,11 +44,6 @@ MOST_RELEASED = 200
 
 Cuts = Iterable[None]
 """Work that says after which of its steps the unit may be ended, and another begun."""
-
-
-def max_jump_ms(policy: Policy) -> int:
-    """How far ahead of its mark a channel may jump unconfirmed."""
-    return max(_LEAST_MAX_JUMP_MS, 2 * policy.labels.window_ms)
 
 
 class Partition(ABC):
@@ -329,6 +326,8 @@ class Partition(ABC):
         for effect in self.learning.further:
             for entity_id, coefficients in effect.publish():
                 self._publish(entity_id, coefficients, self._now_ms, effect.name)
+        shut = None if self.judged.gate.open else self._own.name
+        self._messages += self._controls.take(shut, self._now_ms, begun=bool(changed))
         messages, self._messages = self._messages, []
         self._cause_ms.clear()
         self._removed_now.clear()
@@ -355,6 +354,11 @@ class Partition(ABC):
                 timestamp_ms,
             )
         )
+
+    @cached_property
+    def _controls(self) -> Controls:
+        priors = priors_of(self._policy, self.stage, self._space)
+        return Controls(self.number, priors, self.learning.succession)
 
     @property
     def _has_to_release(self) -> bool:

@@ -12,11 +12,20 @@ from bisect import bisect_right, insort
 
 import msgspec
 
+from stream.policy import DAY_MS, Policy
+
 CONFIRMATIONS = 100
 """Later marks beyond the limit that confirm the first."""
 
 CONFIRMED_AFTER_MS = 3_600_000
 """Wall time without a mark within the limit after which one beyond it is believed."""
+
+_LEAST_MAX_JUMP_MS = 30 * DAY_MS
+
+
+def max_jump_ms(policy: Policy) -> int:
+    """How far ahead of its mark a channel may jump unconfirmed."""
+    return max(_LEAST_MAX_JUMP_MS, 2 * policy.labels.window_ms)
 
 
 class Jumps(msgspec.Struct, array_like=True):

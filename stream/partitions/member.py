@@ -32,7 +32,8 @@ from stream.events.wire import (
 )
 from stream.model.folder import GlobalModel
 from stream.partitions.announcements import Announcements
-from stream.partitions.base import Cuts, Partition, Unit, max_jump_ms
+from stream.partitions.base import Cuts, Partition, Unit
+from stream.partitions.jumps import max_jump_ms
 from stream.policy import Policy
 from stream.stages.member import MemberStage
 from stream.state.overlay import Overlay

@@ -94,6 +94,15 @@ class Succession:
         """Return the version of the model that scores applications of a time."""
         return self._versions[self.number_at(time_ms)]
 
+    def in_order_of_time(self) -> list[tuple[str, int]]:
+        """Versions, and from when on each is in force; those left out that never will be."""
+        found: list[tuple[str, int]] = []
+        for roll in self._rolls:
+            while found and found[-1][1] >= roll.from_ms:
+                found.pop()
+            found.append((roll.version, roll.from_ms))
+        return found
+
     def until_ms(self, number: int) -> int | None:
         """Return from when on others have the place of a model; None: it is in force for good."""
         return min((roll.from_ms for roll in self._rolls[number + 1 :]), default=None)

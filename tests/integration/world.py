@@ -383,7 +383,11 @@ class World:
         found: dict[bytes, bytes | None] = {}
         quiet = 0
         for messages in self.reading(COEFFICIENTS):
-            found |= {message.key() or b"": message.value() for message in messages}
+            found |= {
+                message.key() or b"": message.value()
+                for message in messages
+                if not (message.key() or b"").startswith(b"control:")
+            }
             quiet = 0 if messages else quiet + 1
             if quiet == 10:
                 break

@@ -101,7 +101,8 @@ def test_labels_go_back_to_the_partition_of_their_application() -> None:
     home = partition_of(b"m7", 3)
     assert len(market.topics[LABELS, home]) == 1
     keys = {message.key for message in market.sent if message.topic == COEFFICIENTS}
-    assert keys == {b"per_member:m7", b"per_job:j"}
+    controls = {f"control:per_member:{home}".encode(), b"control:per_job:2"}
+    assert keys == {b"per_member:m7", b"per_job:j", *controls}
 
 
 def test_stray_records_are_misrouted() -> None:
