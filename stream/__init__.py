@@ -33,6 +33,7 @@ The map of the package, from the bottom up. Each part imports only from those li
 ``bootstrap``      a replay's state → the state of live workers
 ``serving``        scores for others: a store of coefficients, the service, its client
 ``cli``            the commands
+``api``            the same from Python: what ``import stream`` offers
 =================  =============================================================================
 
 ``producers``, a package beside this one, simulates logs and plays them into Kafka.
@@ -43,8 +44,57 @@ The core is ``errors`` to ``partitions`` without ``logs``, ``check`` and fitting
 now: no clock, no randomness, no network, no logging.
 """
 
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import Any, Final
+
 DISTRIBUTION = "hearback-stream"
 """Its name on the package index, where `hearback` is another project."""
 
 VERSION = "0.1.0"
 """The release; the build reads it here."""
+
+_HOMES: Final = {
+    "stream.api.log": ("Log", "LogWarning", "read"),
+    "stream.api.model": ("Model", "load_model", "train"),
+    "stream.api.run": ("Metrics", "Report", "Run", "load_run", "replay"),
+    "stream.errors": ("HearbackError",),
+}
+"""What is offered, by its module, which is imported when one of its names is used. The types of it
+are in ``__init__.pyi``."""
+
+__all__ = sorted(name for names in _HOMES.values() for name in names)
+
+
+class _WhenUsed:
+    """An attribute of this package that is imported when it is used.
+
+    Not ``__getattr__``, which is asked only for what is not there: whoever imports the package
+    ``stream.replay`` sets an attribute of that name, and ``hb.replay`` stays the function.
+    """
+
+    def __init__(self, home: str, name: str) -> None:
+        self._home = home
+        self._name = name
+
+    def __get__(self, package: ModuleType | None, _: type) -> Any:
+        """Import it."""
+        return getattr(import_module(self._home), self._name)
+
+    def __set__(self, package: ModuleType, value: object) -> None:
+        """Leave the function where a package of its name is imported."""
+
+
+class _Package(ModuleType):
+    def __dir__(self) -> list[str]:
+        """List what is offered."""
+        return [*__all__, *super().__dir__()]
+
+
+for _home, _names in _HOMES.items():
+    for _name in _names:
+        setattr(_Package, _name, _WhenUsed(_home, _name))
+sys.modules[__name__].__class__ = _Package

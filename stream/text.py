@@ -51,3 +51,14 @@ def read_text(path: Path) -> str:
     if encoding is not None:
         raise ConfigError(f"the file is {encoding[:6].upper()}: save it as UTF-8")
     return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def new_folder(path: Path) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        ConfigError: it does.
+
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(f"{path} is there already: name another folder or remove it")

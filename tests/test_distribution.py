@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import hearback_stream
+import stream
 from stream.cli import PROGRAM
 
 ROOT = Path(__file__).parents[1]
@@ -107,3 +108,12 @@ def test_the_command_is_the_checked_entry() -> None:
     assert PROJECT["project"]["name"] == "hearback-stream"
     (script,) = PROJECT["project"]["scripts"].items()
     assert script == ("hearback", f"{hearback_stream.main.__module__}:main")
+
+
+def test_the_package_is_typed() -> None:
+    """The marker of PEP 561, and the stub of what the package offers, are in the wheel's folder."""
+    assert "stream" in PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
+    for name in ("py.typed", "__init__.pyi"):
+        assert (ROOT / "stream" / name).is_file()
+    stub = (ROOT / "stream" / "__init__.pyi").read_text("utf-8")
+    assert re.findall(r'^    "(\w+)",$', stub, re.MULTILINE) == stream.__all__

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from stream.backtest.freshness import Freshness
-from stream.backtest.judgement import CalibrationBin, Interval
+from stream.backtest.judgement import Blocks, CalibrationBin, Interval, Judge, Sums
 from stream.backtest.schedule import AtAge
 from stream.backtest.waiting import AgeBracket
 from stream.policy import DAY_MS
@@ -110,3 +112,44 @@ class Backtest(msgspec.Struct, frozen=True, kw_only=True):
     def named(self, name: str) -> SettingResult:
         """Return a setting's result."""
         return next(one for one in self.settings if one.name == name)
+
+
+def setting_result(
+    judge: Judge,
+    blocks: Blocks,
+    name: str,
+    in_words: str,
+    scores: NDArray[np.float64],
+    own: Sums,
+    reference: Sums,
+) -> SettingResult:
+    """Judge a setting by its scores, log-odds (n,), their sums and those of the reference."""
+    single = np.eye(len(blocks.from_ms))
+    auc, log_loss = own.auc(single), own.log_loss(single)
+    return SettingResult(
+        name=name,
+        in_words=in_words,
+        auc=judge.figure(own.auc),
+        log_loss=judge.figure(own.log_loss),
+        observed_over_expected=judge.figure(own.observed_over_expected),
+        auc_difference=judge.figure(own.auc, reference.auc),
+        log_loss_difference=judge.figure(
+            lambda draws: own.log_loss(draws) - reference.log_loss(draws)
+        ),
+        over_time=[
+            BlockFigures(
+                from_ms=from_ms,
+                applications=int(own.positives[at] + own.negatives[at]),
+                positives=int(own.positives[at]),
+                auc=known(auc[at]),
+                log_loss=known(log_loss[at]),
+            )
+            for at, from_ms in enumerate(blocks.from_ms)
+        ],
+        calibration=judge.calibration(scores),
+    )
+
+
+def known(value: float) -> float | None:
+    """Return a figure, None where there is none (NaN)."""
+    return None if np.isnan(value) else float(value)

@@ -24,10 +24,10 @@ from stream.backtest.rehearsal import Rehearsal, Step, record, rehearse
 from stream.backtest.result import (
     GLOBAL_ALONE,
     Backtest,
-    BlockFigures,
     Gain,
     LabelTiming,
-    SettingResult,
+    known,
+    setting_result,
 )
 from stream.backtest.schedule import schedule, timeliness
 from stream.backtest.waiting import AgeBracket, WaitingWatch
@@ -230,7 +230,10 @@ class Runner:
             block_ms=self._blocks.length_ms,
             reference=reference,
             settings=[
-                self._result(name, said.get(name, "no effects"), scores[name], sums, reference)
+                setting_result(
+                    *(self._judge, self._blocks, name, said.get(name, "no effects")),
+                    *(scores[name], sums[name], sums[reference]),
+                )
                 for name in [*said, GLOBAL_ALONE]
             ],
             labels=list(timings.values()),
@@ -254,9 +257,9 @@ class Runner:
         truth, labels = self._truth, self._policy.labels
         if steps is not truth.steps:
             return Watch(truth, labels.window_ms, self._score_from_ms)
-        known = None if self._model is None else self._model.manifest
-        curve = curve_of(labels, None if known is None else known.delays)
-        landmark = None if known is None or known.delays != curve else known.landmark
+        told = None if self._model is None else self._model.manifest
+        curve = curve_of(labels, None if told is None else told.delays)
+        landmark = None if told is None or told.delays != curve else told.landmark
         return WaitingWatch(
             truth, labels.window_ms, self._score_from_ms, self._judged, curve, landmark
         )
@@ -338,43 +341,14 @@ class Runner:
                 Gain(
                     examples=f"over {low - 1}" if high == edges[-1] else text,
                     applications=int(within.sum()),
-                    auc_global=_known(before.auc(judge.whole)[0]),
-                    auc=_known(after.auc(judge.whole)[0]),
+                    auc_global=known(before.auc(judge.whole)[0]),
+                    auc=known(after.auc(judge.whole)[0]),
                     log_loss_global=float(before.log_loss(judge.whole)[0]),
                     log_loss=float(after.log_loss(judge.whole)[0]),
                     log_loss_gained=judge.figure(before.log_loss, after.log_loss),
                 )
             )
         return gains
-
-    def _result(
-        self, name: str, in_words: str, scores: _Floats, sums: dict[str, Sums], reference: str
-    ) -> SettingResult:
-        judge, own, other = self._judge, sums[name], sums[reference]
-        single = np.eye(len(self._blocks.from_ms))
-        auc, log_loss = own.auc(single), own.log_loss(single)
-        return SettingResult(
-            name=name,
-            in_words=in_words,
-            auc=judge.figure(own.auc),
-            log_loss=judge.figure(own.log_loss),
-            observed_over_expected=judge.figure(own.observed_over_expected),
-            auc_difference=judge.figure(own.auc, other.auc),
-            log_loss_difference=judge.figure(
-                lambda draws: own.log_loss(draws) - other.log_loss(draws)
-            ),
-            over_time=[
-                BlockFigures(
-                    from_ms=from_ms,
-                    applications=int(own.positives[at] + own.negatives[at]),
-                    positives=int(own.positives[at]),
-                    auc=_known(auc[at]),
-                    log_loss=_known(log_loss[at]),
-                )
-                for at, from_ms in enumerate(self._blocks.from_ms)
-            ],
-            calibration=judge.calibration(scores),
-        )
 
 
 def _keys(rehearsal: Rehearsal) -> list[_Key]:
@@ -402,7 +376,3 @@ def _examples_before(rehearsal: Rehearsal, steps: list[Step]) -> tuple[_Ints, _I
             of_member[asked.member_id] += 1
             of_job[asked.job_id] += 1
     return members, jobs
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

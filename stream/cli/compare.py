@@ -18,7 +18,6 @@ from stream.cli.options import (
     MaxJump,
     PolicyFile,
     configured,
-    new_folder,
     parsed,
 )
 from stream.cli.terminal import (
@@ -36,6 +35,7 @@ from stream.configuration.settings import to_toml
 from stream.errors import ConfigError, StoppedError
 from stream.logs.files import ReadProgress, check_logs, merge
 from stream.model.folder import load_model
+from stream.text import new_folder
 from stream.units import format_time, parse_duration_ms, parse_time_ms
 
 if TYPE_CHECKING:

@@ -18,7 +18,6 @@ from stream.cli.options import (
     configured,
     group,
     names_in,
-    new_folder,
     parsed,
 )
 from stream.cli.terminal import OUT, numbers, reading, tell
@@ -28,6 +27,7 @@ from stream.events.wire import decode_event
 from stream.labels.changes import Entered
 from stream.logs.files import LogLine, ReadProgress, merge
 from stream.model.folder import load_model, new_model, save_model
+from stream.text import new_folder
 from stream.units import format_time, parse_duration_ms, parse_time_ms
 
 if TYPE_CHECKING:

@@ -104,12 +104,6 @@ def names_in(path: Path) -> dict[str, list[str]]:
         raise ConfigError(f"feature names {path}: {reason(error)}") from None
 
 
-def new_folder(path: Path) -> None:
-    """Refuse a folder that holds something."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ConfigError(f"{path} is there already: name another folder or remove it")
-
-
 def parsed(parse: Callable[[str], _T], text: str | None) -> _T | None:
     """Read an option's text; what cannot be read is bad usage (exit code 2)."""
     if text is None:

@@ -17,11 +17,11 @@ from stream.cli.options import (
     PolicyFile,
     configured,
     names_in,
-    new_folder,
     parsed,
 )
 from stream.cli.terminal import ERR, tell
 from stream.model.folder import load_model, save_model
+from stream.text import new_folder
 from stream.units import parse_duration_ms, parse_time_ms
 
 if TYPE_CHECKING:

@@ -37,12 +37,14 @@ class LogTime:
 
     Attributes:
         largest_ms: largest time of an event. watermark_ms: how far event time is; None: not known.
+        window_ms: of the labels.
 
     """
 
     def __init__(self, policy: LabelPolicy) -> None:
         self._policy = policy
         self._actions = stimuli(policy)
+        self.window_ms = policy.window_ms
         self.largest_ms = 0
         self.watermark_ms: int | None = None
 

@@ -41,6 +41,7 @@ from stream.quality.ranking import Decisions, RankingQuality
 from stream.replay.reader import Reader
 from stream.stages.decisions import FIRST_SIGHT
 from stream.state.store import RocksStore, Store
+from stream.text import new_folder
 
 LABELS = "labels.jsonl"
 SCORES = "scores.jsonl"
@@ -136,6 +137,8 @@ class RunMetrics(msgspec.Struct, frozen=True, kw_only=True):
     newest_event_ms: int = 0
     watermark_ms: int | None = None
     """How far event time came: where workers go on (``hearback bootstrap``)."""
+    window_ms: int | None = None
+    """Of the labels; None in runs of earlier releases."""
     quality: Summary
     rankings: RankingQuality | None = None
     """Within jobs, at the moment of decision; None where there was no choice."""
@@ -174,6 +177,7 @@ def run_metrics(
         score_from_ms=score_from_ms,
         newest_event_ms=reader.time.largest_ms,
         watermark_ms=reader.time.watermark_ms,
+        window_ms=reader.time.window_ms,
         quality=prequential.summary(),
         rankings=total.decisions.quality(FIRST_SIGHT["job"]),
         member_rankings=total.member_decisions.quality(FIRST_SIGHT["member"], "member"),
@@ -268,8 +272,8 @@ class RunFolder:
         self._lengths = lengths
         self._own_state = own_state
         self._files: dict[str, IO[bytes]] = {}
-        if lengths is None and path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ConfigError(f"{path} is there already: name another folder or remove it")
+        if lengths is None:
+            new_folder(path)
 
     def __enter__(self) -> Self:
         """Make the folder, the files and the state."""

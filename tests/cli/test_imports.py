@@ -50,6 +50,19 @@ def test_the_list_of_commands_imports_none(arguments: str) -> None:
     assert imported(command(arguments), HEAVY + LEARNING) == []
 
 
+def test_the_package_alone_imports_nothing() -> None:
+    """``import stream`` loads what it offers when that is used; listing it is no use."""
+    names = (*HEAVY, *LEARNING, "polars", "rich", "typer", "stream.api", "stream.errors")
+    assert imported("import stream; dir(stream)", names) == []
+    used = imported("import stream; stream.read", ("stream.api", "polars", "sklearn", "numba"))
+    assert used == ["stream.api"]
+
+
+def test_the_python_api_is_no_command_line() -> None:
+    """All that the package offers is there without Typer, and Polars comes with the first frame."""
+    assert imported("from stream import *", ("typer", "stream.cli", "polars")) == []
+
+
 @pytest.mark.parametrize("arguments", ["worker --help", "config show", "topics create --help"])
 def test_help_and_settings_take_no_heavy_library(arguments: str) -> None:
     """A command's help, and its settings, are there before Kafka, the store and the kernel."""
@@ -87,3 +100,16 @@ def test_the_version_is_that_of_the_distribution() -> None:
     assert done.exit_code == 0
     assert done.stdout == f"hearback {VERSION}\n"
     assert VERSION.count(".") == 2
+
+
+def test_functions_stay_what_they_are_whatever_is_imported() -> None:
+    """The package ``stream.replay`` does not take the place of the function of that name."""
+    program = (
+        "import stream.replay.run_folder, stream.backtest, stream;"
+        " from stream.replay import run_folder;"
+        " print(stream.replay.__name__, run_folder.LABELS, callable(stream.replay))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["replay", "labels.jsonl", "True"]
