@@ -37,7 +37,7 @@ def baselines_python() -> Path:
         print(f"installing the baselines into {home}", file=sys.stderr)
         shutil.rmtree(home, ignore_errors=True)
         venv.create(home, with_pip=True)
-        made = subprocess.run(  # noqa: S603 - our own list of requirements
+        made = subprocess.run(
             [python, *("-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
              *("-r", REQUIREMENTS)],
             check=False, capture_output=True, text=True,

@@ -135,7 +135,7 @@ def live(
         broker.create_topics(dict.fromkeys(TOPICS, 4))
         audience = Audience(address, model.space)
         audience.start()
-        worker = subprocess.Popen(  # noqa: S603 - our own program
+        worker = subprocess.Popen(
             [
                 *(*PROGRAM, "worker", "--broker", address),
                 *("--model", str(work / "model"), "--policy", str(log.parent / "policy.toml")),

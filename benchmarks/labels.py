@@ -293,7 +293,7 @@ PARTS = {"million": million, "learning": learning}
 
 def apart(part: str) -> dict[str, float]:
     """Run one of the parts in a process of its own."""
-    done = subprocess.run(  # noqa: S603 - this file
+    done = subprocess.run(
         [sys.executable, "-m", "benchmarks.labels", part],
         check=True, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip

@@ -298,7 +298,7 @@ def rival(part: Exercise) -> Iterator[Scorer]:
         arrays: Any = part.arrays
         np.savez(path, **arrays)
         program = Path(__file__).with_name("baseline_methods.py")
-        with subprocess.Popen(  # noqa: S603 - our own program
+        with subprocess.Popen(
             [baselines_python(), program, path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

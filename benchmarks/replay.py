@@ -112,7 +112,7 @@ def most_resident_mb() -> float:
 def apart(log: Path, workers: int = 1) -> Timed:
     """Time a replay in a process of its own, so that its memory is its own too."""
     with tempfile.TemporaryDirectory(dir=log.parent) as folder:
-        done = subprocess.run(  # noqa: S603 - our own program
+        done = subprocess.run(
             [sys.executable, "-m", "benchmarks.replay", "one", log, f"{folder}/run", str(workers)],
             check=True, stdout=subprocess.PIPE,
         )  # fmt: skip
@@ -133,7 +133,7 @@ def lambda_learner(log: Path, events: int, folder: Path) -> float:
     middle = islice(merge([log]), events // 2, events // 2 + few)
     first = len(labels) // 2
     write_lines(work, [*(line.raw for line in middle), *labels[first : first + FEW_LABELS]])
-    done = subprocess.run(  # noqa: S603 - our own program
+    done = subprocess.run(
         [baselines_python(), Path(__file__).with_name("baseline_replay.py"), work],
         check=True, capture_output=True, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},

@@ -132,7 +132,7 @@ class Baselines:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._process = subprocess.Popen(  # noqa: S603 - our own program
+        self._process = subprocess.Popen(
             [str(baselines_python()), str(Path(__file__).with_name("baseline_updates.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -119,7 +119,7 @@ class Worker:
         self._folder: Path = before._folder if before else Path(tempfile.mkdtemp(dir=market.folder))
         self._log = self._folder / "worker.log"
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own program
+            self._process = subprocess.Popen(
                 [
                     *(*PROGRAM, "worker", "--broker", broker),
                     *("--model", str(market.folder / "model"), "--app-id", application_id),
@@ -247,7 +247,7 @@ def baseline_rates(
     """Input events per second of a baseline: by the clock and by its CPU time."""
     fresh_topics(broker)
     produce([log], broker)
-    done = subprocess.run(  # noqa: S603 - our own program
+    done = subprocess.run(
         [baselines_python(), _BASELINES / program, broker, *map(str, arguments)],
         check=True, stdout=subprocess.PIPE, text=True, timeout=PATIENCE_S,
     )  # fmt: skip

@@ -12,11 +12,7 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    GCCollector,
     Histogram,
-    PlatformCollector,
-    ProcessCollector,
-    disable_created_metrics,
 )
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
@@ -35,16 +31,6 @@ from stream.partitions.job import JobPartition
 from stream.state.store import RocksStore, StoreSize
 
 _ANY_AGE = (*AGES_MS, "any")
-
-
-def process_registry() -> CollectorRegistry:
-    """Make a registry that tells of the process itself: CPU, memory, files, garbage collections."""
-    disable_created_metrics()  # type: ignore[no-untyped-call]
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    GCCollector(registry=registry)
-    return registry
 
 
 class CountedHistogram(Collector):

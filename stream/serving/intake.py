@@ -32,8 +32,8 @@ class Batch(msgspec.Struct, gc=False):
     Attributes:
         size: n.
         member_ids, job_ids: of each candidate; or one, of all.
-        global_: features of the global model (n, d); None: nobody needs them.
-        blocks: of the effects, by name, (n, d) float32.
+        global_: features of the global model (n, d), or (1, d) of all; None: nobody needs them.
+        blocks: of the effects, by name, (n, d) or (1, d) float32.
         global_score: (n,), NaN where the model is to score; None: everywhere.
         times_ms: when the applications were submitted (n,), NaN where they are not; None: nowhere.
         later: later applicants who were answered (n,).
@@ -170,10 +170,12 @@ def _size(columns: Columns, space: FeatureSpace) -> int:
             sizes[name] = len(column) // width
         elif column is not None:
             sizes[name] = len(column)
-    if len(set(sizes.values())) != 1:
+    shared = {name for name in blocks if sizes.get(name) == 1}
+    each = {size for name, size in sizes.items() if name not in shared}
+    if len(each) > 1 or not sizes:
         told = ", ".join(f"{name}: {size}" for name, size in sizes.items()) or "none is given"
         raise QuestionError(f"all columns must have the same number of entries ({told})")
-    (size,) = set(sizes.values())
+    (size,) = each or {1}
     if size > MOST_CANDIDATES:
         raise QuestionError(f"{size} candidates, the most are {MOST_CANDIDATES}: ask twice")
     return size
@@ -212,20 +214,27 @@ def _block(
                 f"give columns.{block.label}: {block.size} numbers for each candidate"
             )
         return np.zeros((size, 0), np.float32)
+    own: dict[int, EventError] = {}
     if isinstance(rows, bytes):
-        array = np.frombuffer(rows, "<f4").reshape(size, block.size)
-        return _within(array, block, errors)
-    whole = block.pack_rows(rows)
-    if whole is not None:
-        return _within(np.frombuffer(whole, "<f4").reshape(size, block.size), block, errors)
-    packed = []
-    for at, row in enumerate(rows):
-        try:
-            packed.append(block.pack(row))
-        except InvalidFeaturesError as error:
-            errors.setdefault(at, error)
-            packed.append(bytes(4 * block.size))
-    return np.frombuffer(b"".join(packed), "<f4").reshape(size, block.size)
+        packed, count = rows, len(rows) // (4 * block.size)
+    else:
+        whole, count = block.pack_rows(rows), len(rows)
+        packed = whole or b"".join([_row(row, at, block, own) for at, row in enumerate(rows)])
+    array = _within(np.frombuffer(packed, "<f4").reshape(count, block.size), block, own)
+    if count != size and own:  # of the one row of all
+        raise QuestionError(str(own[0]))
+    for at, error in own.items():
+        errors.setdefault(at, error)
+    return array
+
+
+def _row(row: RawBlock, at: int, block: Block, errors: dict[int, EventError]) -> bytes:
+    """One row of a block; zeros where it cannot be."""
+    try:
+        return block.pack(row)
+    except InvalidFeaturesError as error:
+        errors.setdefault(at, error)
+        return bytes(4 * block.size)
 
 
 def _within(array: Floats32, block: Block, errors: dict[int, EventError]) -> Floats32:

@@ -58,7 +58,10 @@ class Candidate(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tru
 class Columns(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"global_": "global"}
 ):
-    """The fields of all candidates; each column has as many entries as the others, or is null."""
+    """The fields of all candidates; each column has as many entries as the others, or is null.
+
+    A block may have a single row, of all candidates: what describes the one job or member.
+    """
 
     member_id: list[str] | None = None
     job_id: list[str] | None = None

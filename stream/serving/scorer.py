@@ -10,6 +10,8 @@ in common is not published: a pair counts as new.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +27,14 @@ from stream.serving.store import Found, Store
 from stream.serving.waiting import Waiting
 from stream.updaters.folding import sigmoid
 
+_T = TypeVar("_T", bound=np.generic)
+
 
 class Effect(msgspec.Struct, gc=False):
     """What one effect adds to n scores.
 
-    ``found``: of each candidate, or one of all. ``features`` (n, d) float64. ``scores`` (n,).
+    ``found`` and ``features`` (float64) have a row of each candidate, or one of all; ``scores``
+    (n,).
     """
 
     spec: EffectSpec
@@ -47,7 +52,7 @@ class Effect(msgspec.Struct, gc=False):
         found = self.found
         noise = normals(seed, self.spec.name, self.ids, version, found.mean.shape[1])
         coefficients = found.mean + np.sqrt(found.variance.astype(np.float64)) * noise
-        return products(self.features, coefficients)
+        return products(self.features, coefficients, len(self.scores))
 
 
 class Scores(msgspec.Struct, gc=False):
@@ -127,13 +132,13 @@ class Scorer:
         if given is not None and not np.isnan(given[at]):
             told = {"global": {"global_score": given[at].item()}}
         elif scores.columns is not None:
-            added = self.model.contributions(scores.columns[at])
+            added = self.model.contributions(_row(scores.columns, at))
             told = {"global": {name or "constant": value for name, value in added}}
         else:
             told = {}
         for effect in (scores.member, scores.job):
             mean = effect.found.mean
-            parts = effect.features[at] * mean[at if len(mean) > 1 else 0]
+            parts = _row(effect.features, at) * _row(mean, at)
             names = self.space.block(effect.spec.block).names
             told[effect.spec.name] = dict(zip(names, parts.tolist(), strict=True))
         return told
@@ -141,7 +146,8 @@ class Scorer:
     def _effect(self, spec: EffectSpec, ids: list[str], batch: Batch) -> Effect:
         found = self.store.find(spec.name, ids)
         features = batch.blocks[spec.block].astype(np.float64)
-        return Effect(spec, ids, found, features, products(features, found.mean))
+        scores = products(features, found.mean, batch.size)
+        return Effect(spec, ids, found, features, scores)
 
     def _global(
         self, batch: Batch, member: Found, job: Found, at_ms: int
@@ -151,23 +157,36 @@ class Scorer:
             return np.zeros(0) if batch.global_score is None else batch.global_score, None
         columns = batch.global_
         if self.model.takes_history:
-            columns = np.hstack([columns, _histories(batch, member, job, at_ms)])
+            histories = _histories(batch, member, job, at_ms)
+            shape = len(histories), columns.shape[1]
+            columns = np.hstack([np.broadcast_to(columns, shape), histories])
         scores = self.model.scorer.score_all(columns)
+        if len(scores) != batch.size:
+            scores = np.full(batch.size, scores[0])
         if batch.global_score is not None:
             scores = np.where(np.isnan(batch.global_score), scores, batch.global_score)
         return scores, columns
 
 
-def products(features: Floats, coefficients: Floats) -> Floats:
-    """z'θ of each row (n,); ``coefficients`` (n, d), or (1, d) of all."""
+def products(features: Floats, coefficients: Floats, size: int) -> Floats:
+    """z'θ of each candidate (n,); both are (n, d), or (1, d) of all."""
     if len(coefficients) == 1:
-        return np.asarray(features @ coefficients[0])
-    return np.asarray(np.einsum("ij,ij->i", features, coefficients))
+        found = features @ coefficients[0]
+    elif len(features) == 1:
+        found = coefficients @ features[0]
+    else:
+        found = np.einsum("ij,ij->i", features, coefficients)
+    return np.asarray(found) if len(found) == size else np.full(size, found[0])
+
+
+def _row(rows: NDArray[_T], at: int) -> NDArray[_T]:
+    """A candidate's row, or that of all."""
+    return np.asarray(rows[at if len(rows) > 1 else 0])
 
 
 def _variance(effect: Effect) -> Floats:
     variance = effect.found.variance.astype(np.float64)
-    return products(effect.features * effect.features, variance)
+    return products(effect.features * effect.features, variance, len(effect.scores))
 
 
 def _histories(batch: Batch, member: Found, job: Found, at_ms: int) -> Floats32:

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from stream.configuration.load import with_model
 from stream.configuration.sections import Config
 from stream.errors import ConfigError
-from stream.metrics.worker import process_registry
+from stream.metrics.process import process_registry
 from stream.model.folder import load_model
 from stream.serving.access import Tokens, check_access
 from stream.serving.embedded import EmbeddedStore

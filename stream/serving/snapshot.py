@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from itertools import islice
 from pathlib import Path
 from struct import Struct
 from typing import BinaryIO, Final
@@ -31,6 +32,7 @@ _LENGTH = Struct("<I")
 _DIGEST_BYTES = 32
 _MOST_HEADER_BYTES = 1 << 24
 _FORMING = ".forming"
+_IDS_AT_ONCE = 1 << 16  # a list of all would be a copy of them in memory
 
 
 class Section(msgspec.Struct, frozen=True):
@@ -75,8 +77,7 @@ def save_snapshot(
         OSError: it cannot be written; the old one stays.
 
     """
-    ids = {effect: list(table.slots) for effect, table in store.tables.items()}
-    encoded = {effect: [each.encode() for each in found] for effect, found in ids.items()}
+    lengths = {effect: _lengths(table) for effect, table in store.tables.items()}
     header = Header(
         model_version=store.version,
         summaries=any(len(table.summary) for table in store.tables.values()),
@@ -85,7 +86,7 @@ def save_snapshot(
         offsets=offsets,
         current_ms=current_ms,
         sections=[
-            Section(effect, table.size, len(table), sum(map(len, encoded[effect])), table.used)
+            Section(effect, table.size, len(table), int(lengths[effect].sum()), table.used)
             for effect, table in store.tables.items()
         ],
     )
@@ -98,8 +99,10 @@ def save_snapshot(
         text = msgspec.json.encode(header)
         writer.write(MAGIC + _LENGTH.pack(len(text)) + text)
         for effect, table in store.tables.items():
-            writer.write(np.array([len(each) for each in encoded[effect]], "<u2"))
-            writer.write(b"".join(encoded[effect]))
+            writer.write(lengths[effect])
+            ids = iter(table.slots)
+            while some := "".join(islice(ids, _IDS_AT_ONCE)):
+                writer.write(some.encode())
             writer.write(np.fromiter(table.slots.values(), "<i4", len(table)))
             for array in table.arrays:
                 writer.write(array)
@@ -172,21 +175,25 @@ def _fill(path: Path, table: Table, section: Section, reader: _Hashed) -> None:
     for array in table.arrays:
         reader.into(array)
     table.set_prior(prior)
+    table.slots = {}
     try:
-        ids = (
-            [
-                text[start:end].decode()
-                for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)
-            ]
-            if section.entities
-            else []
-        )
+        start = 0
+        for first in range(0, section.entities, _IDS_AT_ONCE):
+            part = slice(first, first + _IDS_AT_ONCE)
+            for end, slot in zip(ends[part].tolist(), slots[part].tolist(), strict=True):
+                table.slots[text[start:end].decode()] = slot
+                start = end
     except UnicodeDecodeError:
         raise StateError(f"{path} is damaged: an id is no text") from None
-    table.slots = dict(zip(ids, slots.tolist(), strict=True))
     table.free = [row for row in np.flatnonzero(~distinct).tolist() if row]
     if len(table.slots) != section.entities or distinct.sum() != section.entities:
         raise StateError(f"{path} is damaged: an entity stands twice")
+
+
+def _lengths(table: Table) -> NDArray[np.uint16]:
+    """Bytes of each id in UTF-8."""
+    lengths = (len(each.encode()) for each in table.slots)
+    return np.fromiter(lengths, "<u2", len(table))
 
 
 class _Hashed:

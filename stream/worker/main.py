@@ -14,7 +14,8 @@ from stream.configuration.load import with_model
 from stream.configuration.sections import Config
 from stream.console.server import Console, Probes
 from stream.console.status import About
-from stream.metrics.worker import WorkerMetrics, process_registry
+from stream.metrics.process import process_registry
+from stream.metrics.worker import WorkerMetrics
 from stream.model.folder import load_model
 from stream.updaters.newton import NOT_KEPT, warm_up
 from stream.worker.app import heed_signals, run

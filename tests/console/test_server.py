@@ -18,7 +18,8 @@ import pytest
 from stream.console.server import Console, Probes
 from stream.console.status import About, Status, status
 from stream.errors import ConfigError
-from stream.metrics.worker import WorkerMetrics, process_registry
+from stream.metrics.process import process_registry
+from stream.metrics.worker import WorkerMetrics
 from stream.policy import HOUR_MS, LabelPolicy, Policy
 from tests.kit import NOW_MS, Market, application, engagement, looked_at
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from stream.metrics.catalogue import BY_NAME, GROUPS, PROCESS
 from stream.metrics.document import PAGE, page
-from stream.metrics.worker import WorkerMetrics, process_registry
+from stream.metrics.process import process_registry
+from stream.metrics.worker import WorkerMetrics
 
 NAMES = {
     "hearback_applications_closed_total",

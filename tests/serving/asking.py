@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from stream.events.records import COEFFICIENTS, Message
-from stream.metrics.worker import process_registry
+from stream.metrics.process import process_registry
 from stream.model.folder import GlobalModel
 from stream.policy import Policy
 from stream.serving.access import Tokens

@@ -194,6 +194,37 @@ def test_every_form_of_a_question_has_the_same_answer() -> None:
     assert reply.headers["content-type"] == "application/json"
 
 
+def test_one_row_of_a_block_stands_for_all() -> None:
+    """What describes the one job need not be said of each candidate; an error of it is everybody's.
+
+    So for blocks of effects and of the global model, with histories too.
+    """
+    global_model = with_histories()
+    asked = Asked(global_model)
+    asked.hear(a_market(global_model).sent)
+    ids = ["m1", "m2", "nobody"]
+    rows = {"global": [0.5], "per_member": [1.0, -2.0], "per_job": [3.0]}
+    long = {name: [row] * 3 for name, row in rows.items()} | {"member_id": ids}
+    wanted = asked.score(job_id="j3", columns=long, explain=True)
+    for shared in (["per_member"], ["global"], ["per_job", "global"], list(rows)):
+        short = long | {name: [rows[name]] for name in shared}
+        found = asked.score(job_id="j3", columns=short, explain=True)
+        for name, column in wanted["columns"].items():
+            if name in {"explanation", "member_known", "job_known"}:
+                assert found["columns"][name] == column
+            else:
+                assert found["columns"][name] == pytest.approx(column, abs=1e-12)
+    wrong = long | {"per_member": [{"m9": 1.0}]}
+    reply = asked.ask("/v1/score", {"job_id": "j3", "columns": wrong})
+    assert reply.status == 422
+    assert "unknown to the model" in reply.json()["message"]
+    drawn = [
+        asked.rank(job_id="j3", columns=columns, explore={"seed": 3})["columns"]["drawn"]
+        for columns in (long, long | {"per_member": [rows["per_member"]]})
+    ]
+    assert drawn[0] == pytest.approx(drawn[1])
+
+
 def known(asked: Asked, effect: str, entity_id: str, mean: list[float], variance: float) -> None:
     """Let the store know an entity."""
     found = Coefficients(
