@@ -199,7 +199,8 @@ class Label(msgspec.Struct, Scored, frozen=True, gc=False):
     of the first sight of the application and the same in all of its labels, as is ``history``,
     float32 bytes of shape (36,) in the order of :data:`stream.histories.history.NAMES`, and what
     the job had preferred of its terms. ``model_version`` is of the global model that scored it,
-    ``first_model`` of the one that the state began with, where that is another.
+    ``first_model`` of the one that the state began with, where that is another. ``global_`` is what
+    it scored, for who trains the next one; None: nothing, or nobody asked.
     """
 
     application_id: str
@@ -227,6 +228,7 @@ class Label(msgspec.Struct, Scored, frozen=True, gc=False):
     history: bytes | None = None
     preferences: Preferred | None = None
     first_model: str | None = None
+    global_: bytes | None = None
 
 
 class Match(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="match"):

@@ -16,7 +16,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from struct import Struct
 from struct import error as StructError  # noqa: N812
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
@@ -120,10 +120,26 @@ class _LabelFeatures(msgspec.Struct, frozen=True, gc=False):
     preferences: Preferred | msgspec.UnsetType = msgspec.UNSET
 
 
+class _AllFeatures(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, rename={"global_": "global"}
+):
+    """Those, and what the global model scored: stages that learn from labels pass it over."""
+
+    global_: list[float] | msgspec.UnsetType = msgspec.UNSET
+    per_member: list[float]
+    per_job: list[float]
+    history: list[float] | None = None
+    preferences: Preferred | msgspec.UnsetType = msgspec.UNSET
+
+
+_F = TypeVar("_F", _LabelFeatures, _AllFeatures)
+
 _LEAST_WEIGHT = 1e-9  # one of nothing teaches nothing, and is not stored
 
 
-class _LabelMessage(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="label"):
+class _LabelMessage(
+    msgspec.Struct, Generic[_F], frozen=True, gc=False, tag_field="type", tag="label"
+):
     """A label in its own order, but for the blocks: ``features`` stands for both."""
 
     application_id: Id
@@ -139,7 +155,7 @@ class _LabelMessage(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag
     evidence_time_ms: int | None
     label_time_ms: int
     model_version: str
-    features: _LabelFeatures
+    features: _F
     global_score: float
     member_score: float
     job_score: float
@@ -157,7 +173,8 @@ RawEvent = RawApplication | Engagement | JobEvent | Clock | Forget
 _EVENT = msgspec.json.Decoder(RawEvent)
 _ANY = msgspec.json.Decoder(dict[str, Any])
 _BY_JOB = msgspec.json.Decoder(_ApplicationByJob | Watermark | Forget)
-_LABEL = msgspec.json.Decoder(_LabelMessage)
+_LABEL = msgspec.json.Decoder(_LabelMessage[_LabelFeatures])
+_WHOLE_LABEL = msgspec.json.Decoder(_LabelMessage[_AllFeatures])
 _PREFERENCES = msgspec.json.Decoder(JobPreferences)
 _COEFFICIENTS = msgspec.json.Decoder(Coefficients)
 _ENCODE = msgspec.json.Encoder().encode
@@ -269,11 +286,12 @@ def encode_label(label: Label) -> bytes:
             label.evidence_time_ms,
             label.label_time_ms,
             label.model_version,
-            _LabelFeatures(
-                numbers(label.per_member),
-                numbers(label.per_job),
-                None if label.history is None else numbers(label.history),
-                label.preferences or msgspec.UNSET,
+            _AllFeatures(
+                global_=msgspec.UNSET if label.global_ is None else numbers(label.global_),
+                per_member=numbers(label.per_member),
+                per_job=numbers(label.per_job),
+                history=None if label.history is None else numbers(label.history),
+                preferences=label.preferences or msgspec.UNSET,
             ),
             label.global_score,
             label.member_score,
@@ -288,9 +306,24 @@ def encode_label(label: Label) -> bytes:
 
 
 def decode_label(raw: bytes, space: FeatureSpace) -> Label:
-    """Parse one message of ``labels``."""
-    values = list(msgspec.structs.astuple(_decode(_LABEL, raw)))  # in order, as above
-    features: _LabelFeatures = values[_FEATURES]
+    """Parse one message of ``labels``, but for what the global model scored."""
+    return _label(_decode(_LABEL, raw), space, None)
+
+
+def decode_whole_label(raw: bytes, space: FeatureSpace) -> Label:
+    """Parse one message of ``labels``; of any size is what the global model scored."""
+    message = _decode(_WHOLE_LABEL, raw)
+    sent = message.features.global_ or []
+    return _label(message, space, _packed(sent, len(sent)) or None)
+
+
+def _label(
+    message: _LabelMessage[_LabelFeatures] | _LabelMessage[_AllFeatures],
+    space: FeatureSpace,
+    packed_global: bytes | None,
+) -> Label:
+    values = list(msgspec.structs.astuple(message))  # in order, as above
+    features = message.features
     values[_FEATURES : _FEATURES + 1] = (
         space.per_member.pack(features.per_member),
         space.per_job.pack(features.per_job),
@@ -298,6 +331,7 @@ def decode_label(raw: bytes, space: FeatureSpace) -> Label:
     first_model = values.pop() or None
     values[-2] = values[-2] or None  # further scores
     values += (_packed(features.history, len(NAMES)), features.preferences or None, first_model)
+    values.append(packed_global)
     return Label(*values)
 
 

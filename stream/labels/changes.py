@@ -143,6 +143,7 @@ def label_of(change: Change, versions: Sequence[str]) -> Label:
         facts.history,
         facts.preferences,
         versions[0] if facts.model else None,
+        facts.global_,
     )
 
 

@@ -290,6 +290,7 @@ class LabelMachine:
             weight=weight,
             history=scores.history,
             preferences=scores.preferences,
+            global_=app.features.global_,
             model=scores.model,
         )
         book.put_application(job_id, application_id, facts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 
 from stream.errors import EventError, InvalidFeaturesError, TimeJumpError
@@ -38,10 +37,6 @@ class Trainer(TrainingSet):
             (:class:`stream.stages.first_sights.FirstSights`): it is fitted on these, too. None: a
             machine without.
 
-    Attributes:
-        refused: lines left out, by reason, as a replay counts its dead letters.
-        ignored: events that changed no label, by reason, as a replay counts them.
-
     """
 
     def __init__(
@@ -54,9 +49,6 @@ class Trainer(TrainingSet):
         first_sights: Callable[[Overlay, Policy], driver.Labels[Event, Step]] | None = None,
     ) -> None:
         super().__init__(policy, names, kind, with_history=first_sights is not None)
-        self.refused: Counter[str] = Counter()
-        self._refusals: dict[str, str] = {}  # the first message of each reason
-        self.ignored: Counter[str] = Counter()
         self._until_ms = until_ms
         self.end_ms = until_ms or 0
         self._overlay = Overlay(MemoryStore())
@@ -130,18 +122,6 @@ class Trainer(TrainingSet):
             return app, Row(None, block)
         index = self._names["global"].index
         return app, Row([index[name] for name in block], list(block.values()))
-
-    def _refuse(self, reason: str, message: str) -> None:
-        self.refused[reason] += 1
-        self._refusals.setdefault(reason, message)
-
-    def advice(self, used: int) -> str:
-        """Say why there is nothing to fit on: most often what was refused, else too short a log."""
-        for reason, count in self.refused.most_common(1):
-            if count > used:
-                first = self._refusals.get(reason, "their time lies more than --max-jump ahead")
-                return f"{count:,} lines were left out as {reason}, the first: {first}"
-        return super().advice(used)
 
     def _apply(self, event: Event, row: Row | None) -> None:
         before_ms = self._time.watermark_ms

@@ -7,6 +7,7 @@ judged by final labels, of a model fitted on what was known before.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +64,8 @@ class TrainingSet:
 
     Attributes:
         chosen: how strong the regularisation is of the linear model that was fitted.
+        refused: lines left out, by reason, as a replay counts its dead letters.
+        ignored: events that changed no label, by reason, as a replay counts them.
         dropped: inputs that were left out, for models are worse with them.
         end_ms: end of what may be known.
 
@@ -99,10 +102,9 @@ class TrainingSet:
         self._jobs = array("q")  # numbered in the order of their first row
         self._numbers: dict[str, int] = {}
         self._from_ms: int | None = None
-
-    def advice(self, used: int) -> str:  # noqa: ARG002 - readers know of what was refused
-        """Say what helps where so many applications are too little to fit on."""
-        return "take a longer log, a later --until or a shorter window"
+        self.refused: Counter[str] = Counter()
+        self._refusals: dict[str, str] = {}  # the first message of each reason
+        self.ignored: Counter[str] = Counter()
 
     def put(self, row: Row, job_id: str, time_ms: int) -> None:
         """Take an application in whose label will not change any more."""
@@ -151,6 +153,18 @@ class TrainingSet:
         self._inputs = ("global", *kept)
         return judged(kept)
 
+    def _refuse(self, reason: str, message: str) -> None:
+        self.refused[reason] += 1
+        self._refusals.setdefault(reason, message)
+
+    def _advice(self, used: int) -> str:
+        """Say why there is nothing to fit on: most often what was refused, else too short a log."""
+        for reason, count in self.refused.most_common(1):
+            if count > used:
+                first = self._refusals.get(reason, "their time lies more than --max-jump ahead")
+                return f"{count:,} lines were left out as {reason}, the first: {first}"
+        return "take a longer log, a later --until or a shorter window"
+
     def fit(self, out: Path) -> Manifest:
         """Fit on what was read and write the model folder; errors as of :meth:`model`."""
         return save_model(out, self.model())
@@ -178,7 +192,7 @@ class TrainingSet:
             whose = "were known" if rows.aged else "have their whole window"
             raise ModelError(
                 f"{count} applications {whose} before the end of training, {positives} of them"
-                f" positive: both kinds are needed; {self.advice(count)}"
+                f" positive: both kinds are needed; {self._advice(count)}"
             )
         if self._inputs is None:
             self.hold_out(progress=progress)

@@ -34,7 +34,7 @@ class Facts(msgspec.Struct, Scored, frozen=True, gc=False, kw_only=True, array_l
     counts; ``engagements`` are the ids of those read, so that closing can forget them: the first
     :data:`MOST_LISTED`, further ones (``more``) are indexed; ``history`` and
     ``preferences`` are those of first sight; ``model`` is the number of the global model that
-    scored it, 0 for the one that the state began with.
+    scored it, 0 for the one that the state began with; ``global_``: what it scored.
     """
 
     member_id: str
@@ -57,6 +57,7 @@ class Facts(msgspec.Struct, Scored, frozen=True, gc=False, kw_only=True, array_l
     history: bytes | None = None
     preferences: Preferred | None = None
     model: Count = 0
+    global_: bytes | None = None
 
     @property
     def unsettled(self) -> bool:

@@ -641,6 +641,16 @@ def test_a_label_of_an_earlier_release_is_read() -> None:
     assert wire.decode_label(raw, SPACE) == wanted
 
 
+def test_a_label_brings_what_was_scored_to_who_trains() -> None:
+    """Stages that learn from labels pass it over; its number of features is anybody's."""
+    label = msgspec.structs.replace(_LABEL, global_=kit.TWO + kit.ONE, first_model="u")
+    raw = wire.encode_label(label)
+    assert b'"features":{"global":[1.0,0.5,1.0],"per_member":[1.0,0.5],' in raw
+    assert wire.decode_whole_label(raw, SPACE) == label
+    assert wire.decode_label(raw, SPACE) == msgspec.structs.replace(label, global_=None)
+    assert wire.decode_whole_label(wire.encode_label(_LABEL), SPACE) == _LABEL
+
+
 @pytest.mark.parametrize(
     "change", [{"weight": 0.0}, {"weight": -1.0}, {"application_time_ms": -1}], ids=str
 )

@@ -161,7 +161,7 @@ def test_types_are_those_of_the_page() -> None:
 @pytest.mark.parametrize(
     ("table", "message", "inside"),
     [
-        ("labels", wire._LabelMessage, {"features": wire._LabelFeatures}),
+        ("labels", wire._LabelMessage, {"features": wire._AllFeatures}),
         ("scores", ScoreLine, {}),
         ("coefficients", Coefficients, {}),
     ],

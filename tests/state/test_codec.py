@@ -221,6 +221,24 @@ VALUES: dict[str, tuple[Any, Callable[[Any], bytes], Callable[[bytes], Any]]] = 
         codec.APPLICATION.encode,
         codec.APPLICATION.decode,
     ),
+    "facts_with_what_was_scored": (
+        Facts(
+            member_id="m1",
+            event_time_ms=1700000000000,
+            digest=b"d" * 16,
+            partition=0,
+            per_member=b"",
+            per_job=b"",
+            global_score=-1.25,
+            member_score=0.5,
+            job_score=0.0,
+            channel=None,
+            terms=None,
+            global_=b"\0\0\x80?" * 2,
+        ),
+        codec.APPLICATION.encode,
+        codec.APPLICATION.decode,
+    ),
     "facts_of_a_rolled_model": (
         Facts(
             member_id="m1",
