@@ -75,6 +75,7 @@ LABELS: Final = (
     Column("evidence_time_ms", "time", "when what it rests on happened", "nothing happened"),
     Column("label_time_ms", "time", "event time at which it was known"),
     _VERSION,
+    Column("first_model", "text", "the global model that the state began with", "it is the same"),
     Column("features.global", "float32s", "block global: what is scored", "a score was brought"),
     Column("features.per_member", "float32s", "block per_member, in the order of its names"),
     Column("features.per_job", "float32s", "block per_job"),
