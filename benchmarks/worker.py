@@ -58,8 +58,9 @@ from producers.kafka import produce
 from producers.simulate import simulate
 from producers.truth import SimulationSettings, draw_truth
 from stream.cli import PROGRAM
+from stream.events.applications import RawApplication
 from stream.events.records import APPLICATIONS, COEFFICIENTS, ENGAGEMENTS
-from stream.events.wire import RawApplication, decode_raw
+from stream.events.wire import decode_raw
 from stream.logs.files import merge, write_lines
 from stream.model.folder import GlobalModel, load_model
 from stream.model.training import Trainer

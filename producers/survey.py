@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from stream.errors import EventError
+from stream.events.applications import RawApplication
 from stream.events.records import APPLICATIONS, ENGAGEMENTS
 from stream.events.structs import Clock, Engagement, Forget
-from stream.events.wire import RawApplication, decode_raw
+from stream.events.wire import decode_raw
 from stream.policy import HOUR_MS, LabelPolicy
 
 _REACHED_BY: Final = 10

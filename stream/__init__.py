@@ -9,7 +9,7 @@ The map of the package, from the bottom up. Each part imports only from those li
 ``units``          times, durations and speeds as people write them
 ``effects``        the random effects, each declared once
 ``policy``         the label policy and the effects' settings
-``features``       feature blocks and their names
+``features``       feature blocks and their names; what becomes of attributes
 ``histories``      what has happened so far to members, jobs and pairs: counts, as numbers
 ``events``         what travels: structs, bytes, the ladder, records, routing, the partitioner
 ``updaters``       an entity's posterior, the Newton kernel, one effect

@@ -19,6 +19,7 @@ from stream.configuration.load import with_model
 from stream.configuration.sections import Config
 from stream.errors import ModelError
 from stream.features.blocks import FeatureSpace
+from stream.features.making import Maker
 from stream.logs.files import ReadProgress, merge
 from stream.model import words
 from stream.model.folder import GlobalModel, with_landmark
@@ -64,7 +65,7 @@ def train(
     settings: Config,
     *,
     until_ms: int | None = None,
-    names: dict[str, list[str]] | None = None,
+    names: dict[str, list[str]] | Maker | None = None,
     max_jump_ms: int | None = None,
     kind: ModelKind = "linear",
     before: GlobalModel | None = None,
@@ -76,7 +77,8 @@ def train(
         logs: the files.
         settings: the label policy, and where the effects' settings are from.
         until_ms: events after it are not used; None: all are.
-        names: of the features by block, where events carry lists; None: from the events.
+        names: of the features by block, where events carry lists, or what makes the features of
+            attributes; None: from the events.
         max_jump_ms: hold an event further ahead back until others confirm it; None: never.
         kind: of model.
         before: a model to compare with.
@@ -137,11 +139,15 @@ def fitted_model(
     kind: ModelKind,
     *,
     prior: bool = False,
+    maker: Maker | None = None,
 ) -> GlobalModel:
-    """Fit a global model on logs up to a time; ``prior``: as ``train`` does, with a prior."""
+    """Fit a global model on logs up to a time.
+
+    ``prior``: as ``train`` does, with a prior. ``maker``: makes the features of attributes.
+    """
     read = ReadProgress()
     with reading("fitting a global model", read) as progress:
-        model = train_until(merge(logs, read), policy, until_ms, progress, max_jump_ms, kind)
+        model = train_until(merge(logs, read), policy, until_ms, progress, max_jump_ms, kind, maker)
     if not prior or kind == "linear":
         return model
     load_kernel(model)

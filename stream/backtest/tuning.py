@@ -35,6 +35,7 @@ from stream.backtest.rehearsal import Rehearsal, Rehearsed, rehearse
 from stream.configuration.settings import Row, changed, table
 from stream.effects import EFFECT_NAMES, EFFECTS
 from stream.errors import ConfigError
+from stream.features.making import Maker
 from stream.histories.history import NOTHING, PARTS
 from stream.logs.files import LogLine, read_head
 from stream.model.boosting import fit_boosted
@@ -307,9 +308,10 @@ def train_until(
     progress: Callable[[int], None],
     max_jump_ms: int | None = None,
     kind: ModelKind = "linear",
+    maker: Maker | None = None,
 ) -> GlobalModel:
     """Fit a global model on the log up to a time, as ``hearback train --until`` does."""
-    fitted = trainer(policy, until_ms, None, max_jump_ms, kind)
+    fitted = trainer(policy, until_ms, maker, max_jump_ms, kind)
     fitted.read(lines, progress)
     return fitted.model()
 
@@ -317,7 +319,7 @@ def train_until(
 def trainer(
     policy: Policy,
     until_ms: int | None,
-    names: dict[str, list[str]] | None,
+    names: dict[str, list[str]] | Maker | None,
     max_jump_ms: int | None,
     kind: ModelKind,
 ) -> Trainer:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import msgspec
 
 from stream.check.tallies import MOST_KEPT, Tally, left_out
+from stream.events.applications import RawApplication, attributes_fingerprint
 from stream.events.structs import Engagement, JobEvent
-from stream.events.wire import RawApplication, attributes_fingerprint
 from stream.features.blocks import RawBlock
 from stream.labels.inference import past
 from stream.logs.files import LogLine
@@ -235,9 +235,12 @@ def _content(app: RawApplication) -> int:
             app.channel,
             None if app.terms is None else str(app.terms),
             attributes_fingerprint(app),
-            None if features.global_ is None else _values(features.global_),
-            _values(features.per_member),
-            _values(features.per_job),
+            features
+            and (
+                features.global_ and _values(features.global_),
+                _values(features.per_member),
+                _values(features.per_job),
+            ),
         )
     )
 

@@ -13,8 +13,9 @@ from stream.check.joins import Joins
 from stream.check.order import SECONDS, Order
 from stream.check.tallies import Distinct, Tally
 from stream.errors import EventError
+from stream.events.applications import RawApplication
 from stream.events.structs import Clock, Engagement, Forget, JobEvent
-from stream.events.wire import RawApplication, RawEvent, decode_raw, to_event
+from stream.events.wire import RawEvent, decode_raw, to_event
 from stream.features.blocks import FeatureSpace
 from stream.labels.machine import CLOSED
 from stream.labels.transitions import stimuli
@@ -230,9 +231,10 @@ class Survey:
         features = app.features
         self.members.add(app.member_id)
         self.jobs.add(app.job_id)
-        if features.global_ is not None:
+        attributes = app.member or app.job or app.context
+        if features is not None and features.global_ is not None:
             self.blocks["global"].add(features.global_, line)
-        elif app.global_score is None:
+        elif app.global_score is None and not attributes:
             self.unscored.add(line, app.application_id)
         score = app.global_score
         self.scored += score is not None
@@ -240,8 +242,11 @@ class Survey:
             self.huge_scores.add(line, f"{score:g}")
         if self._space is not None:
             self._fit(app, self._space, line)
-        self.blocks["per_member"].add(features.per_member, line)
-        self.blocks["per_job"].add(features.per_job, line)
+        if features is not None:
+            self.blocks["per_member"].add(features.per_member, line)
+            self.blocks["per_job"].add(features.per_job, line)
+        elif not attributes:
+            self.misfits.add(line, "neither features nor attributes")
 
     def _fit(self, app: RawApplication, space: FeatureSpace, line: LogLine) -> None:
         """Look whether an application is one that the command takes."""

@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "demo": "demo",
     "simulate": "history",
     "check": "check",
+    "features": "features",
     "train": "train",
     "model": "model",
     "replay": "history",

@@ -17,9 +17,11 @@ from stream.cli.options import (
     Logs,
     MaxJump,
     PolicyFile,
+    SpecFile,
     configured,
     parsed,
 )
+from stream.cli.spec import fitted_spec
 from stream.cli.terminal import (
     OUT,
     load_kernel,
@@ -59,6 +61,7 @@ def tune(
     ],
     out: Annotated[Path, typer.Option("--out", help="The policy file to write (TOML).")],
     kind: Kind = "linear",
+    spec: SpecFile = None,
     policy: PolicyFile = None,
     config: ConfigFile = None,
     max_jump: MaxJump = None,
@@ -74,7 +77,8 @@ def tune(
     once. Ctrl-C keeps the best so far.
 
     No --model is needed: where applications carry no global_score, global models (of --kind) are
-    fitted here, each scoring only jobs that it was not fitted on.
+    fitted here, each scoring only jobs that it was not fitted on. Where they carry attributes,
+    --spec says what becomes of them, as it does for `train`.
 
     The file that it writes holds the label policy too and is ready for `--policy`. To see what the
     choice is worth, replay twice with `--score-from TIME`, with it and without.
@@ -90,9 +94,10 @@ def tune(
     check_logs(logs)
     if out.exists():
         raise ConfigError(f"{out} is there already: name another file or remove it")
-    known = known_space(logs, None, until_ms)
+    maker = None if spec is None else fitted_spec(spec, logs, until_ms)
+    known = None if maker else known_space(logs, None, until_ms)
     look_first(logs, start, force=force, max_jump_ms=max_jump_ms, until_ms=until_ms, space=known)
-    model = None if known else fitted_model(logs, start, until_ms, max_jump_ms, kind)
+    model = None if known else fitted_model(logs, start, until_ms, max_jump_ms, kind, maker=maker)
     read = ReadProgress()
     lines, space = first_look(before(merge(logs, read), until_ms), model)
     space.fitted(start)  # refused before it takes time
@@ -211,6 +216,7 @@ def backtest(
         ),
     ] = None,
     kind: Kind = "linear",
+    spec: SpecFile = None,
     policy: PolicyFile = None,
     score_from: Annotated[
         str | None,
@@ -249,6 +255,8 @@ def backtest(
     from stream.report.page import page, picture
     from stream.report.words import sentences
 
+    if spec is not None and model is not None:
+        raise typer.BadParameter("a model has a spec of its own: give --model or --spec")
     loaded = None if model is None else load_model(model)
     settings = configured(None, policy=policy)
     base = with_model(settings, loaded).policy
@@ -257,14 +265,15 @@ def backtest(
     max_jump_ms = parsed(parse_duration_ms, max_jump)
     check_logs(logs)
     new_folder(out)
-    known = known_space(logs, loaded)
+    known = None if spec else known_space(logs, loaded)
     look_first(logs, base, force=force, max_jump_ms=max_jump_ms, space=known)
     read = ReadProgress()
     with reading("looking through", read) as progress:
         span = look_through(merge(logs, read), progress, max_jump_ms)
     from_ms = span.quarter_ms() if loaded is None else loaded.manifest.trained_until_ms
     if known is None:
-        loaded = fitted_model(logs, base, from_ms, max_jump_ms, kind, prior=True)
+        maker = None if spec is None else fitted_spec(spec, logs, from_ms)
+        loaded = fitted_model(logs, base, from_ms, max_jump_ms, kind, prior=True, maker=maker)
         known = loaded.space
         base = with_model(settings, loaded).policy
         comparison = load_comparison(config, base)

@@ -102,7 +102,8 @@ def _make_market(out: Path, seed: int) -> tuple[int, int]:
     """Simulate the log and train; return the number of applications and the end of training."""
     from producers.simulate import simulate
     from producers.truth import SimulationSettings, draw_truth
-    from stream.events.wire import RawApplication, decode_raw
+    from stream.events.applications import RawApplication
+    from stream.events.wire import decode_raw
     from stream.logs.files import merge, write_lines
     from stream.model.training import Trainer
     from stream.policy import Policy

@@ -93,6 +93,16 @@ FeatureNames = Annotated[
 Kind = Annotated[ModelKind, typer.Option("--kind", help="A logistic regression, or boosted trees.")]
 
 
+SpecFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--spec",
+        help="TOML file that says what becomes of attributes (`hearback features suggest` writes"
+        " one), where applications carry them.",
+    ),
+]
+
+
 def names_in(path: Path) -> dict[str, list[str]]:
     """Read a file of feature names."""
     try:

@@ -115,7 +115,8 @@ def rank(
 def _candidates(logs: list[Path], kind: str, entity_id: str) -> dict[str, Candidate]:
     """Applications of a log, as candidates, by id."""
     from stream.errors import EventError
-    from stream.events.wire import RawApplication, decode_raw
+    from stream.events.applications import RawApplication
+    from stream.events.wire import decode_raw
     from stream.logs.files import merge
     from stream.serving import Candidate, CandidateFeatures
 
@@ -127,6 +128,11 @@ def _candidates(logs: list[Path], kind: str, entity_id: str) -> dict[str, Candid
             continue
         if isinstance(event, RawApplication) and getattr(event, f"{kind}_id") == entity_id:
             features = event.features
+            if features is None:
+                raise ConfigError(
+                    f"application {event.application_id} has no features, and the service does not"
+                    " make them of attributes"
+                )
             found[event.application_id] = Candidate(
                 member_id=event.member_id,
                 job_id=event.job_id,

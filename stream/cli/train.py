@@ -15,16 +15,21 @@ from stream.cli.options import (
     Logs,
     MaxJump,
     PolicyFile,
+    SpecFile,
     configured,
     names_in,
     parsed,
 )
+from stream.cli.spec import fitted_spec
 from stream.cli.terminal import ERR, tell
+from stream.errors import ConfigError
+from stream.features.blocks import FeatureSpace
 from stream.model.folder import load_model, save_model
 from stream.text import new_folder
 from stream.units import parse_duration_ms, parse_time_ms
 
 if TYPE_CHECKING:
+    from stream.features.making import Maker
     from stream.model.held_out import Judgement, Unjudged
 
 
@@ -42,6 +47,15 @@ def train(
     config: ConfigFile = None,
     kind: Kind = "linear",
     feature_names: FeatureNames = None,
+    spec: SpecFile = None,
+    spec_of: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Make features of attributes as this model does, with its vocabularies and scales:"
+            " the new model can be rolled in after it.",
+        ),
+    ] = None,
     not_worse_than: Annotated[
         Path | None,
         typer.Option(
@@ -76,6 +90,10 @@ def train(
     fitted on what was known before, and the log loss of a constant; the model that is written is
     then fitted on all.
 
+    Where applications carry attributes, --spec says what becomes of them. What is frequent and
+    how numbers are scaled is learned of the applications up to --until, and kept in the model, so
+    that whoever has MODEL needs no spec.
+
     Learns with it what is left to come of applications that still wait, from moments of the newest
     of them.
 
@@ -92,8 +110,16 @@ def train(
     policies = settings.policy
     until_ms = parsed(parse_time_ms, until)
     max_jump_ms = parsed(parse_duration_ms, max_jump)
-    names = None if feature_names is None else names_in(feature_names)
-    look_first(logs, policies, force=force, max_jump_ms=max_jump_ms, until_ms=until_ms)
+    if sum(given is not None for given in (feature_names, spec, spec_of)) > 1:
+        raise typer.BadParameter("give one of --feature-names, --spec and --spec-of")
+    names: dict[str, list[str]] | Maker | None = None
+    space = None
+    if feature_names is not None:
+        names = names_in(feature_names)
+    elif spec is not None or spec_of is not None:
+        names = _maker_of(spec_of) if spec is None else fitted_spec(spec, logs, until_ms)
+        space = FeatureSpace.made(names)
+    look_first(logs, policies, force=force, max_jump_ms=max_jump_ms, until_ms=until_ms, space=space)
 
     def accept(judged: Judgement | Unjudged) -> None:
         if not_worse_than is not None:
@@ -119,3 +145,11 @@ def train(
     useless = words.useless(manifest, found.chosen)
     if useless:
         tell(useless, ERR)
+
+
+def _maker_of(path: Path | None) -> Maker:
+    """Return what makes the features of a model."""
+    maker = None if path is None else load_model(path).space.maker
+    if maker is None:
+        raise ConfigError(f"model {path} makes no features of attributes: give --spec")
+    return maker

@@ -13,7 +13,6 @@ schema's id (Confluent, "Wire format"), if what follows is JSON.
 from __future__ import annotations
 
 from functools import lru_cache
-from hashlib import blake2b
 from struct import Struct
 from struct import error as StructError  # noqa: N812
 from typing import Annotated, Any, Generic, TypeVar
@@ -26,28 +25,32 @@ from stream.errors import (
     InvalidIdError,
     TooLargeError,
 )
+from stream.events.applications import (
+    ApplicationFields,
+    RawApplication,
+    RawFeatures,
+    entered,
+    packed,
+)
 from stream.events.lenient import respelled
 from stream.events.refusals import UNREADABLE, refused
 from stream.events.structs import (
-    Application,
     Clock,
     Coefficients,
     Engagement,
     Event,
-    Features,
     Forget,
     FurtherScores,
     Id,
     JobEvent,
     Label,
     Match,
-    Name,
     PartitionNumber,
     ScoredApplication,
     TimeMs,
     Watermark,
 )
-from stream.features.blocks import FeatureSpace, RawBlock, check_size
+from stream.features.blocks import FeatureSpace
 from stream.histories.history import NAMES, NUMBERS
 from stream.histories.preferences import JobPreferences, Preferred, Terms
 from stream.text import BYTE_ORDER_MARK, encoding_of
@@ -58,46 +61,9 @@ MAX_MESSAGE_BYTES = 256 * 1024
 
 _MAGIC = b"\0"
 _HEADER_BYTES = 5
-Attributes = dict[str, Any]
-"""What is said of a member, a job or the occasion, as JSON: :mod:`stream.features` reads it."""
-
-_FINGERPRINT_BYTES = 8
 
 
-class RawFeatures(
-    msgspec.Struct, frozen=True, gc=False, kw_only=True, rename={"global_": "global"}
-):
-    """Feature blocks as sent: lists or objects, checked for numbers only."""
-
-    global_: RawBlock | None = None
-    per_member: RawBlock
-    per_job: RawBlock
-
-
-class _Fields(
-    msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="application"
-):
-    """What an application has on all its way."""
-
-    application_id: Id
-    member_id: Id
-    job_id: Id
-    event_time_ms: TimeMs
-    features: RawFeatures
-    global_score: float | None = None
-    channel: Name | None = None
-    terms: Terms | None = None
-
-
-class RawApplication(_Fields, frozen=True, gc=False, kw_only=True, tag="application"):
-    """An application as sent; ``member``, ``job`` and ``context`` are attributes of any kind."""
-
-    member: Attributes | None = None
-    job: Attributes | None = None
-    context: Attributes | None = None
-
-
-class _ApplicationByJob(_Fields, frozen=True, gc=False, kw_only=True, tag="application"):
+class _ApplicationByJob(ApplicationFields, frozen=True, gc=False, kw_only=True, tag="application"):
     """An application after the member stage: a producer may have fields of these names too.
 
     ``attributes`` is the fingerprint of those that were sent.
@@ -178,7 +144,6 @@ _WHOLE_LABEL = msgspec.json.Decoder(_LabelMessage[_AllFeatures])
 _PREFERENCES = msgspec.json.Decoder(JobPreferences)
 _COEFFICIENTS = msgspec.json.Decoder(Coefficients)
 _ENCODE = msgspec.json.Encoder().encode
-_CANONICAL = msgspec.json.Encoder(order="deterministic").encode
 
 
 def decode_raw(raw: bytes) -> RawEvent:
@@ -207,7 +172,7 @@ def decode_event(raw: bytes, space: FeatureSpace) -> Event:
 def to_event(event: RawEvent, space: FeatureSpace) -> Event:
     """Raw event → event, features packed against the model's names."""
     if isinstance(event, RawApplication):
-        return _application(event, space, attributes_fingerprint(event))
+        return entered(event, space)
     if isinstance(event, Forget) and (event.member_id is None) == (event.job_id is None):
         raise InvalidIdError("forget takes either a member_id or a job_id")
     return event
@@ -225,7 +190,7 @@ def decode_by_job(raw: bytes, space: FeatureSpace) -> ScoredApplication | Waterm
     if message.member_score is None or message.partition is None:
         raise EventError("an application without member_score or partition")
     return ScoredApplication(
-        _application(message, space, _unhexed(message.attributes or None)),
+        packed(message, space, _unhexed(message.attributes or None)),
         message.member_score,
         message.partition,
         message.watermark_ms,
@@ -375,45 +340,11 @@ def _floats(count: int) -> Struct:
     return Struct(f"<{count}f")
 
 
-def attributes_fingerprint(raw: RawApplication) -> bytes | None:
-    """Bytes (8) that tell attributes from others; None: none were sent."""
-    sent = raw.member, raw.job, raw.context
-    if sent == (None, None, None):
-        return None
-    return blake2b(_CANONICAL(sent), digest_size=_FINGERPRINT_BYTES).digest()
-
-
 def _unhexed(text: str | None) -> bytes | None:
     try:
         return None if text is None else bytes.fromhex(text)
     except ValueError:
         raise EventError("attributes are not hexadecimal") from None
-
-
-def _application(raw: _Fields, space: FeatureSpace, attributes: bytes | None) -> Application:
-    features = raw.features
-    packed_global: bytes | None = None
-    if features.global_ is not None and space.global_ is not None:
-        packed_global = space.global_.pack(features.global_)
-    elif raw.global_score is None and space.global_ is not None:
-        raise InvalidFeaturesError("neither features.global nor global_score is there")
-    if raw.global_score is not None and space.limit is not None:
-        check_size("global_score", (raw.global_score,), space.limit)
-    return Application(
-        raw.application_id,
-        raw.member_id,
-        raw.job_id,
-        raw.event_time_ms,
-        Features(
-            packed_global,
-            space.per_member.pack(features.per_member),
-            space.per_job.pack(features.per_job),
-        ),
-        raw.global_score,
-        raw.channel,
-        raw.terms,
-        attributes,
-    )
 
 
 def _second_reading(raw: bytes, error: Exception) -> RawEvent:

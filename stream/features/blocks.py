@@ -11,6 +11,7 @@ import struct
 from collections.abc import Collection, Mapping, Sequence
 
 from stream.errors import ConfigError, InvalidFeaturesError
+from stream.features.making import Maker
 from stream.policy import EffectSettings, Policy
 
 RawBlock = list[float] | dict[str, float]
@@ -75,7 +76,8 @@ class Block:
 class FeatureSpace:
     """The three blocks of one model; ``global_`` is None where every event brings its score.
 
-    ``limit``: of the size of each number that an application brings; None: none.
+    ``limit``: of the size of each number that an application brings; None: none. ``maker``: makes
+    the blocks of attributes; None: applications bring them.
     """
 
     def __init__(
@@ -84,16 +86,24 @@ class FeatureSpace:
         per_member_names: Sequence[str],
         per_job_names: Sequence[str],
         limit: float | None = None,
+        maker: Maker | None = None,
     ) -> None:
         self.limit = limit
+        self.maker = maker
         self.global_ = Block("global", global_names, limit) if global_names is not None else None
         self.per_member = Block("per_member", per_member_names, limit)
         self.per_job = Block("per_job", per_job_names, limit)
 
+    @classmethod
+    def made(cls, maker: Maker) -> FeatureSpace:
+        """Return the blocks that are made of attributes."""
+        names = maker.names
+        return cls(names["global"], names["per_member"], names["per_job"], maker=maker)
+
     def limited(self, limit: float) -> FeatureSpace:
         """Return the blocks as events enter: larger numbers are refused."""
         names = None if self.global_ is None else self.global_.names
-        return FeatureSpace(names, self.per_member.names, self.per_job.names, limit)
+        return FeatureSpace(names, self.per_member.names, self.per_job.names, limit, self.maker)
 
     def block(self, name: str) -> Block:
         """Return the block of an effect's features."""

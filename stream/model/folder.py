@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 
 from stream.errors import ConfigError, ModelError
 from stream.features.blocks import FeatureSpace
+from stream.features.fitting import FittedSpec
+from stream.features.making import Maker
 from stream.histories.history import NAMES
 from stream.labels.delays import DelayCurve
 from stream.model.coefficients import Linear
@@ -86,7 +88,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     were there to tell. ``inputs``: the blocks that its columns come from. ``prior_precision``: λ of
     the effects over it where a policy says nothing; None: as it is without a model.
     ``landmark``: what is left to come of who waits, None: by ``delays`` alone. ``dropped``: inputs
-    that were left out, for the model was worse with them.
+    that were left out, for the model was worse with them. ``spec``: what makes the features of
+    attributes, None: applications bring them.
     """
 
     format: int
@@ -107,6 +110,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     rows: Literal["closed", "aged"] = "closed"
     landmark: Landmark | None = None
     dropped: tuple[Dropped, ...] = ()
+    spec: FittedSpec | None = None
 
 
 class GlobalModel:
@@ -132,6 +136,7 @@ class GlobalModel:
             manifest.features["global"],
             manifest.features["per_member"],
             manifest.features["per_job"],
+            maker=None if manifest.spec is None else Maker(manifest.spec),
         )
         self.score = scorer.score  # log-odds, of the float32 bytes of the columns
 
@@ -194,6 +199,7 @@ def new_model(
     rows: Literal["closed", "aged"] = "closed",
     inputs: tuple[str, ...] = ("global",),
     dropped: Sequence[Dropped] = (),
+    spec: FittedSpec | None = None,
 ) -> GlobalModel:
     """Make a model; the version is a digest of its content, so equal models are equal."""
     arrays = scorer.encoded()
@@ -214,6 +220,7 @@ def new_model(
         rows=rows,
         inputs=inputs,
         dropped=tuple(dropped),
+        spec=spec,
     )
     return GlobalModel(_versioned(manifest, arrays), scorer)
 
@@ -228,7 +235,7 @@ def _versioned(manifest: Manifest, arrays: bytes) -> Manifest:
     """Put in the arrays' checksum, and a name for all that decides what is scored and learned."""
     features, further = (
         manifest.features,
-        (manifest.delays, manifest.prior_precision, manifest.landmark),
+        (manifest.delays, manifest.prior_precision, manifest.landmark, manifest.spec),
     )
     further_inputs = [block for block in manifest.inputs if block != "global"]
     blocks = ["global", "per_member", "per_job", *further_inputs]
@@ -272,7 +279,8 @@ def load_model(path: Path) -> GlobalModel:
     if hashlib.sha256(arrays).hexdigest() != manifest.sha256:
         raise ModelError(f"{path / name} does not match the checksum in its manifest")
     changed = _versioned(manifest, arrays).model_version != manifest.model_version
-    if changed and manifest.landmark is not None:  # older releases had other versions
+    newer = manifest.landmark is not None or manifest.spec is not None
+    if changed and newer:  # older releases had other versions
         raise ModelError(f"{path / MANIFEST} was changed: it is not of its model_version")
     try:
         return GlobalModel.of(manifest, arrays)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import msgspec
+import numpy as np
+
 from stream.errors import EventError, InvalidFeaturesError, TimeJumpError
+from stream.events.applications import RawApplication, entered
 from stream.events.ladder import Kind
 from stream.events.structs import Application, DeadLetter, Event, Features, Forget, Source
-from stream.events.wire import RawApplication, decode_raw, to_event
+from stream.events.wire import decode_raw, to_event
 from stream.features.blocks import FeatureSpace, check_size
+from stream.features.making import Maker
 from stream.labels import driver
 from stream.labels.changes import Change, Entered, Ignored, Step
 from stream.labels.machine import LabelMachine
@@ -22,6 +27,7 @@ from stream.state.store import MemoryStore
 from stream.state.stored_facts import StoredFacts
 
 _NOWHERE = Source("", 0, 0, 0, b"")
+_NO_FEATURES = Features(None, b"", b"")  # labels are all that is wanted
 
 
 class Trainer(TrainingSet):
@@ -30,7 +36,8 @@ class Trainer(TrainingSet):
     Args:
         policy: the label policy.
         until_ms: events after it are not used; None for the whole log.
-        names: feature names per block where events carry lists; None: from the events.
+        names: feature names per block where events carry lists, or what makes the features of
+            attributes; None: from the events.
         max_jump_ms: hold an event further ahead back until others confirm it; None: never.
         kind: of model that is fitted.
         first_sights: makes what gives labels, with the history of each application in its scores
@@ -43,7 +50,7 @@ class Trainer(TrainingSet):
         self,
         policy: Policy,
         until_ms: int | None,
-        names: dict[str, list[str]] | None,
+        names: dict[str, list[str]] | Maker | None,
         max_jump_ms: int | None = None,
         kind: ModelKind = "linear",
         first_sights: Callable[[Overlay, Policy], driver.Labels[Event, Step]] | None = None,
@@ -60,7 +67,9 @@ class Trainer(TrainingSet):
         self._time = driver.LogTime(policy.labels)
         self._jumps: JumpFilter[tuple[Event, Row | None]] = JumpFilter(max_jump_ms)
         self._open: dict[tuple[str, str], Row] = {}
-        self._space = FeatureSpace((), (), ())
+        self._space = (
+            FeatureSpace((), (), ()) if self._maker is None else FeatureSpace.made(self._maker)
+        )
 
     def read(self, lines: Iterable[LogLine], progress: Callable[[int], None]) -> None:
         """Take a whole log in; ``progress`` is called with the number of lines now and then."""
@@ -97,15 +106,21 @@ class Trainer(TrainingSet):
             return None, None
         if not isinstance(raw, RawApplication):
             return to_event(raw, self._space), None
-        block = raw.features.global_
-        if block is None:
-            raise InvalidFeaturesError("no features.global to train on")
+        if self._maker is not None:
+            made = entered(raw, self._space)
+            row = Row(None, np.frombuffer(made.features.global_ or b"", "<f4"))
+            return msgspec.structs.replace(made, features=_NO_FEATURES), row
+        features = raw.features
+        if features is None or features.global_ is None:
+            said = "; --spec says what becomes of attributes" if raw.member or raw.job else ""
+            raise InvalidFeaturesError(f"no features.global to train on{said}")
+        block = features.global_
         if raw.global_score is not None:
             check_size("global_score", (raw.global_score,), self._policy.features.max_feature)
         blocks = {
             "global": block,
-            "per_member": raw.features.per_member,
-            "per_job": raw.features.per_job,
+            "per_member": features.per_member,
+            "per_job": features.per_job,
         }
         for name, values in blocks.items():
             self._names[name].check(values)
@@ -116,7 +131,7 @@ class Trainer(TrainingSet):
             member_id=raw.member_id,
             job_id=raw.job_id,
             event_time_ms=raw.event_time_ms,
-            features=Features(None, b"", b""),
+            features=_NO_FEATURES,
         )
         if not isinstance(block, dict):
             return app, Row(None, block)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import ConfigError, ModelError
+from stream.features.making import Maker
 from stream.labels.delays import DelayCurve, curve_of
 from stream.model.block_names import BlockNames
 from stream.model.boosting import fit_boosted
@@ -45,7 +46,7 @@ class Row(msgspec.Struct):
     """
 
     columns: list[int] | None
-    values: list[float]
+    values: list[float] | NDArray[np.float32]
     answered_ms: int = NEVER
     settled_ms: int = NEVER
     history: bytes | None = None
@@ -58,7 +59,8 @@ class TrainingSet:
 
     Args:
         policy: the label policy.
-        names: feature names per block where events carry lists; None: from the events.
+        names: feature names per block where events carry lists, or what makes the features of
+            attributes; None: from the events.
         kind: of model that is fitted.
         with_history: whether rows have histories, and models are fitted on these, too.
 
@@ -77,7 +79,7 @@ class TrainingSet:
     def __init__(
         self,
         policy: Policy,
-        names: dict[str, list[str]] | None,
+        names: dict[str, list[str]] | Maker | None,
         kind: ModelKind = "linear",
         *,
         with_history: bool = False,
@@ -89,6 +91,8 @@ class TrainingSet:
         self._kind = kind
         self._policy = policy
         self._with_history = with_history
+        self._maker = names if isinstance(names, Maker) else None
+        names = names.names if isinstance(names, Maker) else names
         blocks = ("global", "per_member", "per_job")
         if names is not None and set(names) != set(blocks):
             raise ConfigError(f"the names file must have exactly the keys {', '.join(blocks)}")
@@ -213,6 +217,7 @@ class TrainingSet:
             choice=None if self.chosen is None else self.chosen.choice,
             inputs=inputs,
             dropped=self.dropped,
+            spec=None if self._maker is None else self._maker.fitted,
         )
 
     def features(self) -> dict[str, list[str]]:

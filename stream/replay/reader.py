@@ -20,6 +20,7 @@ from stream.errors import (
     ModelError,
     TimeJumpError,
 )
+from stream.events.applications import RawApplication
 from stream.events.records import MAX_DEAD_LETTER_BYTES
 from stream.events.structs import (
     Application,
@@ -31,7 +32,7 @@ from stream.events.structs import (
     JobEvent,
     Source,
 )
-from stream.events.wire import RawApplication, decode_event, decode_raw, to_event
+from stream.events.wire import decode_event, decode_raw, to_event
 from stream.features.blocks import FeatureSpace, names_of
 from stream.labels.driver import LogTime
 from stream.logs.files import LogLine
@@ -235,6 +236,11 @@ def _space_of(raw: RawApplication, where: str, model: GlobalModel | None) -> Fea
     if raw.global_score is None:
         raise ModelError(
             f"{where} carries no global_score: pass a model with --model (hearback train makes one)"
+        )
+    if raw.features is None:
+        raise ModelError(
+            f"{where} carries no features: pass a model with --model that makes them of attributes"
+            " (hearback train --spec makes one)"
         )
     return FeatureSpace(
         None,

@@ -236,6 +236,11 @@ def check_fits(model: GlobalModel, first: GlobalModel | None, policy: Policy) ->
                 f"model {model.version} has other {block} features than {first.version}: only one"
                 " of the same features can be rolled in; others take a cut-over"
             )
+    if model.manifest.spec != first.manifest.spec:
+        raise ConfigError(
+            f"model {model.version} makes other features of attributes than {first.version}: train"
+            " it with --spec-of the model that it follows"
+        )
     model.check(policy)
 
 

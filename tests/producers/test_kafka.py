@@ -23,10 +23,11 @@ from producers.kafka import (
 from producers.simulate import SimulationSettings, simulate
 from producers.throttle import MAX_UNREAD_BYTES
 from stream.errors import BrokerError, ConfigError, LogError
+from stream.events.applications import RawApplication
 from stream.events.partitioner import partition_of
 from stream.events.records import APPLICATIONS, CONSUMED, ENGAGEMENTS
 from stream.events.structs import JobEvent
-from stream.events.wire import RawApplication, decode_raw
+from stream.events.wire import decode_raw
 from stream.logs.files import write_lines
 from stream.policy import HOUR_MS, LabelPolicy
 
