@@ -44,6 +44,7 @@ docs: setup ## the pages and dashboards that are made from the code
 	$(BIN)/python -m stream.labels.document
 	$(BIN)/python -m stream.report.document
 	$(BIN)/python -m stream.replay.document
+	$(BIN)/python -m stream.events.document
 	$(BIN)/python -m stream.metrics.document
 	$(BIN)/python -m stream.configuration.render
 	$(BIN)/python -m deploy.dashboards

@@ -54,6 +54,7 @@ COMMANDS: Final = {
     "state": "upkeep",
     "gate": "upkeep",
     "config": "config",
+    "schema": "schema",
 }
 """The module of each command, which has a function or a group of the command's name.
 

@@ -63,7 +63,7 @@ _MAGIC = b"\0"
 _HEADER_BYTES = 5
 
 
-class _ApplicationByJob(ApplicationFields, frozen=True, gc=False, kw_only=True, tag="application"):
+class ApplicationByJob(ApplicationFields, frozen=True, gc=False, kw_only=True, tag="application"):
     """An application after the member stage: a producer may have fields of these names too.
 
     ``attributes`` is the fingerprint of those that were sent.
@@ -86,7 +86,7 @@ class _LabelFeatures(msgspec.Struct, frozen=True, gc=False):
     preferences: Preferred | msgspec.UnsetType = msgspec.UNSET
 
 
-class _AllFeatures(
+class AllFeatures(
     msgspec.Struct, frozen=True, gc=False, kw_only=True, rename={"global_": "global"}
 ):
     """Those, and what the global model scored: stages that learn from labels pass it over."""
@@ -98,12 +98,12 @@ class _AllFeatures(
     preferences: Preferred | msgspec.UnsetType = msgspec.UNSET
 
 
-_F = TypeVar("_F", _LabelFeatures, _AllFeatures)
+_F = TypeVar("_F", _LabelFeatures, AllFeatures)
 
 _LEAST_WEIGHT = 1e-9  # one of nothing teaches nothing, and is not stored
 
 
-class _LabelMessage(
+class LabelMessage(
     msgspec.Struct, Generic[_F], frozen=True, gc=False, tag_field="type", tag="label"
 ):
     """A label in its own order, but for the blocks: ``features`` stands for both."""
@@ -132,15 +132,15 @@ class _LabelMessage(
     first_model: str | msgspec.UnsetType = msgspec.UNSET
 
 
-_FEATURES = _LabelMessage.__struct_fields__.index("features")
+_FEATURES = LabelMessage.__struct_fields__.index("features")
 
 RawEvent = RawApplication | Engagement | JobEvent | Clock | Forget
 
 _EVENT = msgspec.json.Decoder(RawEvent)
 _ANY = msgspec.json.Decoder(dict[str, Any])
-_BY_JOB = msgspec.json.Decoder(_ApplicationByJob | Watermark | Forget)
-_LABEL = msgspec.json.Decoder(_LabelMessage[_LabelFeatures])
-_WHOLE_LABEL = msgspec.json.Decoder(_LabelMessage[_AllFeatures])
+_BY_JOB = msgspec.json.Decoder(ApplicationByJob | Watermark | Forget)
+_LABEL = msgspec.json.Decoder(LabelMessage[_LabelFeatures])
+_WHOLE_LABEL = msgspec.json.Decoder(LabelMessage[AllFeatures])
 _PREFERENCES = msgspec.json.Decoder(JobPreferences)
 _COEFFICIENTS = msgspec.json.Decoder(Coefficients)
 _ENCODE = msgspec.json.Encoder().encode
@@ -211,7 +211,7 @@ def encode_by_job(scored: ScoredApplication) -> bytes:
     app = scored.application
     features = app.features
     return _ENCODE(
-        _ApplicationByJob(
+        ApplicationByJob(
             application_id=app.application_id,
             member_id=app.member_id,
             job_id=app.job_id,
@@ -237,7 +237,7 @@ def encode_by_job(scored: ScoredApplication) -> bytes:
 def encode_label(label: Label) -> bytes:
     """Label → ``labels`` and ``labels.jsonl``."""
     return _ENCODE(
-        _LabelMessage(  # in order: names would cost more than the encoding
+        LabelMessage(  # in order: names would cost more than the encoding
             label.application_id,
             label.member_id,
             label.job_id,
@@ -251,7 +251,7 @@ def encode_label(label: Label) -> bytes:
             label.evidence_time_ms,
             label.label_time_ms,
             label.model_version,
-            _AllFeatures(
+            AllFeatures(
                 global_=msgspec.UNSET if label.global_ is None else numbers(label.global_),
                 per_member=numbers(label.per_member),
                 per_job=numbers(label.per_job),
@@ -283,7 +283,7 @@ def decode_whole_label(raw: bytes, space: FeatureSpace) -> Label:
 
 
 def _label(
-    message: _LabelMessage[_LabelFeatures] | _LabelMessage[_AllFeatures],
+    message: LabelMessage[_LabelFeatures] | LabelMessage[AllFeatures],
     space: FeatureSpace,
     packed_global: bytes | None,
 ) -> Label:
