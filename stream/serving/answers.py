@@ -38,9 +38,7 @@ _Places = NDArray[np.int64]
 def degraded(standing: Standing, now_ms: int) -> list[str]:
     """What keeps scores from being what they should be."""
     age_s = standing.age_s(now_ms)
-    found = []
-    if not standing.ready:
-        found.append("not_ready")
+    found = list(standing.degraded)
     if age_s is None or age_s > MOST_AGE_S:
         found.append("stale")
     return found

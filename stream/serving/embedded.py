@@ -3,21 +3,27 @@
 The writer enters some rows at a time and readers copy theirs, each while the other waits, so that
 nobody sees half of a row. What takes long (decoding, larger arrays) is done before.
 
-A message of another model than the one that scores is left out and counted: its numbers belong to
-other features.
+**Which model.** Coefficients say which global model they are of. Those of another than the one that
+scores are held, but not served, unless the partitions' control records name both models: then one
+was rolled in for the other, and what was learned goes on. Control records may come after the
+coefficients that they are about.
+
+**The gate.** While a partition's gate is shut, what it has published of the effect is older than
+what it knows, and has made scores worse. Its entities count as not known until it opens.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from threading import Lock
 
 import msgspec
 import numpy as np
 
 from stream.errors import EventError
-from stream.events.structs import Coefficients
+from stream.events.partitioner import partition_of
+from stream.events.structs import CONTROL, Coefficients, Control
 from stream.events.wire import decode_coefficients
 from stream.model.folder import GlobalModel
 from stream.policy import Policy
@@ -25,20 +31,26 @@ from stream.serving.store import Found, Standing
 from stream.serving.table import Table
 
 _AT_ONCE = 64  # rows that are entered while readers wait: some 100 µs
+_MOST_VERSIONS = 1000  # of models; their numbers are kept in two bytes
 
 Records = Sequence[tuple[bytes, bytes | None]]
 """Key and value of each; a tombstone has no value."""
+
+_Newest = dict[str, dict[str, Coefficients | None]]
 
 
 class EmbeddedStore:
     """A :class:`~stream.serving.store.Store`, and what its only writer does with it.
 
     Args:
-        model: whose coefficients they are.
-        policy: the effects' settings; what is believed of an unknown entity is their prior.
+        model: that scores.
+        policy: the effects' settings. What is believed of an unknown entity is their prior, or
+            what control records say of it.
 
     Attributes:
-        tables: by effect. For the writer: others use the methods of :class:`Store`.
+        tables: by effect. versions: of the models whose coefficients have come, the first is that
+            of the model that scores. controls: the newest by entity id.
+        partitions: how many the topic has; the writer knows.
 
     Raises:
         ConfigError: settings do not fit the model's features.
@@ -47,7 +59,10 @@ class EmbeddedStore:
 
     def __init__(self, model: GlobalModel, policy: Policy) -> None:
         self.version = model.version
+        self.versions = {model.version: 0}
         self.tables: dict[str, Table] = {}
+        self.controls: dict[str, Control] = {}
+        self.partitions = 1
         for spec in policy.declared:
             names = model.space.block(spec.block).names
             precisions = policy.effects[spec.name].fitted(names).precisions(names)
@@ -56,15 +71,21 @@ class EmbeddedStore:
             )
         self._lock = Lock()
         self._left_out: Counter[str] = Counter()
+        self._served = {model.version}
+        self._shut: dict[str, frozenset[int]] = {}
+        self._degraded: tuple[str, ...] = ()
         self._ready = False
         self._current_ms: int | None = None
         self._why_not: str | None = "starting"
 
     def find(self, effect: str, ids: Sequence[str]) -> Found:
         """Return what is known of entities."""
+        shut = self._shut.get(effect)
+        if shut:
+            asked = [None if self._is_shut(each, shut) else each for each in ids]
         with self._lock:
             table = self.tables[effect]
-            slots, mean, variance = table.rows(ids)
+            slots, mean, variance = table.rows(asked if shut else ids)
             summaries = table.summaries(slots)
         return Found(slots > 0, mean, variance, summaries)
 
@@ -72,16 +93,16 @@ class EmbeddedStore:
         """Return one entity's coefficients; None: it is not known."""
         with self._lock:
             table = self.tables[effect]
-            found = table.find(entity_id)
-            if found is None:
-                return None
             slots, mean, variance = table.rows([entity_id])
+            (slot,) = slots.tolist()
+            if slot == 0:
+                return None
+            event_time_ms, examples, version = table.told(slot)
             (summary,) = table.summaries(slots)
-        _, examples, event_time_ms = found
         return Coefficients(
             effect=effect,
             entity_id=entity_id,
-            model_version=self.version,
+            model_version=list(self.versions)[version],
             mean=mean[0].tolist(),
             variance=variance[0].tolist(),
             examples=examples,
@@ -93,7 +114,8 @@ class EmbeddedStore:
         """Tell how it stands."""
         entities = {name: len(table) for name, table in self.tables.items()}
         return Standing(
-            self._ready, self._current_ms, entities, dict(self._left_out), self._why_not
+            *(self._ready, self._current_ms, entities, dict(self._left_out)),
+            *(self._why_not, self._degraded),
         )
 
     def stands(self, why_not: str | None, *, ready: bool, current_ms: int | None = None) -> None:
@@ -109,12 +131,16 @@ class EmbeddedStore:
             empty = Table(table.size, table.variance[0], summaries=bool(len(table.summary)))
             with self._lock:
                 self.tables[effect] = empty
+        self.controls.clear()
+        self.heed_controls()
 
     def apply(self, records: Records) -> None:
         """Take messages of ``coefficients`` in, in their order."""
-        newest = {effect: dict[str, Coefficients | None]() for effect in self.tables}
-        for key, value in records:
-            self._enter(key, value, newest)
+        newest: _Newest = {effect: {} for effect in self.tables}
+        before = len(self.versions)
+        controlled = [self._enter(key, value, newest) for key, value in records]
+        if any(controlled) or len(self.versions) > before:
+            self.heed_controls()
         for effect, entities in newest.items():
             removed = [entity_id for entity_id, found in entities.items() if found is None]
             found = [each for each in entities.values() if each is not None]
@@ -129,30 +155,62 @@ class EmbeddedStore:
                     table.take(larger)
             for first in range(0, len(found), _AT_ONCE):
                 with self._lock:
-                    table.put(found[first : first + _AT_ONCE])
+                    table.put(found[first : first + _AT_ONCE], self.versions)
 
-    def _enter(
-        self,
-        key: bytes,
-        value: bytes | None,
-        newest: Mapping[str, dict[str, Coefficients | None]],
-    ) -> None:
+    def heed_controls(self) -> None:
+        """Do as the control records say: which models' rows count, which gates are shut, priors."""
+        served = {self.version}
+        in_force = set()
+        shut: dict[str, set[int]] = {}
+        for control in self.controls.values():
+            versions = [each.model_version for each in control.models]
+            if self.version in versions:
+                served.update(versions)
+            in_force.update(versions[-1:])
+            if control.gate == "shut":
+                shut.setdefault(control.effect, set()).add(control.partition)
+            table = self.tables.get(control.effect)
+            if table is not None and len(control.prior_precision) == table.size:
+                with self._lock:
+                    table.set_prior(1.0 / np.array(control.prior_precision))
+        self._served = served
+        hidden = np.array([version not in served for version in self.versions])
+        with self._lock:
+            for table in self.tables.values():
+                table.hidden = hidden if hidden.any() else None
+        self._shut = {effect: frozenset(numbers) for effect, numbers in shut.items()}
+        self._degraded = (
+            *(("other_model_in_force",) if in_force - {self.version} else ()),
+            *(f"gate_shut:{effect}" for effect in sorted(shut)),
+        )
+
+    def _is_shut(self, entity_id: str, shut: frozenset[int]) -> bool:
+        return partition_of(entity_id.encode(), self.partitions) in shut
+
+    def _enter(self, key: bytes, value: bytes | None, newest: _Newest) -> bool:
+        """Take one message in; return whether it is a control record."""
+        effect, _, entity_id = key.decode(errors="replace").partition(":")
         if value is None:
-            effect, colon, entity_id = key.decode(errors="replace").partition(":")
-            if colon and effect in newest:
+            if effect in newest:
                 newest[effect][entity_id] = None
-            return
+            return effect == CONTROL and self.controls.pop(entity_id, None) is not None
         try:
             found = decode_coefficients(value)
         except EventError as error:
             self._left_out[error.reason] += 1
-            return
+            return False
+        if found.effect == CONTROL and isinstance(found.control, Control):
+            self.controls[found.entity_id] = found.control
+            return True
         entities = newest.get(found.effect)
         if entities is None:
             self._left_out["other_effect"] += 1
-        elif found.model_version != self.version:
-            self._left_out["other_model"] += 1
         elif not len(found.mean) == len(found.variance) == self.tables[found.effect].size:
             self._left_out["malformed"] += 1
+        elif found.model_version not in self.versions and len(self.versions) >= _MOST_VERSIONS:
+            self._left_out["other_model"] += 1
         else:
+            self._left_out["other_model"] += found.model_version not in self._served
+            self.versions.setdefault(found.model_version, len(self.versions))
             entities[found.entity_id] = found
+        return False

@@ -34,6 +34,7 @@ _ANSWER_S = 5.0
 _ENDS_S = 2.0
 _ASK_S = 1.0
 _POLL_S = 0.02
+_AHEAD_BYTES = 8 << 20
 _PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # between tries, while no broker answers
 _SNAPSHOT_S = 600.0
 _MOST_AWAY_MS = 12 * HOUR_MS
@@ -140,6 +141,7 @@ class Follower:
             return
         self._topic, self._topic_id = header.topic, header.topic_id
         self._offsets = header.offsets
+        self._store.partitions = len(header.offsets)
         self._store.stands("the broker was not asked yet", ready=True, current_ms=header.current_ms)
 
     def _connect(self) -> None:
@@ -158,6 +160,7 @@ class Follower:
         if not same or self._was_away():
             self._anew(partitions)
         self._topic, self._topic_id = topic, topic_id
+        self._store.partitions = partitions
 
     def _was_away(self) -> bool:
         current_ms = self._store.standing().current_ms
@@ -176,7 +179,7 @@ class Follower:
         ends = TopicEnds(self._broker, self._topic, len(self._offsets))
         self._targets = []
         self._asked_s = -_ASK_S
-        with Reader(self._broker) as reader:
+        with Reader(self._broker, _AHEAD_BYTES) as reader:
             for number, offset in enumerate(self._offsets):
                 reader.follow(self._topic, number, offset)
             while not self._stop.is_set():

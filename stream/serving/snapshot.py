@@ -24,10 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import StateError
+from stream.events.structs import Control
 from stream.serving.embedded import EmbeddedStore
 from stream.serving.table import Table
 
-MAGIC: Final = b"hearback-serving\x01"
+MAGIC: Final = b"hearback-serving\x02"
 _LENGTH = Struct("<I")
 _DIGEST_BYTES = 32
 _MOST_HEADER_BYTES = 1 << 24
@@ -48,12 +49,14 @@ class Section(msgspec.Struct, frozen=True):
 class Header(msgspec.Struct, frozen=True):
     """What a snapshot is of.
 
-    ``topic_id``: what Kafka calls the topic, empty where the broker has no such names.
+    ``versions``: of the models whose coefficients it has; the first is that of the model that
+    scores. ``topic_id``: what Kafka calls the topic, empty where the broker has no such names.
     ``offsets``: by partition, the next one to read. ``current_ms``: wall clock as of which it had
     all that was published.
     """
 
-    model_version: str
+    versions: list[str]
+    controls: dict[str, Control]
     summaries: bool
     topic: str
     topic_id: str
@@ -79,7 +82,8 @@ def save_snapshot(
     """
     lengths = {effect: _lengths(table) for effect, table in store.tables.items()}
     header = Header(
-        model_version=store.version,
+        versions=list(store.versions),
+        controls=store.controls,
         summaries=any(len(table.summary) for table in store.tables.values()),
         topic=topic,
         topic_id=topic_id,
@@ -125,16 +129,21 @@ def load_snapshot(path: Path, store: EmbeddedStore) -> Header:
         header = _header(path, reader, path.stat().st_size)
         wanted = [(effect, table.size) for effect, table in store.tables.items()]
         summaries = any(len(table.summary) for table in store.tables.values())
-        if header.model_version != store.version:
-            raise StateError(f"{path} is of another model ({header.model_version})")
+        if header.versions[:1] != [store.version]:
+            raise StateError(f"{path} is of another model ({', '.join(header.versions[:1])})")
         if [(each.effect, each.size) for each in header.sections] != wanted or (
             header.summaries != summaries
         ):
             raise StateError(f"{path} is of other effects")
         for section in header.sections:
             _fill(path, store.tables[section.effect], section, reader)
+            if store.tables[section.effect].about["version"].max() >= len(header.versions):
+                raise StateError(f"{path} is damaged: a row is of no model")
         if file.read() != reader.digest:
             raise StateError(f"{path} is damaged: its checksum is another")
+    store.versions = {version: number for number, version in enumerate(header.versions)}
+    store.controls = header.controls
+    store.heed_controls()
     return header
 
 

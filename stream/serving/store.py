@@ -43,6 +43,7 @@ class Standing(msgspec.Struct, frozen=True):
         entities: by effect, how many are known.
         left_out: messages that were not taken, by reason.
         why_not: why it is not ready, or not current.
+        degraded: what else keeps its scores from being what they should be.
 
     """
 
@@ -51,6 +52,7 @@ class Standing(msgspec.Struct, frozen=True):
     entities: dict[str, int]
     left_out: dict[str, int]
     why_not: str | None = None
+    degraded: tuple[str, ...] = ()
 
     def age_s(self, now_ms: int) -> float | None:
         """How old what it has may be; None: it never had all of it."""

@@ -13,7 +13,7 @@ Shapes: d features; n rows that are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -44,7 +44,7 @@ SUMMARY = np.dtype(
 """A :class:`~stream.histories.history.Summary` in 60 bytes; -1: never; of
 ``applications``: none was published."""
 
-_ABOUT = np.dtype([("event_time_ms", "<i8"), ("examples", "<i4")])
+_ABOUT = np.dtype([("event_time_ms", "<i8"), ("examples", "<i4"), ("version", "<u2")])
 
 
 class Rows(NamedTuple):
@@ -74,6 +74,8 @@ class Table:
         self.size = size
         self.slots: dict[str, int] = {}
         self.free: list[int] = []
+        self.hidden: NDArray[np.bool_] | None = None
+        """By number of a model's version, whether its rows are passed over; None: none are."""
         self.used = 1
         """Rows that are taken or free; those from here on were never used."""
         summary_rows = _FIRST_ROWS if summaries else 0
@@ -117,12 +119,17 @@ class Table:
         """Go on with what :meth:`grown` has returned."""
         self.mean, self.variance, self.about, self.summary = arrays
 
-    def put(self, found: Sequence[Coefficients]) -> None:
-        """Enter coefficients of different entities, each of d numbers; there must be room."""
+    def put(self, found: Sequence[Coefficients], versions: Mapping[str, int]) -> None:
+        """Enter coefficients of different entities, each of d numbers; there must be room.
+
+        ``versions``: numbers of the models' versions.
+        """
         slots = [self._slot(each.entity_id) for each in found]
         self.mean[slots] = [each.mean for each in found]
         self.variance[slots] = [each.variance for each in found]
-        self.about[slots] = [(each.event_time_ms, each.examples) for each in found]
+        self.about[slots] = [
+            (each.event_time_ms, each.examples, versions[each.model_version]) for each in found
+        ]
         if len(self.summary):
             self.summary[slots] = [_packed(each.history) for each in found]
 
@@ -136,9 +143,12 @@ class Table:
         self.variance[slot] = 0.0
         return True
 
-    def rows(self, ids: Sequence[str]) -> Rows:
-        """Copy the rows of entities."""
-        slots = np.fromiter(map(self.slots.get, ids, repeat(0)), np.int64, len(ids))
+    def rows(self, ids: Sequence[str | None]) -> Rows:
+        """Copy the rows of entities; None is one that is not known."""
+        get: Callable[[str | None, int], int] = self.slots.get  # type: ignore[assignment]
+        slots = np.fromiter(map(get, ids, repeat(0)), np.int64, len(ids))
+        if self.hidden is not None:
+            slots[self.hidden[self.about["version"][slots]]] = 0
         return Rows(slots, self.mean.take(slots, axis=0), self.variance.take(slots, axis=0))
 
     def summaries(self, slots: NDArray[np.int64]) -> list[Summary | None]:
@@ -147,13 +157,10 @@ class Table:
             return [None] * len(slots)
         return [_unpacked(row) for row in self.summary[slots].tolist()]
 
-    def find(self, entity_id: str) -> tuple[int, int, int] | None:
-        """Row, examples and newest event time (ms) of an entity; None: it is not known."""
-        slot = self.slots.get(entity_id)
-        if slot is None:
-            return None
-        event_time_ms, examples = self.about[slot].item()
-        return slot, examples, event_time_ms
+    def told(self, slot: int) -> tuple[int, int, int]:
+        """Newest event time (ms), examples and number of the model's version of a row."""
+        event_time_ms, examples, version = self.about[slot].item()
+        return event_time_ms, examples, version
 
     def _slot(self, entity_id: str) -> int:
         slot = self.slots.get(entity_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.errors import StateError
-from stream.events.structs import Coefficients
+from stream.events.partitioner import partition_of
+from stream.events.structs import CONTROL, Coefficients, Control, ModelSince
 from stream.events.wire import coefficients_key, encode
 from stream.histories.history import NAMES, Summary
 from stream.model.coefficients import Linear
@@ -69,7 +71,6 @@ def record(found: Coefficients) -> tuple[bytes, bytes | None]:
 def same(held: EmbeddedStore, known: Known, ids: list[str]) -> None:
     """Compare what a store has with a dictionary, of known ids and others."""
     for effect, size in SIZES.items():
-        assert len(held.tables[effect]) == sum(name == effect for name, _ in known)
         found = held.find(effect, ids)
         for at, entity_id in enumerate(ids):
             wanted = known.get((effect, entity_id))
@@ -83,15 +84,38 @@ def same(held: EmbeddedStore, known: Known, ids: list[str]) -> None:
             assert found.summaries[at] == history
 
 
+def control(
+    effect: str, partition: int, *versions: str, shut: bool = False, prior: float = 3.0
+) -> tuple[bytes, bytes]:
+    """Return a control record's message."""
+    entity_id = f"{effect}:{partition}"
+    models = [ModelSince(version, 1000 * number) for number, version in enumerate(versions)]
+    found = Coefficients(
+        effect=CONTROL,
+        entity_id=entity_id,
+        model_version=versions[-1],
+        mean=[],
+        variance=[],
+        examples=0,
+        event_time_ms=0,
+        control=Control(
+            effect=effect,
+            partition=partition,
+            models=models,
+            gate="shut" if shut else "open",
+            prior_precision=[prior] * SIZES[effect],
+        ),
+    )
+    return coefficients_key(CONTROL, entity_id), encode(found)
+
+
 _IDS = ["a", "b", "ä€", "d" * 256, "e:f", ""]
 _PLACE = st.tuples(st.sampled_from(sorted(SIZES)), st.sampled_from(_IDS))
+_WHAT = ["put", "put", "tombstone", "other", "damaged", "rolled", "back"]
 _BATCHES = st.lists(
     st.one_of(
         st.just("snapshot"),
-        st.lists(
-            st.tuples(_PLACE, st.sampled_from(["put", "put", "tombstone", "other", "damaged"])),
-            max_size=12,
-        ),
+        st.lists(st.tuples(_PLACE, st.sampled_from(_WHAT)), max_size=12),
     ),
     max_size=12,
 )
@@ -101,37 +125,96 @@ _BATCHES = st.lists(
 def test_a_store_has_what_a_dictionary_of_the_topic_has(
     tmp_path_factory: pytest.TempPathFactory, batches: list[object]
 ) -> None:
-    """Whatever the sequence of messages, tombstones, repeats, other models and snapshots."""
-    held, known, number, left_out = store(), Known(), 0, 0
+    """Whatever the sequence of messages, tombstones, repeats, other models and snapshots.
+
+    Another model's coefficients count while a control record names it beside ours.
+    """
+    held, newest, number, rolled = store(), Known(), 0, False
     path = tmp_path_factory.mktemp("store") / "snapshot"
     for batch in batches:
-        if not isinstance(batch, list):
+        if isinstance(batch, list):
+            records: list[tuple[bytes, bytes | None]] = []
+            for (effect, entity_id), what in batch:
+                number += 1
+                found = coefficients(effect, entity_id, number)
+                if what == "put":
+                    newest[effect, entity_id] = found
+                    records += [record(found)] * (1 + number % 2)
+                elif what == "other":
+                    found = msgspec.structs.replace(found, model_version="other")
+                    newest[effect, entity_id] = found
+                    records.append(record(found))
+                elif what == "tombstone":
+                    newest.pop((effect, entity_id), None)
+                    records.append((coefficients_key(effect, entity_id), None))
+                elif what == "damaged":
+                    records.append((coefficients_key(effect, entity_id), b"{"))
+                else:
+                    rolled = what == "rolled"
+                    versions = ["test-model", *["other"] * rolled]
+                    records.append(control("per_job", 3, *versions))
+            held.apply(records)
+        else:
             save_snapshot(path, held, topic="t", topic_id="x", offsets=[number], current_ms=5)
-            left_out, held = 0, store()
+            held = store()
             header = load_snapshot(path, held)
             assert (header.offsets, header.topic_id, header.current_ms) == ([number], "x", 5)
-            same(held, known, _IDS)
-            continue
-        records: list[tuple[bytes, bytes | None]] = []
-        for (effect, entity_id), what in batch:
-            number += 1
-            found = coefficients(effect, entity_id, number)
-            if what == "put":
-                known[effect, entity_id] = found
-                records.append(record(found))
-                records += records[-1:] * (number % 2)
-            elif what == "tombstone":
-                known.pop((effect, entity_id), None)
-                records.append((coefficients_key(effect, entity_id), None))
-            elif what == "other":
-                left_out += 1
-                records.append(record(msgspec.structs.replace(found, model_version="other")))
-            else:
-                left_out += 1
-                records.append((coefficients_key(effect, entity_id), b"{"))
-        held.apply(records)
+        known = {
+            place: each
+            for place, each in newest.items()
+            if each.model_version == "test-model" or rolled
+        }
         same(held, known, _IDS)
-    assert sum(held.standing().left_out.values()) == left_out
+        entities = Counter(effect for effect, _ in newest)
+        assert held.standing().entities == {name: entities[name] for name in SIZES}
+        assert held.standing().degraded == (("other_model_in_force",) if rolled else ())
+
+
+def test_what_is_not_taken_is_counted() -> None:
+    """By reason: what cannot be read, is of another model or effect, or has another size."""
+    held = store()
+    job = coefficients("per_job", "j", 1)
+    foreign = msgspec.structs.replace
+    held.apply(
+        [
+            (b"per_job:x", b"{"),
+            record(foreign(job, mean=[1.0, 2.0])),
+            record(foreign(job, model_version="other")),
+            (b"per_team:x", encode(foreign(job, effect="per_team"))),
+            (b"what", None),
+            (b"control:per_job:9", None),
+        ]
+    )
+    assert held.standing().left_out == {"malformed": 2, "other_model": 1, "other_effect": 1}
+    held.apply([record(foreign(job, model_version=f"v{number}")) for number in range(2000)])
+    assert len(held.versions) == 1000
+
+
+def test_a_shut_gate_leaves_its_partition_out() -> None:
+    """Its entities count as not known until it opens; the others are served."""
+    held = store()
+    held.partitions = 4
+    ids = [f"j{number}" for number in range(40)]
+    held.apply([record(coefficients("per_job", each, 1)) for each in ids])
+    held.apply([control("per_job", 2, "test-model", shut=True)])
+    wanted = [partition_of(each.encode(), 4) != 2 for each in ids]
+    found = held.find("per_job", ids)
+    assert found.known.tolist() == wanted
+    assert not found.mean[~found.known].any()
+    assert not all(wanted)
+    assert held.standing().degraded == ("gate_shut:per_job",)
+    assert held.find("per_member", ["nobody"]).known.tolist() == [False]
+    held.apply([control("per_job", 2, "test-model")])
+    assert held.find("per_job", ids).known.all()
+    assert held.standing().degraded == ()
+
+
+def test_priors_come_from_control_records() -> None:
+    """They are what the workers learn with, whatever this process was given."""
+    held = store()
+    held.apply([control("per_job", 0, "test-model", prior=8.0)])
+    assert held.find("per_job", ["nobody"]).variance.tolist() == [[0.125]]
+    assert held.find("per_member", ["nobody"]).variance.tolist() == [[np.float32(1 / 3)] * 2]
 
 
 def test_rows_of_those_who_left_are_used_again() -> None:
