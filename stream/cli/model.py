@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,12 +11,15 @@ import typer
 
 from stream.cli.check import Force, look_first
 from stream.cli.options import (
+    ApplicationId,
+    BrokerAddress,
     ConfigFile,
     FeatureNames,
     Logs,
     MaxJump,
     PolicyFile,
     configured,
+    connected,
     group,
     names_in,
     parsed,
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
     from stream.model.folder import GlobalModel
     from stream.policy import Policy
 
-model = group("Global models: take over one of XGBoost or LightGBM; explain a score.")
+model = group("Global models: take over one of XGBoost or LightGBM; explain a score; roll one in.")
 
 _PROGRESS = 10_000
 
@@ -129,6 +133,54 @@ def import_(
     )
     if delays is None:
         tell("answer delays: not known; the default curve is in force (--log tells them)")
+
+
+@model.command()
+def roll(
+    folder: Annotated[Path, typer.Argument(metavar="MODEL", help="The model folder.")],
+    at: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="Applications from this time on, by their own time, are scored by it (a date, ISO"
+            " 8601, or seconds or milliseconds since 1970).",
+        ),
+    ],
+    broker: BrokerAddress = None,
+    app_id: ApplicationId = None,
+    config: ConfigFile = None,
+) -> None:
+    """Let another global model score applications from a time on, under running workers.
+
+    Applications before that time are scored by the model before. What members and jobs have learned
+    stays, as do kept examples, the delays of answers and the effects' settings. What was scored
+    already stays as it is: where TIME has passed, only applications that are read later are scored
+    by the new one. To roll back, roll the old model in again.
+
+    The command carries the model: workers need no file, and those that are down obey when they are
+    back. The new model must have the features of the one that the state began with, in each block;
+    where it has not, workers leave it aside and say so in their log. Fit it with
+    `hearback train --not-worse-than`, which writes no model that is worse.
+    """
+    from stream.partitions.commands import RollCommand, check_roll
+    from stream.stages.succession import StoredModel
+    from stream.worker.control import newest_roll_ms, send_command
+
+    loaded = load_model(folder)
+    found = configured(config, broker=broker, app_id=app_id)
+    if found.worker.model is not None and found.worker.model.exists():
+        check_roll(loaded, load_model(found.worker.model), found.policy)
+    from_ms = parsed(parse_time_ms, at) or 0
+    address, application_id = connected(found), found.worker.application_id
+    now_ms = time.time_ns() // 1_000_000
+    issued_ms = max(now_ms, newest_roll_ms(address, application_id) + 1)
+    send_command(address, application_id, RollCommand(from_ms, issued_ms, StoredModel.of(loaded)))
+    tell(
+        f"told the workers of {application_id} to score applications from {format_time(from_ms)} on"
+        f" by model {loaded.version}"
+    )
+    if from_ms <= now_ms:
+        tell("that time has passed: what was scored since then stays as it is")
 
 
 @model.command()

@@ -17,7 +17,7 @@ from stream.events.structs import Coefficients, DeadLetter, Forget, Source
 from stream.events.wire import coefficients_key, encode
 from stream.model.folder import GlobalModel
 from stream.partitions.clock import EventClock, EventTime
-from stream.partitions.commands import GateCommand
+from stream.partitions.commands import Command, RollCommand
 from stream.partitions.controls import Controls, priors_of
 from stream.partitions.identity import check_identity
 from stream.partitions.jumps import max_jump_ms
@@ -215,18 +215,18 @@ class Partition(ABC):
 
         """
 
-    def obey(self, commands: Iterable[GateCommand], now_ms: int) -> Iterator[Unit]:
-        """Do what workers were told and this partition has not done yet.
-
-        Args:
-            commands: all that there are. now_ms: wall clock.
-
-        """
+    def obey(self, commands: Iterable[Command], now_ms: int) -> Iterator[Unit]:
+        """Do what of all commands this partition has not done yet; ``now_ms``: wall clock."""
         self._now_ms = now_ms
-        for command in commands:
-            if command.concerns(self._own.name, self.number) and self.judged.open_by_hand(
-                command.issued_ms, self._judged_until_ms
-            ):
+        for command in sorted(commands, key=lambda each: each.issued_ms):
+            if isinstance(command, RollCommand):
+                obeyed = self.learning.roll(command.model, command.from_ms, command.issued_ms)
+                self._controls.due |= obeyed
+            else:
+                obeyed = command.concerns(self._own.name, self.number) and self.judged.open_by_hand(
+                    command.issued_ms, self._judged_until_ms
+                )
+            if obeyed:
                 yield self._finish()
 
     # -- units of work -----------------------------------------------------------------------
@@ -326,8 +326,8 @@ class Partition(ABC):
         for effect in self.learning.further:
             for entity_id, coefficients in effect.publish():
                 self._publish(entity_id, coefficients, self._now_ms, effect.name)
-        shut = None if self.judged.gate.open else self._own.name
-        self._messages += self._controls.take(shut, self._now_ms, begun=bool(changed))
+        self._controls.due |= bool(changed)
+        self._messages += self._controls.take(self._now_ms, gate_open=self.judged.gate.open)
         messages, self._messages = self._messages, []
         self._cause_ms.clear()
         self._removed_now.clear()
@@ -358,7 +358,7 @@ class Partition(ABC):
     @cached_property
     def _controls(self) -> Controls:
         priors = priors_of(self._policy, self.stage, self._space)
-        return Controls(self.number, priors, self.learning.succession)
+        return Controls(self.number, priors, self.learning.succession, self._own.name)
 
     @property
     def _has_to_release(self) -> bool:

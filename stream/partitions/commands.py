@@ -1,12 +1,18 @@
 """Commands to running workers, as they stand in the control topic.
 
-One compacted topic for each application id; key ``gate:<effect>`` or ``gate:<effect>:<partition>``,
+One compacted topic for each application id. Key ``gate:<effect>`` or ``gate:<effect>:<partition>``,
 so that only the newest command of a kind stays, value JSON::
 
     {"type":"gate","action":"open","effect":"per_job","partition":null,"issued_ms":1700000000000}
 
-A partition obeys a command once, by its ``issued_ms``: which one it obeyed last is part of its
-state. What cannot be read is nobody's command.
+Key ``roll:<issued_ms>``, so that each stays: a partition that was away obeys all, in order::
+
+    {"type":"roll","from_ms":1700000600000,"issued_ms":1700000000000,"model":[{…manifest},"base64"]}
+
+The command carries the whole model, so that no worker needs a file that others have, also one that
+is started on another machine a month later. A partition obeys a command once, by its ``issued_ms``:
+which one it obeyed last is part of its state, and so are the models. What cannot be read is
+nobody's command.
 """
 
 from __future__ import annotations
@@ -16,7 +22,14 @@ from typing import Literal
 import msgspec
 
 from stream.effects import EFFECT_NAMES
-from stream.errors import EventError
+from stream.errors import ConfigError, EventError, ModelError
+from stream.events.structs import TimeMs
+from stream.model.folder import GlobalModel
+from stream.policy import Policy
+from stream.stages.succession import StoredModel, check_fits
+
+MAX_COMMAND_BYTES = 900_000
+"""What a command may take: topics take 1 MB at once."""
 
 
 class GateCommand(msgspec.Struct, frozen=True, tag_field="type", tag="gate"):
@@ -32,23 +45,58 @@ class GateCommand(msgspec.Struct, frozen=True, tag_field="type", tag="gate"):
         return self.effect == effect and self.partition in {None, partition}
 
 
+class RollCommand(msgspec.Struct, frozen=True, tag_field="type", tag="roll"):
+    """Score the applications from a time (ms) on by another global model, in all partitions."""
+
+    from_ms: TimeMs
+    issued_ms: int
+    model: StoredModel
+
+
+Command = GateCommand | RollCommand
+
+
+def check_roll(model: GlobalModel, first: GlobalModel, policy: Policy) -> None:
+    """Refuse a model that cannot be rolled in where the state began with another.
+
+    Raises:
+        ConfigError: it takes other features, or the first is too large to be kept in the state.
+
+    """
+    check_fits(model, first, policy)
+    encode_command(RollCommand(0, 0, StoredModel.of(first)))
+
+
 def control_of(application_id: str) -> str:
     """Name the control topic of an application id."""
     return f"{application_id}-control"
 
 
-def command_key(command: GateCommand) -> bytes:
+def command_key(command: Command) -> bytes:
     """Key of a command: of those with one key only the newest stays."""
+    if isinstance(command, RollCommand):
+        return f"roll:{command.issued_ms}".encode()
     where = "" if command.partition is None else f":{command.partition}"
     return f"gate:{command.effect}{where}".encode()
 
 
-def encode_command(command: GateCommand) -> bytes:
-    """Command → JSON."""
-    return msgspec.json.encode(command)
+def encode_command(command: Command) -> bytes:
+    """Command → JSON.
+
+    Raises:
+        ConfigError: it is a model that is too large for a message.
+
+    """
+    value = msgspec.json.encode(command)
+    if len(value) > MAX_COMMAND_BYTES:
+        raise ConfigError(
+            f"a command with this model takes {len(value):,} bytes, {MAX_COMMAND_BYTES:,} at most:"
+            " such a model takes a cut-over"
+        )
+    return value
 
 
-def decode_command(value: bytes) -> GateCommand:
+def decode_command(value: bytes) -> Command:
     """JSON → command.
 
     Raises:
@@ -56,8 +104,11 @@ def decode_command(value: bytes) -> GateCommand:
 
     """
     try:
-        command = msgspec.json.decode(value, type=GateCommand)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        command: Command = msgspec.json.decode(value, type=Command)
+        if isinstance(command, RollCommand):
+            command.model.model()
+            return command
+    except (msgspec.DecodeError, UnicodeDecodeError, ModelError) as error:
         raise EventError(f"not a command: {error}") from None
     if command.effect not in EFFECT_NAMES:
         raise EventError(f"not a command: there is no effect {command.effect[:64]!r}")

@@ -33,35 +33,40 @@ class Controls:
         number: of the partition.
         priors: of each of its effects, the prior precision of every coefficient (d,).
         succession: of the global models.
+        gated: the effect that has a gate.
+
+    Attributes:
+        due: whether there is anything that readers have to know it for.
 
     """
 
     def __init__(
-        self, number: int, priors: Mapping[str, list[float]], succession: Succession
+        self, number: int, priors: Mapping[str, list[float]], succession: Succession, gated: str
     ) -> None:
+        self.due = False
+        self._gated = gated
         self._number = number
         self._priors = priors
         self._succession = succession
-        self._told: tuple[str | None, tuple[Roll, ...]] | None = None
+        self._told: tuple[bool, tuple[Roll, ...]] | None = None
 
-    def take(self, shut: str | None, now_ms: int, *, begun: bool) -> list[Message]:
+    def take(self, now_ms: int, *, gate_open: bool) -> list[Message]:
         """Return what is to be sent: nothing, if it was said already.
 
         Args:
-            shut: the effect whose gate is shut; None: none is.
             now_ms: the wall clock.
-            begun: whether there is anything that readers have to know it for.
+            gate_open: whether the gate is.
 
         """
-        now = shut, self._succession.rolls
-        if now == self._told or not (begun or self._told):
+        now = gate_open, self._succession.rolls
+        if now == self._told or not self.due:
             return []
         self._told = now
         return [
             Message(
                 COEFFICIENTS,
                 coefficients_key(CONTROL, entity_id),
-                encode(self._record(effect, entity_id, shut=effect == shut)),
+                encode(self._record(effect, entity_id, gate_open or effect != self._gated)),
                 None,
                 now_ms,
             )
@@ -69,7 +74,7 @@ class Controls:
             for entity_id in [f"{effect}:{self._number}"]
         ]
 
-    def _record(self, effect: str, entity_id: str, *, shut: bool) -> Coefficients:
+    def _record(self, effect: str, entity_id: str, is_open: bool) -> Coefficients:
         models = [
             ModelSince(version, from_ms) for version, from_ms in self._succession.in_order_of_time()
         ]
@@ -85,7 +90,7 @@ class Controls:
                 effect=effect,
                 partition=self._number,
                 models=models,
-                gate="shut" if shut else "open",
+                gate="open" if is_open else "shut",
                 prior_precision=self._priors[effect],
             ),
         )

@@ -40,8 +40,8 @@ def check_identity(
         if model.version not in Succession(overlay, first).versions:
             raise StateError(
                 f"the state was learned with model {first}, this is"
-                f" {model.version}: start with that model, or with an empty"
-                " data folder under another --app-id"
+                f" {model.version}: start with that model, and roll this one in (hearback model"
+                " roll), or start with an empty data folder under another --app-id"
             )
         if model.version != first:
             _check_priors(identity, policy, stage, model)

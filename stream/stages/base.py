@@ -11,7 +11,7 @@ from stream.events.structs import Application, Coefficients, FurtherScores
 from stream.features.blocks import FeatureSpace
 from stream.policy import Policy
 from stream.stages.entities import Entities
-from stream.stages.succession import Succession
+from stream.stages.succession import Roll, StoredModel, Succession
 from stream.state.census import Census
 from stream.state.entities import StoredPosteriors
 from stream.state.overlay import Overlay
@@ -70,6 +70,20 @@ class Stage:
     ) -> FurtherScores:
         """Scores of the further effects, of which there are some, with those of a stage before."""
         return {**(before or {}), **{each.name: each.score_of(app) for each in self.further}}
+
+    def roll(self, model: StoredModel, from_ms: int, issued_ms: int) -> bool:
+        """Let another global model score the applications from a time on.
+
+        Each ``issued_ms`` counts once, and none that is not newer than those before: then nothing
+        happens, and the answer is False.
+        """
+        if issued_ms <= self.succession.rolls[-1].issued_ms:
+            return False
+        self._roll(model, from_ms, issued_ms)
+        return True
+
+    def _roll(self, model: StoredModel, from_ms: int, issued_ms: int) -> None:
+        self.succession.add(Roll(from_ms, model.manifest.model_version, issued_ms))
 
     def published(self, coefficients: Coefficients) -> Coefficients:
         """Coefficients of an entity of the stage as they are published.

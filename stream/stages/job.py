@@ -28,7 +28,7 @@ from stream.stages.base import Stage
 from stream.stages.decisions import JobDecisions
 from stream.stages.histories import JobHistories
 from stream.stages.matches import Matches
-from stream.stages.succession import Models
+from stream.stages.succession import Models, StoredModel
 from stream.state.overlay import Overlay
 from stream.state.stored_facts import StoredFacts
 from stream.updaters.effect import MOST_HELD
@@ -149,6 +149,9 @@ class JobStage(Stage):
     def begin_again(self) -> None:
         """Forget an event that was not applied to its end; what it did to the state is undone."""
         self._machine.begin_again()
+
+    def _roll(self, model: StoredModel, from_ms: int, issued_ms: int) -> None:
+        self.models.roll(model.model(), from_ms, issued_ms)
 
     def _learn(self, steps: Iterable[Step], watermark_ms: int | None) -> Steps:
         histories, matches = self._histories, self._matches

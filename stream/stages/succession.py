@@ -11,11 +11,13 @@ answers take, and the effects' settings, stay those of the first.
 
 from __future__ import annotations
 
+import hashlib
+import zlib
 from typing import NamedTuple
 
 import msgspec
 
-from stream.errors import ConfigError, StateError
+from stream.errors import ConfigError, ModelError, StateError
 from stream.model.folder import GlobalModel, Manifest
 from stream.policy import Policy
 from stream.state import keys
@@ -27,6 +29,8 @@ NAMES_KEY = keys.own("models")
 
 MODEL_KEYS = keys.own("model ")
 """With it begin the keys of the models themselves."""
+
+_MOST_ARRAYS = 64 << 20  # bytes that a stored model may unfold to
 
 BLOCKS = ("global", "per_member", "per_job")
 
@@ -47,10 +51,32 @@ class Roll(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StoredModel(msgspec.Struct, frozen=True, array_like=True):
-    """A whole model: what its folder says, and the bytes of its arrays."""
+    """A whole model: what its folder says, and the bytes of its arrays, compressed by zlib."""
 
     manifest: Manifest
     arrays: bytes
+
+    @classmethod
+    def of(cls, model: GlobalModel) -> StoredModel:
+        """Store a model."""
+        return cls(model.manifest, zlib.compress(model.scorer.encoded()))
+
+    def model(self) -> GlobalModel:
+        """Return the model.
+
+        Raises:
+            ModelError: its arrays are damaged.
+
+        """
+        version = self.manifest.model_version
+        unpacker = zlib.decompressobj()
+        try:
+            arrays = unpacker.decompress(self.arrays, _MOST_ARRAYS)
+        except zlib.error as error:
+            raise ModelError(f"model {version} is damaged: {error}") from None
+        if hashlib.sha256(arrays).hexdigest() != self.manifest.sha256:
+            raise ModelError(f"model {version} is damaged: its arrays have another checksum")
+        return GlobalModel.of(self.manifest, arrays)
 
 
 NAMES = Codec[tuple[Roll, ...]](tuple[Roll, ...], sound=lambda rolls: len(rolls) > 1)
@@ -207,16 +233,17 @@ class Models:
         self._plan()
 
     def _put(self, number: int, model: GlobalModel) -> None:
-        stored = StoredModel(model.manifest, model.scorer.encoded())
-        self._overlay.put(_key(number), MODEL.encode(stored))
+        self._overlay.put(_key(number), MODEL.encode(StoredModel.of(model)))
 
     def _stored(self, number: int) -> GlobalModel:
         value = self._overlay.get(_key(number))
         if value is None:
             version = self._succession.versions[number]
             raise StateError(f"the state has lost model {version}: replay history again")
-        stored = MODEL.decode(value)
-        model = GlobalModel.of(stored.manifest, stored.arrays)
+        try:
+            model = MODEL.decode(value).model()
+        except ModelError as error:
+            raise StateError(f"a stored value is damaged: {error}") from None
         model.warm_up()
         return model
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from threading import Event, Thread
 
 from confluent_kafka import Producer
 
-from stream.errors import BrokerError, EventError
+from stream.errors import BrokerError, ConfigError, EventError
 from stream.kafka.cluster import client_settings
 from stream.kafka.reader import Reader
+from stream.model.folder import GlobalModel
 from stream.partitions.commands import (
-    GateCommand,
+    Command,
+    RollCommand,
     command_key,
     control_of,
     decode_command,
@@ -26,7 +29,7 @@ _AGAIN_S = 5.0  # after trouble
 _SENT_S = 15.0
 
 
-def send_command(broker: str, application_id: str, command: GateCommand) -> None:
+def send_command(broker: str, application_id: str, command: Command) -> None:
     """Send a command to all workers of an application id.
 
     Raises:
@@ -48,6 +51,23 @@ def send_command(broker: str, application_id: str, command: GateCommand) -> None
         raise BrokerError(f"{broker} did not take the command: {why}")
 
 
+def newest_roll_ms(broker: str, application_id: str) -> int:
+    """When the newest model was rolled in (ms since 1970); 0: none was.
+
+    Raises:
+        BrokerError: the broker does not answer, or has no such topic.
+
+    """
+    newest_ms = 0
+    with Reader(broker) as reader:
+        for chunk in reader.to_end(control_of(application_id), _PARTITION):
+            for _, key, value in chunk.records:
+                kind, _, issued = key.partition(b":")
+                if value is not None and kind == b"roll" and issued.isdigit():
+                    newest_ms = max(newest_ms, int(issued))
+    return newest_ms
+
+
 class CommandReader:
     """Reads the control topic in a thread of its own, from its beginning, for as long as it runs.
 
@@ -55,13 +75,20 @@ class CommandReader:
 
     Args:
         broker: where to. application_id: whose topic.
+        check: raises ConfigError where a model cannot be rolled in here.
 
     """
 
-    def __init__(self, broker: str, application_id: str) -> None:
+    def __init__(
+        self,
+        broker: str,
+        application_id: str,
+        check: Callable[[GlobalModel], None] = lambda _: None,
+    ) -> None:
+        self._check = check
         self._topic = control_of(application_id)
         self._broker = broker
-        self._newest: dict[bytes, GateCommand] = {}
+        self._newest: dict[bytes, Command] = {}
         self._done = Event()
         self._thread = Thread(target=self._read, name="control", daemon=True)
 
@@ -75,7 +102,7 @@ class CommandReader:
         if self._thread.is_alive():
             self._thread.join()
 
-    def commands(self) -> list[GateCommand]:
+    def commands(self) -> list[Command]:
         """Return the newest command of each kind; from any thread."""
         return list(self._newest.values())
 
@@ -106,6 +133,9 @@ class CommandReader:
             self._newest.pop(key, None)
             return
         try:
-            self._newest[key] = decode_command(value)
-        except EventError as error:
+            command = decode_command(value)
+            if isinstance(command, RollCommand):
+                self._check(command.model.model())
+            self._newest[key] = command
+        except (EventError, ConfigError) as error:
             _log.warning("%s at %s is left aside: %s", self._topic, offset, error)

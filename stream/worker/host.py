@@ -23,7 +23,7 @@ from stream.errors import (
 )
 from stream.events.records import CONSUMED
 from stream.partitions.base import Partition, Unit
-from stream.partitions.commands import GateCommand
+from stream.partitions.commands import Command
 from stream.partitions.job import JobPartition
 from stream.partitions.member import MemberPartition
 from stream.worker.changelog import STAGES, anything_learned
@@ -63,7 +63,7 @@ class Host:
         self,
         membership: Membership,
         resources: Resources,
-        commands: Callable[[], Iterable[GateCommand]] = tuple,
+        commands: Callable[[], Iterable[Command]] = tuple,
     ) -> None:
         self._commands = commands
         self._membership = membership

@@ -17,6 +17,7 @@ from stream.console.status import About
 from stream.metrics.process import process_registry
 from stream.metrics.worker import WorkerMetrics
 from stream.model.folder import load_model
+from stream.partitions.commands import check_roll
 from stream.updaters.newton import NOT_KEPT, warm_up
 from stream.worker.app import heed_signals, run
 from stream.worker.contract import Membership
@@ -79,7 +80,9 @@ def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -
         port=config.console.port,
     )
     console.start()
-    reader = CommandReader(broker, application_id)
+    reader = CommandReader(
+        broker, application_id, lambda rolled: check_roll(rolled, model, config.policy)
+    )
     reader.start()
     try:
         if embedded:

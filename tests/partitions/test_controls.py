@@ -60,10 +60,12 @@ def test_they_come_with_the_first_coefficients_and_with_what_changes() -> None:
 def test_models_stand_in_order_of_time_without_those_that_never_are_in_force() -> None:
     """Rolled in later for the same time or an earlier one, a model takes the others' place."""
     succession = Succession(Overlay(MemoryStore()), model().version)
-    controls = Controls(2, {"per_job": [3.0]}, succession)
+    controls = Controls(2, {"per_job": [3.0]}, succession, "per_job")
     for roll in (Roll(50, "b"), Roll(90, "c"), Roll(70, "d"), Roll(70, "e")):
         succession.add(roll)
-    (message,) = controls.take(None, 1, begun=True)
+    assert controls.take(0, gate_open=True) == []
+    controls.due = True
+    (message,) = controls.take(1, gate_open=True)
     found = decode_coefficients(message.value or b"")
     assert found.control
     assert found.control.models == [
@@ -75,6 +77,6 @@ def test_models_stand_in_order_of_time_without_those_that_never_are_in_force() -
     for since, until in ((0, 50), (50, 70), (70, 99)):
         version = [each.model_version for each in found.control.models if each.from_ms <= since][-1]
         assert {succession.version_at(time) for time in range(since, until)} == {version}
-    assert controls.take(None, 2, begun=True) == []
+    assert controls.take(2, gate_open=True) == []
     succession.add(Roll(80, "f"))
-    assert len(controls.take(None, 3, begun=False)) == 1
+    assert len(controls.take(3, gate_open=True)) == 1

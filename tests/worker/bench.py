@@ -15,7 +15,7 @@ from stream.events.records import CONSUMED, Record
 from stream.events.structs import ScoredApplication
 from stream.kafka.embedded import EmbeddedBroker
 from stream.metrics.worker import WorkerMetrics
-from stream.partitions.commands import GateCommand
+from stream.partitions.commands import Command
 from stream.policy import DAY_MS, Policy
 from stream.worker.contract import InputPartition, RecordBatch
 from stream.worker.data_folder import DataFolder
@@ -83,7 +83,7 @@ class Bench:
         self.address = broker.bootstrap_servers
         self.folder = folder
         self.group = Group()
-        self.commands: list[GateCommand] = []
+        self.commands: list[Command] = []
         broker.create_topics({plan.name: 1 for plan in plans("test", DAY_MS)})
 
     def host(self) -> Host:
