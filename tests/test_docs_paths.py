@@ -16,7 +16,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 def test_every_path_that_a_page_names_exists(page: Path) -> None:
     """Paths from the root, and on the page that says so those below ``stream/``."""
     text = page.read_text(encoding="utf-8")
-    paths = re.findall(r"`((?:stream|tests|producers|deploy|benchmarks)/[\w/.]*)`", text)
+    paths = re.findall(r"`((?:stream|tests|producers|deploy|benchmarks|examples)/[\w/.]*)`", text)
     missing = [path for path in paths if not (ROOT / path).exists()]
     if "Paths are below `stream/`" in text:
         below = re.findall(r"`(?!stream/)([a-z]+/[a-z_]+\.py)`", text)

@@ -37,6 +37,17 @@ Table = Literal["labels", "scores", "coefficients"]
 class Metrics(RunMetrics, frozen=True, kw_only=True):
     """Counts and quality of a run (:class:`stream.replay.run_folder.RunMetrics`)."""
 
+    def __repr__(self) -> str:
+        """Say how good the scores are; the rest is in the fields."""
+        summary = self.quality
+        said = [
+            f"{name} AUC {one.auc:.4f}, log loss {one.log_loss:.4f}"
+            for name, one in (("full", summary.full), ("global only", summary.global_))
+            if one is not None and one.auc is not None
+        ]
+        judged = f"{summary.applications:,} applications judged, {summary.positives:,} positive"
+        return f"Metrics({'; '.join([judged, *said])})"
+
     def _repr_html_(self) -> str:
         summary = self.quality
         rows = [
@@ -69,6 +80,10 @@ class Report:
 
     def __init__(self, page: str) -> None:
         self.page = page
+
+    def __repr__(self) -> str:
+        """Say how long it is."""
+        return f"Report({len(self.page):,} characters of HTML)"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write it to a file, over one that is there."""

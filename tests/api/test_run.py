@@ -138,6 +138,7 @@ def test_notebooks_show_model_run_and_metrics(run: hb.Run, model: hb.Model) -> N
     assert model.held_out is not None
     assert model.trained_until <= datetime(2024, 1, 29, tzinfo=UTC)
     assert repr(model).startswith("Model(linear")
+    assert f"full AUC {full.auc:.4f}" in repr(run.metrics)
 
 
 def test_a_temporary_run_goes_with_its_object(
