@@ -11,7 +11,11 @@ from stream import progress as shown
 from stream.api import html
 from stream.api.given import Duration, PolicyLike, Time, duration_ms, moment, settings, time_ms
 from stream.api.log import Log, Source, as_log, look_first
+from stream.backtest.training import learned_spec
 from stream.backtest.training import train as fit
+from stream.errors import ConfigError
+from stream.features.blocks import FeatureSpace
+from stream.features.making import Maker
 from stream.model import words
 from stream.model.folder import GlobalModel, HeldOut
 from stream.model.folder import load_model as load
@@ -92,6 +96,7 @@ def train(
     kind: ModelKind = "linear",
     policy: PolicyLike | None = None,
     feature_names: Mapping[str, Sequence[str]] | None = None,
+    spec: Model | str | os.PathLike[str] | None = None,
     max_jump: Duration | None = None,
     force: bool = False,
     progress: bool = True,
@@ -104,6 +109,8 @@ def train(
         kind: a logistic regression, or boosted trees.
         policy: what counts as an answer, and how long to wait: a file, or a dictionary.
         feature_names: by block (``global``, ``per_member``, ``per_job``), where events carry lists.
+        spec: what becomes of attributes, where applications carry them: a file, or a model whose
+            features are made in the same way, so that the new one can be rolled in after it.
         max_jump: hold an event that lies further ahead back until others lie there too.
         force: go on in spite of errors that a look at the log finds.
         progress: show on stderr how far it is.
@@ -114,10 +121,22 @@ def train(
 
     """
     whole, config, until_ms = as_log(log), settings(policy), time_ms(until)
-    names = None if feature_names is None else {k: list(v) for k, v in feature_names.items()}
+    if feature_names is not None and spec is not None:
+        raise ConfigError("give feature_names or spec: a spec names the features that it makes")
+    names: dict[str, list[str]] | Maker | None = None
+    if feature_names is not None:
+        names = {block: list(given) for block, given in feature_names.items()}
     jump_ms = duration_ms(max_jump)
     with shown.hidden(not progress):
-        look_first(whole, config.policy, force=force, max_jump_ms=jump_ms, until_ms=until_ms)
+        maker = None if spec is None else _maker(spec, whole.paths, until_ms)
+        names, space = (names, None) if maker is None else (maker, FeatureSpace.made(maker))
+        look_first(
+            *(whole, config.policy),
+            force=force,
+            max_jump_ms=jump_ms,
+            until_ms=until_ms,
+            space=space,
+        )
         found = fit(
             *(whole.paths, config),
             until_ms=until_ms,
@@ -128,10 +147,28 @@ def train(
     manifest = found.model.manifest
     notes = [
         words.subject(manifest),
+        *([] if maker is None else words.spec(maker)),
         *found.lines(config.policy.labels),
         words.useless(manifest, found.chosen),
     ]
     return Model(found.model, [note for note in notes if note])
+
+
+def _maker(
+    spec: Model | str | os.PathLike[str], logs: Sequence[Path], until_ms: int | None
+) -> Maker:
+    """Return what makes features of attributes: that of a model, or what a log teaches of a file.
+
+    Raises:
+        ConfigError: the model makes none, or the file is no spec.
+
+    """
+    if not isinstance(spec, Model):
+        return learned_spec(Path(spec), logs, until_ms)
+    maker = spec.frozen.space.maker
+    if maker is None:
+        raise ConfigError(f"model {spec.version} makes no features of attributes: give a file")
+    return maker
 
 
 def load_model(folder: str | os.PathLike[str]) -> Model:

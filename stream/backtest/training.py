@@ -20,12 +20,14 @@ from stream.configuration.sections import Config
 from stream.errors import ModelError
 from stream.features.blocks import FeatureSpace
 from stream.features.making import Maker
+from stream.features.spec import read_spec
 from stream.logs.files import ReadProgress, merge
 from stream.model import words
 from stream.model.folder import GlobalModel, with_landmark
 from stream.model.held_out import Judgement, Unjudged
 from stream.model.kind import ModelKind
 from stream.model.logistic import Chosen
+from stream.model.spec_fitting import fit_spec
 from stream.policy import LabelPolicy, Policy
 from stream.progress import doing, load_kernel, reading
 from stream.replay.reader import first_look
@@ -109,6 +111,19 @@ def train(
     if landmark is not None:
         model = with_landmark(model, landmark)
     return Trained(model, judged, fitting.chosen, prior, fitting.refused, fitting.ignored)
+
+
+def learned_spec(spec: Path, logs: Sequence[Path], until_ms: int | None) -> Maker:
+    """Read a spec, and learn it of logs up to a time.
+
+    Raises:
+        ConfigError: it is no spec. ModelError: no application has attributes.
+
+    """
+    features = read_spec(spec)
+    read = ReadProgress()
+    with reading("reading attributes", read) as progress:
+        return fit_spec(features, merge(logs, read), until_ms, progress)
 
 
 def known_space(

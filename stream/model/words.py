@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stream.features.making import Maker
 from stream.model.folder import Manifest
 from stream.model.held_out import Judgement, Unjudged, in_words
 from stream.model.rows import POSITIVES_PER_FEATURE
@@ -12,6 +13,8 @@ from stream.units import format_time
 
 if TYPE_CHECKING:
     from stream.model.logistic import Chosen
+
+_MANY = 0.01  # a share of attributes of another type that is worth a line
 
 
 def subject(manifest: Manifest) -> str:
@@ -23,6 +26,21 @@ def subject(manifest: Manifest) -> str:
         f" {len(manifest.features['global'])} global features"
         + (", and histories" if "history" in manifest.inputs else "")
     )
+
+
+def spec(maker: Maker) -> list[str]:
+    """Tell what a spec makes of attributes, and what is odd about these; a sentence each."""
+    sizes = ", ".join(f"{len(names)} {block}" for block, names in maker.names.items())
+    told = [f"spec: {len(maker.fitted.features)} features make columns: {sizes}"]
+    for one in maker.fitted.features:
+        if one.rows and one.missing == one.rows:
+            told.append(f"feature {one.name}: no application has {' and '.join(one.feature.paths)}")
+        elif one.odd > _MANY * one.rows:
+            told.append(
+                f"feature {one.name}: {one.odd:,} of {one.rows:,} applications have something else"
+                f" than a {one.feature.__struct_config__.tag} and count as missing"
+            )
+    return told
 
 
 def rows(manifest: Manifest) -> str:

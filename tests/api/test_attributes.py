@@ -1,0 +1,38 @@
+"""Models of attributes in Python."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+
+import stream as hb
+from producers.simulate import SimulationSettings, simulate
+from stream.errors import ConfigError
+from stream.logs.files import write_lines
+
+SETTINGS = SimulationSettings(
+    members=50, jobs=24, days=34, applications_per_member=7, attributes=True
+)
+SPEC = '[features.years]\nkind = "number"\nof = "member.years"\nblocks = ["global", "per_job"]\n'
+
+
+def test_a_model_takes_its_features_from_a_file_or_another_model(tmp_path: Path) -> None:
+    """As `train --spec` and `--spec-of` do; a model without a spec is refused in words."""
+    log, file = tmp_path / "log.jsonl", tmp_path / "features.toml"
+    write_lines(log, simulate(SETTINGS))
+    file.write_text(SPEC, encoding="utf-8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", hb.LogWarning)
+        first = hb.train(log, until="2024-01-25", spec=file, progress=False)
+        second = hb.train(log, until="2024-02-01", spec=first, progress=False)
+        plain = hb.train(log, until="2024-01-25", progress=False)
+    assert first.features["global"] == ["intercept", "years"]
+    assert "spec: 1 features make columns: 2 global, 1 per_member, 2 per_job" in first.notes
+    assert second.frozen.manifest.spec == first.frozen.manifest.spec
+    assert second.version != first.version
+    with pytest.raises(ConfigError, match=f"model {plain.version} makes no features of attributes"):
+        hb.train(log, spec=plain, progress=False)
+    with pytest.raises(ConfigError, match="give feature_names or spec"):
+        hb.train(log, spec=file, feature_names=first.features, progress=False)
