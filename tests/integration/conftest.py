@@ -13,6 +13,8 @@ from producers.truth import SimulationSettings
 from stream.updaters.newton import warm_up
 from tests.integration.world import Market, World
 
+SMALL = SimulationSettings(seed=3, members=300, jobs=60, days=20, applications_per_member=14.0)
+
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -43,10 +45,7 @@ def new_kafka(folder: Path) -> Kafka:
 @pytest.fixture(scope="session")
 def small_market(tmp_path_factory: pytest.TempPathFactory) -> Market:
     """Some 8,000 events."""
-    settings = SimulationSettings(
-        seed=3, members=300, jobs=60, days=20, applications_per_member=14.0
-    )
-    return Market(tmp_path_factory.mktemp("small"), settings)
+    return Market(tmp_path_factory.mktemp("small"), SMALL)
 
 
 @pytest.fixture(scope="session")
