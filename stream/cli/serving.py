@@ -127,17 +127,18 @@ def _candidates(logs: list[Path], kind: str, entity_id: str) -> dict[str, Candid
         except EventError:
             continue
         if isinstance(event, RawApplication) and getattr(event, f"{kind}_id") == entity_id:
-            features = event.features
-            if features is None:
-                raise ConfigError(
-                    f"application {event.application_id} has no features, and the service does not"
-                    " make them of attributes"
-                )
+            sent, features = event.features, CandidateFeatures()
+            if sent is not None:
+                features = CandidateFeatures(sent.global_, sent.per_member, sent.per_job)
             found[event.application_id] = Candidate(
                 member_id=event.member_id,
                 job_id=event.job_id,
-                features=CandidateFeatures(features.global_, features.per_member, features.per_job),
+                features=features,
                 global_score=event.global_score,
+                application_time_ms=event.event_time_ms,
+                member=event.member,
+                job=event.job,
+                context=event.context,
             )
     return found
 

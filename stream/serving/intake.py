@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from stream.errors import EventError, InvalidFeaturesError, InvalidIdError, QuestionError
 from stream.events.structs import MAX_ID_CHARS
 from stream.features.blocks import Block, FeatureSpace, RawBlock, check_size
+from stream.features.making import Blocks, Maker
 from stream.serving.messages import MOST_CANDIDATES, Candidate, Columns, ScoreQuestion
 from stream.units import MAX_TIME_MS
 
@@ -52,11 +53,12 @@ class Batch(msgspec.Struct, gc=False):
     errors: dict[int, EventError]
 
 
-def take_in(question: ScoreQuestion, space: FeatureSpace) -> Batch:
+def take_in(question: ScoreQuestion, space: FeatureSpace, at_ms: int) -> Batch:
     """Read a question.
 
     Args:
         question: as decoded. space: the model's blocks, with the limit of their numbers.
+        at_ms: when applications are made that have no time.
 
     Raises:
         QuestionError: it cannot be answered at all.
@@ -66,7 +68,7 @@ def take_in(question: ScoreQuestion, space: FeatureSpace) -> Batch:
         raise QuestionError("give either candidates or columns")
     if question.columns is not None:
         return _columns(question, question.columns, space)
-    return _candidates(question, question.candidates or [], space)
+    return _candidates(question, question.candidates or [], space, at_ms)
 
 
 def _columns(question: ScoreQuestion, columns: Columns, space: FeatureSpace) -> Batch:
@@ -95,7 +97,9 @@ def _columns(question: ScoreQuestion, columns: Columns, space: FeatureSpace) -> 
     return Batch(size, member_ids, job_ids, global_, blocks, global_score, times_ms, later, errors)
 
 
-def _candidates(question: ScoreQuestion, candidates: list[Candidate], space: FeatureSpace) -> Batch:
+def _candidates(
+    question: ScoreQuestion, candidates: list[Candidate], space: FeatureSpace, at_ms: int
+) -> Batch:
     size = len(candidates)
     if size > MOST_CANDIDATES:
         raise QuestionError(f"{size} candidates, the most are {MOST_CANDIDATES}: ask twice")
@@ -115,16 +119,15 @@ def _candidates(question: ScoreQuestion, candidates: list[Candidate], space: Fea
             scores[at] = each.global_score
             if np.isnan(scores[at]):  # which stands for none, from here on
                 errors.setdefault(at, InvalidFeaturesError("global_score is no number"))
+        made = _made(question, each, space.maker, at_ms)
+        if made is not None:
+            for block, row in zip(blocks, made, strict=True):
+                packed[block.label].append(row)
+            continue
         for block in blocks:
-            features = each.features
-            sent = features.global_ if block is space.global_ else getattr(features, block.label)
             unneeded = block is space.global_ and each.global_score is not None
-            row = bytes(4 * block.size)
-            if not unneeded:
-                try:
-                    row = block.pack([] if sent is None else sent)
-                except InvalidFeaturesError as error:
-                    errors.setdefault(at, error)
+            sent = getattr(each.features, "global_" if block is space.global_ else block.label)
+            row = bytes(4 * block.size) if unneeded else _row(sent or [], at, block, errors)
             packed[block.label].append(row)
     _check_scores(scores, space.limit, errors)
     given_ms = [each.application_time_ms for each in candidates]
@@ -147,6 +150,29 @@ def _candidates(question: ScoreQuestion, candidates: list[Candidate], space: Fea
         later,
         errors,
     )
+
+
+def _made(
+    question: ScoreQuestion, candidate: Candidate, maker: Maker | None, at_ms: int
+) -> Blocks | None:
+    """Make a candidate's blocks of its attributes; None: they are those that were sent."""
+    if maker is None:
+        return None
+    sides = [
+        one if one is not None else all_of_them
+        for one, all_of_them in (
+            (candidate.member, question.member),
+            (candidate.job, question.job),
+            (candidate.context, question.context),
+        )
+    ]
+    if sides == [None, None, None]:
+        return None
+    member, job, context = (side or {} for side in sides)
+    time_ms = candidate.application_time_ms
+    if time_ms is None or not 0 <= time_ms <= MAX_TIME_MS:  # the latter is refused later on
+        time_ms = at_ms
+    return maker.blocks(member, job, context, time_ms)
 
 
 def _size(columns: Columns, space: FeatureSpace) -> int:

@@ -14,6 +14,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from stream.events.applications import Attributes
+from stream.events.structs import TimeMs
 from stream.features.blocks import RawBlock
 from stream.histories.history import Summary
 
@@ -41,6 +43,8 @@ class Candidate(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tru
         member_id, job_id: one of them may stand in the question, for all.
         features: of the application. Blocks of effects may only be left out where the model has no
             features in them; ``global`` where there is a ``global_score``.
+        member, job, context: attributes, of which a model with a spec makes the features; each may
+            stand in the question, for all. Where any is there, ``features`` is not looked at.
         global_score: the fixed effect's log-odds; None: the model scores ``features.global``.
         application_time_ms: when it was submitted, if it is open; None: it is not made yet.
         later: how many who applied later to the same job were answered since.
@@ -53,6 +57,9 @@ class Candidate(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tru
     global_score: float | None = None
     application_time_ms: int | None = None
     later: int = 0
+    member: Attributes | None = None
+    job: Attributes | None = None
+    context: Attributes | None = None
 
 
 class Columns(
@@ -76,15 +83,19 @@ class Columns(
 class ScoreQuestion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One job and its candidates, one member and its jobs, or pairs.
 
-    ``at_ms``: as of when ages count; None: now. ``explain``: what each feature adds.
+    ``at_ms``: as of when ages count; None: now. ``explain``: what each feature adds. ``member``,
+    ``job``, ``context``: attributes of all ``candidates``.
     """
 
     member_id: str | None = None
     job_id: str | None = None
     candidates: list[Candidate] | None = None
     columns: Columns | None = None
-    at_ms: int | None = None
+    at_ms: TimeMs | None = None
     explain: bool = False
+    member: Attributes | None = None
+    job: Attributes | None = None
+    context: Attributes | None = None
 
 
 class Explore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

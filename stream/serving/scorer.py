@@ -112,7 +112,7 @@ class Scorer:
 
         """
         at_ms = now_ms if question.at_ms is None else question.at_ms
-        batch = take_in(question, self.space)
+        batch = take_in(question, self.space, at_ms)
         member = self._effect(MEMBER, batch.member_ids, batch)
         job = self._effect(JOB, batch.job_ids, batch)
         global_, columns = self._global(batch, member.found, job.found, at_ms)
