@@ -16,6 +16,7 @@ from stream.cli.options import (
     ConfigFile,
     FeatureNames,
     Logs,
+    Margin,
     MaxJump,
     PolicyFile,
     configured,
@@ -36,6 +37,7 @@ from stream.units import format_time, parse_duration_ms, parse_time_ms
 
 if TYPE_CHECKING:
     from stream.model.folder import GlobalModel
+    from stream.model.kind import ModelKind
     from stream.policy import Policy
 
 model = group("Global models: take over one of XGBoost or LightGBM; explain a score; roll one in.")
@@ -146,8 +148,22 @@ def roll(
             " 8601, or seconds or milliseconds since 1970).",
         ),
     ],
+    not_worse_than: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Roll nothing in and fail (exit code 1) when the new model is worse than this one,"
+            " on the applications of --on that neither was trained on.",
+        ),
+    ] = None,
+    logs: Annotated[
+        list[Path] | None,
+        typer.Option("--on", help="An event log to judge on. May be given several times."),
+    ] = None,
+    margin: Margin = 0.005,
     broker: BrokerAddress = None,
     app_id: ApplicationId = None,
+    policy: PolicyFile = None,
     config: ConfigFile = None,
 ) -> None:
     """Let another global model score applications from a time on, under running workers.
@@ -159,15 +175,22 @@ def roll(
 
     The command carries the model: workers need no file, and those that are down obey when they are
     back. The new model must have the features of the one that the state began with, in each block;
-    where it has not, workers leave it aside and say so in their log. Fit it with
-    `hearback train --not-worse-than`, which writes no model that is worse.
+    where it has not, workers leave it aside and say so in their log.
+
+    With --not-worse-than and --on, both models are judged first, on the applications whose windows
+    ended after both were trained. A model that was trained on all there is cannot be judged so:
+    `hearback train --not-worse-than` judges it as it is fitted, and writes none that is worse.
     """
     from stream.partitions.commands import RollCommand, check_roll
     from stream.stages.succession import StoredModel
     from stream.worker.control import newest_roll_ms, send_command
 
     loaded = load_model(folder)
-    found = configured(config, broker=broker, app_id=app_id)
+    if (not_worse_than is None) != (not logs):
+        raise typer.BadParameter("--not-worse-than and --on go together")
+    found = configured(config, policy=policy, broker=broker, app_id=app_id)
+    if not_worse_than is not None:
+        _judge(loaded, not_worse_than, logs or [], found.policy, margin)
     if found.worker.model is not None and found.worker.model.exists():
         check_roll(loaded, load_model(found.worker.model), found.policy)
     from_ms = parsed(parse_time_ms, at) or 0
@@ -181,6 +204,24 @@ def roll(
     )
     if from_ms <= now_ms:
         tell("that time has passed: what was scored since then stays as it is")
+
+
+def _judge(new: GlobalModel, than: Path, logs: list[Path], policy: Policy, margin: float) -> None:
+    """Refuse a model that is worse than another on what neither has seen."""
+    from stream.backtest.tuning import trainer as trainer_of
+    from stream.model.held_out import check_not_worse
+    from stream.stages.succession import BLOCKS, check_fits
+
+    old = load_model(than)
+    check_fits(new, old, policy)
+    kind: ModelKind = "boosted" if new.takes_history or old.takes_history else "linear"
+    names = new.space.maker or {block: new.manifest.features[block] for block in BLOCKS}
+    trainer = trainer_of(policy, None, names, None, kind)
+    read = ReadProgress()
+    with reading("judging", read) as progress:
+        trainer.read(merge(logs, read), progress)
+    judged = trainer.compare(new, old)
+    check_not_worse(judged, than, margin)
 
 
 @model.command()

@@ -90,6 +90,10 @@ FeatureNames = Annotated[
         " that carry features as lists (a truth file of simulate will do).",
     ),
 ]
+Margin = Annotated[
+    float,
+    typer.Option(min=0.0, help="Worse is: an AUC lower, or a log loss higher, by more than this."),
+]
 Kind = Annotated[ModelKind, typer.Option("--kind", help="A logistic regression, or boosted trees.")]
 
 

@@ -13,6 +13,7 @@ from stream.cli.options import (
     FeatureNames,
     Kind,
     Logs,
+    Margin,
     MaxJump,
     PolicyFile,
     SpecFile,
@@ -64,13 +65,7 @@ def train(
             " on the held-out applications that it has not seen.",
         ),
     ] = None,
-    margin: Annotated[
-        float,
-        typer.Option(
-            min=0.0,
-            help="Worse is: an AUC lower, or a log loss higher, by more than this.",
-        ),
-    ] = 0.005,
+    margin: Margin = 0.005,
     max_jump: MaxJump = None,
     force: Force = False,
 ) -> None:

@@ -124,6 +124,44 @@ def hold_out(
     )
 
 
+def compare(
+    final: Rows, window_ms: int, names: Sequence[str], new: GlobalModel, old: GlobalModel
+) -> Judgement | Unjudged:
+    """Judge two models on the applications that neither was trained on.
+
+    Args:
+        final: the applications whose labels are final (n,), closed rows.
+        window_ms: after an application's time its label is final.
+        names: of the features (d,). new, old: the models.
+
+    Raises:
+        ModelError: one has a feature that is not in ``names``.
+
+    """
+    trained_ms = max(new.manifest.trained_until_ms, old.manifest.trained_until_ms)
+    unseen = final.times_ms + window_ms > trained_ms
+    X, y, count = final.X[unseen], final.y[unseen], int(unseen.sum())
+    if count < _LEAST:
+        return Unjudged(
+            f"the windows of {count} applications ended after {format_time(trained_ms)}, when the"
+            f" newer one was trained: {_LEAST} are needed; take a longer log"
+        )
+    scores = _scores_of(new, X, names)
+    after = quality(y.astype(np.float64), scores)
+    before = quality(y.astype(np.float64), _scores_of(old, X, names))
+    if after is None or before is None:
+        raise ModelError("there is nothing to judge by")  # there are some
+    held_out = HeldOut(
+        from_ms=int(final.times_ms[unseen].min()),
+        applications=count,
+        positives=int(y.sum()),
+        auc=after.auc,
+        log_loss=after.log_loss,
+    )
+    losses = log_losses(scores, y)
+    return Judgement(held_out=held_out, losses=losses, after=after, before=before, compared=count)
+
+
 def check_not_worse(judged: Judgement | Unjudged, than: Path, margin: float) -> None:
     """Refuse a new model that is worse than the one before it.
 

@@ -29,7 +29,7 @@ from stream.model.folder import (
     new_model,
     save_model,
 )
-from stream.model.held_out import Judgement, Unjudged, hold_out
+from stream.model.held_out import Judgement, Unjudged, compare, hold_out
 from stream.model.inputs import Dropped, helpful
 from stream.model.kind import ModelKind
 from stream.model.logistic import Chosen, fit_logistic
@@ -168,6 +168,17 @@ class TrainingSet:
                 first = self._refusals.get(reason, "their time lies more than --max-jump ahead")
                 return f"{count:,} lines were left out as {reason}, the first: {first}"
         return "take a longer log, a later --until or a shorter window"
+
+    def compare(self, new: GlobalModel, old: GlobalModel) -> Judgement | Unjudged:
+        """Judge two models on the applications read whose windows ended after both were trained.
+
+        Raises:
+            ModelError: one of them has features that this log has not.
+
+        """
+        names = [name for block in self._blocks().values() for name in block]
+        window_ms = self._policy.labels.window_ms
+        return compare(self.rows(self.end_ms, aged=False), window_ms, names, new, old)
 
     def fit(self, out: Path) -> Manifest:
         """Fit on what was read and write the model folder; errors as of :meth:`model`."""
