@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import msgspec
+import polars as pl
 import pytest
 
 import stream as hb
@@ -36,3 +38,20 @@ def test_a_model_takes_its_features_from_a_file_or_another_model(tmp_path: Path)
         hb.train(log, spec=plain, progress=False)
     with pytest.raises(ConfigError, match="give feature_names or spec"):
         hb.train(log, spec=file, feature_names=first.features, progress=False)
+
+
+def test_attributes_of_a_frame_are_those_of_a_file(tmp_path: Path) -> None:
+    """A frame with structs of attributes, and no numeric blocks, gives the model of a file."""
+    rows = [msgspec.json.decode(line) for line in simulate(SETTINGS)]
+    for row in rows:
+        row.pop("features", None)
+    file, spec = tmp_path / "log.jsonl", tmp_path / "features.toml"
+    write_lines(file, map(msgspec.json.encode, rows))
+    spec.write_text(SPEC, encoding="utf-8")
+    frame = hb.read(pl.DataFrame(rows, infer_schema_length=None))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", hb.LogWarning)
+        of_file, of_frame = (
+            hb.train(log, until="2024-01-25", spec=spec, progress=False) for log in (file, frame)
+        )
+    assert of_frame.version == of_file.version
