@@ -58,9 +58,11 @@ VERSION = "0.1.0"
 """The release; the build reads it here."""
 
 _HOMES: Final = {
+    "stream.api.comparison": ("Comparison", "backtest"),
     "stream.api.log": ("Log", "LogWarning", "read"),
     "stream.api.model": ("Model", "load_model", "train"),
-    "stream.api.run": ("Metrics", "Report", "Run", "load_run", "replay"),
+    "stream.api.report": ("Report",),
+    "stream.api.run": ("Metrics", "Run", "load_run", "replay"),
     "stream.errors": ("HearbackError",),
 }
 """What is offered, by its module, which is imported when one of its names is used. The types of it

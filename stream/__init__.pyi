@@ -1,9 +1,12 @@
+from stream.api.comparison import Comparison, backtest
 from stream.api.log import Log, LogWarning, read
 from stream.api.model import Model, load_model, train
-from stream.api.run import Metrics, Report, Run, load_run, replay
+from stream.api.report import Report
+from stream.api.run import Metrics, Run, load_run, replay
 from stream.errors import HearbackError
 
 __all__ = [
+    "Comparison",
     "HearbackError",
     "Log",
     "LogWarning",
@@ -11,6 +14,7 @@ __all__ = [
     "Model",
     "Report",
     "Run",
+    "backtest",
     "load_model",
     "load_run",
     "read",

@@ -18,6 +18,7 @@ from stream.api import html
 from stream.api.given import Duration, PolicyLike, Time, duration_ms, settings, time_ms
 from stream.api.log import Log, Source, as_log, look_first
 from stream.api.model import Model, as_frozen
+from stream.api.report import Report
 from stream.backtest.finished import judged
 from stream.configuration.load import with_model
 from stream.errors import ConfigError
@@ -68,31 +69,6 @@ class Metrics(RunMetrics, frozen=True, kw_only=True):
         counts = {"events": self.events, "labels": self.labels, "dead letters": self.dead_letters}
         said = [html.facts(title, found) for title, found in counts.items() if found]
         return figures + "".join(said)
-
-
-class Report:
-    """A page about a run; notebooks show it.
-
-    Attributes:
-        page: HTML, whole in itself.
-
-    """
-
-    def __init__(self, page: str) -> None:
-        self.page = page
-
-    def __repr__(self) -> str:
-        """Say how long it is."""
-        return f"Report({len(self.page):,} characters of HTML)"
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write it to a file, over one that is there."""
-        to = Path(path)
-        to.write_text(self.page, encoding="utf-8")
-        return to
-
-    def _repr_html_(self) -> str:
-        return html.framed(self.page)
 
 
 class Run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import count
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +24,6 @@ from stream.cli.options import (
 from stream.cli.spec import fitted_spec
 from stream.cli.terminal import (
     OUT,
-    load_kernel,
     numbers,
     rankings_table,
     reading,
@@ -32,7 +31,6 @@ from stream.cli.terminal import (
     tell,
     tell_left_out,
 )
-from stream.configuration.load import with_model
 from stream.configuration.settings import to_toml
 from stream.errors import ConfigError, StoppedError
 from stream.logs.files import ReadProgress, check_logs, merge
@@ -43,6 +41,8 @@ from stream.units import format_time, parse_duration_ms, parse_time_ms
 if TYPE_CHECKING:
     from stream.backtest.result import Backtest
     from stream.backtest.tuning import Trial, Tuner
+    from stream.features.blocks import FeatureSpace
+    from stream.policy import Policy
     from stream.quality.tally import Quality
 
 RESULT = "backtest.json"
@@ -248,9 +248,7 @@ def backtest(
     Writes report.html (one file, to look at or to send), backtest.json with every figure, and
     freshness.svg. The log is held in memory, about 2 kB for each application.
     """
-    from stream.backtest.comparison import load_comparison
-    from stream.backtest.runner import Runner, look_through
-    from stream.backtest.training import fitted_model, known_space
+    from stream.backtest.compared import compare
     from stream.report.charts import freshness
     from stream.report.page import page, picture
     from stream.report.words import sentences
@@ -259,42 +257,22 @@ def backtest(
         raise typer.BadParameter("a model has a spec of its own: give --model or --spec")
     loaded = None if model is None else load_model(model)
     settings = configured(None, policy=policy)
-    base = with_model(settings, loaded).policy
-    comparison = load_comparison(config, base)
     score_from_ms = parsed(parse_time_ms, score_from)
     max_jump_ms = parsed(parse_duration_ms, max_jump)
     check_logs(logs)
     new_folder(out)
-    known = None if spec else known_space(logs, loaded)
-    look_first(logs, base, force=force, max_jump_ms=max_jump_ms, space=known)
-    read = ReadProgress()
-    with reading("looking through", read) as progress:
-        span = look_through(merge(logs, read), progress, max_jump_ms)
-    from_ms = span.quarter_ms() if loaded is None else loaded.manifest.trained_until_ms
-    if known is None:
-        maker = None if spec is None else fitted_spec(spec, logs, from_ms)
-        loaded = fitted_model(logs, base, from_ms, max_jump_ms, kind, prior=True, maker=maker)
-        known = loaded.space
-        base = with_model(settings, loaded).policy
-        comparison = load_comparison(config, base)
-    comparison.check(known)
-    load_kernel(loaded)
-    read = ReadProgress()
-    with reading("labelling", read) as progress:
-        runner = Runner(
-            read=lambda: merge(logs, read),
-            progress=progress,
-            names=[path.name for path in logs],
-            span=span,
-            comparison=comparison,
-            policy=base,
-            model=loaded,
-            score_from_ms=from_ms if score_from_ms is None else score_from_ms,
-            max_jump_ms=max_jump_ms,
-        )
-    done = count()
-    with steps("learning", len(comparison.settings)) as show:
-        found = runner.run(lambda name: show(next(done), name))
+
+    def look(base: Policy, known: FeatureSpace | None) -> None:
+        look_first(logs, base, force=force, max_jump_ms=max_jump_ms, space=known)
+
+    found, metrics = compare(
+        *(logs, settings, config, loaded),
+        kind=kind,
+        learn_spec=None if spec is None else partial(fitted_spec, spec, logs),
+        score_from_ms=score_from_ms,
+        max_jump_ms=max_jump_ms,
+        look=look,
+    )
     out.mkdir(parents=True, exist_ok=True)
     (out / RESULT).write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
     (out / REPORT).write_text(page(found), encoding="utf-8")
@@ -304,7 +282,7 @@ def backtest(
     for rankings in (found.rankings, found.member_rankings):
         if rankings is not None:
             OUT.print(rankings_table(rankings))
-    tell_left_out(runner.metrics)
+    tell_left_out(metrics)
     tell("")
     for sentence in sentences(found):
         tell(f"- {sentence}")

@@ -18,7 +18,7 @@ A row is a line, in the same order, and a column has the name of its field. Thre
 Times are timestamps in UTC, and their names lose the ending `_ms`. The feature blocks of a label
 are columns of their own, not below `features`. What a line leaves out is null. The fields are
 explained in [events](../events.md) and [labels](../labels.md). Files are compressed with zstd; a
-row group has 131,072 rows.
+row group has 65,536 rows.
 
 Feature blocks and histories are float32, as they are learned; the order of a history's numbers is
 that of `stream/histories/history.py`. Several labels of one application follow each other as

@@ -24,8 +24,8 @@ from stream.replay.columns import TABLES, Column, Kind
 from stream.replay.run_folder import private
 
 _AT_ONCE: Final = 1 << 13  # lines held as Python objects: some 25 MB of labels
-_GROUP: Final = 1 << 17
-"""Rows of a row group: some 60 MB of labels, before they are compressed."""
+_GROUP: Final = 1 << 16
+"""Rows of a row group: some 30 MB of labels, before they are compressed."""
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
@@ -203,3 +204,24 @@ def test_durations_and_policies_are_given_in_many_ways(tmp_path: Path) -> None:
     file.write_text('[labels]\nwindow = "7d"\n')
     as_file, as_dict = given.settings(file), given.settings({"labels": {"window": "7d"}})
     assert as_file.policy == as_dict.policy != given.settings(None).policy
+
+
+def test_a_backtest_is_that_of_the_command(path: Path, model: hb.Model, tmp_path: Path) -> None:
+    """Every figure is that of `backtest.json`; frame, page and notebook show them."""
+    file, saved, out = tmp_path / "compare.toml", tmp_path / "model", tmp_path / "out"
+    file.write_text('[[setting]]\nname = "at once"\n')
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", hb.LogWarning)
+        found = hb.backtest(path, model, compare_file=file, progress=False)
+    arguments = ["backtest", path, "--model", model.save(saved), "--config", file, "--out", out]
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    assert done.exit_code == 0, done.output
+    text = msgspec.json.format(msgspec.json.encode(found.found)) + b"\n"
+    assert text == (out / "backtest.json").read_bytes()
+    assert found.report().page == (out / "report.html").read_text("utf-8")
+    assert found.settings["setting"].to_list() == ["at once", GLOBAL_ALONE]
+    assert found.settings["auc"].to_list() == [one.auc.value for one in found.found.settings]
+    assert found.settings["auc_low"].dtype == pl.Float64
+    assert "at once" in found._repr_html_()
+    with pytest.raises(ConfigError, match="give model or spec"):
+        hb.backtest(path, model, spec="features.toml")

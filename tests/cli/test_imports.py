@@ -107,7 +107,7 @@ def test_functions_stay_what_they_are_whatever_is_imported() -> None:
     program = (
         "import stream.replay.run_folder, stream.backtest, stream;"
         " from stream.replay import run_folder;"
-        " print(stream.replay.__name__, run_folder.LABELS, callable(stream.replay))"
+        " print(stream.replay.__name__, run_folder.LABELS, callable(stream.backtest))"
     )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], check=True, capture_output=True, text=True
