@@ -6,8 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from producers.simulate import SimulationSettings, simulate
 from stream.cli import app
