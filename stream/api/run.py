@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import weakref
+from collections.abc import Sequence
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -23,11 +24,13 @@ from stream.backtest.finished import judged
 from stream.configuration.load import with_model
 from stream.errors import ConfigError
 from stream.logs.files import ReadProgress, merge
+from stream.model.folder import GlobalModel, load_model
 from stream.replay.reader import first_look
 from stream.replay.resumable import replay_into
 from stream.replay.run_folder import RunMetrics, load_metrics
 from stream.replay.savepoint import Options
 from stream.report.page import page
+from stream.stages.succession import Rolled
 
 if TYPE_CHECKING:
     import polars as pl
@@ -83,8 +86,9 @@ class Run:
 
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, logs: Sequence[str] = ()) -> None:
         self.path = path
+        self._logs = list(logs) or [path.name]
 
     @cached_property
     def labels(self) -> pl.DataFrame:
@@ -133,7 +137,7 @@ class Run:
             ConfigError: there are too few applications whose window has closed.
 
         """
-        report = Report(page(judged(self.path)))
+        report = Report(page(judged(self.path, self._logs)))
         if path is not None:
             report.save(path)
         return report
@@ -150,6 +154,7 @@ def replay(
     log: Log | Source,
     model: Model | str | os.PathLike[str] | None = None,
     *,
+    rolls: Sequence[tuple[Model | str | os.PathLike[str], Time]] = (),
     out: str | os.PathLike[str] | None = None,
     score_from: Time | None = None,
     close: bool = False,
@@ -169,6 +174,8 @@ def replay(
         log: of :func:`stream.read`, or a file or frame.
         model: of :func:`stream.train`, or its folder; None where every application brings its
             ``global_score``.
+        rolls: models of the same features, and from when on each scores applications in the place
+            of those before.
         out: folder of the run; None: a temporary one, which goes with the run.
         score_from: judge only applications from this time on (learning is not limited).
         close: at the end, let every label window pass.
@@ -192,9 +199,10 @@ def replay(
         close=close,
         max_jump_ms=duration_ms(max_jump),
         workers=workers,
+        rolls=tuple(Rolled(_model(one), time_ms(since) or 0) for one, since in rolls),
     )
     path = Path(tempfile.mkdtemp(prefix="hearback-run-")) if out is None else Path(out)
-    run = Run(path)
+    run = Run(path, [one.name for one in whole.paths])
     if out is None:
         weakref.finalize(run, shutil.rmtree, path, ignore_errors=True)
     read = ReadProgress()
@@ -209,6 +217,10 @@ def replay(
                 resume=resume, form="parquet", progress=said,
             )  # fmt: skip
     return run
+
+
+def _model(given: Model | str | os.PathLike[str]) -> GlobalModel:
+    return given.frozen if isinstance(given, Model) else load_model(Path(given))
 
 
 def load_run(folder: str | os.PathLike[str]) -> Run:

@@ -18,11 +18,12 @@ REPLAYED: Final = "as replayed"
 """Name of the setting."""
 
 
-def judged(run: Path) -> Backtest:
+def judged(run: Path, names: list[str]) -> Backtest:
     """Judge a run's scores by final labels: of applications whose window has closed.
 
     Args:
         run: a folder that was written as Parquet.
+        names: of its logs, as the page names them.
 
     Raises:
         ConfigError: it is no such folder, or there is only one outcome.
@@ -44,7 +45,7 @@ def judged(run: Path) -> Backtest:
         GLOBAL_ALONE: parts[0][closed],
     }
     targets = labels["label"].to_numpy()[closed]
-    return _judged(run.name, metrics, metrics.window_ms, targets, times_ms[closed], scores)
+    return _judged(names, metrics, metrics.window_ms, targets, times_ms[closed], scores)
 
 
 def _final_labels(path: Path) -> Any:  # pyarrow has hardly any types
@@ -54,7 +55,7 @@ def _final_labels(path: Path) -> Any:  # pyarrow has hardly any types
 
 
 def _judged(
-    name: str,
+    names: list[str],
     metrics: RunMetrics,
     window_ms: int,
     targets: NDArray[np.int64],
@@ -74,7 +75,7 @@ def _judged(
     said = {REPLAYED: "at every label", GLOBAL_ALONE: "no effects"}
     sums = {one: judge.sums(found) for one, found in scores.items()}
     return Backtest(
-        logs=[name],
+        logs=names,
         model_version=metrics.model_version,
         events=sum(metrics.events.values()),
         applications=metrics.applications,

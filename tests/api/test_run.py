@@ -90,7 +90,7 @@ def test_frames_have_the_rows_of_the_run(run: hb.Run) -> None:
 
 def test_the_page_judges_as_the_run_did(run: hb.Run) -> None:
     """Figures of the report are those of metrics.json, and scikit-learn's on the frames."""
-    found = judged(run.path)
+    found = judged(run.path, ["log"])
     quality = run.metrics.quality
     assert (found.judged, found.positives) == (quality.applications, quality.positives)
     for setting, known in zip(found.settings, (quality.full, quality.global_), strict=True):
@@ -105,12 +105,13 @@ def test_the_page_judges_as_the_run_did(run: hb.Run) -> None:
     assert alone.log_loss.value == pytest.approx(log_loss(final["label"], p), abs=1e-9)
 
 
-def test_the_report_is_a_page(run: hb.Run, tmp_path: Path) -> None:
+def test_the_report_is_a_page(path: Path, run: hb.Run, tmp_path: Path) -> None:
     """It is written where it is wanted, names both scores, and a notebook shows it in a frame."""
     report = run.report(tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text("utf-8")
     assert text == report.page
     assert "as replayed" in text
+    assert f"<title>hearback backtest: {path.name}</title>" in text
     assert "<svg" in text
     assert report._repr_html_().startswith("<iframe")
     assert "<script>" not in report._repr_html_()
@@ -121,7 +122,7 @@ def test_an_open_window_is_not_judged(path: Path, model: hb.Model) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", hb.LogWarning)
         still_open = hb.replay(path, model, score_from=UNTIL, progress=False)
-    found = judged(still_open.path)
+    found = judged(still_open.path, ["log"])
     quality = still_open.metrics.quality
     assert (found.judged, found.positives) == (quality.applications, quality.positives)
     final = still_open.labels.filter("final")
@@ -225,3 +226,19 @@ def test_a_backtest_is_that_of_the_command(path: Path, model: hb.Model, tmp_path
     assert "at once" in found._repr_html_()
     with pytest.raises(ConfigError, match="give model or spec"):
         hb.backtest(path, model, spec="features.toml")
+
+
+def test_models_can_follow_each_other(path: Path, model: hb.Model) -> None:
+    """From its time on the later model scores: before, scores are those of the first."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", hb.LogWarning)
+        later = hb.train(path, until="2024-02-03", progress=False)
+        both, alone = (
+            hb.replay(path, model, rolls=rolls, progress=False)
+            for rolls in ([(later, "2024-02-05")], [])
+        )
+    same = both.scores["global_score"] == alone.scores["global_score"]
+    before = both.scores["event_time"] < datetime(2024, 2, 5, tzinfo=UTC)
+    assert both.metrics.rolls == [(later.version, 1707091200000)]
+    assert same.filter(before).all()
+    assert not same.filter(~before).any()
