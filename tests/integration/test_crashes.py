@@ -77,5 +77,6 @@ def test_every_crash_point_and_random_kills(world: World) -> None:
     third = world.start("a")
     world.wait_until_final()
     world.check()
+    world.check_matches()
     third.stop()
     second.stop()

@@ -27,7 +27,8 @@ from stream import effects
 from stream.cli import PROGRAM
 from stream.configuration.load import load_config
 from stream.events.ladder import BY_NAME, rung
-from stream.events.records import COEFFICIENTS, CONSUMED, LABELS, PLAIN, TopicNames
+from stream.events.records import COEFFICIENTS, CONSUMED, LABELS, MATCHES, PLAIN, TopicNames
+from stream.events.structs import Match
 from stream.events.wire import decode_label
 from stream.kafka.cluster import ids_of_topics
 from stream.logs.files import merge, write_lines
@@ -60,6 +61,8 @@ capacity = 3000
 open_limit = 3000
 half_life = "off"
 coupled = false
+[matches]
+enabled = true
 """
 _PATIENCE_S = 120.0
 
@@ -341,6 +344,24 @@ class World:
             emitted[label.job_id, label.application_id, *kind] += 1
         twice = [key for key, count in emitted.items() if count > 1]
         assert not twice, f"{len(twice)} labels stand twice, such as {twice[:3]}"
+
+    def check_matches(self) -> None:
+        """Each match stands once, and no job has more of them in a day than it may."""
+        told: Counter[Key] = Counter()
+        days: Counter[tuple[str, int]] = Counter()
+        quiet = 0
+        for messages in self.reading(MATCHES):
+            for message in messages:
+                match = msgspec.json.decode(message.value() or b"", type=Match)
+                told[match.job_id, match.application_id] += 1
+                days[match.job_id, match.event_time_ms // DAY_MS] += 1
+            quiet = 0 if messages else quiet + 1
+            if quiet == 10:
+                break
+        assert told
+        assert told.keys() <= self.market.last.keys()
+        assert set(told.values()) == {1}
+        assert max(days.values()) <= self.market.policy.matches.per_day
 
     def check_learned(self) -> None:
         """What the changelogs say of each entity is what the replay learned of it.
