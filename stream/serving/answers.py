@@ -35,10 +35,12 @@ MOST_AGE_S = 30.0
 _Places = NDArray[np.int64]
 
 
-def degraded(standing: Standing, now_ms: int) -> list[str]:
-    """What keeps scores from being what they should be."""
+def degraded(standing: Standing, version: str, now_ms: int) -> list[str]:
+    """What keeps the scores of a model from being what they should be."""
     age_s = standing.age_s(now_ms)
     found = list(standing.degraded)
+    if not standing.is_in_force(version, now_ms):
+        found.append("other_model_in_force")
     if age_s is None or age_s > MOST_AGE_S:
         found.append("stale")
     return found
@@ -151,7 +153,7 @@ def _answer(
     answer = Answer(
         model_version=scorer.model.version,
         staleness_s=standing.age_s(now_ms),
-        degraded=degraded(standing, now_ms),
+        degraded=degraded(standing, scorer.model.version, now_ms),
         candidates=UNSET if candidates is None else candidates,
         columns=UNSET if columns is None else columns,
         errors=[CandidateError(at, why.reason, str(why)) for at, why in sorted(errors.items())],

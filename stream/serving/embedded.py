@@ -74,6 +74,7 @@ class EmbeddedStore:
         self._served = {model.version}
         self._shut: dict[str, frozenset[int]] = {}
         self._degraded: tuple[str, ...] = ()
+        self._successions: frozenset[tuple[tuple[int, str], ...]] = frozenset()
         self._ready = False
         self._current_ms: int | None = None
         self._why_not: str | None = "starting"
@@ -115,7 +116,7 @@ class EmbeddedStore:
         entities = {name: len(table) for name, table in self.tables.items()}
         return Standing(
             *(self._ready, self._current_ms, entities, dict(self._left_out)),
-            *(self._why_not, self._degraded),
+            *(self._why_not, self._degraded, self._successions),
         )
 
     def stands(self, why_not: str | None, *, ready: bool, current_ms: int | None = None) -> None:
@@ -160,13 +161,13 @@ class EmbeddedStore:
     def heed_controls(self) -> None:
         """Do as the control records say: which models' rows count, which gates are shut, priors."""
         served = {self.version}
-        in_force = set()
+        successions = set()
         shut: dict[str, set[int]] = {}
         for control in self.controls.values():
             versions = [each.model_version for each in control.models]
             if self.version in versions:
                 served.update(versions)
-            in_force.update(versions[-1:])
+            successions.add(tuple((each.from_ms, each.model_version) for each in control.models))
             if control.gate == "shut":
                 shut.setdefault(control.effect, set()).add(control.partition)
             table = self.tables.get(control.effect)
@@ -179,10 +180,8 @@ class EmbeddedStore:
             for table in self.tables.values():
                 table.hidden = hidden if hidden.any() else None
         self._shut = {effect: frozenset(numbers) for effect, numbers in shut.items()}
-        self._degraded = (
-            *(("other_model_in_force",) if in_force - {self.version} else ()),
-            *(f"gate_shut:{effect}" for effect in sorted(shut)),
-        )
+        self._degraded = tuple(f"gate_shut:{effect}" for effect in sorted(shut))
+        self._successions = frozenset(successions)
 
     def _is_shut(self, entity_id: str, shut: frozenset[int]) -> bool:
         return partition_of(entity_id.encode(), self.partitions) in shut

@@ -44,6 +44,8 @@ class Standing(msgspec.Struct, frozen=True):
         left_out: messages that were not taken, by reason.
         why_not: why it is not ready, or not current.
         degraded: what else keeps its scores from being what they should be.
+        successions: the global models that workers score with, as partitions say: of each from
+            which application time (ms) on, in order of time.
 
     """
 
@@ -53,10 +55,19 @@ class Standing(msgspec.Struct, frozen=True):
     left_out: dict[str, int]
     why_not: str | None = None
     degraded: tuple[str, ...] = ()
+    successions: frozenset[tuple[tuple[int, str], ...]] = frozenset()
 
     def age_s(self, now_ms: int) -> float | None:
         """How old what it has may be; None: it never had all of it."""
         return None if self.current_ms is None else max(now_ms - self.current_ms, 0) / 1000.0
+
+    def is_in_force(self, version: str, now_ms: int) -> bool:
+        """Whether all workers score applications of now with a model, as far as they say."""
+        for models in self.successions:
+            begun = [of for from_ms, of in models if from_ms <= now_ms]
+            if begun and begun[-1] != version:
+                return False
+        return True
 
 
 class Store(Protocol):

@@ -167,7 +167,8 @@ def test_a_store_has_what_a_dictionary_of_the_topic_has(
         same(held, known, _IDS)
         entities = Counter(effect for effect, _ in newest)
         assert held.standing().entities == {name: entities[name] for name in SIZES}
-        assert held.standing().degraded == (("other_model_in_force",) if rolled else ())
+        assert held.standing().is_in_force("test-model", 999)
+        assert held.standing().is_in_force("test-model", 1000) != rolled
 
 
 def test_what_is_not_taken_is_counted() -> None:

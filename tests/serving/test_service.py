@@ -21,6 +21,7 @@ from stream.serving.openapi import document
 from tests.kit import model
 from tests.serving.asking import NOW_MS, Asked
 from tests.serving.test_attributes import of_attributes
+from tests.serving.test_embedded import control
 from tests.serving.test_ranks import candidates
 from tests.serving.test_scores import known
 
@@ -97,6 +98,19 @@ def test_old_scores_say_so() -> None:
     assert (found["staleness_s"], found["degraded"]) == (95.0, ["stale"])
     reply = asked.ask("/readyz")
     assert (reply.status, reply.body) == (200, b"ready; no broker, as of 95 s ago\n")
+
+
+def test_a_model_that_is_not_in_force_says_so() -> None:
+    """From the time on at which another follows it; and so does a gate that is shut."""
+    asked = Asked(model())
+    asked.store.apply([control("per_job", 0, "earlier", "test-model")])
+    assert asked.score(**RIGHT)["degraded"] == []
+    asked.store.apply([control("per_job", 1, "test-model", "later", shut=True)])
+    assert asked.score(**RIGHT)["degraded"] == ["gate_shut:per_job", "other_model_in_force"]
+    asked.now_ms = 999
+    asked.store.apply([control("per_job", 0, "test-model"), control("per_job", 1, "test-model")])
+    asked.store.apply([control("per_job", 1, "test-model", "later")])
+    assert "other_model_in_force" not in asked.score(**RIGHT)["degraded"]
 
 
 def test_too_many_requests_are_shed() -> None:
