@@ -45,7 +45,8 @@ from stream.model.folder import GlobalModel, new_model
 from stream.policy import Policy
 from stream.serving.belief import Belief, mean_score
 from stream.serving.embedded import EmbeddedStore
-from stream.serving.follower import Follower, give_back
+from stream.serving.follower import Follower
+from stream.serving.memory import give_back, share
 from stream.serving.scorer import Scorer
 from stream.serving.server import GuardedProtocol
 from stream.serving.service import Service
@@ -343,6 +344,7 @@ def main() -> None:
     parser.add_argument("part", nargs="*")
     parser.add_argument("--broker", help="a real Kafka, for the start from a topic")
     options = parser.parse_args()
+    share()
     parts: dict[str, Callable[..., None]] = {
         "server": serve,
         "hold": hold,

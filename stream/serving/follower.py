@@ -12,11 +12,9 @@ and so is what is held after an outage of that length.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
 
@@ -26,6 +24,7 @@ from stream.kafka.cluster import TopicEnds, ids_of_topics, look_at_cluster
 from stream.kafka.reader import Reader
 from stream.policy import HOUR_MS
 from stream.serving.embedded import EmbeddedStore
+from stream.serving.memory import give_back
 from stream.serving.snapshot import load_snapshot, save_snapshot
 
 _log = logging.getLogger(__name__)
@@ -38,12 +37,6 @@ _AHEAD_BYTES = 8 << 20
 _PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # between tries, while no broker answers
 _SNAPSHOT_S = 600.0
 _MOST_AWAY_MS = 12 * HOUR_MS
-
-
-def give_back() -> None:
-    """Return freed memory to the system, where the C library can: a tenth of it after a start."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Follower:

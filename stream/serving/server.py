@@ -21,6 +21,7 @@ from stream.model.folder import load_model
 from stream.serving.access import Tokens, check_access
 from stream.serving.embedded import EmbeddedStore
 from stream.serving.follower import Follower
+from stream.serving.memory import share
 from stream.serving.scorer import Scorer
 from stream.serving.service import Service
 from stream.worker.logs import formatter
@@ -41,6 +42,7 @@ def serve(config: Config, model_folder: Path, say: Callable[[str], None]) -> int
         HearbackError: it cannot start, or has nothing to serve.
 
     """
+    share()
     serving = config.serving
     check_access(serving)
     tokens = None if serving.token_file is None else Tokens(serving.token_file)
