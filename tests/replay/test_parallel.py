@@ -24,6 +24,7 @@ from stream.logs.files import merge, write_lines
 from stream.model.folder import load_model
 from stream.model.training import Trainer
 from stream.policy import Policy
+from stream.replay import lane as lanes_module
 from stream.replay import parallel, process
 from stream.replay.lane import Lane
 from stream.replay.messages import Asked, Batch, Item
@@ -264,7 +265,7 @@ def test_lanes_give_the_final_labels_wherever_barriers_are(cuts: list[int], most
     """However the log is cut by barriers and rounds, two lanes give the labels of one."""
     events = [event for event in market(20) if not isinstance(event, bytes)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stream.replay.lane.MOST_STEPS", most)
+        patch.setattr(lanes_module, "MOST_STEPS", most)
         whole = _lanes(events, 1, [])
         assert _lanes(events, 2, sorted({cut % len(events) for cut in cuts})) == whole
 
