@@ -17,6 +17,7 @@ The map of the package, from the bottom up. Each part imports only from those li
 ``labels``         the rules, the machine, how early labels are known
 ``quality``        what scores are worth; the gate of what makes them worse
 ``logs``           reads event logs: JSON Lines, Parquet
+``tables``         a company's tables → a log
 ``progress``       how far something is, shown to the person who waits for it
 ``model``          the frozen global model: load and score, fit on a log, judge
 ``check``          what a log holds, and what is wrong with it
@@ -38,8 +39,8 @@ The map of the package, from the bottom up. Each part imports only from those li
 
 ``producers``, a package beside this one, simulates logs and plays them into Kafka.
 
-The core is ``errors`` to ``partitions`` without ``logs``, ``check`` and fitting the model
-(``model.training``, ``model.training_set``, ``model.logistic``, ``model.held_out``), plus
+The core is ``errors`` to ``partitions`` without ``logs``, ``tables``, ``check`` and fitting the
+model (``model.training``, ``model.training_set``, ``model.logistic``, ``model.held_out``), plus
 ``serving.belief``. But for reading model folders and RocksDB it is a function of state, event and
 now: no clock, no randomness, no network, no logging.
 """

@@ -9,6 +9,7 @@ import ast
 import os
 import sys
 from importlib import import_module
+from keyword import iskeyword
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -26,7 +27,7 @@ PROGRAM: Final = (sys.executable, "-P", "-m", "stream.cli")
 """How a child process runs this command line; ``-P``: not a ``stream.py`` of its working folder."""
 
 _PRIVATE: Final = frozenset(
-    {"worker", "replay", "bootstrap", "checkpoint", "inspect", "serve", "state"}
+    {"import", "worker", "replay", "bootstrap", "checkpoint", "inspect", "serve", "state"}
 )
 """Commands that write files of people's data: their owner alone may read them. Models, reports and
 policies are for others too."""
@@ -34,6 +35,7 @@ policies are for others too."""
 COMMANDS: Final = {
     "demo": "demo",
     "simulate": "history",
+    "import": "tables",
     "check": "check",
     "features": "features",
     "train": "train",
@@ -56,18 +58,23 @@ COMMANDS: Final = {
     "config": "config",
     "schema": "schema",
 }
-"""The module of each command, which has a function or a group of the command's name.
+"""The module of each command, which has a function or a group of the command's name (none can be
+called ``import``: that of this command is ``import_``).
 
 It is imported when the command runs, not to list it: what the list says of a command, the docstring
 of its function or the text of its group, is read from the source.
 """
 
 
+def _function(name: str) -> str:
+    return f"{name}_" if iskeyword(name) else name
+
+
 def load(name: str) -> typer.Typer:
     """Import a command; return a command line that has it alone."""
     alone = typer.Typer(add_completion=False, rich_markup_mode="markdown")
     alone.callback()(lambda: None)  # without it Typer takes an only command for the whole
-    found = getattr(import_module(f"stream.cli.{COMMANDS[name]}"), name)
+    found = getattr(import_module(f"stream.cli.{COMMANDS[name]}"), _function(name))
     if isinstance(found, typer.Typer):
         alone.add_typer(found, name=name)
     else:
@@ -90,7 +97,7 @@ class LazyGroup(TyperGroup):
             source = Path(__file__).with_name(f"{COMMANDS[cmd_name]}.py").read_text("utf-8")
             for node in ast.parse(source).body:
                 match node:
-                    case ast.FunctionDef(name=name) if name == cmd_name:
+                    case ast.FunctionDef(name=name) if name == _function(cmd_name):
                         command.help = ast.get_docstring(node)
                     case ast.Assign([ast.Name(id=name)], ast.Call(args=[text])) if name == cmd_name:
                         command.help = ast.literal_eval(text)

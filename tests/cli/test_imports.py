@@ -14,7 +14,15 @@ from typer.testing import CliRunner
 from stream import VERSION
 from stream.cli import COMMANDS, app
 
-LEARNING = ("sklearn", "pandas", "pyarrow", "scipy.linalg", "scipy.special", "scipy.sparse")
+LEARNING = (
+    "sklearn",
+    "pandas",
+    "pyarrow",
+    "duckdb",
+    "scipy.linalg",
+    "scipy.special",
+    "scipy.sparse",
+)
 """Of SciPy itself only what Numba imports to ask for its version is there."""
 
 HEAVY = (
@@ -86,7 +94,8 @@ def test_the_list_says_what_each_command_says_itself() -> None:
     listed = {row[0]: row[1] for row in rows if row and row[0] in COMMANDS}
     said = {}
     for name, module in COMMANDS.items():
-        found = getattr(import_module(f"stream.cli.{module}"), name)
+        own = "import_" if name == "import" else name
+        found = getattr(import_module(f"stream.cli.{module}"), own)
         docstring = found.info.help if isinstance(found, typer.Typer) else inspect.getdoc(found)
         assert isinstance(docstring, str)
         said[name] = docstring.split("\n\n")[0].replace("\n", " ").strip()
