@@ -23,7 +23,7 @@ from stream.histories.history import NAMES, Summary
 from stream.replay.columns import TABLES, Column, Kind
 from stream.replay.run_folder import private
 
-_AT_ONCE: Final = 1 << 13  # lines held as Python objects: some 25 MB of labels
+_AT_ONCE: Final = 1 << 10  # lines held as Python objects: 3 MB of labels; more are slower
 _GROUP: Final = 1 << 16
 """Rows of a row group: some 30 MB of labels, before they are compressed."""
 
