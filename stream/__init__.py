@@ -40,9 +40,9 @@ The map of the package, from the bottom up. Each part imports only from those li
 ``producers``, a package beside this one, simulates logs and plays them into Kafka.
 
 The core is ``errors`` to ``partitions`` without ``logs``, ``tables``, ``check`` and fitting the
-model (``model.training``, ``model.training_set``, ``model.logistic``, ``model.held_out``), plus
-``serving.belief``. But for reading model folders and RocksDB it is a function of state, event and
-now: no clock, no randomness, no network, no logging.
+model (``model.training``, ``model.training_set``, ``model.labels``, ``model.logistic``,
+``model.held_out``), plus ``serving.belief``. But for reading model folders and RocksDB it is a
+function of state, event and now: no clock, no randomness, no network, no logging.
 """
 
 from __future__ import annotations

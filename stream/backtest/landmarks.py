@@ -67,12 +67,18 @@ def learn_landmark(
 
     """
     until_ms = model.manifest.trained_until_ms
-    curve = curve_of(policy.labels, model.manifest.delays)
-    if curve != model.manifest.delays:
-        return None  # it would not be known with which curve it goes
     read_from_ms = None if model.takes_history else from_ms  # histories begin with the log
     known, space = first_look(before(lines, until_ms, read_from_ms), model)
     rehearsal = record_labels(known, policy, model, space, max_jump_ms, from_ms)
+    return landmark_of(rehearsal, policy, model)
+
+
+def landmark_of(rehearsal: Rehearsal, policy: Policy, model: GlobalModel) -> Landmark | None:
+    """Fit landmark models on what was recorded; as :func:`learn_landmark` on a log."""
+    until_ms = model.manifest.trained_until_ms
+    curve = curve_of(policy.labels, model.manifest.delays)
+    if curve != model.manifest.delays:
+        return None  # it would not be known with which curve it goes
     brought = np.array([app.global_score is not None for app in rehearsal.applications], bool)
     theirs = rehearsal.global_scores.copy()
     if not brought.all():

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from stream.backtest.rehearsal import record
+from stream.backtest.rehearsal import Rehearsal, record
 from stream.backtest.tuning import PRIOR, Tuner, before, cross_fit
 from stream.errors import ConfigError
 from stream.logs.files import LogLine
@@ -43,9 +43,17 @@ def with_chosen_prior(
 
     """
     until_ms = model.manifest.trained_until_ms
-    rest, space = first_look(before(lines, until_ms, _from_ms(model.manifest)), model)
+    rest, space = first_look(before(lines, until_ms, newest_from_ms(model.manifest)), model)
     start = PRIOR.set(policy, PRIOR_PRECISION)
-    rehearsal = record(rest, start, model, space, progress, max_jump_ms)
+    return choose_prior(record(rest, start, model, space, progress, max_jump_ms), model, policy)
+
+
+def choose_prior(
+    rehearsal: Rehearsal, model: GlobalModel, policy: Policy
+) -> tuple[GlobalModel, str]:
+    """Choose λ on what was recorded; as :func:`with_chosen_prior` on a log."""
+    until_ms = model.manifest.trained_until_ms
+    start = PRIOR.set(policy, PRIOR_PRECISION)
     try:
         cross_fit(rehearsal, start, until_ms, model.manifest.kind)
         tuner = Tuner(rehearsal, start, until_ms)
@@ -62,7 +70,7 @@ def with_chosen_prior(
     )
 
 
-def _from_ms(manifest: Manifest) -> int | None:
+def newest_from_ms(manifest: Manifest) -> int | None:
     """Return when about the newest :data:`MOST` applications began; None: there are no more."""
     if manifest.applications <= MOST:
         return None

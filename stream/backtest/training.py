@@ -7,17 +7,19 @@ with what is left to come of applications that still wait.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from stream.backtest.landmarks import MOST, learn_landmark
-from stream.backtest.prior import with_chosen_prior
+from stream.backtest.labels import decoded, recorded
+from stream.backtest.landmarks import MOST, landmark_of, learn_landmark
+from stream.backtest.prior import choose_prior, newest_from_ms, with_chosen_prior
 from stream.backtest.tuning import before as lines_before
 from stream.backtest.tuning import train_until, trainer
 from stream.configuration.load import with_model
 from stream.configuration.sections import Config
 from stream.errors import ModelError
+from stream.events.structs import Label
 from stream.features.blocks import FeatureSpace
 from stream.features.making import Maker
 from stream.features.spec import read_spec
@@ -26,8 +28,11 @@ from stream.model import words
 from stream.model.folder import GlobalModel, with_landmark
 from stream.model.held_out import Judgement, Unjudged
 from stream.model.kind import ModelKind
+from stream.model.labels import LabelTrainer
+from stream.model.landmark import Landmark
 from stream.model.logistic import Chosen
 from stream.model.spec_fitting import fit_spec
+from stream.model.training_set import TrainingSet
 from stream.policy import LabelPolicy, Policy
 from stream.progress import doing, load_kernel, reading
 from stream.replay.reader import first_look
@@ -95,6 +100,75 @@ def train(
     fitting = trainer(settings.policy, until_ms, names, max_jump_ms, kind)
     with reading("training", read) as progress:
         fitting.read(merge(logs, read), progress)
+
+    def prior_over(model: GlobalModel) -> tuple[GlobalModel, str]:
+        return _with_prior(logs, model, settings.policy, max_jump_ms)
+
+    def landmark_of_log(policy: Policy, model: GlobalModel) -> Landmark | None:
+        newest_ms = fitting.newest(MOST)
+        return learn_landmark(merge(logs), policy, model, newest_ms, max_jump_ms=max_jump_ms)
+
+    return _trained(fitting, settings, kind, before, accept, prior_over, landmark_of_log)
+
+
+def train_from_labels(
+    values: Callable[[], Iterable[bytes]],
+    settings: Config,
+    *,
+    until_ms: int | None = None,
+    names: dict[str, list[str]] | Maker | None = None,
+    kind: ModelKind = "linear",
+    before: GlobalModel | None = None,
+    accept: Callable[[Judgement | Unjudged], None] = lambda _: None,
+) -> Trained:
+    """Fit a model on labels; :func:`train` says what the others are, and what is raised.
+
+    Args:
+        values: gives the labels from their beginning, the same each time.
+        until_ms: what was known later is not used; None: all is.
+        names: or what has made the features of attributes; None: those of ``before``, else
+            numbered.
+
+    """
+    if names is None and before is not None:
+        blocks = ("global", "per_member", "per_job")
+        names = before.space.maker or {name: before.manifest.features[name] for name in blocks}
+    fitting = LabelTrainer(settings.policy, until_ms, names, kind)
+    with reading("training", ReadProgress(), "labels") as progress:
+        fitting.read(values(), progress)
+    found: list[Label] = []
+
+    def labels_of(model: GlobalModel) -> list[Label]:
+        if not found:
+            from_ms = newest_from_ms(model.manifest) or 0
+            found.extend(decoded(values(), fitting.end_ms, min(from_ms, fitting.newest(MOST))))
+        return found
+
+    def prior_over(model: GlobalModel) -> tuple[GlobalModel, str]:
+        with doing("choosing the prior"):
+            labels = labels_of(model)
+            rehearsal = recorded(labels, model.space, with_history=model.takes_history)
+            return choose_prior(rehearsal, model, settings.policy)
+
+    def landmark_of_labels(policy: Policy, model: GlobalModel) -> Landmark | None:
+        from_ms = fitting.newest(MOST)
+        labels = [one for one in labels_of(model) if one.application_time_ms >= from_ms]
+        rehearsal = recorded(labels, model.space, with_history=model.takes_history)
+        return landmark_of(rehearsal, policy, model)
+
+    return _trained(fitting, settings, kind, before, accept, prior_over, landmark_of_labels)
+
+
+def _trained(
+    fitting: TrainingSet,
+    settings: Config,
+    kind: ModelKind,
+    before: GlobalModel | None,
+    accept: Callable[[Judgement | Unjudged], None],
+    prior_over: Callable[[GlobalModel], tuple[GlobalModel, str]],
+    landmark_over: Callable[[Policy, GlobalModel], Landmark | None],
+) -> Trained:
+    """Judge, fit, and learn what goes with the model."""
     with doing("judging") as say:
         judged = fitting.hold_out(before, lambda what: say(f"judging on the newest: {what}"))
     accept(judged)
@@ -103,11 +177,9 @@ def train(
     load_kernel(model)
     prior = ""
     if kind == "boosted":
-        model, prior = _with_prior(logs, model, settings.policy, max_jump_ms)
+        model, prior = prior_over(model)
     with doing("learning what is left to come of who waits"):
-        policy = with_model(settings, model).policy
-        newest = fitting.newest(MOST)
-        landmark = learn_landmark(merge(logs), policy, model, newest, max_jump_ms=max_jump_ms)
+        landmark = landmark_over(with_model(settings, model).policy, model)
     if landmark is not None:
         model = with_landmark(model, landmark)
     return Trained(model, judged, fitting.chosen, prior, fitting.refused, fitting.ignored)
