@@ -69,8 +69,7 @@ class Rehearsal:
         steps: scoring and learning, in the replay's order.
         global_scores: log-odds (n,); others may be put in their place.
         recorded: the full scores of the recording replay (n,).
-        histories: of each application's first sight, float32 bytes of shape (36,); None: not kept.
-        with_history: whether the global model takes them.
+        rows: what a global model like the recording's scores of each, float32 bytes of its columns.
         targets: 0/1, the last label of each (n,); NaN where none came.
         times_ms: application times (n,).
         space: the feature blocks.
@@ -83,13 +82,16 @@ class Rehearsal:
         recorder: Recorder,
         space: FeatureSpace,
         metrics: RunMetrics | None = None,
-        *,
-        with_history: bool = False,
+        model: GlobalModel | None = None,
     ) -> None:
         self.metrics = metrics
         self.applications = recorder.applications
-        self.histories = [one.history for one in recorder.scores]
-        self.with_history = with_history
+        self.rows = [app.features.global_ or b"" for app in recorder.applications]
+        if model is not None and model.takes_further:
+            self.rows = [
+                model.row(x, one.history, one.preferences)
+                for x, one in zip(self.rows, recorder.scores, strict=True)
+            ]
         self.steps = recorder.steps
         self.global_scores: _Floats = np.array([one.global_score for one in recorder.scores])
         self.recorded: _Floats = np.array([one.full_score for one in recorder.scores])
@@ -175,8 +177,7 @@ def record(
     recorder = Recorder()
     options = Options(close=True, max_jump_ms=max_jump_ms)
     metrics = replay(lines, recorder, policy, model, space, options, progress=progress)
-    takes = model is not None and model.takes_history
-    return Rehearsal(recorder, space, metrics, with_history=takes)
+    return Rehearsal(recorder, space, metrics, model)
 
 
 def record_labels(
@@ -198,9 +199,9 @@ def record_labels(
                 recorder.label(label_of(step, (model.version,)))
         elif isinstance(step, Entered) and step.application.event_time_ms >= from_ms:
             app = step.application
-            scores = Scores(app.global_score or 0.0, 0.0, 0.0, history=step.scores.history)
+            scores = msgspec.structs.replace(step.scores, global_score=app.global_score or 0.0)
             recorder.scored(app, scores)
-    return Rehearsal(recorder, space, with_history=model.takes_history)
+    return Rehearsal(recorder, space, model=model)
 
 
 def label_steps(
@@ -212,12 +213,12 @@ def label_steps(
 ) -> Iterator[LabelStep]:
     """Read a log into labels, to its end, every window closed.
 
-    Applications come with their histories in their scores if the model takes them.
+    Applications come with histories and preferences in their scores if the model takes any.
     """
     overlay, learned = Overlay(MemoryStore()), model.manifest.delays
     machine: driver.Labels[Event, LabelStep] = (
         FirstSights(overlay, policy, learned)
-        if model.takes_history
+        if model.takes_further
         else LabelMachine(policy.labels, StoredFacts(overlay), learned)
     )
     reader = Reader(space, policy, scored=True, max_jump_ms=max_jump_ms)

@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,12 +37,11 @@ from stream.configuration.settings import Row, changed, table
 from stream.effects import EFFECT_NAMES, EFFECTS
 from stream.errors import ConfigError
 from stream.features.making import Maker
-from stream.histories.history import NOTHING, PARTS
 from stream.logs.files import LogLine, read_head
 from stream.model.boosting import fit_boosted
 from stream.model.coefficients import Linear
 from stream.model.folder import GlobalModel
-from stream.model.kind import ModelKind
+from stream.model.kind import FURTHER, ModelKind
 from stream.model.logistic import choose, fit_path
 from stream.model.scorer import Floats32, Scorer
 from stream.model.training import Trainer
@@ -323,10 +323,11 @@ def trainer(
     max_jump_ms: int | None,
     kind: ModelKind,
 ) -> Trainer:
-    """Make what fits a model; trees take histories too, unless the policy keeps none."""
-    histories = kind == "boosted" and policy.features.histories
+    """Make what fits a model, on histories and preferences too, unless the policy keeps none."""
+    sights = partial(FirstSights, for_terms="history" not in FURTHER[kind])
     return Trainer(
-        policy, until_ms, names, max_jump_ms, kind, first_sights=FirstSights if histories else None
+        *(policy, until_ms, names, max_jump_ms, kind),
+        first_sights=sights if policy.features.histories else None,
     )
 
 
@@ -349,11 +350,7 @@ def cross_fit(
         ConfigError: too few jobs or outcomes for that.
 
     """
-    packed = [app.features.global_ or b"" for app in rehearsal.applications]
-    if rehearsal.with_history:
-        pairs = zip(packed, rehearsal.histories, strict=True)
-        packed = [x + (history or NOTHING * len(PARTS)) for x, history in pairs]
-    X = np.array([np.frombuffer(x, dtype="<f4") for x in packed])
+    X = np.array([np.frombuffer(x, dtype="<f4") for x in rehearsal.rows])
     known = rehearsal.times_ms + policy.labels.window_ms <= until_ms
     known &= ~np.isnan(rehearsal.targets)
     part = np.array([zlib.crc32(one.job_id.encode()) % _PARTS for one in rehearsal.applications])

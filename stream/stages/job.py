@@ -19,7 +19,7 @@ from stream.events.structs import (
 )
 from stream.features.blocks import FeatureSpace
 from stream.histories.history import NOTHING
-from stream.histories.preferences import JobPreferences
+from stream.histories.preferences import JobPreferences, Preferred
 from stream.labels.changes import Change, Ended, Entered, Ignored, Scores, Step, label_of
 from stream.labels.machine import LabelMachine
 from stream.model.folder import NO_MODEL, GlobalModel
@@ -203,13 +203,17 @@ class JobStage(Stage):
             history = None if self._histories is None else history + self._histories.read(app)
         preferred = None if self._histories is None else self._histories.preferred(app)
         number = self.succession.number_at(app.event_time_ms)
-        global_score = self._global_score(app, history, self.models.at(number))
+        global_score = self._global_score(app, history, preferred, self.models.at(number))
         return Scores(
             global_score, scored.member_score, job_score, further, history, preferred, number
         )
 
     def _global_score(
-        self, app: Application, history: bytes | None, model: GlobalModel | None
+        self,
+        app: Application,
+        history: bytes | None,
+        preferred: Preferred | None,
+        model: GlobalModel | None,
     ) -> float:
         if app.global_score is not None:
             return app.global_score
@@ -218,8 +222,8 @@ class JobStage(Stage):
                 f"application {app.application_id} carries no global_score and there is no model"
                 " (pass one with --model)"
             )
-        if not model.takes_history:
+        if not model.takes_further:
             return model.score(app.features.global_)
         if history is None and self._histories is not None:  # the member's part did not come
             history = NOTHING + self._histories.read(app)
-        return model.score(app.features.global_ + (history or b""))
+        return model.score(model.row(app.features.global_, history, preferred))
