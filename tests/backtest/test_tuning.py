@@ -252,7 +252,8 @@ def test_ctrl_c_keeps_the_best_so_far(tmp_path: Path) -> None:
     log.write_bytes(b"\n".join(simulate(settings)))
     # A trial says on stderr that it began, so that the signal comes in between.
     script = (
-        "import sys, stream.backtest.tuning as t; from stream.cli import main; old = t.rehearse\n"
+        "import sys; from stream.backtest import tuning as t; from stream.cli import main\n"
+        "old = t.rehearse\n"
         "def told(*a, **k): print('trial', file=sys.stderr, flush=True); return old(*a, **k)\n"
         "t.rehearse = told; main()"
     )
