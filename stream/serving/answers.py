@@ -89,7 +89,9 @@ def rank(scorer: Scorer, question: RankQuestion, now_ms: int, *, packed: bool) -
     if filters.exclude:
         left_out = frozenset(filters.exclude)
         for ids in (batch.member_ids, batch.job_ids):
-            wanted &= np.broadcast_to([each not in left_out for each in ids], batch.size)
+            wanted &= np.broadcast_to(
+                np.array([each not in left_out for each in ids], dtype=np.bool_), batch.size
+            )
     best = _best(by, np.flatnonzero(wanted), batch)[: question.top]
     return _answer(scorer, question, scores, now_ms, _Shape(packed=packed, best=best, drawn=drawn))
 

@@ -58,6 +58,10 @@ capacity = 16
 [effects.per_job]
 capacity = 16
 open_limit = 16
+[matches]
+enabled = true
+p_min = 0.0
+top = 1.0
 """
 
 

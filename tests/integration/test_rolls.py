@@ -67,9 +67,9 @@ def test_a_model_rolled_in_under_workers_that_die(
 ) -> None:
     """Labels, who scored what, offsets and coefficients are a replay's, whoever died meanwhile.
 
-    One worker is killed as the command is sent, and comes back with the new model and without its
-    folder; the other one is killed while applications are scored by the new model, and comes back
-    with the old one.
+    One worker is killed as the command is sent, and comes back without its folder, and, killed once
+    more when all have obeyed, with the new model; the other one is killed while applications are
+    scored by the new model, and comes back with the old one.
     """
     world = small_world
     first, *_, last = small_market.parts(2)
@@ -89,8 +89,10 @@ def test_a_model_rolled_in_under_workers_that_die(
     )
     one.kill()
     shutil.rmtree(world.folder / "a")
-    world.start("a", more=("--model", str(tmp_path / "new")))
+    again = world.start("a")
     wait_until_obeyed(world)
+    again.kill()
+    world.start("a", more=("--model", str(tmp_path / "new")))
     producer = world.produce("--close", log=last, wait=False)
     time.sleep(2.0)
     other.kill()
