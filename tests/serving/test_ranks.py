@@ -76,6 +76,7 @@ def test_who_is_left_out() -> None:
     assert left(known="both") == left(known="job") == []
     assert left(exclude=["m2", "j9"]) == ["m1", "m0", "m3"]
     assert left(exclude=["j"]) == []
+    assert asked.ask("/v1/rank", b'{"candidates":[],"filters":{"exclude":["m"]}}').status != 500
     columns = {
         "member_id": ["m0", "m1"],
         "global_score": [0.0, 1.0],
