@@ -27,6 +27,6 @@ COPY --from=build /opt/hearback /opt/hearback
 COPY --from=build --chown=10001:10001 /opt/hearback/kernel /opt/hearback/kernel
 USER 10001:10001
 WORKDIR /var/lib/hearback
-EXPOSE 9464
+EXPOSE 9464 9465
 STOPSIGNAL SIGTERM
 CMD ["hearback", "--help"]

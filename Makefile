@@ -68,7 +68,7 @@ test-kafka: kernel ## all of them, with 20 random kills (half an hour)
 soak: setup ## kills and restarts for hours: make soak HOURS=8
 	$(BIN)/python -m tests.integration.soak $(or $(HOURS),1)
 
-stack: setup ## everything as processes: Kafka, two workers, a market, Prometheus; Ctrl-C ends it
+stack: setup ## everything as processes: Kafka, two workers, a market, a service, Prometheus; Ctrl-C ends it
 	@$(BIN)/python -m deploy.stack
 
 picture: setup ## a browser's pictures of the running stack, for the docs

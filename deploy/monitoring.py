@@ -56,6 +56,9 @@ def config_for(addresses: Mapping[str, str], interval: str | None = None) -> dic
         config["global"] = {"scrape_interval": interval, "evaluation_interval": interval}
     config["rule_files"] = [str((CONFIG.parent / name).absolute()) for name in config["rule_files"]]
     for job in config["scrape_configs"]:
+        if "authorization" in job:
+            token = CONFIG.parent / job["authorization"]["credentials_file"]
+            job["authorization"] = {"credentials_file": str(token.absolute())}
         for group in job["static_configs"]:
             group["targets"] = [addresses[one] for one in group["targets"] if one in addresses]
     return config

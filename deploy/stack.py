@@ -33,7 +33,6 @@ from stream.cli.patience import Patience
 FOLDER = Path("stack-run")
 
 _MARKER = ".hearback-stack"
-_CONSOLE = 9464  # inside of the containers
 _LEFT_OUT = "grafana"
 _DOWN_S = 30.0
 
@@ -50,20 +49,30 @@ class Process:
         folder: of the whole stack.
         broker: Kafka's address.
         port: of its page, its probes and its metrics.
+        addresses: where each ``name:port`` of the containers is on this machine.
 
     """
 
-    def __init__(self, service: Service, folder: Path, broker: str, port: int | None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        folder: Path,
+        broker: str,
+        port: int | None,
+        addresses: Mapping[str, str],
+    ) -> None:
         self.name = service.name
         self.url = None if port is None else f"http://127.0.0.1:{port}"
         self.log = folder / f"{service.name}.log"
         self._asked = False
-        command = [*PROGRAM, *localised(service, folder)]
+        command = [*PROGRAM, *localised(service, folder, addresses)]
         environment = dict(os.environ) | service.environment | {"HEARBACK_KAFKA_BROKER": broker}
         if port is not None:
             environment |= {
                 "HEARBACK_CONSOLE_HOST": "127.0.0.1",
                 "HEARBACK_CONSOLE_PORT": str(port),
+                "HEARBACK_SERVING_HOST": "127.0.0.1",
+                "HEARBACK_SERVING_PORT": str(port),
             }
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -140,6 +149,10 @@ class Stack:
             one.name: free_ports()[0] if any_port else one.ports[0].outside
             for one in self._services.values()
             if one.ports and one.name != _LEFT_OUT
+        }
+        self._addresses = {
+            f"{name}:{self._services[name].ports[0].inside}": f"127.0.0.1:{port}"
+            for name, port in self._ports.items()
         }
         self._say = say
         self._options = options or {}
@@ -222,19 +235,16 @@ class Stack:
             kafka.start()
             self.broker = kafka.address
         elif service.name == "prometheus":
-            addresses = {
-                f"{name}:{_CONSOLE}": f"127.0.0.1:{port}" for name, port in self._ports.items()
-            }
             self.prometheus = Prometheus(
                 self.folder / service.name,
                 self._ports[service.name],
-                config_for(addresses, self._scrape_interval),
+                config_for(self._addresses, self._scrape_interval),
             )
             self._ends.callback(self.prometheus.stop)
             self.prometheus.start()
         elif service.is_ours:
             service = with_options(service, self._options.get(service.name, ()))
-            process = Process(service, self.folder, self.broker, port)
+            process = Process(service, self.folder, self.broker, port, self._addresses)
             self.processes[service.name] = process
             self._ends.callback(process.stop)
         else:
@@ -265,15 +275,18 @@ class Stack:
             raise StackError(f"Prometheus has ended: see {self.folder / 'prometheus'}")
 
 
-def localised(service: Service, folder: Path) -> list[str]:
-    """Return a command's arguments with the folders of this machine for those of the container.
+def localised(service: Service, folder: Path, addresses: Mapping[str, str]) -> list[str]:
+    """Return a command's arguments with the paths and addresses of this machine.
 
-    A volume is a folder of its name.
+    A volume is a folder of its name; other files are where the repository has them.
     """
     arguments = list(service.command[1:])
+    for there, address in addresses.items():
+        arguments = [argument.replace(f"//{there}", f"//{address}") for argument in arguments]
     for mount in service.mounts:
-        here = folder / mount.source
-        here.mkdir(exist_ok=True)
+        here = folder / mount.source if mount.is_volume else Path(mount.source).absolute()
+        if mount.is_volume:
+            here.mkdir(exist_ok=True)
         arguments = [
             argument.replace(mount.target, str(here), 1)
             if argument.split("=", 1)[-1].startswith(mount.target)

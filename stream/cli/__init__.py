@@ -49,6 +49,7 @@ COMMANDS: Final = {
     "produce": "live",
     "serve": "serving",
     "rank": "serving",
+    "browse": "serving",
     "bootstrap": "upkeep",
     "checkpoint": "upkeep",
     "forget": "upkeep",

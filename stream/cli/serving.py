@@ -1,7 +1,10 @@
-"""Commands around scores: serve, rank."""
+"""Commands around scores: serve, rank, browse."""
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,18 +19,24 @@ from stream.cli.options import (
     PolicyFile,
     configured,
     connected,
+    parsed,
     setting,
 )
 from stream.cli.terminal import ERR, OUT, numbers, tell
 from stream.configuration.sections import LogFormat, LogLevel
 from stream.effects import EFFECTS
 from stream.errors import ConfigError
+from stream.units import parse_duration_ms, parse_time_ms
 
 if TYPE_CHECKING:
     from stream.serving import Answer, Candidate
 
 _KINDS = "|".join(spec.kind for spec in EFFECTS)
 _URL = "http://127.0.0.1:9465"
+_TELL_S = 60.0
+
+Url = Annotated[str, typer.Option(help="Where hearback serve listens.")]
+TokenFile = Annotated[Path | None, typer.Option(help="Its first line is a token of the service.")]
 
 
 def serve(
@@ -83,10 +92,8 @@ def rank(
     entity_id: Annotated[str, typer.Argument(metavar="ID", help="The job's or member's id.")],
     logs: Logs,
     top: Annotated[int, typer.Option(min=1, help="So many, the best first.")] = 10,
-    url: Annotated[str, typer.Option(help="Where hearback serve listens.")] = _URL,
-    token_file: Annotated[
-        Path | None, typer.Option(help="Its first line is a token of the service.")
-    ] = None,
+    url: Url = _URL,
+    token_file: TokenFile = None,
 ) -> None:
     """Rank the applications of a job, or of a member, that a log has.
 
@@ -95,11 +102,9 @@ def rank(
     """
     from stream.serving import Client, RankQuestion
     from stream.serving.messages import MOST_CANDIDATES
-    from stream.text import read_text
 
     if kind not in {spec.kind for spec in EFFECTS}:
         raise typer.BadParameter(f"{kind!r} is not one of {_KINDS}")
-    token = None if token_file is None else read_text(token_file).splitlines()[0].strip()
     candidates = list(_candidates(logs, kind, entity_id).values())[-MOST_CANDIDATES:]
     if not candidates:
         raise ConfigError(f"the log has no application of {kind} {entity_id}")
@@ -108,8 +113,55 @@ def rank(
         if kind == "job"
         else RankQuestion(member_id=entity_id, candidates=candidates, top=top)
     )
-    with Client(url, token=token) as client:
+    with Client(url, token=_token(token_file)) as client:
         _tell(client.rank(question), kind)
+
+
+def browse(
+    logs: Logs,
+    url: Url = _URL,
+    rate: Annotated[float, typer.Option(min=0.01, help="Visits a second, on average.")] = 10.0,
+    for_: Annotated[
+        str | None, typer.Option("--for", help="How long: 60s, say. Until Ctrl-C unless set.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Leave out applications from this time on.")
+    ] = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Play recruiters who look at a running hearback serve: a small load, to see it work.
+
+    Each visit has the applicants of some job ranked, as a log has them. Prints what came of it,
+    every minute and at the end.
+    """
+    from producers.visits import Visits, candidates_of, visit
+
+    seconds = None if for_ is None else (parsed(parse_duration_ms, for_) or 0) / 1000.0
+    candidates = candidates_of(logs, parsed(parse_time_ms, until))
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    began_s = told_s = time.monotonic()
+
+    def note(done: Visits) -> None:
+        nonlocal told_s
+        now_s = time.monotonic()
+        if seconds is not None and now_s - began_s >= seconds:
+            stop.set()
+        elif now_s - told_s >= _TELL_S:
+            told_s = now_s
+            tell(done.in_words(), ERR)
+
+    token = _token(token_file)
+    done = visit(url, candidates, per_second=rate, stop=stop, token=token, on_visit=note)
+    tell(done.in_words())
+
+
+def _token(file: Path | None) -> str | None:
+    """Return the first token of a file."""
+    from stream.text import read_text
+
+    return None if file is None else read_text(file).splitlines()[0].strip()
 
 
 def _candidates(logs: list[Path], kind: str, entity_id: str) -> dict[str, Candidate]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -57,6 +57,12 @@ STALENESS = Metric(
     (),
     "How old what is served may be; NaN while it was never all there.",
 )
+DEGRADED = Metric(
+    "hearback_serve_degraded",
+    "gauge",
+    ("reason",),
+    "1 while answers say under `degraded` that they are not what they should be, else 0.",
+)
 READY = Metric("hearback_serve_ready", "gauge", (), "1 while `/readyz` is green, else 0.")
 BUILD = Metric(
     "hearback_serve_build_info",
@@ -69,7 +75,7 @@ SERVICE = Group(
     "The service",
     (
         *(REQUESTS, SECONDS, CANDIDATES, REFUSED, UNKNOWN, SHED),
-        *(ENTITIES, LEFT_OUT, STALENESS, READY, BUILD),
+        *(ENTITIES, LEFT_OUT, STALENESS, DEGRADED, READY, BUILD),
     ),
 )
 
@@ -77,7 +83,7 @@ SERVICE = Group(
 class State:
     """How a service stands, when it is asked.
 
-    ``staleness_s``: None: what it has was never all there.
+    ``staleness_s``: None: what it has was never all there. ``degraded``: as answers say it.
     """
 
     def __init__(
@@ -87,11 +93,13 @@ class State:
         staleness_s: float | None,
         entities: dict[str, int],
         left_out: dict[str, int],
+        degraded: Collection[str],
     ) -> None:
         self.ready = ready
         self.staleness_s = staleness_s
         self.entities = entities
         self.left_out = left_out
+        self.degraded = degraded
 
 
 class ServiceMetrics(Collector):
@@ -142,11 +150,15 @@ class ServiceMetrics(Collector):
         state = self._state()
         yield _gauge(ENTITIES, {(name,): float(n) for name, n in state.entities.items()})
         left_out = CounterMetricFamily(LEFT_OUT.name, LEFT_OUT.text, labels=LEFT_OUT.labels)
-        for reason, count in state.left_out.items():
+        for reason, count in ({"other_model": 0} | state.left_out).items():
             left_out.add_metric([reason], count)
         yield left_out
         age_s = float("nan") if state.staleness_s is None else state.staleness_s
         yield _gauge(STALENESS, {(): age_s})
+        gates = (f"gate_shut:{effect}" for effect in state.entities)
+        reasons = dict.fromkeys(("stale", "other_model_in_force", *gates), 0.0)
+        reasons |= dict.fromkeys(state.degraded, 1.0)
+        yield _gauge(DEGRADED, {(reason,): each for reason, each in reasons.items()})
         yield _gauge(READY, {(): float(state.ready)})
         yield _gauge(BUILD, {(VERSION, self._model_version): 1.0})
 

@@ -23,7 +23,7 @@ from prometheus_client.exposition import choose_encoder
 from stream.errors import QuestionError
 from stream.metrics.service import ServiceMetrics, State
 from stream.serving.access import Tokens
-from stream.serving.answers import rank, score
+from stream.serving.answers import degraded, rank, score
 from stream.serving.messages import EntityAnswer, Problem, RankQuestion, ScoreQuestion
 from stream.serving.openapi import JSON, MSGPACK, document
 from stream.serving.scorer import Scorer
@@ -260,12 +260,13 @@ class Service:
         return 200, content_type, encode(self._registry)
 
     def _state(self) -> State:
-        standing = self._scorer.store.standing()
+        standing, now_ms = self._scorer.store.standing(), self._now_ms()
         return State(
             ready=standing.ready,
-            staleness_s=standing.age_s(self._now_ms()),
+            staleness_s=standing.age_s(now_ms),
             entities=standing.entities,
             left_out=standing.left_out,
+            degraded=degraded(standing, self._scorer.model.version, now_ms),
         )
 
     @staticmethod

@@ -6,6 +6,7 @@ import re
 
 from stream.metrics.catalogue import BY_NAME, PROCESS
 from stream.metrics.metric import Metric
+from stream.metrics.service import SERVICE
 
 _SELECTOR = re.compile(r"\b((?:hearback|process|python)_\w+|up|ALERTS)\b(?:\{([^}]*)\})?")
 _PROMETHEUS_OWN = {"job", "instance"}
@@ -13,9 +14,9 @@ _FALLBACK = re.compile(r"\bor( on ?\(\))? vector\(0\)")
 
 
 def exported() -> dict[str, Metric]:
-    """Every name that Prometheus gets of the catalogue → its metric."""
+    """Every name that Prometheus gets of workers and services → its metric."""
     names: dict[str, Metric] = {}
-    for metric in BY_NAME.values():
+    for metric in (*BY_NAME.values(), *SERVICE.metrics):
         endings = ("_bucket", "_sum", "_count") if metric.kind == "histogram" else ("",)
         names |= {metric.exported + ending: metric for ending in endings}
     return names

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import msgspec
 import pytest
 import yaml
 from packaging.version import Version
@@ -33,11 +34,12 @@ from stream.cli import COMMANDS, load
 from stream.configuration.load import load_config
 from stream.console.server import Console, Probes
 from stream.console.status import About
+from stream.serving.access import Tokens, check_access
 from stream.units import parse_speed, parse_time_ms
 
 SERVICES = services()
 OURS = {name: service for name, service in SERVICES.items() if service.is_ours}
-LONG_RUNNING = ("kafka", "worker-1", "worker-2", "prometheus", "grafana")
+LONG_RUNNING = ("kafka", "worker-1", "worker-2", "serve", "prometheus", "grafana")
 WORKERS = ("worker-1", "worker-2")
 DOCKERFILE = Path("Dockerfile").read_text(encoding="utf-8")
 
@@ -101,7 +103,7 @@ def test_every_setting_is_known_and_the_broker_is_reached(name: str) -> None:
 
 
 def test_the_commands_are_those_of_a_whole_market() -> None:
-    """Simulate, train, create topics, work, play the past, play live: on the same files."""
+    """Simulate, train, create topics, work, play the past, play live, serve, look: on one log."""
     commands = {name: parsed(service.command[1:]) for name, service in OURS.items()}
     assert {name: path for name, (path, _) in commands.items()} == {
         "topics": "hearback topics create",
@@ -111,12 +113,14 @@ def test_the_commands_are_those_of_a_whole_market() -> None:
         "worker-2": "hearback worker",
         "history": "hearback produce",
         "producer": "hearback produce",
+        "serve": "hearback serve",
+        "recruiters": "hearback browse",
     }
     options = {name: found for name, (_, found) in commands.items()}
     log = options["simulate"]["out"]
-    for name in ("train", "history", "producer"):
+    for name in ("train", "history", "producer", "recruiters"):
         assert options[name]["logs"] == [log], name
-    for name in WORKERS:
+    for name in (*WORKERS, "serve"):
         assert options[name]["model"] == options["train"]["out"], name
     assert options["train"]["feature_names"] == log.with_name("log.truth.json")
     assert options["topics"]["partitions"] >= 2 * len(WORKERS)
@@ -130,6 +134,7 @@ def test_history_ends_where_training_and_the_live_market_meet() -> None:
     )
     train = parsed(OURS["train"].command[1:])[1]
     assert history["until"] == producer["from_"] == train["until"]
+    assert parsed(OURS["recruiters"].command[1:])[1]["until"] == train["until"]
     assert parse_speed(history["speed"]) > 60 * parse_speed(producer["speed"]) > 0
     simulated = parsed(OURS["simulate"].command[1:])[1]
     days = (parse_time_ms(train["until"]) - parse_time_ms(simulated["start"])) / 86_400_000
@@ -187,15 +192,40 @@ def test_kafka_is_the_one_that_the_tests_run_on() -> None:
         assert environment[f"KAFKA_{key.upper().replace('.', '_')}"] == set_here[key], key
 
 
-def test_prometheus_scrapes_every_worker_and_nothing_else() -> None:
-    """Each target is a worker, at the port where its environment puts the metrics."""
+def test_prometheus_scrapes_workers_and_the_service_and_nothing_else() -> None:
+    """Each target is where its environment puts the metrics, and the service knows the token."""
     config = yaml.safe_load(Path("deploy/prometheus/prometheus.yml").read_text(encoding="utf-8"))
-    (job,) = config["scrape_configs"]
-    assert job["job_name"] == "hearback"
-    assert "metrics_path" not in job  # Prometheus's default is ours
+    jobs = {job["job_name"]: job for job in config["scrape_configs"]}
+    targets = {
+        name: [target for group in job["static_configs"] for target in group["targets"]]
+        for name, job in jobs.items()
+    }
+    assert targets == {
+        "hearback": [f"{name}:{settings(name).console.port}" for name in WORKERS],
+        "hearback-serve": [f"serve:{settings('serve').serving.port}"],
+    }
+    assert all("metrics_path" not in job for job in jobs.values())  # the default is ours
     assert answers("/metrics")
-    targets = [target for group in job["static_configs"] for target in group["targets"]]
-    assert targets == [f"{name}:{settings(name).console.port}" for name in WORKERS]
+    token = jobs["hearback-serve"]["authorization"]["credentials_file"]
+    source = f"./deploy/prometheus/{token}"
+    read = [mount.source for mount in SERVICES["prometheus"].mounts]
+    assert source in read
+    for name in ("serve", "recruiters"):
+        (mount,) = [one for one in SERVICES[name].mounts if one.source == source]
+        assert parsed(OURS[name].command[1:])[1]["token_file"] == Path(mount.target), name
+    Tokens(Path(source))  # it is taken
+
+
+def test_the_service_is_asked_where_it_answers() -> None:
+    """It listens for other containers, is published and probed on its port, and may do so."""
+    serving = settings("serve").serving
+    token_file = Path("deploy/prometheus/token")
+    check_access(msgspec.structs.replace(serving, token_file=token_file))
+    assert serving.host == "0.0.0.0"  # noqa: S104 - of the container
+    assert [port.inside for port in SERVICES["serve"].ports] == [serving.port]
+    assert f"http://127.0.0.1:{serving.port}/readyz" in SERVICES["serve"].probe[-1]
+    assert parsed(OURS["recruiters"].command[1:])[1]["url"] == f"http://serve:{serving.port}"
+    assert re.search(rf"^EXPOSE .*\b{serving.port}\b", DOCKERFILE, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", WORKERS)
@@ -251,7 +281,9 @@ def test_the_folders_of_volumes_belong_to_the_user_of_the_image() -> None:
     assert made is not None
     users = {service.raw["user"] for service in OURS.values()}
     assert users == {f"{made[1]}:{made[2]}"}
-    targets = {mount.target for service in OURS.values() for mount in service.mounts}
+    targets = {
+        mount.target for service in OURS.values() for mount in service.mounts if mount.is_volume
+    }
     assert targets == set(made[3].split())
     assert f"USER {made[1]}:{made[2]}" in DOCKERFILE
 

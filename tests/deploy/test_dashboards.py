@@ -19,12 +19,13 @@ from tests.deploy.promql import exported, selectors, unknown
 PANELS = [panel for board in ALL for row in board.rows for panel in row.panels]
 
 
-def test_the_three_questions_have_a_dashboard_each() -> None:
+def test_the_four_questions_have_a_dashboard_each() -> None:
     """In the order in which somebody asks them."""
     assert [board.title for board in ALL] == [
         "Is it healthy?",
         "Is it learning?",
         "Does it help?",
+        "Is it used?",
     ]
 
 

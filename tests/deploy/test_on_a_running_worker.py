@@ -1,4 +1,4 @@
-"""A real Prometheus reads a worker that learns a played market: everything that is asked is there.
+"""A real Prometheus reads a worker and a service of a played market: all that is asked is there.
 
 On the embedded broker, with a policy and some records that bring about what is rare in a simulated
 market: dead letters, folds, somebody who is forgotten.
@@ -74,7 +74,11 @@ class Run:
         self.answered: set[str] = set()
         # First of all, so that the test is skipped before anything is started.
         port, metrics = free_ports()
-        addresses = {"worker-1:9464": f"127.0.0.1:{metrics}"}
+        serving, _ = free_ports()
+        addresses = {
+            "worker-1:9464": f"127.0.0.1:{metrics}",
+            "serve:9465": f"127.0.0.1:{serving}",
+        }
         self.prometheus = Prometheus(folder / "prometheus", port, config_for(addresses, "1s"))
         self.worker = f"http://127.0.0.1:{metrics}"
         broker = EmbeddedBroker()
@@ -91,7 +95,16 @@ class Run:
         )
         ends.callback(worker.wait)
         ends.callback(worker.terminate)
-        self._wait_until_ready(worker)
+        service = self._hearback("serve", "--model", folder / "model", "--port", serving)
+        ends.callback(service.wait)
+        ends.callback(service.terminate)
+        self._wait_until_ready(worker, f"{self.worker}/readyz")
+        self._wait_until_ready(service, f"http://127.0.0.1:{serving}/readyz")
+        recruiters = self._hearback(
+            *("browse", folder / "log.jsonl.gz", "--url", f"http://127.0.0.1:{serving}"),
+        )
+        ends.callback(recruiters.wait)
+        ends.callback(recruiters.terminate)
 
     def play(self) -> None:
         """Play the market, with some trouble, and ask all the while."""
@@ -140,13 +153,13 @@ class Run:
                 stderr=subprocess.STDOUT,
             )
 
-    def _wait_until_ready(self, worker: subprocess.Popen[bytes]) -> None:
+    def _wait_until_ready(self, process: subprocess.Popen[bytes], probe: str) -> None:
         deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline and worker.poll() is None:
-            with suppress(OSError), urllib.request.urlopen(f"{self.worker}/readyz"):  # noqa: S310
+        while time.monotonic() < deadline and process.poll() is None:
+            with suppress(OSError), urllib.request.urlopen(probe):  # noqa: S310
                 return
             time.sleep(0.1)
-        raise AssertionError((self._folder / "worker.log").read_text())
+        raise AssertionError([path.read_text() for path in self._folder.glob("*.log")])
 
 
 def panel_queries() -> list[str]:
@@ -210,11 +223,11 @@ def test_prometheus_takes_every_rule(run: Run) -> None:
         assert (rule["health"], rule.get("lastError", "")) == ("ok", ""), rule["name"]
 
 
-def test_the_worker_is_scraped(run: Run) -> None:
-    """It is up, as the job that queries and alerts name."""
-    (target,) = run.prometheus.targets()
-    assert (target["health"], target["lastError"]) == ("up", "")
-    assert target["labels"]["job"] == "hearback"
+def test_worker_and_service_are_scraped(run: Run) -> None:
+    """They are up, as the jobs that queries and alerts name."""
+    targets = run.prometheus.targets()
+    assert {(one["health"], one["lastError"]) for one in targets} == {("up", "")}
+    assert sorted(one["labels"]["job"] for one in targets) == ["hearback", "hearback-serve"]
 
 
 def test_the_address_of_the_alerts_answers(run: Run) -> None:

@@ -14,19 +14,23 @@ from deploy.stack import Stack, StackError, localised, with_options
 
 
 def test_folders_of_the_container_become_folders_of_the_stack(tmp_path: Path) -> None:
-    """Arguments name the volumes' folders; nothing else of the command changes."""
+    """Arguments name them, and addresses of this machine; nothing else of the command changes."""
     found = services()
-    assert localised(found["worker-1"], tmp_path) == [
+    assert localised(found["worker-1"], tmp_path, {}) == [
         "worker",
         f"--model={tmp_path}/market/model",
         f"--data={tmp_path}/worker-1-data",
     ]
-    assert localised(found["history"], tmp_path)[:2] == [
+    assert localised(found["history"], tmp_path, {})[:2] == [
         "produce",
         f"{tmp_path}/market/log.jsonl.gz",
     ]
+    assert localised(found["recruiters"], tmp_path, {"serve:9465": "127.0.0.1:1"})[3:] == [
+        "--url=http://127.0.0.1:1",
+        f"--token-file={Path.cwd()}/deploy/prometheus/token",
+    ]
     assert (tmp_path / "market").is_dir()
-    assert localised(found["topics"], tmp_path) == list(found["topics"].command[1:])
+    assert localised(found["topics"], tmp_path, {}) == list(found["topics"].command[1:])
 
 
 def test_an_option_takes_the_place_of_the_one_of_its_name() -> None:
@@ -40,8 +44,10 @@ def test_an_option_takes_the_place_of_the_one_of_its_name() -> None:
 def test_prometheus_is_given_the_addresses_of_this_machine() -> None:
     """Targets are replaced, rules found by their whole path, the job keeps its name."""
     config = config_for({"worker-2:9464": "127.0.0.1:1"}, "1s")
-    (job,) = config["scrape_configs"]
-    assert job == {"job_name": "hearback", "static_configs": [{"targets": ["127.0.0.1:1"]}]}
+    workers, service = config["scrape_configs"]
+    assert workers == {"job_name": "hearback", "static_configs": [{"targets": ["127.0.0.1:1"]}]}
+    assert service["static_configs"] == [{"targets": []}]
+    assert Path(service["authorization"]["credentials_file"]).is_absolute()
     assert all(Path(rules).is_file() for rules in config["rule_files"])
     assert set(config["global"].values()) == {"1s"}
 
@@ -74,7 +80,7 @@ def test_what_waits_for_what_has_failed_is_not_started(tmp_path: Path) -> None:
     made.folder.mkdir()
     found = services()
     wrong = with_options(found["simulate"], ["--days=none"])
-    made.processes["simulate"] = stack.Process(wrong, made.folder, "127.0.0.1:1", None)
+    made.processes["simulate"] = stack.Process(wrong, made.folder, "127.0.0.1:1", None, {})
     try:
         with pytest.raises(StackError, match=r"simulate: .*log"):
             made.wait_for("simulate", "service_completed_successfully")

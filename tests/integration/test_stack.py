@@ -26,12 +26,14 @@ TRUE_IN_THE_END = (
     "sum(hearback_refits_total) > 100",
     *(f'sum(hearback_events_total{{type="{kind}"}}) > 0' for kind in ("application", "label")),
     'sum(hearback_quality_applications{judged="final"}) > 0',
+    "sum(hearback_serve_ready) == 1",
+    'sum(hearback_serve_requests_total{route="/v1/rank",status="200"}) > 100',
 )
 
 
 @pytest.mark.timeout(900)  # Kafka's jars are fetched once, the kernel is compiled once
 def test_the_stack_comes_up_and_ends(tmp_path: Path) -> None:
-    """Both workers are scraped and share the partitions, the market is played, all end well."""
+    """Workers share the partitions, the market is played, recruiters are served, all end well."""
     said: list[str] = []
     stack = Stack(
         tmp_path / "stack", said.append, any_port=True, options=SMALLER, scrape_interval="1s"
@@ -55,7 +57,7 @@ def test_the_stack_comes_up_and_ends(tmp_path: Path) -> None:
                 assert url in stack.addresses()
     except (MissingError, KafkaMissingError) as missing:
         pytest.skip(f"no stack: {missing}")
-    for name in ("worker-1", "worker-2", "history"):
+    for name in ("worker-1", "worker-2", "history", "serve", "recruiters"):
         assert stack.processes[name].done(), stack.processes[name].last_words()
     with pytest.raises(OSError, match="refused"):
         stack.prometheus.query("up")

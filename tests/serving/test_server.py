@@ -198,6 +198,39 @@ def test_a_log_is_ranked_on_the_command_line(served: Served) -> None:
     )
 
 
+def test_recruiters_browse_a_service(served: Served) -> None:
+    """``hearback browse`` asks for as long as it is told, with a token, and says what it got."""
+    tokens = served.folder / "tokens"
+    tokens.write_text("sixteen-characters\n")
+    url = served.start("--token-file", tokens)
+    log = served.folder / "log.jsonl"
+    apps = [application(f"a{n}", n, member=f"m{n}") for n in range(1, 5)]
+    log.write_bytes(b"".join(to_json(app) + b"\n" for app in apps) + b"{\n")
+
+    def browse(*options: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*PROGRAM, "browse", str(log), "--url", url, "--rate", "200", *map(str, options)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    done = browse("--for", "1s", "--token-file", tokens)
+    assert done.returncode == 0, done.stderr
+    told = re.fullmatch(
+        r"(\d+) of \1 requests answered in \d s, (\d+) candidates ranked;"
+        r" p50 [\d.]+ ms, p99 [\d.]+ ms\n",
+        done.stdout,
+    )
+    assert told is not None, done.stdout
+    assert int(told[2]) == 4 * int(told[1]) > 0
+    done = browse("--for", "1s")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "hearback: the service wants a token: give --token-file, with one of its own\n",
+    )
+
+
 def test_slow_clients_are_left(served: Served) -> None:
     """Who sends half of a request, or endless headers, is disconnected; others are served."""
     url = served.start()
