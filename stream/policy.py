@@ -344,6 +344,15 @@ class MatchSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError("[matches] per_day must be at least 1; enabled = false tells nothing")
 
 
+class ApplicantSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether open applications are published (:mod:`stream.events.applicants`)."""
+
+    enabled: Annotated[
+        bool,
+        Setting("publish open applications, and let hearback serve hold and rank those of a job"),
+    ] = False
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """All of it."""
 
@@ -355,6 +364,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """By name; every effect is there, with its defaults where nothing was given."""
     gate: GateSettings = GateSettings()
     matches: MatchSettings = MatchSettings()
+    applicants: ApplicantSettings = ApplicantSettings()
 
     def __post_init__(self) -> None:
         """Complete the effects; refuse to let entities go whose labels are still coming."""

@@ -14,15 +14,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 
 from stream.errors import HearbackError
 from stream.serving.messages import (
     Answer,
+    ApplicantAnswer,
+    ApplicantsAnswer,
+    By,
     Columns,
     EntityAnswer,
+    JobsAnswer,
     Problem,
     RankQuestion,
     ScoreQuestion,
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _TIMEOUT_S = 10.0
+_NOBODY = frozenset({"unknown_entity", "not_open"})
 _PACKED = "application/msgpack"
 _HEADERS = {"Content-Type": _PACKED, "Accept": _PACKED}
 
@@ -104,7 +109,31 @@ class Client:
 
     def entity(self, effect: str, entity_id: str) -> EntityAnswer | None:
         """Return what is known of a member or job; None: nothing is."""
-        return _entity(self._ask("GET", _path(effect, entity_id), None))
+        return _known(self._ask("GET", _path(effect, entity_id), None), EntityAnswer)
+
+    def applicants(
+        self, job_id: str, *, top: int = 20, by: By = "probability", at_ms: int | None = None
+    ) -> ApplicantsAnswer:
+        """Rank the open applicants of a job; ``at_ms``: when ages count, None: now."""
+        path = _query(f"/v1/jobs/{_id(job_id)}/applicants", top=top, by=by, at_ms=at_ms)
+        return _answer(self._ask("GET", path, None), ApplicantsAnswer)
+
+    def applicant(
+        self,
+        job_id: str,
+        application_id: str,
+        *,
+        by: By = "probability",
+        at_ms: int | None = None,
+    ) -> ApplicantAnswer | None:
+        """Tell where an application stands among the open ones of its job; None: it is not open."""
+        path = f"/v1/jobs/{_id(job_id)}/applicants/{_id(application_id)}"
+        return _known(self._ask("GET", _query(path, by=by, at_ms=at_ms), None), ApplicantAnswer)
+
+    def jobs(self, search: str = "", *, limit: int = 20) -> JobsAnswer:
+        """Find jobs whose id has a text in it, those with most open applicants first."""
+        path = _query("/v1/jobs", search=search, limit=limit)
+        return _answer(self._ask("GET", path, None), JobsAnswer)
 
     def _post(self, path: str, question: ScoreQuestion) -> httpx.Response:
         return self._ask("POST", path, msgspec.msgpack.encode(question))
@@ -153,7 +182,33 @@ class AsyncClient:
 
     async def entity(self, effect: str, entity_id: str) -> EntityAnswer | None:
         """Return what is known of a member or job; None: nothing is."""
-        return _entity(await self._ask("GET", _path(effect, entity_id), None))
+        return _known(await self._ask("GET", _path(effect, entity_id), None), EntityAnswer)
+
+    async def applicants(
+        self, job_id: str, *, top: int = 20, by: By = "probability", at_ms: int | None = None
+    ) -> ApplicantsAnswer:
+        """Rank the open applicants of a job; ``at_ms``: when ages count, None: now."""
+        path = _query(f"/v1/jobs/{_id(job_id)}/applicants", top=top, by=by, at_ms=at_ms)
+        return _answer(await self._ask("GET", path, None), ApplicantsAnswer)
+
+    async def applicant(
+        self,
+        job_id: str,
+        application_id: str,
+        *,
+        by: By = "probability",
+        at_ms: int | None = None,
+    ) -> ApplicantAnswer | None:
+        """Tell where an application stands among the open ones of its job; None: it is not open."""
+        path = f"/v1/jobs/{_id(job_id)}/applicants/{_id(application_id)}"
+        return _known(
+            await self._ask("GET", _query(path, by=by, at_ms=at_ms), None), ApplicantAnswer
+        )
+
+    async def jobs(self, search: str = "", *, limit: int = 20) -> JobsAnswer:
+        """Find jobs whose id has a text in it, those with most open applicants first."""
+        path = _query("/v1/jobs", search=search, limit=limit)
+        return _answer(await self._ask("GET", path, None), JobsAnswer)
 
     async def _post(self, path: str, question: ScoreQuestion) -> httpx.Response:
         return await self._ask("POST", path, msgspec.msgpack.encode(question))
@@ -213,7 +268,15 @@ def _settings(url: str, token: str | None, timeout_s: float, verify: str | None)
 
 
 def _path(effect: str, entity_id: str) -> str:
-    return f"/v1/entities/{quote(effect, safe='')}/{quote(entity_id, safe='')}"
+    return f"/v1/entities/{_id(effect)}/{_id(entity_id)}"
+
+
+def _id(entity_id: str) -> str:
+    return quote(entity_id, safe="")
+
+
+def _query(path: str, **given: str | int | None) -> str:
+    return f"{path}?{urlencode({name: each for name, each in given.items() if each is not None})}"
 
 
 def _answer(response: httpx.Response, kind: type[_T]) -> _T:
@@ -222,15 +285,22 @@ def _answer(response: httpx.Response, kind: type[_T]) -> _T:
     return msgspec.msgpack.decode(response.content, type=kind)
 
 
-def _entity(response: httpx.Response) -> EntityAnswer | None:
-    return None if response.status_code == 404 else _answer(response, EntityAnswer)
+def _known(response: httpx.Response, kind: type[_T]) -> _T | None:
+    """Read an answer; None: it says that there is nobody."""
+    if response.status_code == 404 and _problem(response).reason in _NOBODY:
+        return None
+    return _answer(response, kind)
+
+
+def _problem(response: httpx.Response) -> Problem:
+    try:
+        return msgspec.json.decode(response.content, type=Problem)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return Problem("unknown", response.text[:200])
 
 
 def _refusal(response: httpx.Response) -> ServiceError:
-    try:
-        problem = msgspec.json.decode(response.content, type=Problem)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        problem = Problem("unknown", response.text[:200])
+    problem = _problem(response)
     after = response.headers.get("Retry-After", "")
     return ServiceError(
         f"the service refuses ({response.status_code} {problem.reason}): {problem.message}",

@@ -27,6 +27,7 @@ from stream.events.structs import CONTROL, Coefficients, Control
 from stream.events.wire import decode_coefficients
 from stream.model.folder import GlobalModel
 from stream.policy import Policy
+from stream.serving.applicants import Applicants
 from stream.serving.store import Found, Standing
 from stream.serving.table import Table
 
@@ -51,6 +52,8 @@ class EmbeddedStore:
         tables: by effect. versions: of the models whose coefficients have come, the first is that
             of the model that scores. controls: the newest by entity id.
         partitions: how many the topic has; the writer knows.
+        applicants: of open jobs; None where the policy does not have them.
+        changes: how often anything of the coefficients has changed.
 
     Raises:
         ConfigError: settings do not fit the model's features.
@@ -63,6 +66,10 @@ class EmbeddedStore:
         self.tables: dict[str, Table] = {}
         self.controls: dict[str, Control] = {}
         self.partitions = 1
+        self.changes = 0
+        self.applicants: Applicants | None = None
+        if policy.applicants.enabled:
+            self.applicants = Applicants(model.space, policy)
         for spec in policy.declared:
             names = model.space.block(spec.block).names
             precisions = policy.effects[spec.name].fitted(names).precisions(names)
@@ -134,6 +141,8 @@ class EmbeddedStore:
                 self.tables[effect] = empty
         self.controls.clear()
         self.heed_controls()
+        if self.applicants is not None:
+            self.applicants.clear()
 
     def apply(self, records: Records) -> None:
         """Take messages of ``coefficients`` in, in their order."""
@@ -157,6 +166,7 @@ class EmbeddedStore:
             for first in range(0, len(found), _AT_ONCE):
                 with self._lock:
                     table.put(found[first : first + _AT_ONCE], self.versions)
+        self.changes += 1
 
     def heed_controls(self) -> None:
         """Do as the control records say: which models' rows count, which gates are shut, priors."""
@@ -182,6 +192,7 @@ class EmbeddedStore:
         self._shut = {effect: frozenset(numbers) for effect, numbers in shut.items()}
         self._degraded = tuple(f"gate_shut:{effect}" for effect in sorted(shut))
         self._successions = frozenset(successions)
+        self.changes += 1
 
     def _is_shut(self, entity_id: str, shut: frozenset[int]) -> bool:
         return partition_of(entity_id.encode(), self.partitions) in shut

@@ -21,6 +21,9 @@ from stream.histories.history import Summary
 
 MOST_CANDIDATES = 10_000
 
+By = Literal["probability", "probability_now", "next"]
+"""What is ranked by; ``next``: who of a job's applicants is likeliest to be answered next."""
+
 _Rows = list[RawBlock] | bytes
 _Numbers = list[float] | bytes
 _Answered = list[float | None] | bytes
@@ -124,7 +127,7 @@ class RankQuestion(ScoreQuestion, frozen=True, kw_only=True, forbid_unknown_fiel
     """
 
     top: Annotated[int, Meta(ge=1)] | None = None
-    by: Literal["probability", "probability_now", "next"] = "probability"
+    by: By = "probability"
     filters: Filters = Filters()
     explore: Explore | None = None
 
@@ -209,6 +212,92 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     candidates: list[Scored] | UnsetType = UNSET
     columns: ScoredColumns | UnsetType = UNSET
     errors: list[CandidateError] = []
+
+
+class Reason(msgspec.Struct, frozen=True, gc=False):
+    """What one feature adds to an applicant's log-odds; ``effect`` may be ``global``."""
+
+    effect: str
+    feature: str
+    contribution: float
+
+
+class ApplicantScored(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """An open applicant of a job.
+
+    Attributes:
+        rank: from 1, among those who are open.
+        log_odds, probability: of an answer within the window, with what is known now.
+        probability_now: that one still comes.
+        standard_deviation: of the log-odds, as the members' and jobs' models have it.
+        member_known, job_known: false: the prior stands for what is not known.
+        reasons: the features that add or take most, the largest first; without what is the same for
+            everybody, the global model's constant.
+
+    """
+
+    rank: int
+    application_id: str
+    member_id: str
+    application_time_ms: int
+    log_odds: float
+    probability: float
+    probability_now: float
+    standard_deviation: float
+    parts: Parts
+    member_known: bool
+    job_known: bool
+    reasons: list[Reason]
+
+
+class ApplicantsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The open applicants of a job, the best first.
+
+    ``as_of_ms``: when ages count. ``of``: how many are open, however many are told of. The others
+    are those of an :class:`Answer`.
+    """
+
+    job_id: str
+    as_of_ms: int
+    model_version: str
+    staleness_s: float | None
+    degraded: list[str]
+    of: int
+    applicants: list[ApplicantScored]
+
+
+class ApplicantAnswer(ApplicantScored, frozen=True, gc=False, kw_only=True, rename={"for_": "for"}):
+    """One open applicant among those of the job: the member's view.
+
+    ``percentile``: of 100 of the open applicants, how many stand no higher. ``for``, ``against``:
+    features that add most, and that take most. The others are those of
+    :class:`ApplicantsAnswer`.
+    """
+
+    job_id: str
+    as_of_ms: int
+    model_version: str
+    staleness_s: float | None
+    degraded: list[str]
+    of: int
+    percentile: float
+    for_: list[Reason]
+    against: list[Reason]
+
+
+class JobFound(msgspec.Struct, frozen=True, gc=False):
+    """A job: how many applicants are open, of how many that are held, and the newest one's time."""
+
+    job_id: str
+    open: int
+    applicants: int
+    newest_ms: int
+
+
+class JobsAnswer(msgspec.Struct, frozen=True):
+    """Jobs whose id has a text in it, those with most open applicants first."""
+
+    jobs: list[JobFound]
 
 
 class EntityAnswer(msgspec.Struct, frozen=True, kw_only=True):

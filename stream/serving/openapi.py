@@ -8,12 +8,32 @@ import msgspec
 
 from stream import VERSION
 from stream.effects import EFFECT_NAMES
-from stream.serving.messages import Answer, EntityAnswer, Problem, RankQuestion, ScoreQuestion
+from stream.serving.job_routes import (
+    APPLICANT,
+    APPLICANTS,
+    JOBS,
+    ApplicantQuery,
+    ApplicantsQuery,
+    JobsQuery,
+)
+from stream.serving.messages import (
+    Answer,
+    ApplicantAnswer,
+    ApplicantsAnswer,
+    EntityAnswer,
+    JobsAnswer,
+    Problem,
+    RankQuestion,
+    ScoreQuestion,
+)
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
 
-_STRUCTS = (ScoreQuestion, RankQuestion, Answer, EntityAnswer, Problem)
+_STRUCTS = (
+    *(ScoreQuestion, RankQuestion, Answer, EntityAnswer),
+    *(JobsAnswer, ApplicantsAnswer, ApplicantAnswer, Problem),
+)
 _PROBLEMS = {
     "400": "The body cannot be read.",
     "401": "No token, or one that is not in the token file.",
@@ -44,30 +64,43 @@ def document() -> dict[str, Any]:
             }
         }
 
-    entity = {
-        "get": {
-            "summary": "What is known of one member or job.",
-            "parameters": [
-                _parameter("effect", {"type": "string", "enum": list(EFFECT_NAMES)}),
-                _parameter("id", {"type": "string"}),
-            ],
-            "responses": {
-                "200": {
-                    "description": "Its coefficients.",
-                    "content": _content(of["EntityAnswer"]),
+    def got(answer: str, summary: str, missing: str, *parameters: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "get": {
+                "summary": summary,
+                "parameters": list(parameters),
+                "responses": {
+                    "200": {"description": summary, "content": _content(of[answer])},
+                    "404": {"description": missing, "content": _json(of["Problem"])},
+                    **_problems(of["Problem"], "401", "422", "503"),
                 },
-                "404": {"description": "Nothing is known of it.", "content": _json(of["Problem"])},
-                **_problems(of["Problem"], "401", "503"),
-            },
+            }
         }
-    }
+
+    text: dict[str, Any] = {"type": "string"}
+    job, application = _parameter("job", text), _parameter("application", text)
+    off = "Applicants are not held: the policy has no `[applicants] enabled = true`."
     return {
         "openapi": "3.1.0",
         "info": {"title": "hearback serve", "version": VERSION},
         "paths": {
             "/v1/score": asked("ScoreQuestion", "Score candidates."),
             "/v1/rank": asked("RankQuestion", "Score candidates; return the best, ranked."),
-            "/v1/entities/{effect}/{id}": entity,
+            "/v1/entities/{effect}/{id}": got(
+                *("EntityAnswer", "What is known of one member or job.", "Nothing is known of it."),
+                _parameter("effect", {"type": "string", "enum": list(EFFECT_NAMES)}),
+                _parameter("id", text),
+            ),
+            JOBS: got("JobsAnswer", "Find jobs by a part of their id.", off, *_of(JobsQuery)),
+            APPLICANTS: got(
+                *("ApplicantsAnswer", "Rank the open applicants of a job.", off),
+                *(job, *_of(ApplicantsQuery)),
+            ),
+            APPLICANT: got(
+                *("ApplicantAnswer", "Where one applicant stands among those of the job."),
+                "The application is not open, or applicants are not held.",
+                *(job, application, *_of(ApplicantQuery)),
+            ),
             "/healthz": {"get": _probe("Whether the process lives.", "200")},
             "/readyz": {"get": _probe("Whether all that was published is there.", "200", "503")},
             "/metrics": {"get": _probe("Metrics for Prometheus.", "200")},
@@ -83,6 +116,16 @@ def document() -> dict[str, Any]:
 
 def _parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def _of(query: type[msgspec.Struct]) -> list[dict[str, Any]]:
+    """Parameters of a query."""
+    _, found = msgspec.json.schema_components([query])
+    properties = found[query.__name__]["properties"]
+    return [
+        {"name": name, "in": "query", "required": False, "schema": schema}
+        for name, schema in properties.items()
+    ]
 
 
 def _content(schema: dict[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,9 @@ def serve(config: Config, model_folder: Path, say: Callable[[str], None]) -> int
     _log_to_stderr(config)
     store = EmbeddedStore(model, config.policy)
     registry = process_registry()
-    service = Service(Scorer(model, config.policy, store), registry, tokens=tokens)
+    service = Service(
+        Scorer(model, config.policy, store), registry, applicants=store.applicants, tokens=tokens
+    )
     follower = Follower(
         config.broker, config.worker.application_id, store, snapshot=serving.snapshot
     )

@@ -24,8 +24,11 @@ from stream.errors import QuestionError
 from stream.metrics.service import ServiceMetrics, State
 from stream.serving.access import Tokens
 from stream.serving.answers import degraded, rank, score
+from stream.serving.applicants import Applicants
+from stream.serving.job_routes import JobRoutes, route_of
 from stream.serving.messages import EntityAnswer, Problem, RankQuestion, ScoreQuestion
 from stream.serving.openapi import JSON, MSGPACK, document
+from stream.serving.rankings import NotOpenError
 from stream.serving.scorer import Scorer
 
 _log = logging.getLogger(__name__)
@@ -76,6 +79,7 @@ class Service:
 
     Args:
         scorer: what it answers with.
+        applicants: of open jobs; None: they are not held.
         registry: of the metrics.
         tokens: who may ask; None: everybody.
         now_ms: the wall clock.
@@ -90,11 +94,13 @@ class Service:
         scorer: Scorer,
         registry: CollectorRegistry,
         *,
+        applicants: Applicants | None = None,
         tokens: Tokens | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._scorer = scorer
         self._registry = registry
+        self._jobs = None if applicants is None else JobRoutes(scorer, applicants)
         self._tokens = tokens
         self._now_ms = now_ms
         self._metrics = ServiceMetrics(registry, scorer.model.version, self._state)
@@ -143,6 +149,8 @@ class Service:
         except RefusedError as refused:
             retry = refused.status == HTTPStatus.SERVICE_UNAVAILABLE
             reply = _problem(refused.status, refused.reason, str(refused))
+        except NotOpenError as error:
+            reply = _problem(HTTPStatus.NOT_FOUND, "not_open", str(error))
         except QuestionError as error:
             reply = _problem(HTTPStatus.UNPROCESSABLE_ENTITY, error.reason, str(error))
         except asyncio.CancelledError:
@@ -173,6 +181,11 @@ class Service:
         if raw.startswith(_ENTITY):
             _only("GET", method)
             return "/v1/entities", lambda head, _: _now(self._entity(raw, head))
+        found = route_of(raw)
+        if found is not None:
+            _only("GET", method)
+            query: bytes = scope["query_string"]
+            return found[0], lambda head, _: _now(self._of_jobs(*found, query, head))
         raise RefusedError(HTTPStatus.NOT_FOUND, "not_found", "see /openapi.json")
 
     def _check(self, head: Head, path: str) -> None:
@@ -232,9 +245,17 @@ class Service:
             event_time_ms=found.event_time_ms,
             history=found.history or None,
         )
-        if _packed(head, packed=False):
-            return 200, MSGPACK, msgspec.msgpack.encode(answer)
-        return 200, JSON, msgspec.json.encode(answer)
+        return _answer(answer, head)
+
+    def _of_jobs(self, route: str, ids: list[str], query: bytes, head: Head) -> Reply:
+        if self._jobs is None:
+            raise RefusedError(
+                HTTPStatus.NOT_FOUND,
+                "no_applicants",
+                "applicants are not held: set [applicants] enabled = true for workers and service",
+            )
+        self._check_ready()
+        return _answer(self._jobs.answer(route, ids, query, self._now_ms()), head)
 
     def _check_ready(self) -> None:
         standing = self._scorer.store.standing()
@@ -330,6 +351,13 @@ def _head(headers: list[tuple[bytes, bytes]]) -> Head:
         found.get(b"authorization", b""),
         int(length) if length.isdigit() else 0,
     )
+
+
+def _answer(answer: msgspec.Struct, head: Head) -> Reply:
+    """Encode the answer to a GET."""
+    if _packed(head, packed=False):
+        return 200, MSGPACK, msgspec.msgpack.encode(answer)
+    return 200, JSON, msgspec.json.encode(answer)
 
 
 def _packed(head: Head, *, packed: bool) -> bool:

@@ -73,6 +73,10 @@ class Standing(msgspec.Struct, frozen=True):
 class Store(Protocol):
     """Coefficients, to be read from any thread."""
 
+    @property
+    def changes(self) -> int:
+        """Another number after each change of what it has."""
+
     def find(self, effect: str, ids: Sequence[str]) -> Found:
         """Return what is known of entities; every row is one that was published, whole."""
 

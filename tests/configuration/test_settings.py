@@ -138,7 +138,7 @@ def test_no_field_of_a_section_is_left_out() -> None:
     """Each is a setting with a help text of one line."""
     config = Config()
     sections = [*config.policy.effects.values(), config.policy.labels, config.policy.gate]
-    sections += [config.policy.features, config.policy.matches]
+    sections += [config.policy.features, config.policy.matches, config.policy.applicants]
     sections += [config.kafka, config.worker, config.console, config.serving, config.log]
     rows = table(config)
     assert len(rows) == sum(len(section.__struct_fields__) for section in sections)

@@ -55,6 +55,7 @@ class Asked:
         self.service = Service(
             Scorer(model, policy, self.store),
             self.registry,
+            applicants=self.store.applicants,
             tokens=tokens,
             now_ms=lambda: self.now_ms,
         )
@@ -82,11 +83,13 @@ class Asked:
             raw = encode(raw)
         chunks = [raw] if parts is None else parts
         sent = {"content-type": kind} | (headers or {})
+        path, _, query = path.partition("?")
         scope = {
             "type": "http",
             "method": method or ("GET" if body is None and parts is None else "POST"),
             "path": path,
             "raw_path": path.encode(),
+            "query_string": query.encode(),
             "headers": [(name.encode(), value.encode()) for name, value in sent.items()],
         }
         out: list[Any] = []

@@ -1,0 +1,398 @@
+"""The applicants of open jobs in this process: one writer takes messages in, any thread reads.
+
+Rows are held in arrays, with a slot for each application; a tombstone frees it. As in
+:class:`~stream.serving.embedded.EmbeddedStore` the writer enters some rows at a time, and readers
+copy theirs, each while the other waits.
+
+Labels and applicants come from two topics, so a label may be read before the application that it is
+about. It waits then, until twice all was read that had been written (:meth:`Applicants.settle`):
+by then its application is there, or none is held.
+
+Shapes: n applicants of one job; d features of a block.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from threading import Lock
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.errors import EventError, StateError
+from stream.events.applicants import (
+    Applicant,
+    decode_applicant,
+    decode_applicants_key,
+    decode_decision,
+)
+from stream.events.ladder import Kind
+from stream.features.blocks import Block, FeatureSpace
+from stream.histories.history import NAMES
+from stream.partitions.jumps import JumpGuard, Jumps, max_jump_ms
+from stream.policy import Policy
+from stream.serving.messages import JobFound
+
+OPEN, DECLINED, ANSWERED = 0, 1, 2
+"""States of an application; labels only ever raise them."""
+
+_FREE: Final = -1
+_STATES = {Kind.NEGATIVE_EXPLICIT.wire: DECLINED, Kind.POSITIVE.wire: ANSWERED}
+_HISTORY = Block("history", NAMES)
+_FIRST_ROWS = 1024
+_AT_ONCE = 64  # rows that are entered while readers wait
+
+Records = Sequence[tuple[bytes, bytes | None]]
+"""Key and value of each; a tombstone has no value."""
+
+_Floats32 = NDArray[np.float32]
+
+
+class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """One application, as it is held.
+
+    Blocks are float32 bytes; ``seen``: the features of the global model, then the history; empty
+    where a ``global_score`` was sent.
+    """
+
+    application_id: str
+    member_id: str
+    job_id: str
+    time_ms: int
+    model_version: str
+    global_score: float
+    per_member: bytes
+    per_job: bytes
+    seen: bytes
+    state: int = OPEN
+
+
+class Held(msgspec.Struct, frozen=True, gc=False):
+    """The applicants of a job as of one moment.
+
+    Attributes:
+        version: of the job's applicants: another one after each change.
+        application_ids, member_ids: of each. models: versions of those that scored them.
+        per_member, per_job: (n, d) float64. global_score, times_ms: (n,) float64.
+        states: (n,). seen: what the global model was asked.
+
+    """
+
+    version: int
+    application_ids: list[str]
+    member_ids: list[str]
+    models: list[str]
+    per_member: NDArray[np.float64]
+    per_job: NDArray[np.float64]
+    global_score: NDArray[np.float64]
+    times_ms: NDArray[np.float64]
+    states: NDArray[np.int8]
+    seen: list[bytes]
+
+
+class _Job:
+    """Slots by application; ``version``: the number of the last change."""
+
+    __slots__ = ("number", "slots", "version")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.slots: dict[str, int] = {}
+        self.version = 0
+
+
+class Applicants:
+    """Open jobs' applicants.
+
+    Args:
+        space: the model's blocks. policy: the window, and how far event time may jump.
+
+    Attributes:
+        window_ms: W. left_out: messages that were not taken, by reason.
+        newest_ms: the largest event time read; None: nothing was. A time that is far ahead of all
+            others counts when others confirm it (:mod:`stream.partitions.jumps`).
+
+    """
+
+    def __init__(self, space: FeatureSpace, policy: Policy) -> None:
+        self._space = space
+        self.window_ms = policy.labels.window_ms
+        self._guard = JumpGuard(max_jump_ms(policy))
+        self._lock = Lock()
+        self.left_out: Counter[str] = Counter()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everybody."""
+        with self._lock:
+            self._jobs: dict[str, _Job] = {}
+            self._used = 0  # slots; those from here on were never used
+            self._most_jobs = 0
+            self._free_numbers: list[int] = []
+            self._free: list[int] = []
+            self._changes = 0
+            self._early: dict[tuple[str, str], int] = {}
+            self._earlier: dict[tuple[str, str], int] = {}
+            self._jumps = Jumps()
+            self.newest_ms: int | None = None
+            self._member_ids: list[str] = []
+            self._models: list[str] = []
+            self._seen: list[bytes] = []
+            self._times_ms = np.zeros(_FIRST_ROWS, np.int64)
+            self._global_score = np.zeros(_FIRST_ROWS)
+            self._numbers = np.zeros(_FIRST_ROWS, np.int32)
+            self._states = np.full(_FIRST_ROWS, _FREE, np.int8)
+            self._per_member = np.zeros((_FIRST_ROWS, self._space.per_member.size), np.float32)
+            self._per_job = np.zeros((_FIRST_ROWS, self._space.per_job.size), np.float32)
+
+    def __len__(self) -> int:
+        """How many applications are held."""
+        return self._used - len(self._free)
+
+    # -- what the writer does ----------------------------------------------------------------
+
+    def apply(self, records: Records, now_ms: int) -> None:
+        """Take messages of ``applicants`` in, in their order; ``now_ms``: the wall clock."""
+        found: list[Row | tuple[str, str]] = []
+        for key, value in records:
+            try:
+                job_id, application_id = decode_applicants_key(key)
+                if value is None:
+                    found.append((job_id, application_id))
+                    continue
+                applicant = decode_applicant(value)
+                if (applicant.job_id, applicant.application_id) != (job_id, application_id):
+                    raise EventError("key and value are of two applications")
+                found.append(self._row(applicant))
+            except EventError as error:
+                self.left_out[error.reason] += 1
+        for row in found:
+            if isinstance(row, Row):
+                self._observe(row.time_ms, now_ms)
+        for first in range(0, len(found), _AT_ONCE):
+            with self._lock:
+                for row in found[first : first + _AT_ONCE]:
+                    if isinstance(row, Row):
+                        self._put(row)
+                    else:
+                        self._remove(*row)
+
+    def decide(self, records: Records, now_ms: int) -> None:
+        """Take messages of ``labels`` in: who was answered, or declined."""
+        decided: list[tuple[str, str, int]] = []
+        for _, value in records:
+            try:
+                label = decode_decision(value or b"")
+            except EventError as error:
+                self.left_out[error.reason] += 1
+                continue
+            self._observe(label.label_time_ms, now_ms)
+            state = _STATES.get(label.kind)
+            if state is not None:
+                decided.append((label.job_id, label.application_id, state))
+        for first in range(0, len(decided), _AT_ONCE):
+            with self._lock:
+                for job_id, application_id, state in decided[first : first + _AT_ONCE]:
+                    self._raise(job_id, application_id, state)
+
+    def settle(self) -> None:
+        """Note that all was read that had been written: labels of nobody are let go in time."""
+        self._earlier, self._early = self._early, {}
+
+    def restore(self, rows: Sequence[Row], newest_ms: int | None) -> None:
+        """Enter rows of a snapshot.
+
+        Raises:
+            StateError: they do not fit the model.
+
+        """
+        sizes = [4 * self._space.per_member.size, 4 * self._space.per_job.size]
+        with self._lock:
+            for row in rows:
+                if [len(row.per_member), len(row.per_job)] != sizes:
+                    raise StateError("applicants have other features")
+                self._put(row)
+        self.newest_ms = newest_ms
+
+    # -- what anybody may ask ----------------------------------------------------------------
+
+    def of_job(self, job_id: str) -> Held | None:
+        """Copy the applicants of a job; None: none is held."""
+        with self._lock:
+            job = self._jobs.get(job_id)
+            if job is None:
+                return None
+            slots = list(job.slots.values())
+            return Held(
+                job.version,
+                list(job.slots),
+                [self._member_ids[slot] for slot in slots],
+                [self._models[slot] for slot in slots],
+                self._per_member[slots].astype(np.float64),
+                self._per_job[slots].astype(np.float64),
+                self._global_score[slots],
+                self._times_ms[slots].astype(np.float64),
+                self._states[slots],
+                [self._seen[slot] for slot in slots],
+            )
+
+    def version_of(self, job_id: str) -> int | None:
+        """Return the version of a job's applicants; None: none is held."""
+        job = self._jobs.get(job_id)
+        return None if job is None else job.version
+
+    def search(self, text: str, limit: int, at_ms: int) -> list[JobFound]:
+        """Find the jobs whose id has a text in it: those with most open applicants, by id."""
+        with self._lock:
+            used = self._used
+            states, times, numbers = self._states[:used], self._times_ms[:used], self._numbers
+            open_ = (states == OPEN) & (times >= at_ms - self.window_ms)
+            waiting = np.bincount(numbers[:used][open_], minlength=self._most_jobs)
+            held = np.bincount(numbers[:used][states != _FREE], minlength=self._most_jobs)
+            found = sorted(
+                (-int(waiting[job.number]), job_id)
+                for job_id, job in self._jobs.items()
+                if text in job_id
+            )[:limit]
+            return [
+                JobFound(
+                    job_id,
+                    -fewer,
+                    int(held[self._jobs[job_id].number]),
+                    max(int(times[slot]) for slot in self._jobs[job_id].slots.values()),
+                )
+                for fewer, job_id in found
+            ]
+
+    def rows(self) -> Iterator[Row]:
+        """Give all that is held, as the writer has it."""
+        for job_id, job in self._jobs.items():
+            for application_id, slot in job.slots.items():
+                yield Row(
+                    application_id,
+                    self._member_ids[slot],
+                    job_id,
+                    int(self._times_ms[slot]),
+                    self._models[slot],
+                    float(self._global_score[slot]),
+                    self._per_member[slot].tobytes(),
+                    self._per_job[slot].tobytes(),
+                    self._seen[slot],
+                    int(self._states[slot]),
+                )
+
+    def as_of_ms(self, now_ms: int) -> int:
+        """When ages count where nobody says: now, or, in a market of the past, its own now.
+
+        A market is one of the past where by the wall clock all windows are over.
+        """
+        newest_ms = self.newest_ms
+        past = newest_ms is not None and newest_ms < now_ms - self.window_ms
+        return newest_ms if newest_ms is not None and past else now_ms
+
+    # -- slots -------------------------------------------------------------------------------
+
+    def _row(self, applicant: Applicant) -> Row:
+        space, features = self._space, applicant.features
+        seen = b""
+        if space.global_ is not None and isinstance(features.global_, list):
+            seen = space.global_.pack(features.global_)
+            if features.history is not None:
+                seen += _HISTORY.pack(features.history)
+        return Row(
+            applicant.application_id,
+            applicant.member_id,
+            applicant.job_id,
+            applicant.application_time_ms,
+            applicant.model_version,
+            applicant.global_score,
+            space.per_member.pack(features.per_member),
+            space.per_job.pack(features.per_job),
+            seen,
+        )
+
+    def _observe(self, time_ms: int, now_ms: int) -> None:
+        newest_ms = self._guard.take(self._jumps, self.newest_ms, time_ms, now_ms)
+        if newest_ms is not None and (self.newest_ms is None or newest_ms > self.newest_ms):
+            self.newest_ms = newest_ms
+
+    def _put(self, row: Row) -> None:
+        job = self._jobs.get(row.job_id)
+        if job is None:
+            job = self._jobs[row.job_id] = _Job(self._number())
+        slot = job.slots.get(row.application_id)
+        state = row.state
+        if slot is None:
+            slot = job.slots[row.application_id] = self._slot()
+            name = row.job_id, row.application_id
+            early = self._early.pop(name, OPEN), self._earlier.pop(name, OPEN)
+            state = max(state, *early)
+        else:
+            state = max(state, int(self._states[slot]))
+        self._member_ids[slot] = row.member_id
+        self._models[slot] = row.model_version
+        self._seen[slot] = row.seen
+        self._times_ms[slot] = row.time_ms
+        self._global_score[slot] = row.global_score
+        self._numbers[slot] = job.number
+        self._states[slot] = state
+        self._per_member[slot] = np.frombuffer(row.per_member, "<f4")
+        self._per_job[slot] = np.frombuffer(row.per_job, "<f4")
+        self._changed(job)
+
+    def _remove(self, job_id: str, application_id: str) -> None:
+        job = self._jobs.get(job_id)
+        slot = None if job is None else job.slots.pop(application_id, None)
+        if job is None or slot is None:
+            return
+        self._states[slot] = _FREE
+        self._member_ids[slot] = self._models[slot] = ""
+        self._seen[slot] = b""
+        self._free.append(slot)
+        self._changed(job)
+        if not job.slots:
+            del self._jobs[job_id]
+            self._free_numbers.append(job.number)
+
+    def _raise(self, job_id: str, application_id: str, state: int) -> None:
+        job = self._jobs.get(job_id)
+        slot = None if job is None else job.slots.get(application_id)
+        if job is None or slot is None:
+            name = job_id, application_id
+            self._early[name] = max(state, self._early.get(name, OPEN))
+        elif state > self._states[slot]:
+            self._states[slot] = state
+            self._changed(job)
+
+    def _changed(self, job: _Job) -> None:
+        self._changes += 1
+        job.version = self._changes
+
+    def _number(self) -> int:
+        if self._free_numbers:
+            return self._free_numbers.pop()
+        self._most_jobs += 1
+        return self._most_jobs - 1
+
+    def _slot(self) -> int:
+        if self._free:
+            return self._free.pop()
+        slot = self._used
+        self._used += 1
+        self._member_ids.append("")
+        self._models.append("")
+        self._seen.append(b"")
+        if slot == len(self._states):
+            for name in ("times_ms", "global_score", "numbers", "states", "per_member", "per_job"):
+                setattr(self, f"_{name}", _larger(getattr(self, f"_{name}")))
+            self._states[slot:] = _FREE
+        return slot
+
+
+def _larger(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    larger = np.zeros((2 * len(array), *array.shape[1:]), array.dtype)
+    larger[: len(array)] = array
+    return larger

@@ -1,0 +1,348 @@
+"""The applicants that a service holds, against dictionaries and sorted lists."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.errors import StateError
+from stream.events.applicants import Applicant, applicants_key, encode_applicant
+from stream.events.wire import AllFeatures
+from stream.model.folder import GlobalModel
+from stream.policy import DAY_MS, HOUR_MS, ApplicantSettings, Policy
+from stream.serving.applicants import Applicants
+from stream.serving.belief import Belief, mean_score, probability
+from stream.serving.waiting import Waiting
+from tests.kit import model
+from tests.serving.asking import NOW_MS, Asked
+from tests.serving.test_embedded import with_histories
+from tests.serving.test_scores import known
+
+HELD = Policy(applicants=ApplicantSettings(enabled=True))
+WINDOW_MS = HELD.labels.window_ms
+Message = tuple[bytes, bytes | None]
+
+
+def applicant(
+    name: str, time_ms: int, *, job: str = "j", member: str = "", score: float = 0.0, **more: Any
+) -> Applicant:
+    """An application as the worker publishes it."""
+    features = AllFeatures(per_member=[1.0, 0.5], per_job=[2.0])
+    fields: dict[str, Any] = {"features": features, "model_version": "test-model"} | more
+    return Applicant(
+        application_id=name,
+        member_id=member or f"m{name}",
+        job_id=job,
+        application_time_ms=time_ms,
+        global_score=score,
+        member_score=0.0,
+        job_score=0.0,
+        **fields,
+    )
+
+
+def published(*applicants: Applicant) -> list[Message]:
+    """Messages of ``applicants``."""
+    return [
+        (applicants_key(each.job_id, each.application_id), encode_applicant(each))
+        for each in applicants
+    ]
+
+
+def label(name: str, kind: str, *, job: str = "j", at_ms: int = NOW_MS) -> Message:
+    """A message of ``labels``, as far as it counts here."""
+    said = {"type": "label", "application_id": name, "member_id": "m", "job_id": job}
+    return b"m", msgspec.json.encode(said | {"kind": kind, "label_time_ms": at_ms, "final": True})
+
+
+class Holding(Asked):
+    """A service whose policy has applicants."""
+
+    def __init__(self, global_model: GlobalModel | None = None) -> None:
+        super().__init__(global_model or model(), HELD)
+
+    @property
+    def held(self) -> Applicants:
+        """The store of applicants."""
+        assert self.store.applicants is not None
+        return self.store.applicants
+
+    def publish(self, *applicants: Applicant) -> None:
+        """Take applicants in."""
+        self.held.apply(published(*applicants), self.now_ms)
+
+    def get(self, path: str) -> Any:
+        """Ask, and return what is answered in JSON."""
+        reply = self.ask(f"/v1/jobs{path}")
+        assert reply.status == 200, reply
+        return reply.json()
+
+
+ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["enter", "enter", "enter", "answer", "decline", "age", "end", "settle"]),
+        st.sampled_from(["j", "k"]),
+        st.integers(0, 5),
+        st.sampled_from([-1.0, 0.0, 0.5]),
+    ),
+    max_size=30,
+)
+
+
+@given(actions=ACTIONS, by=st.sampled_from(["probability", "probability_now", "next"]))
+def test_a_ranking_is_that_of_the_open_applicants_alone(
+    actions: list[tuple[str, str, int, float]], by: str
+) -> None:
+    """Whatever came in between, in any order: scored as documented, and sorted by the rule.
+
+    What was said of an application that is not there waits for it to come, for a while.
+    """
+    asked = Holding()
+    known(asked, "per_member", "m1", [0.5, -1.0], 0.25)
+    known(asked, "per_job", "j", [0.75], 0.5)
+    asked.held.decide([label("x", "negative_inferred")], NOW_MS)  # the market is of today
+    there: dict[tuple[str, str], tuple[int, float]] = {}
+    said: dict[tuple[str, str], str] = {}
+    rank = {"": 0, "negative_explicit": 1, "positive": 2}
+    for action, job, number, score in actions:
+        name = f"a{number}"
+        key = (job, name)
+        time_ms = NOW_MS - number * 3 * DAY_MS  # the last ones' windows are over
+        match action:
+            case "enter":
+                asked.publish(applicant(name, time_ms, job=job, member=f"m{number}", score=score))
+                there[key] = time_ms, score
+            case "answer" | "decline" | "age":
+                kind = {
+                    "answer": "positive",
+                    "decline": "negative_explicit",
+                    "age": "negative_inferred",
+                }[action]
+                asked.held.decide([label(name, kind, job=job)], NOW_MS)
+                if rank.get(kind, 0) > rank[said.get(key, "")]:
+                    said[key] = kind
+            case "end":
+                asked.held.apply([(applicants_key(job, name), None)], NOW_MS)
+                if there.pop(key, None):
+                    said.pop(key, None)
+            case "settle":
+                asked.held.settle()
+                asked.held.settle()
+                said = {key: kind for key, kind in said.items() if key in there}
+    waiting = Waiting(model(), HELD.labels)
+    job_belief = Belief.of(asked.store.entity("per_job", "j"), 1, 3.0)
+    rows = []
+    for (job, name), (time_ms, score) in there.items():
+        if job != "j" or (job, name) in said or time_ms < NOW_MS - WINDOW_MS:
+            continue
+        member_id = f"m{name[1:]}"
+        member = Belief.of(asked.store.entity("per_member", member_id), 2, 3.0)
+        log_odds = mean_score(score, (member, [1.0, 0.5]), (job_belief, [2.0]))
+        age_ms = NOW_MS - time_ms
+        later = sum(
+            kind == "positive" and key[0] == "j" and key in there and there[key][0] > time_ms
+            for key, kind in said.items()
+        )
+        now = waiting.probability(log_odds, age_ms, later)
+        value = {
+            "probability": log_odds,
+            "probability_now": now,
+            "next": waiting.order(log_odds, age_ms, later),
+        }[by]
+        rows.append((-value, member_id, name, log_odds, now))
+    rows.sort()
+    found = asked.get(f"/j/applicants?by={by}")
+    assert found["of"] == len(rows)
+    assert [each["rank"] for each in found["applicants"]] == [*range(1, len(rows) + 1)]
+    assert [each["application_id"] for each in found["applicants"]] == [row[2] for row in rows]
+    for each, (_, member_id, _, log_odds, now) in zip(found["applicants"], rows, strict=True):
+        assert each["member_id"] == member_id
+        assert each["log_odds"] == pytest.approx(log_odds, abs=1e-12)
+        assert each["probability"] == pytest.approx(probability(log_odds), abs=1e-12)
+        assert each["probability_now"] == pytest.approx(now, abs=1e-12)
+        assert sum(each["parts"].values()) == pytest.approx(log_odds, abs=1e-12)
+        assert each["member_known"] == (member_id == "m1")
+    assert len(asked.held) == len(there)
+    jobs = {
+        each["job_id"]: (each["open"], each["applicants"], each["newest_ms"])
+        for each in asked.get("")["jobs"]
+    }
+    wanted = {}
+    for job in {job for job, _ in there}:
+        mine = {key: time_ms for key, (time_ms, _) in there.items() if key[0] == job}
+        open_ = [
+            key for key, at_ms in mine.items() if key not in said and at_ms >= NOW_MS - WINDOW_MS
+        ]
+        wanted[job] = len(open_), len(mine), max(mine.values())
+    assert jobs == wanted
+
+
+def test_a_member_is_told_where_it_stands_and_why() -> None:
+    """As in the ranking, with how many stand no higher, what counts for it and what against."""
+    asked = Holding()
+    known(asked, "per_member", "mb", [1.0, -3.0], 0.25)
+    known(asked, "per_job", "j", [0.25], 0.5)
+    asked.publish(*(applicant(name, NOW_MS - HOUR_MS, score=at) for at, name in enumerate("abcd")))
+    ranked = asked.get("/j/applicants?top=3")
+    assert (ranked["of"], len(ranked["applicants"])) == (4, 3)
+    found = asked.get("/j/applicants/b")
+    row = next(each for each in asked.get("/j/applicants")["applicants"] if each["rank"] == 3)
+    assert {name: found[name] for name in row} == row
+    assert (found["rank"], found["of"], found["percentile"]) == (3, 4, 50.0)
+    assert found["for"] == [
+        {"effect": "global", "feature": "global_score", "contribution": 1.0},
+        {"effect": "per_member", "feature": "m0", "contribution": 1.0},
+        {"effect": "per_job", "feature": "j0", "contribution": 0.5},
+    ]
+    assert found["against"] == [
+        {"effect": "per_member", "feature": "m1", "contribution": -1.5},
+    ]
+    assert found["reasons"][0] == found["against"][0]
+    told = sum(each["contribution"] for each in found["reasons"])
+    assert told == pytest.approx(found["log_odds"])
+    assert math.isclose(found["standard_deviation"], math.sqrt(0.25 * 1.25 + 0.5 * 4.0))
+    assert (found["job_id"], found["model_version"], found["degraded"]) == ("j", "test-model", [])
+
+
+def test_what_the_global_model_was_asked_is_among_the_reasons() -> None:
+    """By feature name, histories too; of another model's score only the whole is told."""
+    asked = Holding(with_histories())
+    numbers = [0.0] * 36
+    numbers[35] = 2.0
+    features = AllFeatures(global_=[-3.0], per_member=[0.0, 0.0], per_job=[0.0], history=numbers)
+    score = 3.0 + 2.0
+    asked.publish(
+        applicant("a", NOW_MS, features=features, score=score),
+        applicant("b", NOW_MS, features=features, score=score, model_version="other"),
+    )
+    first, second = asked.get("/j/applicants")["applicants"]
+    names = with_histories().columns
+    assert [(each["feature"], each["contribution"]) for each in first["reasons"]] == [
+        (names[0], 3.0),
+        (names[36], 2.0),
+    ]
+    assert [(each["feature"], each["contribution"]) for each in second["reasons"]] == [
+        ("global_score", 5.0)
+    ]
+
+
+def test_who_is_not_open_is_told_of_to_nobody() -> None:
+    """404, and in one line why; a job without applicants has none."""
+    asked = Holding()
+    asked.publish(
+        *(applicant(name, NOW_MS) for name in "ab"), applicant("c", NOW_MS - WINDOW_MS - 1)
+    )
+    asked.held.decide([label("a", "positive"), label("b", "negative_explicit")], NOW_MS)
+    for name, why in (("a", "answered"), ("b", "declined"), ("c", "window"), ("d", "no such")):
+        reply = asked.ask(f"/v1/jobs/j/applicants/{name}")
+        assert (reply.status, reply.json()["reason"]) == (404, "not_open")
+        assert why in reply.json()["message"]
+        assert "\n" not in reply.json()["message"]
+    assert asked.get("/j/applicants")["of"] == 0
+    assert asked.get("/nothing/applicants")["applicants"] == []
+    assert asked.ask("/v1/jobs/j/what").json()["reason"] == "not_found"
+
+
+def test_a_job_is_found_by_a_part_of_its_id() -> None:
+    """Any characters; those with most open applicants first, and no more than are wanted."""
+    asked = Holding()
+    for count, job in enumerate(("é/1", "é/2", "x"), 1):
+        asked.publish(*(applicant(f"a{n}", NOW_MS + n, job=job) for n in range(count)))
+    asked.held.decide([label("a0", "positive", job="x")], NOW_MS)
+    found = asked.get("?limit=2")["jobs"]
+    assert found == [
+        {"job_id": "x", "open": 2, "applicants": 3, "newest_ms": NOW_MS + 2},
+        {"job_id": "é/2", "open": 2, "applicants": 2, "newest_ms": NOW_MS + 1},
+    ]
+    assert [each["job_id"] for each in asked.get("?search=%C3%A9/")["jobs"]] == ["é/2", "é/1"]
+    assert asked.get("/%C3%A9%2F1/applicants")["of"] == 1
+
+
+def test_ages_count_in_event_time() -> None:
+    """By the wall clock, or, where by it all windows are over, as of the newest event."""
+    asked = Holding()
+    long_ago_ms = NOW_MS - 400 * DAY_MS
+    asked.publish(applicant("a", long_ago_ms), applicant("b", long_ago_ms + 2 * DAY_MS))
+    assert asked.get("/j/applicants")["as_of_ms"] == long_ago_ms + 2 * DAY_MS
+    asked.held.decide([label("x", "positive", at_ms=long_ago_ms + 3 * DAY_MS)], NOW_MS)
+    found = asked.get("/j/applicants?by=probability_now")
+    assert (found["as_of_ms"], found["of"]) == (long_ago_ms + 3 * DAY_MS, 2)
+    earlier = asked.get(f"/j/applicants?by=probability_now&at_ms={long_ago_ms + 2 * DAY_MS}")
+    for before, after in zip(earlier["applicants"], found["applicants"], strict=True):
+        assert before["application_id"] == after["application_id"]
+        assert before["probability_now"] > after["probability_now"]
+    asked.publish(applicant("c", NOW_MS - HOUR_MS))  # one wrong clock is not believed
+    assert asked.get("/j/applicants")["as_of_ms"] == long_ago_ms + 3 * DAY_MS
+    live = Holding()
+    live.publish(applicant("a", NOW_MS - DAY_MS))
+    assert live.get("/j/applicants")["as_of_ms"] == NOW_MS
+
+
+def test_an_answer_counts_at_once_and_so_do_coefficients() -> None:
+    """What was scored before is used for as long as nothing of it has changed."""
+    asked = Holding()
+    asked.publish(applicant("a", NOW_MS), applicant("b", NOW_MS))
+    before = asked.get("/j/applicants")
+    assert asked.get("/j/applicants") == before
+    known(asked, "per_member", "mb", [1.0, 0.0], 0.25)
+    assert [each["application_id"] for each in asked.get("/j/applicants")["applicants"]] == [
+        *("b", "a")
+    ]
+    asked.held.decide([label("b", "positive")], NOW_MS)
+    assert [each["application_id"] for each in asked.get("/j/applicants")["applicants"]] == ["a"]
+
+
+BAD: list[Message] = [
+    (b"a", encode_applicant(applicant("a", 1))),
+    (applicants_key("j", "b"), encode_applicant(applicant("a", 1))),
+    (applicants_key("j", "a"), b"{}"),
+    (
+        applicants_key("j", "a"),
+        encode_applicant(applicant("a", 1, features=AllFeatures(per_member=[1.0], per_job=[1.0]))),
+    ),
+]
+
+
+def test_messages_that_cannot_be_used_are_left_out_and_counted() -> None:
+    """A key that is none, another's value, no applicant, features of another model."""
+    asked = Holding()
+    asked.held.apply([*BAD, *published(applicant("z", NOW_MS))], NOW_MS)
+    asked.held.decide([(b"m", b"[]"), (b"m", None)], NOW_MS)
+    assert asked.get("/j/applicants")["of"] == 1
+    assert asked.held.left_out.total() == len(BAD) + 2
+
+
+QUERIES = ("top=0", "top=x", "by=luck", "at_ms=-1", "what=1", "top=3&", "=", "top")
+
+
+def test_a_query_that_is_none_is_refused() -> None:
+    """422, in words; and where applicants are not held there are none, and that is said."""
+    asked = Holding()
+    for query in QUERIES:
+        reply = asked.ask(f"/v1/jobs/j/applicants?{query}")
+        assert (reply.status, reply.json()["reason"]) == (422, "invalid_question"), query
+    assert asked.ask("/v1/jobs?limit=0").status == 422
+    assert asked.ask("/v1/jobs/j/applicants/a?top=3").status == 422
+    reply = Asked(model()).ask("/v1/jobs")
+    assert (reply.status, reply.json()["reason"]) == (404, "no_applicants")
+    asked.store.stands("starting", ready=False)
+    assert asked.ask("/v1/jobs").status == 503
+
+
+def test_rows_are_taken_over_as_they_are() -> None:
+    """What a snapshot has of them makes an equal store; rows of another model make none."""
+    asked, other = Holding(), Holding()
+    asked.publish(*(applicant(f"a{n}", NOW_MS - n, score=n / 7) for n in range(2000)))
+    asked.held.decide([label("a7", "positive"), label("a8", "negative_explicit")], NOW_MS)
+    rows = list(asked.held.rows())
+    other.held.restore(rows, asked.held.newest_ms)
+    assert list(other.held.rows()) == rows
+    for query in ("", "?by=next"):
+        assert other.get(f"/j/applicants{query}") == asked.get(f"/j/applicants{query}")
+    with pytest.raises(StateError):
+        other.held.restore([msgspec.structs.replace(rows[0], per_job=b"")], None)
