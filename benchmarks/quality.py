@@ -12,10 +12,12 @@ negative. The others' settings are chosen for each of them here, one at a time o
 :data:`GRIDS`, by log loss on the first quarter alone, judged as ``hearback tune`` does (closed
 windows, cross-fitted global scores); so is which labels they get: aged ones with their weights,
 those of hard inference, or final ones alone. lambda-learner and river have one effect each, as the
-libraries do. A batch refit takes the label that is known of each application and fits both effects
-at once, to the optimum that coordinate descent would end in; its coefficients serve until the next
-refit (its settings are chosen with weekly ones). The last line is one JSON object. About ten
-minutes, half of it lambda-learner.
+libraries do. *Boosted* has a global model of trees with histories and the prior that they bring;
+*refreshed weekly* is it where another one is rolled in every week, of what was known then
+(``--boosted`` prints these rows alone, in two minutes). A batch refit takes the label that is known
+of each application and fits both effects at once, to the optimum that coordinate descent would end
+in; its coefficients serve until the next refit (its settings are chosen with weekly ones). The last
+line is one JSON object. About ten minutes, half of it lambda-learner.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -40,8 +42,12 @@ from scipy.special import expit
 from benchmarks.baselines import baselines_python
 from benchmarks.contest import application_span
 from benchmarks.defaults import contest_quarter
+from stream.backtest.prior import with_chosen_prior
 from stream.backtest.rehearsal import Rehearsal, record, rehearse
-from stream.configuration.load import load_config
+from stream.backtest.retraining import retrained
+from stream.backtest.tuning import trainer
+from stream.configuration.load import load_config, with_model
+from stream.configuration.sections import Config
 from stream.configuration.settings import changed
 from stream.effects import EFFECT_NAMES
 from stream.logs.files import merge
@@ -95,13 +101,29 @@ HARD = {"labels.aging": (), "labels.later_response": "full"}
 """Hard inference, as settings."""
 
 
-class Exercise(NamedTuple):
-    """A recorded log, the same with hard inference, which applications are judged (n,), arrays."""
+class Judged(NamedTuple):
+    """A recorded log, and which applications are judged (n,)."""
 
     rehearsal: Rehearsal
-    hard: Rehearsal
     judged: NDArray[np.bool_]
+
+
+class Exercise(NamedTuple):
+    """The same, with hard inference too, and as arrays."""
+
+    rehearsal: Rehearsal
+    judged: NDArray[np.bool_]
+    hard: Rehearsal
     arrays: dict[str, NDArray[Any]]
+
+
+class Say(Protocol):
+    """What judges scores and prints a row."""
+
+    def __call__(
+        self, name: str, part: Judged | Exercise, scores: _Floats, settings: str = ""
+    ) -> None:
+        """Judge scores (n,)."""
 
 
 def main() -> None:
@@ -109,49 +131,79 @@ def main() -> None:
     named = os.environ.get("HEARBACK_CONTEST_LOG", "")
     if not Path(named).is_file():
         sys.exit("HEARBACK_CONTEST_LOG must name the contest log (events.jsonl.gz)")
-    whole, early = scored_part(Path(named)), first_quarter(Path(named))
+    log = Path(named)
     rows: dict[str, dict[str, float]] = {}
 
-    def say(name: str, scores: _Floats, settings: str = "") -> None:
-        rows[name] = judge(whole, scores)
-        auc, loss = rows[name]["auc"], rows[name]["log_loss"]
-        print(f"{name:30}{auc:8.4f}{loss:10.4f}  {settings}", flush=True)
+    def say(name: str, part: Judged | Exercise, scores: _Floats, settings: str = "") -> None:
+        rows[name] = judge(part, scores)
+        auc, loss, ratio = rows[name].values()
+        print(f"{name:30}{auc:8.4f}{loss:10.4f}{ratio:8.3f}  {settings}", flush=True)
 
+    print(f"{'':30}{'AUC':>8}{'log loss':>10}{'O/E':>8}  settings chosen on the first quarter")
+    if "--boosted" not in sys.argv:
+        compare_methods(log, say)
+    boosted(log, say)
+    print(msgspec.json.encode(rows).decode())
+
+
+def compare_methods(log: Path, say: Say) -> None:
+    """Run all that stand on one linear model."""
+    whole, early = scored_part(log), first_quarter(log)
     print(f"{int(whole.judged.sum()):,} applications judged")
-    print(f"{'':30}{'AUC':>8}{'log loss':>10}  settings chosen on the first quarter")
-    say("global only", whole.rehearsal.global_scores)
+    say("global only", whole, whole.rehearsal.global_scores)
     chosen = choose("batch", early, partial(_batch, early, 7))
     for name, days in (("weekly batch refit", 7), ("daily batch refit", 1)):
-        say(name, batch(whole, days, **chosen), _said(chosen))
+        say(name, whole, batch(whole, days, **chosen), _said(chosen))
     with rival(early) as ask_early, rival(whole) as ask_whole:
         for method in ("lambda-learner", "river"):
             for effect in ("member", "job"):
                 kind = {"method": method, "effect": effect}
                 chosen = choose(method, early, partial(_ask, ask_early, kind))
-                say(f"{method} per {effect}", ask_whole(kind | chosen), _said(chosen))
+                say(f"{method} per {effect}", whole, ask_whole(kind | chosen), _said(chosen))
     hard = whole.hard
-    say("hearback, hard inference", hard.scores(rehearse(hard, Policy())))
+    say("hearback, hard inference", whole, hard.scores(rehearse(hard, Policy())))
     hard.global_scores = loosely_fitted(hard, whole.judged)
-    say("the same, global C = 1", hard.scores(rehearse(hard, Policy())))
+    say("the same, global C = 1", whole, hard.scores(rehearse(hard, Policy())))
     for name, (differs, effects) in VARIANTS.items():
         settings = EffectSettings(**differs)
         found = rehearse(
             whole.rehearsal, Policy(effects={"per_member": settings, "per_job": settings}), effects
         )
-        say(name, whole.rehearsal.scores(found))
-    print(msgspec.json.encode(rows).decode())
+        say(name, whole, whole.rehearsal.scores(found))
+
+
+def boosted(log: Path, say: Say) -> None:
+    """Grow trees on the first quarter; freeze them, or follow them by others every week."""
+    policy, quarter_ms, names = protocol(log)
+    fitting = trainer(policy, quarter_ms, names, None, "boosted")
+    fitting.read(merge([log]), lambda _: None)
+    model, said = with_chosen_prior(merge([log]), fitting.model(), policy)
+    policy = with_model(Config(policy=policy), model).policy
+    lines, space = first_look(merge([log]), model)
+    frozen = record(lines, policy, model, space)
+    part = Judged(frozen, frozen.times_ms >= quarter_ms)
+    say("boosted, global only", part, frozen.global_scores, said)
+    say("hearback, boosted", part, frozen.recorded)
+    weekly = frozen.with_global_scores(retrained(frozen, policy, model, 7 * DAY_MS))
+    say("refreshed weekly, global only", part, weekly.global_scores)
+    say("hearback, refreshed weekly", part, weekly.scores(rehearse(weekly, policy)))
+
+
+def protocol(log: Path) -> tuple[Policy, int, dict[str, list[str]]]:
+    """Return the policy, the end of the first quarter, and the features' names."""
+    policy = load_config(None, {}, log.parent / "policy.toml").policy
+    first_ms, last_ms = application_span(log)
+    names = msgspec.json.decode((log.parent / "features.json").read_bytes())
+    return policy, first_ms + (last_ms - first_ms) // 4, names
 
 
 def scored_part(log: Path) -> Exercise:
     """Train the global model on the first quarter; record the log; judge what follows."""
-    policy = load_config(None, {}, log.parent / "policy.toml").policy
-    first_ms, last_ms = application_span(log)
-    quarter_ms = first_ms + (last_ms - first_ms) // 4
-    names = msgspec.json.decode((log.parent / "features.json").read_bytes())
-    trainer = Trainer(policy, quarter_ms, names)
-    trainer.read(merge([log]), lambda _: None)
+    policy, quarter_ms, names = protocol(log)
+    fitting = Trainer(policy, quarter_ms, names)
+    fitting.read(merge([log]), lambda _: None)
     with tempfile.TemporaryDirectory() as folder:
-        trainer.fit(Path(folder))
+        fitting.fit(Path(folder))
         model = load_model(Path(folder))
     rehearsals = []
     for labels in (policy, changed(policy, HARD)):
@@ -199,15 +251,17 @@ def exercise(rehearsal: Rehearsal, hard: Rehearsal, judged: NDArray[np.bool_]) -
         )
         asks = (steps[:, 1] < 0) & judged[steps[:, 0].astype(np.int64)]
         arrays[name] = steps[: np.flatnonzero(asks)[-1] + 1]  # what comes later is for nobody
-    return Exercise(rehearsal, hard, judged, arrays)
+    return Exercise(rehearsal, judged, hard, arrays)
 
 
-def judge(part: Exercise, scores: _Floats) -> dict[str, float]:
-    """AUC and log loss of what is judged."""
+def judge(part: Judged | Exercise, scores: _Floats) -> dict[str, float]:
+    """AUC, log loss and observed over expected of what is judged."""
     found = quality(part.rehearsal.targets[part.judged], scores[part.judged])
     assert found is not None
     assert found.auc is not None
-    return {"auc": round(found.auc, 4), "log_loss": round(found.log_loss, 4)}
+    figures = {"auc": found.auc, "log_loss": found.log_loss}
+    figures["observed_over_expected"] = found.observed_over_expected
+    return {name: round(value, 4) for name, value in figures.items()}
 
 
 def choose(method: str, early: Exercise, score: Scorer) -> Settings:

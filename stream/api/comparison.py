@@ -101,6 +101,7 @@ def backtest(
     score_from: Time | None = None,
     policy: PolicyLike | None = None,
     max_jump: Duration | None = None,
+    retrain: Duration | None = None,
     force: bool = False,
     progress: bool = True,
 ) -> Comparison:
@@ -119,6 +120,8 @@ def backtest(
         score_from: judge only applications from this time on; None: from the end of the training.
         policy: labels and effects: a file, or a dictionary.
         max_jump: hold an event that lies further ahead back until others lie there too.
+        retrain: compare the reference also with itself where a new global model is trained so
+            often, and rolled in.
         force: go on in spite of errors that a look at the log finds.
         progress: show on stderr how far it is.
 
@@ -144,6 +147,7 @@ def backtest(
             learn_spec=None if spec is None else partial(learned_spec, Path(spec), whole.paths),
             score_from_ms=time_ms(score_from),
             max_jump_ms=jump_ms,
+            retrain_ms=duration_ms(retrain),
             look=look,
         )
     return Comparison(found)

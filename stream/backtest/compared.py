@@ -40,6 +40,7 @@ def compare(
     learn_spec: Callable[[int], Maker] | None = None,
     score_from_ms: int | None = None,
     max_jump_ms: int | None = None,
+    retrain_ms: int | None = None,
     look: Callable[[Policy, FeatureSpace | None], None],
 ) -> Compared:
     """Compare settings over logs.
@@ -54,6 +55,7 @@ def compare(
         learn_spec: makes its features, of attributes up to a time (ms); None: they are sent.
         score_from_ms: judge applications from then on; None: from the end of the training.
         max_jump_ms: hold an event further ahead back until others confirm it; None: never.
+        retrain_ms: compare the reference with itself where a new global model is trained so often.
         look: looks through the logs before anything is done with them, and may refuse.
 
     Raises:
@@ -75,6 +77,7 @@ def compare(
         known = model.space
         base = with_model(settings, model).policy
         asked = load_comparison(comparison, base)
+    asked = asked.with_retrained(retrain_ms)
     asked.check(known)
     load_kernel(model)
     read = ReadProgress()

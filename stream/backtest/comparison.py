@@ -1,7 +1,8 @@
 """What is compared: ``compare.toml``, read and checked.
 
 A setting says how the effects learn (``policy``, over the base policy), which of them there are
-(``use``), which labels they hear of (``learn``) and when these take effect (``refresh``).
+(``use``), which labels they hear of (``learn``), when these take effect (``refresh``), and how
+often there is a new global model (``retrain``).
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ EXAMPLE = """\
 # learn          "early" (default): labels as they come, inferred negatives too;
 #                "explicit": what recruiters did and what stayed unanswered, nothing inferred;
 #                "final": each application once, when its whole window has passed
+# retrain        "never" (default): the global model stays; "weekly", "30d", ...: so often a new one
+#                is trained on what was known then, and scores the applications from then on
 # use            effects: ["per_member", "per_job"] (default), one of them, or []: global alone
 # policy...      any key of a policy file, over the defaults or --policy
 
@@ -99,20 +102,21 @@ policy.effects.per_job.half_life = "off"
 """
 """What is compared without a file; ``hearback backtest --example`` prints it."""
 
-_WORDS: dict[str, int | None] = {
-    "label": AT_EVERY_LABEL,
-    "daily": DAY_MS,
-    "weekly": 7 * DAY_MS,
-    "never": NEVER,
-}
+_RETRAIN: dict[str, int | None] = {"daily": DAY_MS, "weekly": 7 * DAY_MS, "never": None}
+_REFRESH: dict[str, int | None] = {"label": AT_EVERY_LABEL, **_RETRAIN, "never": NEVER}
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """One way to run the product. ``refresh_ms``: see :mod:`stream.backtest.schedule`."""
+    """One way to run the product.
+
+    ``refresh_ms``: see :mod:`stream.backtest.schedule`; ``retrain_ms``: how often there is a new
+    global model (:mod:`stream.backtest.retraining`), None: never.
+    """
 
     name: str
     refresh_ms: int | None = AT_EVERY_LABEL
     learn: Learn = "early"
+    retrain_ms: int | None = None
     use: tuple[str, ...] = EFFECT_NAMES
     policy: Policy = Policy()
     changes: tuple[str, ...] = ()
@@ -123,10 +127,12 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
             self.refresh_ms, f"refreshed every {format_duration(self.refresh_ms or 0)}"
         )
         learn = {"early": "", "explicit": "nothing inferred", "final": "final labels only"}
+        retrain = f"a new global model every {format_duration(self.retrain_ms or 0)}"
         use = f"{' and '.join(self.use)} alone" if self.use else "no effects"
         said = (
             refresh if self.use else "",
             learn[self.learn],
+            "" if self.retrain_ms is None else retrain,
             "" if self.use == EFFECT_NAMES else use,
             *self.changes,
         )
@@ -138,6 +144,25 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: tuple[Setting, ...]
     reference: int = 0
+
+    def with_retrained(self, every_ms: int | None) -> Comparison:
+        """Compare the reference also with itself where models are trained anew so often.
+
+        Raises:
+            ConfigError: that is no length of time, or there is a setting of that name.
+
+        """
+        if every_ms is None:
+            return self
+        if every_ms <= 0:
+            raise ConfigError("retrain: give a duration that is longer than 0")
+        name = f"a new model every {format_duration(every_ms)}"
+        if any(setting.name == name for setting in self.settings):
+            raise ConfigError(f"a setting is named {name!r} already: give it another name")
+        anew = msgspec.structs.replace(
+            self.settings[self.reference], name=name, retrain_ms=every_ms
+        )
+        return msgspec.structs.replace(self, settings=(*self.settings, anew))
 
     def check(self, space: FeatureSpace) -> None:
         """Refuse settings that do not fit the features.
@@ -157,6 +182,7 @@ class _SettingFile(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     refresh: str = "label"
     learn: Learn = "early"
+    retrain: str = "never"
     use: list[str] | None = None
     policy: dict[str, Any] = {}
 
@@ -216,8 +242,9 @@ def _setting(found: _SettingFile, base: Policy) -> Setting:
         policy = changed(base, values)
         return Setting(
             name=name,
-            refresh_ms=_refresh(found.refresh),
+            refresh_ms=_often("refresh", found.refresh, _REFRESH),
             learn=found.learn,
+            retrain_ms=_often("retrain", found.retrain, _RETRAIN),
             use=use,
             policy=policy,
             changes=tuple(
@@ -228,15 +255,14 @@ def _setting(found: _SettingFile, base: Policy) -> Setting:
         raise ConfigError(f"setting {name!r}: {error}") from None
 
 
-def _refresh(text: str) -> int | None:
-    if text in _WORDS:
-        return _WORDS[text]
+def _often(key: str, text: str, words: dict[str, int | None]) -> int | None:
+    if text in words:
+        return words[text]
     try:
-        refresh_ms = parse_duration_ms(text)
+        every_ms = parse_duration_ms(text)
     except ConfigError:
-        refresh_ms = 0
-    if refresh_ms <= 0:
-        raise ConfigError(
-            f'refresh {text[:40]!r}: give "label", "daily", "weekly", "never" or a duration'
-        )
-    return refresh_ms
+        every_ms = 0
+    if every_ms <= 0:
+        usual = ", ".join(f'"{word}"' for word in words)
+        raise ConfigError(f"{key} {text[:40]!r}: give {usual} or a duration")
+    return every_ms

@@ -12,6 +12,7 @@ is rehearsed. Shapes: n applications in order of their first sight.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -22,6 +23,7 @@ from stream.effects import JOB, MEMBER
 from stream.errors import ConfigError
 from stream.events.structs import Application, Coefficients, DeadLetter, Event, Label
 from stream.features.blocks import FeatureSpace
+from stream.histories.history import NOTHING, PARTS
 from stream.labels import driver
 from stream.labels.changes import Change, Entered, Scores, label_of
 from stream.labels.changes import Step as LabelStep
@@ -69,8 +71,7 @@ class Rehearsal:
         steps: scoring and learning, in the replay's order.
         global_scores: log-odds (n,); others may be put in their place.
         recorded: the full scores of the recording replay (n,).
-        histories: of each application's first sight, float32 bytes of shape (36,); None: not kept.
-        with_history: whether the global model takes them.
+        rows: what a global model like the recording's scores of each, float32 bytes of its columns.
         targets: 0/1, the last label of each (n,); NaN where none came.
         times_ms: application times (n,).
         space: the feature blocks.
@@ -88,8 +89,10 @@ class Rehearsal:
     ) -> None:
         self.metrics = metrics
         self.applications = recorder.applications
-        self.histories = [one.history for one in recorder.scores]
-        self.with_history = with_history
+        self.rows = [app.features.global_ or b"" for app in recorder.applications]
+        if with_history:
+            pairs = zip(self.rows, recorder.scores, strict=True)
+            self.rows = [x + (one.history or NOTHING * len(PARTS)) for x, one in pairs]
         self.steps = recorder.steps
         self.global_scores: _Floats = np.array([one.global_score for one in recorder.scores])
         self.recorded: _Floats = np.array([one.full_score for one in recorder.scores])
@@ -99,6 +102,12 @@ class Rehearsal:
                 self.targets[number] = label.label
         self.times_ms = np.array([app.event_time_ms for app in self.applications], dtype=np.int64)
         self.space = space
+
+    def with_global_scores(self, scores: _Floats) -> Rehearsal:
+        """Return the same with other global scores (n,), in log-odds."""
+        other = copy(self)
+        other.global_scores = scores
+        return other
 
     def to_judge(self, from_ms: int, until_ms: int, window_ms: int, remedy: str) -> _Bools:
         """Tell which applications are judged (n,): those with their whole window in a span of time.

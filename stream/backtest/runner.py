@@ -29,6 +29,7 @@ from stream.backtest.result import (
     known,
     setting_result,
 )
+from stream.backtest.retraining import check_retraining, retrained
 from stream.backtest.schedule import schedule, timeliness
 from stream.backtest.waiting import AgeBracket, WaitingWatch
 from stream.errors import ConfigError
@@ -148,6 +149,9 @@ class Runner:
         self._comparison, self._policy, self._model = comparison, policy, model
         self._score_from_ms = score_from_ms
         self._truth = self._record(policy.labels)
+        if any(setting.retrain_ms for setting in comparison.settings):
+            check_retraining(self._truth, model)
+        self._retrained: dict[tuple[int, LabelPolicy], _Floats] = {}
         self._keys = _keys(self._truth)
         self._judged = self._truth.to_judge(
             score_from_ms, span.last_ms or 0, policy.labels.window_ms, "an earlier --score-from"
@@ -189,12 +193,13 @@ class Runner:
                     other = None  # one recording beside the truth at a time
                     other = labels, self._record(labels)
                 rehearsal = other[1]
+            scored = self._scored(rehearsal, setting)
             steps = schedule(
                 rehearsal, setting.refresh_ms, setting.learn, self._score_from_ms, labels.window_ms
             )
             if at == comparison.reference:
-                watch = self._watch(steps)
-                everyone, freshness = self._with_freshness(setting, steps, watch)
+                watch = self._watch(scored, steps)
+                everyone, freshness = self._with_freshness(scored, setting, steps, watch)
                 found = everyone[self._judged]
                 matches = match_quality(
                     truth.applications, everyone, truth.targets, self._judged, self._policy.matches
@@ -207,8 +212,8 @@ class Runner:
                 by_member = self._gains(members[self._judged], alone, found)
                 by_job = self._gains(jobs[self._judged], alone, found)
             else:
-                rehearsed = rehearse(rehearsal, setting.policy, setting.use, steps=steps)
-                found = self._aligned(rehearsal, rehearsal.scores(rehearsed))
+                rehearsed = rehearse(scored, setting.policy, setting.use, steps=steps)
+                found = self._aligned(rehearsal, scored.scores(rehearsed))
             scores[setting.name] = found
             sums[setting.name] = self._judge.sums(found)
             self._time(timings, setting, rehearsal)
@@ -252,16 +257,27 @@ class Runner:
         policy = Policy(labels=labels)
         return record(lines, policy, self._model, space, self._progress, self._max_jump_ms)
 
-    def _watch(self, steps: list[Step]) -> Watch:
+    def _scored(self, rehearsal: Rehearsal, setting: Setting) -> Rehearsal:
+        """Put the global scores of a setting into a recording of its labels."""
+        every_ms, labels = setting.retrain_ms, setting.policy.labels
+        if every_ms is None or self._model is None:
+            return rehearsal
+        key = every_ms, labels
+        if key not in self._retrained:
+            scores = retrained(rehearsal, setting.policy, self._model, every_ms)
+            self._retrained[key] = scores
+        return rehearsal.with_global_scores(self._retrained[key])
+
+    def _watch(self, scored: Rehearsal, steps: list[Step]) -> Watch:
         """Watch the reference; for who waits only where labels take effect as they are known."""
-        truth, labels = self._truth, self._policy.labels
-        if steps is not truth.steps:
-            return Watch(truth, labels.window_ms, self._score_from_ms)
+        labels = self._policy.labels
+        if steps is not scored.steps:
+            return Watch(scored, labels.window_ms, self._score_from_ms)
         told = None if self._model is None else self._model.manifest
         curve = curve_of(labels, None if told is None else told.delays)
         landmark = None if told is None or told.delays != curve else told.landmark
         return WaitingWatch(
-            truth, labels.window_ms, self._score_from_ms, self._judged, curve, landmark
+            scored, labels.window_ms, self._score_from_ms, self._judged, curve, landmark
         )
 
     def _blocks_of_all(self) -> _Ints:
@@ -271,29 +287,29 @@ class Runner:
         return blocks
 
     def _with_freshness(
-        self, setting: Setting, steps: list[Step], watch: Watch
+        self, scored: Rehearsal, setting: Setting, steps: list[Step], watch: Watch
     ) -> tuple[_Floats, Freshness | None]:
         """Learn with the reference; freeze it now and then, and watch for decisions.
 
         Returns the scores of all applications (n,), and what is lost where learning stops.
         """
-        truth, judged = self._truth, self._judged
-        until_ms = int(truth.times_ms[judged].max()) + 1
-        freezer = Freezer(truth, judged, self._score_from_ms, until_ms)
+        judged = self._judged
+        until_ms = int(scored.times_ms[judged].max()) + 1
+        freezer = Freezer(scored, judged, self._score_from_ms, until_ms)
         rehearsed = rehearse(
-            truth, setting.policy, setting.use,
+            scored, setting.policy, setting.use,
             steps=steps, pauses=freezer.pauses, on_pause=freezer.freeze, watch=watch,
         )  # fmt: skip
         freshness = None
         if setting.use:
             freshness = freezer.curve(
-                truth.targets,
-                truth.global_scores,
+                scored.targets,
+                scored.global_scores,
                 member=rehearsed.member,
                 job=rehearsed.job,
                 blocks=self._blocks_of_all(),
             )
-        return truth.scores(rehearsed), freshness
+        return scored.scores(rehearsed), freshness
 
     def _aligned(self, rehearsal: Rehearsal, scores: _Floats) -> _Floats:
         """Bring the scores of another recording into the truth's order; unknown ones: global."""

@@ -36,7 +36,6 @@ from stream.configuration.settings import Row, changed, table
 from stream.effects import EFFECT_NAMES, EFFECTS
 from stream.errors import ConfigError
 from stream.features.making import Maker
-from stream.histories.history import NOTHING, PARTS
 from stream.logs.files import LogLine, read_head
 from stream.model.boosting import fit_boosted
 from stream.model.coefficients import Linear
@@ -349,11 +348,7 @@ def cross_fit(
         ConfigError: too few jobs or outcomes for that.
 
     """
-    packed = [app.features.global_ or b"" for app in rehearsal.applications]
-    if rehearsal.with_history:
-        pairs = zip(packed, rehearsal.histories, strict=True)
-        packed = [x + (history or NOTHING * len(PARTS)) for x, history in pairs]
-    X = np.array([np.frombuffer(x, dtype="<f4") for x in packed])
+    X = np.array([np.frombuffer(row, dtype="<f4") for row in rehearsal.rows])
     known = rehearsal.times_ms + policy.labels.window_ms <= until_ms
     known &= ~np.isnan(rehearsal.targets)
     part = np.array([zlib.crc32(one.job_id.encode()) % _PARTS for one in rehearsal.applications])

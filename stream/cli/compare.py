@@ -225,6 +225,13 @@ def backtest(
             " model's training, or of the log's first quarter."
         ),
     ] = None,
+    retrain: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare the reference also with itself where a new global model is trained so"
+            " often, and rolled in (7d)."
+        ),
+    ] = None,
     max_jump: MaxJump = None,
     force: Force = False,
     example: Annotated[  # noqa: ARG001 - the callback answers it
@@ -258,6 +265,7 @@ def backtest(
     loaded = None if model is None else load_model(model)
     settings = configured(None, policy=policy)
     score_from_ms = parsed(parse_time_ms, score_from)
+    retrain_ms = parsed(parse_duration_ms, retrain)
     max_jump_ms = parsed(parse_duration_ms, max_jump)
     check_logs(logs)
     new_folder(out)
@@ -271,6 +279,7 @@ def backtest(
         learn_spec=None if spec is None else partial(fitted_spec, spec, logs),
         score_from_ms=score_from_ms,
         max_jump_ms=max_jump_ms,
+        retrain_ms=retrain_ms,
         look=look,
     )
     out.mkdir(parents=True, exist_ok=True)

@@ -231,6 +231,11 @@ class TrainingSet:
             spec=None if self._maker is None else self._maker.fitted,
         )
 
+    def scorer_at(self, at_ms: int) -> Scorer | None:
+        """Fit on what was known at a time, on all columns; None: of one outcome only."""
+        rows = self.rows(at_ms)
+        return self._fitted(rows, lambda _: None) if rows.of_both_kinds else None
+
     def features(self) -> dict[str, list[str]]:
         """Return the feature names of each block, as given or as the log has them."""
         return {block: names.names() for block, names in self._names.items()}

@@ -65,6 +65,22 @@ def test_a_prior_by_feature_is_a_setting_like_any_other() -> None:
         comparison.check(FeatureSpace(None, ["bias"], ["bias"]))
 
 
+def test_the_reference_is_compared_with_itself_where_models_are_trained_anew() -> None:
+    """It differs in that alone, and stands last; no setting may have its name."""
+    before = parse_comparison(parse_toml(EXAMPLE), Policy())
+    after = before.with_retrained(7 * DAY_MS)
+    *others, added = after.settings
+    assert tuple(others) == before.settings
+    assert after.reference == before.reference
+    assert added.name == "a new model every 7d"
+    assert added.in_words() == "at every label, a new global model every 7d"
+    assert before.with_retrained(None) == before
+    with pytest.raises(ConfigError, match="named 'a new model every 7d' already"):
+        after.with_retrained(7 * DAY_MS)
+    with pytest.raises(ConfigError, match="longer than 0"):
+        before.with_retrained(0)
+
+
 def test_settings_are_said_in_words() -> None:
     """What is different about a setting is said in half a sentence."""
     words = [setting.in_words() for setting in load_comparison(None, Policy()).settings]
@@ -85,6 +101,7 @@ def test_settings_are_said_in_words() -> None:
         ("reference = 'b'\n[[setting]]\nname = 'a'", "reference 'b' is none"),
         ("[[setting]]\nname = 'a'\nrefresh = 'often'", "setting 'a': refresh 'often'"),
         ("[[setting]]\nname = 'a'\nrefresh = '0s'", "refresh '0s'"),
+        ("[[setting]]\nname = 'a'\nretrain = 'label'", "retrain 'label': give \"daily\""),
         ("[[setting]]\nname = 'a'\nlearn = 'all'", "learn"),
         ("[[setting]]\nname = 'a'\nuse = ['per_cat']", "per_cat"),
         ("[[setting]]\nname = 'a'\nlambda = 3", "lambda"),

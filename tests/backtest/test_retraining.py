@@ -1,0 +1,149 @@
+"""A global model that is trained anew every so often: as models that were rolled in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from producers.truth import lively
+from stream.backtest.comparison import parse_comparison
+from stream.backtest.rehearsal import Recorder, Rehearsal, record, rehearse
+from stream.backtest.result import GLOBAL_ALONE
+from stream.backtest.retraining import retrained
+from stream.backtest.runner import Runner, look_through
+from stream.backtest.tuning import train_until, trainer
+from stream.configuration.settings import parse_toml
+from stream.errors import ConfigError
+from stream.logs.files import LogLine
+from stream.model.boosting import fit_boosted
+from stream.model.folder import HISTORY_COLUMNS, GlobalModel, new_model
+from stream.model.training import Trainer
+from stream.model.trees import Trees
+from stream.policy import DAY_MS, Policy
+from stream.replay.reader import first_look
+from stream.replay.savepoint import Options
+from stream.replay.single import replay
+from stream.stages.succession import Rolled
+from tests.backtest.conftest import lines_of
+
+MARKET = lively(members=60, jobs=50, days=55, seed=5)
+UNTIL_MS = MARKET.start_ms + 25 * DAY_MS
+EVERY_MS = 12 * DAY_MS
+TIMES_MS = (UNTIL_MS + EVERY_MS, UNTIL_MS + 2 * EVERY_MS)
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[LogLine]:
+    """A log of applications without a global score."""
+    return lines_of(MARKET)
+
+
+@pytest.fixture(scope="module")
+def model(lines: list[LogLine]) -> GlobalModel:
+    """Train the first model on the first weeks."""
+    return train_until(lines, Policy(), UNTIL_MS, lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def recorded(lines: list[LogLine], model: GlobalModel) -> Rehearsal:
+    """Record the log with the first model."""
+    rest, space = first_look(lines, model)
+    return record(rest, Policy(), model, space)
+
+
+def test_scores_are_those_of_a_replay_with_rolls(
+    lines: list[LogLine], model: GlobalModel, recorded: Rehearsal
+) -> None:
+    """Models of `train --until`, rolled in at the same times, score and are learned over alike."""
+    rolls = tuple(
+        Rolled(train_until(lines, Policy(), at_ms, lambda _: None), at_ms) for at_ms in TIMES_MS
+    )
+    assert len({model.version, *(roll.model.version for roll in rolls)}) == 3
+    recorder = Recorder()
+    rest, space = first_look(lines, model)
+    replay(rest, recorder, Policy(), model, space, Options(close=True, rolls=rolls))
+    found = recorded.with_global_scores(retrained(recorded, Policy(), model, EVERY_MS))
+    wanted = np.array([one.global_score for one in recorder.scores])
+    np.testing.assert_allclose(found.global_scores, wanted, atol=1e-6)
+    assert np.abs(wanted - recorded.global_scores)[recorded.times_ms >= TIMES_MS[0]].min() > 0.0
+    full = found.scores(rehearse(found, Policy()))
+    np.testing.assert_allclose(full, [one.full_score for one in recorder.scores], atol=1e-5)
+
+
+def test_trees_are_grown_on_the_rows_and_histories_of_that_time(lines: list[LogLine]) -> None:
+    """Each succession's trees are those of what `train` reads of the log up to then."""
+
+    def known(at_ms: int) -> tuple[Trainer, Trees]:
+        read = trainer(Policy(), at_ms, None, None, "boosted")
+        read.read(lines, lambda _: None)
+        rows = read.rows(at_ms)
+        return read, fit_boosted(rows.X, rows.y, rows.weights)
+
+    first, trees = known(UNTIL_MS)
+    model = new_model(
+        trees,
+        {**first.features(), "history": HISTORY_COLUMNS},
+        trained_from_ms=MARKET.start_ms,
+        trained_until_ms=UNTIL_MS,
+        applications=1,
+        positives=1,
+        delays=first.delays(),
+        inputs=("global", "history"),
+    )
+    rest, space = first_look(lines, model)
+    recorded = record(rest, Policy(), model, space)
+    found = retrained(recorded, Policy(), model, EVERY_MS)
+    X = np.array([np.frombuffer(row, "<f4") for row in recorded.rows])
+    wanted = recorded.global_scores.copy()
+    for at_ms in TIMES_MS:
+        later = recorded.times_ms >= at_ms
+        wanted[later] = known(at_ms)[1].score_all(X[later])
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+COMPARED = """
+[[setting]]
+name = "as it is"
+[[setting]]
+name = "anew"
+retrain = "12d"
+[[setting]]
+name = "anew, alone"
+retrain = "12d"
+use = []
+"""
+
+
+def runner(text: str, lines: list[LogLine], model: GlobalModel | None) -> Runner:
+    """Compare settings over a log."""
+    return Runner(
+        read=lambda: lines,
+        names=["log"],
+        span=look_through(lines),
+        comparison=parse_comparison(parse_toml(text), Policy()),
+        policy=Policy(),
+        model=model,
+        score_from_ms=UNTIL_MS,
+    )
+
+
+def test_a_setting_trains_anew_as_reference_and_as_another(
+    lines: list[LogLine], model: GlobalModel
+) -> None:
+    """Its figures are the same in both places; its global scores are those of the succession."""
+    found = runner(COMPARED, lines, model).run()
+    turned = runner('reference = "anew"\n' + COMPARED, lines, model).run()
+    assert found.named("anew").in_words == "at every label, a new global model every 12d"
+    for name in ("as it is", "anew", "anew, alone", GLOBAL_ALONE):
+        loss = found.named(name).log_loss.value
+        assert turned.named(name).log_loss.value == pytest.approx(loss, abs=1e-6)
+    losses = [found.named(name).log_loss.value for name in ("anew, alone", GLOBAL_ALONE)]
+    assert losses[0] != losses[1]
+    assert turned.freshness is not None
+    assert turned.rankings is not None
+
+
+def test_a_log_that_brings_its_scores_is_refused(log: list[LogLine]) -> None:
+    """There is no model to train anew; said before anything is learned."""
+    with pytest.raises(ConfigError, match="retrain: applications bring their global score"):
+        runner(COMPARED, log, None)
