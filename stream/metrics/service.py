@@ -68,7 +68,7 @@ BUILD = Metric(
     "hearback_serve_build_info",
     "gauge",
     ("version", "model_version"),
-    "Always 1: which release serves which global model.",
+    "Always 1: which release serves, and which global model scores applications of now.",
 )
 
 SERVICE = Group(
@@ -84,6 +84,7 @@ class State:
     """How a service stands, when it is asked.
 
     ``staleness_s``: None: what it has was never all there. ``degraded``: as answers say it.
+    ``model_version``: of the global model that scores applications of now.
     """
 
     def __init__(
@@ -94,28 +95,27 @@ class State:
         entities: dict[str, int],
         left_out: dict[str, int],
         degraded: Collection[str],
+        model_version: str,
     ) -> None:
         self.ready = ready
         self.staleness_s = staleness_s
         self.entities = entities
         self.left_out = left_out
         self.degraded = degraded
+        self.model_version = model_version
 
 
 class ServiceMetrics(Collector):
     """The metrics of one service.
 
     Args:
-        registry: where they go. model_version: of the global model.
+        registry: where they go.
         state: asked when they are read.
 
     """
 
-    def __init__(
-        self, registry: CollectorRegistry, model_version: str, state: Callable[[], State]
-    ) -> None:
+    def __init__(self, registry: CollectorRegistry, state: Callable[[], State]) -> None:
         self._state = state
-        self._model_version = model_version
         self._requests = _counter(REQUESTS, registry)
         self._seconds = Histogram(
             SECONDS.name, SECONDS.text, SECONDS.labels, buckets=SECONDS.buckets, registry=registry
@@ -160,7 +160,7 @@ class ServiceMetrics(Collector):
         reasons |= dict.fromkeys(state.degraded, 1.0)
         yield _gauge(DEGRADED, {(reason,): each for reason, each in reasons.items()})
         yield _gauge(READY, {(): float(state.ready)})
-        yield _gauge(BUILD, {(VERSION, self._model_version): 1.0})
+        yield _gauge(BUILD, {(VERSION, state.model_version): 1.0})
 
 
 def _counter(metric: Metric, registry: CollectorRegistry) -> Counter:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import repeat
 
 import msgspec
 import numpy as np
@@ -25,6 +26,7 @@ from stream.serving.messages import (
     ScoredColumns,
     ScoreQuestion,
 )
+from stream.serving.models import Chosen
 from stream.serving.scorer import Scorer, Scores
 from stream.serving.store import Standing
 from stream.updaters.folding import sigmoid
@@ -35,11 +37,11 @@ MOST_AGE_S = 30.0
 _Places = NDArray[np.int64]
 
 
-def degraded(standing: Standing, version: str, now_ms: int) -> list[str]:
-    """What keeps the scores of a model from being what they should be."""
+def degraded(standing: Standing, chosen: Chosen, now_ms: int) -> list[str]:
+    """What keeps the scores of models from being what they should be."""
     age_s = standing.age_s(now_ms)
     found = list(standing.degraded)
-    if not standing.is_in_force(version, now_ms):
+    if not chosen.complete:
         found.append("other_model_in_force")
     if age_s is None or age_s > MOST_AGE_S:
         found.append("stale")
@@ -76,7 +78,7 @@ def rank(scorer: Scorer, question: RankQuestion, now_ms: int, *, packed: bool) -
     drawn = None
     log_odds = scores.log_odds
     if question.explore is not None:
-        log_odds = drawn = scores.drawn(question.explore.seed, scorer.model.version)
+        log_odds = drawn = scores.drawn(question.explore.seed, scores.chosen.now.version)
     by, probability = _ranked_by(scorer, question, scores, log_odds)
     wanted = ~np.isnan(by)
     wanted[list(batch.errors)] = False
@@ -153,9 +155,9 @@ def _answer(
     else:
         candidates = _one_by_one(scorer, question, scores, shape)
     answer = Answer(
-        model_version=scorer.model.version,
+        model_version=scores.chosen.now.version,
         staleness_s=standing.age_s(now_ms),
-        degraded=degraded(standing, scorer.model.version, now_ms),
+        degraded=degraded(standing, scores.chosen, now_ms),
         candidates=UNSET if candidates is None else candidates,
         columns=UNSET if columns is None else columns,
         errors=[CandidateError(at, why.reason, str(why)) for at, why in sorted(errors.items())],
@@ -192,6 +194,7 @@ def _columns(
         return listed
 
     places = range(scores.batch.size) if best is None else best.tolist()
+    versions = _versions(scores.chosen, places)
     explained: list[dict[str, dict[str, float]] | None] | UnsetType = UNSET
     if question.explain:
         explained = [None if at in errors else scorer.explanation(scores, at) for at in places]
@@ -207,6 +210,7 @@ def _columns(
         member_known=flags(scores.member.of_each(scores.member.found.known)),
         job_known=flags(scores.job.of_each(scores.job.found.known)),
         drawn=UNSET if shape.drawn is None else told(shape.drawn),
+        model_version=UNSET if versions is None else versions,
         explanation=explained,
     )
 
@@ -230,12 +234,14 @@ def _one_by_one(
         effect.of_each(effect.found.known)[places].tolist()
         for effect in (scores.member, scores.job)
     ]
+    versions = _versions(scores.chosen, places.tolist())
     rows = zip(
         places.tolist(),
         _taken(batch.member_ids, places),
         _taken(batch.job_ids, places),
         numbers,
         *known,
+        repeat(UNSET, len(places)) if versions is None else versions,
         strict=True,
     )
     return [
@@ -252,10 +258,20 @@ def _one_by_one(
             parts=Parts(*row[5:]),
             member_known=member_known,
             job_known=job_known,
+            model_version=version,
             explanation=scorer.explanation(scores, at) if question.explain else UNSET,
         )
-        for rank, (at, member_id, job_id, row, member_known, job_known) in enumerate(rows, 1)
+        for rank, (at, member_id, job_id, row, member_known, job_known, version) in enumerate(
+            rows, 1
+        )
     ]
+
+
+def _versions(chosen: Chosen, places: Sequence[int]) -> list[str] | None:
+    """Versions of the models of candidates; None: all are of the one of now."""
+    if chosen.models == [chosen.now]:
+        return None
+    return [chosen.model_of(at).version for at in places]
 
 
 def _taken(ids: Sequence[str], places: _Places) -> list[str]:

@@ -3,9 +3,9 @@
 The writer enters some rows at a time and readers copy theirs, each while the other waits, so that
 nobody sees half of a row. What takes long (decoding, larger arrays) is done before.
 
-**Which model.** Coefficients say which global model they are of. Those of another than the one that
-scores are held, but not served, unless the partitions' control records name both models: then one
-was rolled in for the other, and what was learned goes on. Control records may come after the
+**Which model.** Coefficients say which global model they are of. Those of another than the given
+one are held, but not served, unless the partitions' control records name both models: then one was
+rolled in for the other, and what was learned goes on. Control records may come after the
 coefficients that they are about.
 
 **The gate.** While a partition's gate is shut, what it has published of the effect is older than
@@ -20,6 +20,7 @@ from threading import Lock
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from stream.errors import EventError
 from stream.events.partitioner import partition_of
@@ -28,6 +29,7 @@ from stream.events.wire import decode_coefficients
 from stream.model.folder import GlobalModel
 from stream.policy import Policy
 from stream.serving.applicants import Applicants
+from stream.serving.models import Chosen, Models
 from stream.serving.store import Found, Standing
 from stream.serving.table import Table
 
@@ -44,13 +46,14 @@ class EmbeddedStore:
     """A :class:`~stream.serving.store.Store`, and what its only writer does with it.
 
     Args:
-        model: that scores.
+        model: that workers score with, or did before another was rolled in.
         policy: the effects' settings. What is believed of an unknown entity is their prior, or
             what control records say of it.
 
     Attributes:
         tables: by effect. versions: of the models whose coefficients have come, the first is that
-            of the model that scores. controls: the newest by entity id.
+            of the given model. controls: the newest by entity id.
+        models: that score.
         partitions: how many the topic has; the writer knows.
         applicants: of open jobs; None where the policy does not have them.
         changes: how often anything of the coefficients has changed.
@@ -65,6 +68,7 @@ class EmbeddedStore:
         self.versions = {model.version: 0}
         self.tables: dict[str, Table] = {}
         self.controls: dict[str, Control] = {}
+        self.models = Models(model, policy)
         self.partitions = 1
         self.changes = 0
         self.applicants: Applicants | None = None
@@ -73,20 +77,17 @@ class EmbeddedStore:
         for spec in policy.declared:
             names = model.space.block(spec.block).names
             precisions = policy.effects[spec.name].fitted(names).precisions(names)
-            self.tables[spec.name] = Table(
-                len(names), 1.0 / np.array(precisions), summaries=model.takes_history
-            )
+            self.tables[spec.name] = Table(len(names), 1.0 / np.array(precisions))
         self._lock = Lock()
         self._left_out: Counter[str] = Counter()
         self._served = {model.version}
         self._shut: dict[str, frozenset[int]] = {}
         self._degraded: tuple[str, ...] = ()
-        self._successions: frozenset[tuple[tuple[int, str], ...]] = frozenset()
         self._ready = False
         self._current_ms: int | None = None
         self._why_not: str | None = "starting"
 
-    def find(self, effect: str, ids: Sequence[str]) -> Found:
+    def find(self, effect: str, ids: Sequence[str], *, histories: bool = False) -> Found:
         """Return what is known of entities."""
         shut = self._shut.get(effect)
         if shut:
@@ -94,7 +95,7 @@ class EmbeddedStore:
         with self._lock:
             table = self.tables[effect]
             slots, mean, variance = table.rows(asked if shut else ids)
-            summaries = table.summaries(slots)
+            summaries = table.summaries(slots) if histories else []
         return Found(slots > 0, mean, variance, summaries)
 
     def entity(self, effect: str, entity_id: str) -> Coefficients | None:
@@ -123,8 +124,14 @@ class EmbeddedStore:
         entities = {name: len(table) for name, table in self.tables.items()}
         return Standing(
             *(self._ready, self._current_ms, entities, dict(self._left_out)),
-            *(self._why_not, self._degraded, self._successions),
+            *(self._why_not, self._degraded),
         )
+
+    def choose(
+        self, job_ids: Sequence[str], times_ms: NDArray[np.float64] | None, at_ms: int
+    ) -> Chosen:
+        """Return which global models score candidates."""
+        return self.models.choose(job_ids, times_ms, at_ms, self.partitions)
 
     def stands(self, why_not: str | None, *, ready: bool, current_ms: int | None = None) -> None:
         """Note how it stands; ``current_ms`` None: as before."""
@@ -136,7 +143,7 @@ class EmbeddedStore:
     def clear(self) -> None:
         """Forget everybody."""
         for effect, table in self.tables.items():
-            empty = Table(table.size, table.variance[0], summaries=bool(len(table.summary)))
+            empty = Table(table.size, table.variance[0])
             with self._lock:
                 self.tables[effect] = empty
         self.controls.clear()
@@ -154,6 +161,7 @@ class EmbeddedStore:
         for effect, entities in newest.items():
             removed = [entity_id for entity_id, found in entities.items() if found is None]
             found = [each for each in entities.values() if each is not None]
+            self.models.reached(max((each.event_time_ms for each in found), default=0))
             table = self.tables[effect]
             for first in range(0, len(removed), _AT_ONCE):
                 with self._lock:
@@ -169,15 +177,13 @@ class EmbeddedStore:
         self.changes += 1
 
     def heed_controls(self) -> None:
-        """Do as the control records say: which models' rows count, which gates are shut, priors."""
+        """Do as control records say: which models score and whose rows count, gates, priors."""
         served = {self.version}
-        successions = set()
         shut: dict[str, set[int]] = {}
         for control in self.controls.values():
             versions = [each.model_version for each in control.models]
             if self.version in versions:
                 served.update(versions)
-            successions.add(tuple((each.from_ms, each.model_version) for each in control.models))
             if control.gate == "shut":
                 shut.setdefault(control.effect, set()).add(control.partition)
             table = self.tables.get(control.effect)
@@ -191,7 +197,7 @@ class EmbeddedStore:
                 table.hidden = hidden if hidden.any() else None
         self._shut = {effect: frozenset(numbers) for effect, numbers in shut.items()}
         self._degraded = tuple(f"gate_shut:{effect}" for effect in sorted(shut))
-        self._successions = frozenset(successions)
+        self.models.heed(self.controls.values())
         self.changes += 1
 
     def _is_shut(self, entity_id: str, shut: frozenset[int]) -> bool:

@@ -37,6 +37,7 @@ _AHEAD_BYTES = 8 << 20
 _PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # between tries, while no broker answers
 _SNAPSHOT_S = 600.0
 _MOST_AWAY_MS = 12 * HOUR_MS
+_MODELS_S = 5.0  # that a rolled model is waited for at the start, when all else was read
 
 
 class Follower:
@@ -72,6 +73,7 @@ class Follower:
         self._asked_ms = 0
         self._asked_s = -_ASK_S
         self._saved_s = time.monotonic()
+        self._models_by_s = self._saved_s + _MODELS_S
         self._changed = False
         self._stop = Event()
         self._thread = Thread(target=self._run, name="follower", daemon=True)
@@ -211,8 +213,10 @@ class Follower:
         if self._targets and all(
             offset >= end for offset, end in zip(self._offsets, self._targets, strict=True)
         ):
-            self._targets = []
             first = not self._store.standing().ready
+            if first and self._store.models.lacking and time.monotonic() < self._models_by_s:
+                return
+            self._targets = []
             self._store.stands(None, ready=True, current_ms=self._asked_ms)
             if first:
                 give_back()

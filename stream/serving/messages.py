@@ -158,6 +158,7 @@ class Scored(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         standard_deviation: of the log-odds, as the members' and jobs' models have it.
         member_known, job_known: false: the prior stands for what is not known.
         drawn: the log-odds that it is ranked by, of a ranking that explores.
+        model_version: of the global model that scored it; absent: of the answer's.
         explanation: by effect and feature name, what each adds to the log-odds.
 
     """
@@ -174,6 +175,7 @@ class Scored(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     member_known: bool
     job_known: bool
     drawn: float | UnsetType = UNSET
+    model_version: str | UnsetType = UNSET
     explanation: dict[str, dict[str, float]] | UnsetType = UNSET
 
 
@@ -191,6 +193,7 @@ class ScoredColumns(msgspec.Struct, frozen=True, kw_only=True, rename={"global_"
     member_known: list[bool]
     job_known: list[bool]
     drawn: _Answered | UnsetType = UNSET
+    model_version: list[str] | UnsetType = UNSET
     explanation: list[dict[str, dict[str, float]] | None] | UnsetType = UNSET
 
 
@@ -198,7 +201,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """Scores in the order of the question, or ranked.
 
     Attributes:
-        model_version: of the global model, and of all that is known over it.
+        model_version: of the global model that scores applications of now (``at_ms``).
         staleness_s: how old what is known may be; null: it was never all there.
         degraded: what keeps these scores from being what they should be; empty: nothing.
         candidates, columns: whichever was asked with.

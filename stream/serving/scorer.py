@@ -23,6 +23,7 @@ from stream.policy import Policy
 from stream.serving.draws import normals
 from stream.serving.intake import Batch, Floats, Floats32, take_in
 from stream.serving.messages import ScoreQuestion
+from stream.serving.models import Chosen
 from stream.serving.store import Found, Store
 from stream.serving.waiting import Waiting
 from stream.updaters.folding import sigmoid
@@ -59,6 +60,7 @@ class Scores(msgspec.Struct, gc=False):
     """Scores of a batch; arrays (n,), of no meaning where the candidate has an error."""
 
     batch: Batch
+    chosen: Chosen
     global_: Floats
     columns: Floats32 | None
     """What the global model was asked (n, d); None: nothing."""
@@ -85,8 +87,9 @@ class Scorer:
     """Scores candidates with a model and a store.
 
     Args:
-        model: the global model. policy: labels and effects as the worker has them.
-        store: what is known of members and jobs.
+        model: the global model that workers score with, or did before another was rolled in: it
+            says how long answers take. policy: labels and effects as the worker has them.
+        store: what is known of members and jobs, and which models score.
 
     Raises:
         ConfigError: model and policy do not fit.
@@ -113,9 +116,11 @@ class Scorer:
         """
         at_ms = now_ms if question.at_ms is None else question.at_ms
         batch = take_in(question, self.space, at_ms)
-        member = self._effect(MEMBER, batch.member_ids, batch)
-        job = self._effect(JOB, batch.job_ids, batch)
-        global_, columns = self._global(batch, member.found, job.found, at_ms)
+        chosen = self.store.choose(batch.job_ids, batch.times_ms, at_ms)
+        histories = chosen.takes_history
+        member = self._effect(MEMBER, batch.member_ids, batch, histories=histories)
+        job = self._effect(JOB, batch.job_ids, batch, histories=histories)
+        global_, columns = self._global(chosen, batch, member.found, job.found, at_ms)
         log_odds = global_ + member.scores + job.scores
         variance = _variance(member) + _variance(job)
         ages_ms = now = None
@@ -124,7 +129,9 @@ class Scorer:
             now = self.waiting.probabilities(log_odds, ages_ms, batch.later)
             now[np.isnan(ages_ms)] = np.nan
         deviation = np.sqrt(variance)
-        return Scores(batch, global_, columns, member, job, log_odds, deviation, ages_ms, now)
+        return Scores(
+            *(batch, chosen, global_, columns, member, job, log_odds, deviation, ages_ms, now)
+        )
 
     def explanation(self, scores: Scores, at: int) -> dict[str, dict[str, float]]:
         """What each feature adds to a candidate's log-odds, by effect; all of it sums to them."""
@@ -132,7 +139,8 @@ class Scorer:
         if given is not None and not np.isnan(given[at]):
             told = {"global": {"global_score": given[at].item()}}
         elif scores.columns is not None:
-            added = self.model.contributions(_row(scores.columns, at))
+            model = scores.chosen.model_of(at)
+            added = model.contributions(_row(scores.columns, at)[: len(model.columns)])
             told = {"global": {name or "constant": value for name, value in added}}
         else:
             told = {}
@@ -143,29 +151,40 @@ class Scorer:
             told[effect.spec.name] = dict(zip(names, parts.tolist(), strict=True))
         return told
 
-    def _effect(self, spec: EffectSpec, ids: list[str], batch: Batch) -> Effect:
-        found = self.store.find(spec.name, ids)
+    def _effect(self, spec: EffectSpec, ids: list[str], batch: Batch, *, histories: bool) -> Effect:
+        found = self.store.find(spec.name, ids, histories=histories)
         features = batch.blocks[spec.block].astype(np.float64)
         scores = products(features, found.mean, batch.size)
         return Effect(spec, ids, found, features, scores)
 
     def _global(
-        self, batch: Batch, member: Found, job: Found, at_ms: int
+        self, chosen: Chosen, batch: Batch, member: Found, job: Found, at_ms: int
     ) -> tuple[Floats, Floats32 | None]:
-        """Log-odds of the global model (n,), and the columns that it was asked."""
+        """Log-odds of the global models (n,), and the columns that they were asked."""
         if batch.global_ is None:
             return np.zeros(0) if batch.global_score is None else batch.global_score, None
         columns = batch.global_
-        if self.model.takes_history:
+        if chosen.takes_history:
             histories = _histories(batch, member, job, at_ms)
             shape = len(histories), columns.shape[1]
             columns = np.hstack([np.broadcast_to(columns, shape), histories])
-        scores = self.model.scorer.score_all(columns)
-        if len(scores) != batch.size:
-            scores = np.full(batch.size, scores[0])
+        found = [_spread_over(_scored(model, columns), batch.size) for model in chosen.models]
+        scores = found[0]
+        if chosen.of is not None:
+            scores = np.array(found)[chosen.of, np.arange(batch.size)]
         if batch.global_score is not None:
             scores = np.where(np.isnan(batch.global_score), scores, batch.global_score)
         return scores, columns
+
+
+def _scored(model: GlobalModel, columns: Floats32) -> Floats:
+    """Log-odds of rows; a model takes as many of their columns as it has, from the first on."""
+    own = len(model.columns)
+    return model.scorer.score_all(columns if columns.shape[1] == own else columns[:, :own])
+
+
+def _spread_over(scores: Floats, size: int) -> Floats:
+    return scores if len(scores) == size else np.full(size, scores[0])
 
 
 def products(features: Floats, coefficients: Floats, size: int) -> Floats:

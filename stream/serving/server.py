@@ -24,6 +24,7 @@ from stream.serving.follower import Follower
 from stream.serving.memory import share
 from stream.serving.scorer import Scorer
 from stream.serving.service import Service
+from stream.worker.control import CommandReader
 from stream.worker.logs import formatter
 
 _log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ def serve(config: Config, model_folder: Path, say: Callable[[str], None]) -> int
     follower = Follower(
         config.broker, config.worker.application_id, store, snapshot=serving.snapshot
     )
+    commands = CommandReader(config.broker, config.worker.application_id, store.models.take)
     listening = _listen(serving.host, serving.port)
     server = uvicorn.Server(
         uvicorn.Config(
@@ -85,12 +87,14 @@ def serve(config: Config, model_folder: Path, say: Callable[[str], None]) -> int
         f"model {model.version} from {config.broker}, scores on"
         f" {scheme}://{host}:{listening.getsockname()[1]}/v1/score"
     )
+    commands.start()
     follower.start()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(server, listening, follower, store))
     finally:
         follower.stop()
+        commands.stop()
     if follower.failed is not None and not store.standing().ready:
         raise follower.failed
     return 0

@@ -103,7 +103,7 @@ class Service:
         self._jobs = None if applicants is None else JobRoutes(scorer, applicants)
         self._tokens = tokens
         self._now_ms = now_ms
-        self._metrics = ServiceMetrics(registry, scorer.model.version, self._state)
+        self._metrics = ServiceMetrics(registry, self._state)
         self._open = 0
         self._document = msgspec.json.encode(document())
         self._posts: dict[str, tuple[Any, Any, Any]] = {
@@ -281,13 +281,15 @@ class Service:
         return 200, content_type, encode(self._registry)
 
     def _state(self) -> State:
-        standing, now_ms = self._scorer.store.standing(), self._now_ms()
+        store, now_ms = self._scorer.store, self._now_ms()
+        standing, chosen = store.standing(), store.choose([], None, now_ms)
         return State(
             ready=standing.ready,
             staleness_s=standing.age_s(now_ms),
             entities=standing.entities,
             left_out=standing.left_out,
-            degraded=degraded(standing, self._scorer.model.version, now_ms),
+            degraded=degraded(standing, chosen, now_ms),
+            model_version=chosen.now.version,
         )
 
     @staticmethod

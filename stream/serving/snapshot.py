@@ -23,12 +23,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.errors import StateError
+from stream.errors import HearbackError, StateError
 from stream.events.structs import Control
 from stream.serving.embedded import EmbeddedStore
 from stream.serving.table import Table
+from stream.stages.succession import StoredModel
 
-MAGIC: Final = b"hearback-serving\x02"
+MAGIC: Final = b"hearback-serving\x03"
 _LENGTH = Struct("<I")
 _DIGEST_BYTES = 32
 _MOST_HEADER_BYTES = 1 << 24
@@ -37,27 +38,31 @@ _IDS_AT_ONCE = 1 << 16  # a list of all would be a copy of them in memory
 
 
 class Section(msgspec.Struct, frozen=True):
-    """One effect's part: features, entities, bytes of their ids, rows (the prior's among them)."""
+    """One effect's part: features, entities, bytes of their ids, rows (the prior's among them).
+
+    ``summaries``: whether the rows have histories.
+    """
 
     effect: str
     size: int
     entities: int
     id_bytes: int
     rows: int
+    summaries: bool
 
 
 class Header(msgspec.Struct, frozen=True):
     """What a snapshot is of.
 
-    ``versions``: of the models whose coefficients it has; the first is that of the model that
-    scores. ``topic_id``: what Kafka calls the topic, empty where the broker has no such names.
-    ``offsets``: by partition, the next one to read. ``current_ms``: wall clock as of which it had
-    all that was published.
+    ``versions``: of the models whose coefficients it has; the first is that of the given model.
+    ``models``: that were rolled in for it. ``topic_id``: what Kafka calls the topic, empty where
+    the broker has no such names. ``offsets``: by partition, the next one to read. ``current_ms``:
+    wall clock as of which it had all that was published.
     """
 
     versions: list[str]
     controls: dict[str, Control]
-    summaries: bool
+    models: list[StoredModel]
     topic: str
     topic_id: str
     offsets: list[int]
@@ -84,13 +89,16 @@ def save_snapshot(
     header = Header(
         versions=list(store.versions),
         controls=store.controls,
-        summaries=any(len(table.summary) for table in store.tables.values()),
+        models=[StoredModel.of(model) for model in store.models.rolled],
         topic=topic,
         topic_id=topic_id,
         offsets=offsets,
         current_ms=current_ms,
         sections=[
-            Section(effect, table.size, len(table), int(lengths[effect].sum()), table.used)
+            Section(
+                *(effect, table.size, len(table), int(lengths[effect].sum()), table.used),
+                len(table.summary) > 0,
+            )
             for effect, table in store.tables.items()
         ],
     )
@@ -128,12 +136,9 @@ def load_snapshot(path: Path, store: EmbeddedStore) -> Header:
         reader = _Hashed(file)
         header = _header(path, reader, path.stat().st_size)
         wanted = [(effect, table.size) for effect, table in store.tables.items()]
-        summaries = any(len(table.summary) for table in store.tables.values())
         if header.versions[:1] != [store.version]:
             raise StateError(f"{path} is of another model ({', '.join(header.versions[:1])})")
-        if [(each.effect, each.size) for each in header.sections] != wanted or (
-            header.summaries != summaries
-        ):
+        if [(each.effect, each.size) for each in header.sections] != wanted:
             raise StateError(f"{path} is of other effects")
         for section in header.sections:
             _fill(path, store.tables[section.effect], section, reader)
@@ -141,6 +146,11 @@ def load_snapshot(path: Path, store: EmbeddedStore) -> Header:
                 raise StateError(f"{path} is damaged: a row is of no model")
         if file.read() != reader.digest:
             raise StateError(f"{path} is damaged: its checksum is another")
+    try:
+        for stored in header.models:
+            store.models.take(stored.model())
+    except HearbackError as error:
+        raise StateError(f"{path} is damaged: {error}") from None
     store.versions = {version: number for number, version in enumerate(header.versions)}
     store.controls = header.controls
     store.heed_controls()
@@ -177,6 +187,8 @@ def _fill(path: Path, table: Table, section: Section, reader: _Hashed) -> None:
             raise StateError(f"{path} is damaged: ids and rows do not agree")
         distinct[slots] = True
     prior = table.variance[0].copy()
+    if section.summaries:
+        table.keep_summaries()
     larger = table.grown(section.rows - 1)
     if larger is not None:
         table.take(larger)

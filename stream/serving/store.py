@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from stream.events.structs import Coefficients
 from stream.histories.history import Summary
+from stream.serving.models import Chosen
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
@@ -24,7 +25,7 @@ class Found(msgspec.Struct, frozen=True, gc=False):
         known: whether anything is, (n,) bool.
         mean: coefficients (n, d) float64; 0 of who is not known.
         variance: (n, d) float32; of who is not known, the prior's.
-        summaries: their histories; None: nothing is known of it. Empty where none are kept.
+        summaries: their histories, if they were asked for; None: nothing is known of it.
 
     """
 
@@ -44,8 +45,6 @@ class Standing(msgspec.Struct, frozen=True):
         left_out: messages that were not taken, by reason.
         why_not: why it is not ready, or not current.
         degraded: what else keeps its scores from being what they should be.
-        successions: the global models that workers score with, as partitions say: of each from
-            which application time (ms) on, in order of time.
 
     """
 
@@ -55,19 +54,10 @@ class Standing(msgspec.Struct, frozen=True):
     left_out: dict[str, int]
     why_not: str | None = None
     degraded: tuple[str, ...] = ()
-    successions: frozenset[tuple[tuple[int, str], ...]] = frozenset()
 
     def age_s(self, now_ms: int) -> float | None:
         """How old what it has may be; None: it never had all of it."""
         return None if self.current_ms is None else max(now_ms - self.current_ms, 0) / 1000.0
-
-    def is_in_force(self, version: str, now_ms: int) -> bool:
-        """Whether all workers score applications of now with a model, as far as they say."""
-        for models in self.successions:
-            begun = [of for from_ms, of in models if from_ms <= now_ms]
-            if begun and begun[-1] != version:
-                return False
-        return True
 
 
 class Store(Protocol):
@@ -77,11 +67,16 @@ class Store(Protocol):
     def changes(self) -> int:
         """Another number after each change of what it has."""
 
-    def find(self, effect: str, ids: Sequence[str]) -> Found:
+    def find(self, effect: str, ids: Sequence[str], *, histories: bool = False) -> Found:
         """Return what is known of entities; every row is one that was published, whole."""
 
     def entity(self, effect: str, entity_id: str) -> Coefficients | None:
         """Return one entity's coefficients; None: it is not known."""
+
+    def choose(
+        self, job_ids: Sequence[str], times_ms: NDArray[np.float64] | None, at_ms: int
+    ) -> Chosen:
+        """Return which global models score candidates, as :class:`Models` does."""
 
     def standing(self) -> Standing:
         """Tell how it stands."""

@@ -64,13 +64,10 @@ class Table:
 
     Args:
         size: d. prior_variance: of each coefficient, (d,).
-        summaries: whether histories are kept.
 
     """
 
-    def __init__(
-        self, size: int, prior_variance: Sequence[float] | NDArray[np.float64], *, summaries: bool
-    ) -> None:
+    def __init__(self, size: int, prior_variance: Sequence[float] | NDArray[np.float64]) -> None:
         self.size = size
         self.slots: dict[str, int] = {}
         self.free: list[int] = []
@@ -78,11 +75,11 @@ class Table:
         """By number of a model's version, whether its rows are passed over; None: none are."""
         self.used = 1
         """Rows that are taken or free; those from here on were never used."""
-        summary_rows = _FIRST_ROWS if summaries else 0
         self.mean = np.zeros((_FIRST_ROWS, size))
         self.variance = np.zeros((_FIRST_ROWS, size), np.float32)
         self.about = np.zeros(_FIRST_ROWS, _ABOUT)
-        self.summary = np.full(summary_rows, _NEVER, SUMMARY)
+        self.summary = np.full(0, _NEVER, SUMMARY)
+        """Of no rows until a history comes."""
         self.set_prior(prior_variance)
 
     def __len__(self) -> int:
@@ -130,8 +127,14 @@ class Table:
         self.about[slots] = [
             (each.event_time_ms, each.examples, versions[each.model_version]) for each in found
         ]
+        if not len(self.summary) and any(each.history for each in found):
+            self.keep_summaries()
         if len(self.summary):
             self.summary[slots] = [_packed(each.history) for each in found]
+
+    def keep_summaries(self) -> None:
+        """Keep histories from now on."""
+        self.summary = np.full(len(self.mean), _NEVER, SUMMARY)
 
     def remove(self, entity_id: str) -> bool:
         """Free an entity's row; tell whether it had one."""

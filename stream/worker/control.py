@@ -75,7 +75,7 @@ class CommandReader:
 
     Args:
         broker: where to. application_id: whose topic.
-        check: raises ConfigError where a model cannot be rolled in here.
+        check: is given each model that is rolled in; raises ConfigError where it cannot be here.
 
     """
 

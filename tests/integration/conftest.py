@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from deploy.kafka import Kafka, MissingError
 from producers.truth import SimulationSettings
 from stream.updaters.newton import warm_up
+from tests.integration.services import Service, wait
 from tests.integration.world import Market, World
 
 SMALL = SimulationSettings(seed=3, members=300, jobs=60, days=20, applications_per_member=14.0)
@@ -88,3 +89,19 @@ def small_world(broker: str, small_market: Market, tmp_path: Path) -> Iterator[W
     made = World(tmp_path, broker, small_market)
     yield made
     made.end()
+
+
+@pytest.fixture
+def start_service(small_world: World) -> Iterator[Callable[[str], Service]]:
+    """Start a service and wait until it is ready; those that are left end with the test."""
+    services: list[Service] = []
+
+    def started(name: str) -> Service:
+        services.append(Service(small_world, name))
+        wait(services[-1].is_ready)
+        return services[-1]
+
+    yield started
+    for service in services:
+        service.process.kill()
+        service.process.wait()

@@ -6,14 +6,17 @@ import copy
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from producers.truth import draw_truth
 from stream.cli import PROGRAM
+from stream.events.applications import RawApplication
 from stream.events.records import COEFFICIENTS
-from stream.events.wire import decode_coefficients, decode_label
+from stream.events.wire import decode_coefficients, decode_label, decode_raw
 from stream.logs.files import merge
 from stream.model.folder import load_model
 from stream.model.training import Trainer
@@ -21,10 +24,12 @@ from stream.policy import DAY_MS
 from stream.replay.run_folder import STATE, RunFolder
 from stream.replay.savepoint import Options
 from stream.replay.single import replay
+from stream.serving import Candidate, CandidateFeatures, Client, ScoreQuestion
 from stream.stages.succession import Rolled
 from stream.state.store import RocksStore
 from stream.units import format_time
 from tests.integration.conftest import SMALL
+from tests.integration.services import Service, wait
 from tests.integration.workers import wait_for_partitions
 from tests.integration.world import EFFECTS, Market, World, decode_raw_time
 
@@ -61,11 +66,48 @@ def wait_until_obeyed(world: World) -> None:
         assert time.monotonic() < deadline, told
 
 
+def misjudged(
+    service: Service, log: list[Path], first_sights: dict[tuple[str, str], tuple[str, float]]
+) -> list[str]:
+    """Compare global scores that are served with those of first sights, of 500 applications."""
+    events = (decode_raw(line.raw) for line in merge(log))
+    apps = [event for event in events if isinstance(event, RawApplication) and event.features]
+    step = max(len(apps) // 500, 1)
+    candidates = {
+        (app.job_id, app.application_id): Candidate(
+            app.member_id,
+            app.job_id,
+            CandidateFeatures(*msgspec.structs.astuple(app.features)),
+            application_time_ms=app.event_time_ms,
+        )
+        for app in apps[::step]
+        if app.features
+    }
+    with Client(service.url) as client:
+        answer = client.score(ScoreQuestion(candidates=list(candidates.values())))
+    assert isinstance(answer.candidates, list)
+    found = {
+        place: (each.model_version or answer.model_version, each.parts.global_)
+        for place, each in zip(candidates, answer.candidates, strict=True)
+    }
+    assert len({version for version, _ in found.values()}) == 2 or answer.degraded
+    return [
+        f"{place}: {version} {score}, not {first_sights[place]}"
+        for place, (version, score) in found.items()
+        if version != first_sights[place][0] or abs(score - first_sights[place][1]) > 1e-9
+    ]
+
+
 @pytest.mark.timeout(600)
 def test_a_model_rolled_in_under_workers_that_die(
-    small_world: World, small_market: Market, tmp_path: Path
+    small_world: World,
+    small_market: Market,
+    start_service: Callable[[str], Service],
+    tmp_path: Path,
 ) -> None:
     """Labels, who scored what, offsets and coefficients are a replay's, whoever died meanwhile.
+
+    A service that runs all the time scores with both models, and so does one that begins anew.
 
     One worker is killed as the command is sent, and comes back without its folder, and, killed once
     more when all have obeyed, with the new model; the other one is killed while applications are
@@ -75,6 +117,7 @@ def test_a_model_rolled_in_under_workers_that_die(
     first, *_, last = small_market.parts(2)
     time_ms = 1 + max(decode_raw_time(line.raw) for line in merge([first]))
     world.market = rolled(small_market, tmp_path, time_ms)
+    service = start_service("before")
     one, other = world.start("a"), world.start("b")
     wait_for_partitions(one)
     wait_for_partitions(other)
@@ -110,3 +153,7 @@ def test_a_model_rolled_in_under_workers_that_die(
         label = decode_label(line, space)
         found = label.model_version, label.global_score
         assert found == versions[label.job_id, label.application_id]
+    wait(lambda: not misjudged(service, [first, last], versions))
+    service.process.terminate()
+    assert service.process.wait(30) == 0
+    assert not misjudged(start_service("again"), [first, last], versions)

@@ -2,85 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
-import subprocess
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
 import pytest
 from confluent_kafka import Producer
 
-from stream.cli import PROGRAM
 from stream.events.partitioner import partition_of
 from stream.events.records import COEFFICIENTS
 from stream.events.structs import Coefficients
 from stream.events.wire import coefficients_key, decode_coefficients, encode
 from stream.serving import Candidate, CandidateFeatures, Client, ScoreQuestion
 from stream.serving.belief import Belief, mean_score
+from tests.integration.services import Service, wait
 from tests.integration.world import PARTITIONS, Market, World
-
-_PATIENCE_S = 60.0
-
-
-class Service:
-    """``hearback serve`` as a process."""
-
-    def __init__(self, world: World, name: str) -> None:
-        self.log = world.folder / f"{name}.log"
-        with self.log.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [
-                    *(*PROGRAM, "serve", "--broker", world.broker, "--port", "0"),
-                    *("--model", str(world.market.folder / "model")),
-                    *("--policy", str(world.market.policy_file)),
-                    *("--app-id", world.application_id),
-                    *("--snapshot", str(world.folder / "snapshot")),
-                ],
-                stderr=stderr,
-            )
-
-    @property
-    def url(self) -> str:
-        """Where it listens; empty while it does not."""
-        found = re.search(r"(http://\S+)/v1/score", self.log.read_text())
-        return found.group(1) if found else ""
-
-    def is_ready(self) -> bool:
-        """Whether it has read all."""
-        assert self.process.poll() is None, self.log.read_text()
-        with contextlib.suppress(OSError):
-            if self.url:
-                urllib.request.urlopen(f"{self.url}/readyz", timeout=5)  # noqa: S310 - localhost
-                return True
-        return False
-
-
-def wait(true: Callable[[], bool]) -> None:
-    """Wait until something holds."""
-    deadline = time.monotonic() + _PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-@pytest.fixture
-def start(small_world: World) -> Iterator[Callable[[str], Service]]:
-    """Start a service and wait until it is ready; those that are left end with the test."""
-    services: list[Service] = []
-
-    def started(name: str) -> Service:
-        services.append(Service(small_world, name))
-        wait(services[-1].is_ready)
-        return services[-1]
-
-    yield started
-    for service in services:
-        service.process.kill()
-        service.process.wait()
 
 
 @pytest.fixture
@@ -119,14 +56,14 @@ def differences(client: Client, known: dict[bytes, bytes | None], market: Market
 
 
 def test_what_is_committed_is_served(
-    small_world: World, start: Callable[[str], Service], held: list[Producer]
+    small_world: World, start_service: Callable[[str], Service], held: list[Producer]
 ) -> None:
     """All of a market's coefficients, as the topic has them, through kill -9 and a restart.
 
     Of a transaction that is open or was aborted nothing is served; a tombstone removes.
     """
     world = small_world
-    service = start("before")
+    service = start_service("before")
     worker = world.start("a")
     world.produce("--close")
     world.wait_until_final()
@@ -138,7 +75,7 @@ def test_what_is_committed_is_served(
         wait(lambda: not differences(client, known, world.market))
     service.process.kill()
     service.process.wait()
-    again = start("again")
+    again = start_service("again")
     with Client(again.url) as client:
         assert not differences(client, known, world.market)
     again.process.terminate()
@@ -150,7 +87,7 @@ def test_what_is_committed_is_served(
     assert value is not None
     true = decode_coefficients(value)
     false = msgspec.structs.replace(true, mean=[99.0] * len(true.mean))
-    third = start("third")
+    third = start_service("third")
     with Client(third.url) as client:
         assert not differences(client, known, world.market)
         for outcome in ("open", "aborted", "committed"):

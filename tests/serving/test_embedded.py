@@ -71,7 +71,7 @@ def record(found: Coefficients) -> tuple[bytes, bytes | None]:
 def same(held: EmbeddedStore, known: Known, ids: list[str]) -> None:
     """Compare what a store has with a dictionary, of known ids and others."""
     for effect, size in SIZES.items():
-        found = held.find(effect, ids)
+        found = held.find(effect, ids, histories=True)
         for at, entity_id in enumerate(ids):
             wanted = known.get((effect, entity_id))
             assert held.entity(effect, entity_id) == wanted
@@ -167,8 +167,8 @@ def test_a_store_has_what_a_dictionary_of_the_topic_has(
         same(held, known, _IDS)
         entities = Counter(effect for effect, _ in newest)
         assert held.standing().entities == {name: entities[name] for name in SIZES}
-        assert held.standing().is_in_force("test-model", 999)
-        assert held.standing().is_in_force("test-model", 1000) != rolled
+        assert held.choose(["j"], None, 999).complete
+        assert held.choose(["j"], None, 1000).complete != rolled
 
 
 def test_what_is_not_taken_is_counted() -> None:
@@ -242,7 +242,7 @@ def test_more_entities_than_there_is_room_for_make_room() -> None:
 def test_an_unknown_entity_has_the_prior() -> None:
     """Its variance is one over the configured precision, by feature where it is."""
     policy = Policy(effects={"per_member": EffectSettings(prior_precision={"m0": 4.0, "m1": 8.0})})
-    found = EmbeddedStore(model(), policy).find("per_member", ["nobody"])
+    found = EmbeddedStore(model(), policy).find("per_member", ["nobody"], histories=True)
     assert found.mean.tolist() == [[0.0, 0.0]]
     assert found.variance.tolist() == [[0.25, 0.125]]
     assert not found.known.any()
@@ -331,10 +331,12 @@ def test_a_damaged_snapshot_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_snapshot_of_something_else_is_refused(tmp_path: Path) -> None:
-    """Of another model, or without the histories that this one takes."""
+    """Of another model, or of other features."""
     path = tmp_path / "snapshot"
     filled(path)
+    features = model().manifest.features | {"per_job": ["j0", "j1"]}
+    wider = msgspec.structs.replace(model().manifest, features=features)
     with pytest.raises(StateError, match="other effects"):
-        load_snapshot(path, EmbeddedStore(model(), Policy()))
+        load_snapshot(path, EmbeddedStore(GlobalModel(wider, model().scorer), Policy()))
     with pytest.raises(StateError, match=r"another model \(test-model\)"):
         load_snapshot(path, EmbeddedStore(model("newer"), Policy()))

@@ -101,15 +101,17 @@ def test_old_scores_say_so() -> None:
 
 
 def test_a_model_that_is_not_in_force_says_so() -> None:
-    """From the time on at which another follows it; and so does a gate that is shut."""
+    """From the time on at which another follows it, of which only the name is known.
+
+    And so does a gate that is shut.
+    """
     asked = Asked(model())
     asked.store.apply([control("per_job", 0, "earlier", "test-model")])
     assert asked.score(**RIGHT)["degraded"] == []
-    asked.store.apply([control("per_job", 1, "test-model", "later", shut=True)])
+    asked.store.apply([control("per_job", 0, "test-model", "later", shut=True)])
     assert asked.score(**RIGHT)["degraded"] == ["gate_shut:per_job", "other_model_in_force"]
     asked.now_ms = 999
-    asked.store.apply([control("per_job", 0, "test-model"), control("per_job", 1, "test-model")])
-    asked.store.apply([control("per_job", 1, "test-model", "later")])
+    asked.store.apply([control("per_job", 0, "test-model", "later")])
     assert "other_model_in_force" not in asked.score(**RIGHT)["degraded"]
 
 
