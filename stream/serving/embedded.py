@@ -133,6 +133,10 @@ class EmbeddedStore:
         """Return which global models score candidates."""
         return self.models.choose(job_ids, times_ms, at_ms, self.partitions)
 
+    def model(self, version: str) -> GlobalModel | None:
+        """Return the global model of a version; None: it is not at hand."""
+        return self.models.of(version)
+
     def stands(self, why_not: str | None, *, ready: bool, current_ms: int | None = None) -> None:
         """Note how it stands; ``current_ms`` None: as before."""
         self._ready = ready

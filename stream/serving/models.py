@@ -94,6 +94,10 @@ class Models:
         named = {succession.versions[-1] for succession in self._different}
         return frozenset(named - self._held.keys())
 
+    def of(self, version: str) -> GlobalModel | None:
+        """Return the one of a version; None: it is not at hand."""
+        return self._held.get(version)
+
     def take(self, model: GlobalModel) -> None:
         """Hold a model that was rolled in.
 

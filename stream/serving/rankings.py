@@ -97,14 +97,14 @@ class Rankings:
         told: list[ApplicantScored] = []
         if ranked is not None:
             told = self._told(ranked, range(min(top, len(ranked.order))))
-        standing = self._scorer.store.standing()
-        version = self._scorer.model.version
+        store = self._scorer.store
+        standing, chosen = store.standing(), store.choose([job_id], None, at_ms)
         return ApplicantsAnswer(
             job_id=job_id,
             as_of_ms=at_ms,
-            model_version=version,
+            model_version=chosen.now.version,
             staleness_s=standing.age_s(now_ms),
-            degraded=degraded(standing, version, now_ms),
+            degraded=degraded(standing, chosen, now_ms),
             of=0 if ranked is None else len(ranked.order),
             applicants=told,
         )
@@ -133,15 +133,15 @@ class Rankings:
         rank = int(found[0])
         (told,) = self._told(ranked, range(rank, rank + 1))
         reasons = self._reasons(ranked.scored, place)
-        standing = self._scorer.store.standing()
-        version = self._scorer.model.version
+        store = self._scorer.store
+        standing, chosen = store.standing(), store.choose([job_id], None, at_ms)
         return ApplicantAnswer(
             **msgspec.structs.asdict(told),
             job_id=job_id,
             as_of_ms=at_ms,
-            model_version=version,
+            model_version=chosen.now.version,
             staleness_s=standing.age_s(now_ms),
-            degraded=degraded(standing, version, now_ms),
+            degraded=degraded(standing, chosen, now_ms),
             of=len(ranked.order),
             percentile=100.0 * (len(ranked.order) - rank) / len(ranked.order),
             for_=[each for each in reasons if each.contribution > 0.0][:FEW],
@@ -252,8 +252,9 @@ class Rankings:
 
     def _of_global(self, held: Held, place: int) -> list[tuple[str, float]]:
         """What each column of the global model adds, as far as it is known."""
-        model, x = self._scorer.model, np.frombuffer(held.seen[place], "<f4")
-        if held.models[place] != model.version or len(x) < len(model.columns):
+        model = self._scorer.store.model(held.models[place])
+        x = np.frombuffer(held.seen[place], "<f4")
+        if model is None or len(x) < len(model.columns):
             return [("global_score", float(held.global_score[place]))]
         return model.contributions(x[: len(model.columns)])
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from stream.events.structs import Coefficients
 from stream.histories.history import Summary
+from stream.model.folder import GlobalModel
 from stream.serving.models import Chosen
 
 
@@ -77,6 +78,9 @@ class Store(Protocol):
         self, job_ids: Sequence[str], times_ms: NDArray[np.float64] | None, at_ms: int
     ) -> Chosen:
         """Return which global models score candidates, as :class:`Models` does."""
+
+    def model(self, version: str) -> GlobalModel | None:
+        """Return the global model of a version; None: it is not at hand."""
 
     def standing(self) -> Standing:
         """Tell how it stands."""
