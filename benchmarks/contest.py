@@ -79,9 +79,19 @@ def main() -> None:
             "log_loss": full.log_loss,
             "global_auc": alone.auc,
             "global_log_loss": alone.log_loss,
+            "observed_over_expected": full.observed_over_expected,
+            "global_observed_over_expected": alone.observed_over_expected,
             "applications": metrics.quality.applications,
             "replay_seconds": round(seconds, 1),
         }
+        rankings = metrics.rankings
+        assert rankings is not None
+        print(rankings.in_words())
+        for order, measures in rankings.orders.items():
+            print(f"{order:24} AUC at the decision {measures['auc'].text('{:.3f}')}")
+            result[f"decision_auc_{order}"] = measures["auc"].value
+        result["decision_auc_low"] = rankings.orders["full"]["auc"].low
+        result["decision_auc_high"] = rankings.orders["full"]["auc"].high
         if "--live" in sys.argv:
             from_ms = last_ms - TAIL_MS
             result |= live(log, work, policy, model, from_ms, last_ms)

@@ -57,6 +57,10 @@ from stream.text import BYTE_ORDER_MARK, encoding_of
 
 _T = TypeVar("_T")
 
+Numbers = bytes | list[float]
+"""Float32, little-endian, in base64: what each of an application's labels repeats is written and
+read a tenfold quicker so, and half as long, as in digits, which are read too."""
+
 MAX_MESSAGE_BYTES = 256 * 1024
 
 _MAGIC = b"\0"
@@ -73,7 +77,7 @@ class ApplicationByJob(ApplicationFields, frozen=True, gc=False, kw_only=True, t
     partition: PartitionNumber | None = None
     watermark_ms: int | None = None
     further_scores: FurtherScores | msgspec.UnsetType = msgspec.UNSET
-    history: list[float] | msgspec.UnsetType = msgspec.UNSET
+    history: Numbers | msgspec.UnsetType = msgspec.UNSET
     attributes: str | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -82,7 +86,7 @@ class _LabelFeatures(msgspec.Struct, frozen=True, gc=False):
 
     per_member: list[float]
     per_job: list[float]
-    history: list[float] | None = None
+    history: Numbers | None = None
     preferences: Preferred | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -94,7 +98,7 @@ class AllFeatures(
     global_: list[float] | msgspec.UnsetType = msgspec.UNSET
     per_member: list[float]
     per_job: list[float]
-    history: list[float] | None = None
+    history: Numbers | None = None
     preferences: Preferred | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -228,7 +232,7 @@ def encode_by_job(scored: ScoredApplication) -> bytes:
             partition=scored.partition,
             watermark_ms=scored.watermark_ms,
             further_scores=scored.further_scores or msgspec.UNSET,
-            history=msgspec.UNSET if scored.history is None else numbers(scored.history),
+            history=msgspec.UNSET if scored.history is None else scored.history,
             attributes=msgspec.UNSET if app.attributes is None else app.attributes.hex(),
         )
     )
@@ -255,7 +259,7 @@ def encode_label(label: Label) -> bytes:
                 global_=msgspec.UNSET if label.global_ is None else numbers(label.global_),
                 per_member=numbers(label.per_member),
                 per_job=numbers(label.per_job),
-                history=None if label.history is None else numbers(label.history),
+                history=label.history,
                 preferences=label.preferences or msgspec.UNSET,
             ),
             label.global_score,
@@ -320,7 +324,7 @@ def numbers(packed: bytes) -> list[float]:
     return list(_floats(len(packed) // 4).unpack(packed))
 
 
-def _packed(history: list[float] | None, count: int) -> bytes | None:
+def _packed(history: Numbers | None, count: int) -> bytes | None:
     """Numbers of a history → float32 bytes.
 
     Raises:
@@ -329,6 +333,11 @@ def _packed(history: list[float] | None, count: int) -> bytes | None:
     """
     if history is None:
         return None
+    if isinstance(history, bytes):
+        last = history[3::4]  # bytes of these numbers: 7F and FF are of NaN, and of 1.7e38 and more
+        if len(history) != 4 * count or 0x7F in last or 0xFF in last:
+            raise InvalidFeaturesError(f"a history: not {count} finite numbers")
+        return history
     try:
         return _floats(count).pack(*history)
     except (StructError, OverflowError) as error:

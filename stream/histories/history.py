@@ -11,6 +11,7 @@ learns what, and when it is read.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import blake2b
 from struct import Struct
 from typing import NamedTuple
@@ -58,7 +59,10 @@ _pack = Struct(f"<{len(NUMBERS)}f").pack
 
 
 class Counted(msgspec.Struct, array_like=True, gc=False):
-    """An application that was counted, and what is known of its answer."""
+    """An application that was counted, and what is known of its answer.
+
+    Without one its time alone stands for it; earlier releases wrote this for all.
+    """
 
     time_ms: int
     answered_ms: int | None = None
@@ -125,7 +129,7 @@ class History(msgspec.Struct, array_like=True, gc=False):
     answered_ms: int = -1
     positive_ms: int = -1
     settled_ms: int = -1
-    open: dict[bytes, Counted] = {}
+    open: dict[bytes, int | Counted] = {}
 
     @classmethod
     def of(cls, summary: Summary) -> History:
@@ -138,12 +142,13 @@ class History(msgspec.Struct, array_like=True, gc=False):
         """Count an application."""
         if time_ms > self.newest_ms:
             faded = _faded(time_ms - self.newest_ms)
-            self.recent_applications *= faded
+            self.recent_applications = self.recent_applications * faded + 1.0
             self.recent_answers *= faded
             self.recent_positives *= faded
             self.newest_ms = time_ms
+        else:
+            self.recent_applications += _faded(self.newest_ms - time_ms)
         self.applications += 1
-        self.recent_applications += _faded(self.newest_ms - time_ms)
 
     def enter(self, name: bytes, time_ms: int, over_ms: int) -> bool:
         """Count an application once; those before ``over_ms`` need not be known any more.
@@ -153,9 +158,9 @@ class History(msgspec.Struct, array_like=True, gc=False):
         known = self.open
         if name in known:
             return False
-        if known and (len(known) >= MOST_OPEN or next(iter(known.values())).time_ms < over_ms):
+        if known and (len(known) >= MOST_OPEN or _time_ms(next(iter(known.values()))) < over_ms):
             self._settle(over_ms)
-        known[name] = Counted(time_ms)
+        known[name] = time_ms
         self.count(time_ms)
         return True
 
@@ -169,20 +174,21 @@ class History(msgspec.Struct, array_like=True, gc=False):
         known = self.open.get(name)
         if known is None:
             return None
-        before_ms = known.answered_ms
-        answer = Answer(
-            *(known.time_ms, at_ms, before_ms is None, positive and not known.positive),
-            before_ms if before_ms is not None and at_ms < before_ms else None,
-        )
-        if not (answer.first or answer.positive or answer.was_ms is not None):
+        if isinstance(known, int):
+            known = Counted(known)
+        before_ms, first = known.answered_ms, known.answered_ms is None
+        is_new = positive and not known.positive
+        was_ms = before_ms if before_ms is not None and at_ms < before_ms else None
+        if not (first or is_new or was_ms is not None):
             return None
         known.positive |= positive
-        if answer.first or answer.was_ms is not None:
+        if first or was_ms is not None:
             known.answered_ms = at_ms
+        self.open[name] = known
+        answer = Answer(known.time_ms, at_ms, first, is_new, was_ms)
         self.take(answer)
-        if answer.was_ms == self.answered_ms:
-            times = [each.answered_ms for each in self.open.values()]
-            self.answered_ms = max(self.settled_ms, *(at for at in times if at is not None))
+        if was_ms is not None and was_ms == self.answered_ms:
+            self.answered_ms = max(self.settled_ms, *(at_ms for at_ms, _ in self._answered()))
         return answer
 
     def learn_closed(self, answer: Answer) -> bool:
@@ -191,9 +197,9 @@ class History(msgspec.Struct, array_like=True, gc=False):
         Returns whether it counts: of those that are not open there are never more answers than
         applications, nor more positives than answers, however often an answer is heard of.
         """
-        answered = [each for each in self.open.values() if each.answered_ms is not None]
+        answered = self._answered()
         answers = self.answers - len(answered)
-        positives = self.positives - sum(each.positive for each in answered)
+        positives = self.positives - sum(positive for _, positive in answered)
         if answer.first and answers >= self.applications - len(self.open):
             return False
         if answer.positive and positives >= answers + answer.first:
@@ -215,21 +221,24 @@ class History(msgspec.Struct, array_like=True, gc=False):
 
     def read(self, at_ms: int) -> bytes:
         """:data:`NUMBERS` as of an application at a time, float32 bytes of shape (12,)."""
-        newest_ms = self.newest_ms
-        now_ms = max(newest_ms, at_ms)
-        faded = 2.0 ** ((newest_ms - now_ms) / HALF_LIFE_MS)
-        applications, answers, positives = self.applications, self.answers, self.positives
-        recent_applications = self.recent_applications * faded
-        recent_answers = self.recent_answers * faded
-        recent = self.recent_positives * faded + PRIOR
-        positives += PRIOR  # type: ignore[assignment]
+        now_ms, applications, answers = self.newest_ms, self.applications, self.answers
+        recent_applications, recent_answers = self.recent_applications, self.recent_answers
+        recent = self.recent_positives
+        if at_ms > now_ms:
+            faded = _faded(at_ms - now_ms)
+            recent_applications *= faded
+            recent_answers *= faded
+            recent *= faded
+            now_ms = at_ms
+        rated = self.positives + PRIOR
+        recent += PRIOR
         answered_ms, positive_ms = self.answered_ms, self.positive_ms
         return _pack(
             applications,
             answers,
             self.positives,
-            positives / (answers + 1.0),
-            positives / (applications + 1.0),
+            rated / (answers + 1.0),
+            rated / (applications + 1.0),
             recent_applications,
             recent_answers,
             recent / (recent_answers + 1.0),
@@ -253,24 +262,39 @@ class History(msgspec.Struct, array_like=True, gc=False):
             None if self.positive_ms < 0 else self.positive_ms,
         )
 
+    def _answered(self) -> list[tuple[int, bool]]:
+        """When those of the open applications were answered that were, and whether positively."""
+        return [
+            (each.answered_ms, each.positive)
+            for each in self.open.values()
+            if isinstance(each, Counted) and each.answered_ms is not None
+        ]
+
     def _settle(self, over_ms: int) -> None:
-        """Let go of what need not be known any more, and of the oldest where there are too many."""
-        too_many = len(self.open) - MOST_OPEN + 1
-        for at, (name, each) in enumerate(list(self.open.items())):
-            if at < too_many or each.time_ms < over_ms:
-                del self.open[name]
-                if each.answered_ms is not None:
-                    self.settled_ms = max(self.settled_ms, each.answered_ms)
+        """Let go of the oldest that need not be known any more, or where there are too many."""
+        known = self.open
+        while known:
+            name, each = next(iter(known.items()))
+            if len(known) < MOST_OPEN and _time_ms(each) >= over_ms:
+                return
+            del known[name]
+            if isinstance(each, Counted) and each.answered_ms is not None:
+                self.settled_ms = max(self.settled_ms, each.answered_ms)
 
 
 NOTHING = History().read(0)
 """What is read of a history in which nothing has happened."""
 
 
+@lru_cache(maxsize=1 << 12)  # both stages ask, one soon after the other
 def fingerprint(job_id: str, application_id: str) -> bytes:
     """Tell applications of different jobs, or of one, apart: 8 bytes."""
     name = f"{len(job_id)}:{job_id}{application_id}"
     return blake2b(name.encode(), digest_size=_FINGERPRINT_BYTES).digest()
+
+
+def _time_ms(one: int | Counted) -> int:
+    return one if isinstance(one, int) else one.time_ms
 
 
 def _faded(elapsed_ms: int) -> float:

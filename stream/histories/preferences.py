@@ -130,24 +130,20 @@ class Preferences(msgspec.Struct, array_like=True):
     def read(self, channel: str | None, terms: Terms) -> Preferred:
         """Read the counts, and by type the sums of a candidate's weights, to 6 decimals."""
         at = self._place(channel)
-        own = _part(self.totals, at)
-        totals = self.totals[0], self.totals[1], self.totals[2]
+        totals = self.totals
+        own = _part(totals, at)
+        everywhere = totals[0], totals[1], totals[2]
         weights = {}
         for kind, chosen in _counting(terms):
-            sums = [0.0, 0.0, 0.0, 0.0]
             table = self.terms.get(kind, {})
-            for term in chosen:
-                row = table.get(term)
-                if row is None:
-                    continue
-                everywhere, here = (row[0], row[1], row[2]), _part(row, at)
-                sums[0] += weight(everywhere, totals, POSITIVE)
-                sums[1] += weight(everywhere, totals, NEGATIVE)
-                sums[2] += weight(here, own, POSITIVE)
-                sums[3] += weight(here, own, NEGATIVE)
-            a, b, c, d = sums
-            weights[kind] = round(a, 6), round(b, 6), round(c, 6), round(d, 6)
-        return Preferred((*map(float, totals), *map(float, own)), weights)  # type: ignore[arg-type]
+            rows = [row for term in chosen if (row := table.get(term)) is not None]
+            weights[kind] = (
+                _summed(rows, 0, everywhere, POSITIVE),
+                _summed(rows, 0, everywhere, NEGATIVE),
+                _summed(rows, at, own, POSITIVE),
+                _summed(rows, at, own, NEGATIVE),
+            )
+        return Preferred((*map(float, everywhere), *map(float, own)), weights)  # type: ignore[arg-type]
 
     def by_weight(self) -> list[Weighed]:
         """All terms with their weights over all channels, the largest for a positive one first."""
@@ -197,12 +193,32 @@ def weight(of: _Part, among: _Part, rating: int) -> float:
     return log((of[rating] + 1.0) / (expected + 1.0))
 
 
+def _summed(rows: list[list[int]], at: int | None, among: _Part, rating: int) -> float:
+    """Weights of terms for a rating, summed, to 6 decimals; ``at``: where counts are in rows."""
+    everybody, rated = among[APPLICATIONS], among[rating]
+    if at is None or not rated:
+        return 0.0
+    total = 0.0
+    for row in rows:
+        if len(row) > at:
+            total += log((row[at + rating] + 1.0) / (rated * row[at] / everybody + 1.0))
+    return round(total, 6)
+
+
 def _counting(terms: Terms) -> Iterator[tuple[str, list[str]]]:
     """What counts of an application's terms."""
     for kind in sorted(terms)[:MOST_TYPES]:
         if len(kind) <= MOST_CHARS:
-            distinct = dict.fromkeys(term for term in terms[kind] if len(term) <= MOST_CHARS)
-            yield kind, list(islice(distinct, MOST_TERMS))
+            chosen = terms[kind]
+            count = len(chosen)
+            if (
+                count > MOST_TERMS
+                or (count > 1 and len(set(chosen)) < count)
+                or (count and max(map(len, chosen)) > MOST_CHARS)
+            ):
+                distinct = dict.fromkeys(term for term in chosen if len(term) <= MOST_CHARS)
+                chosen = list(islice(distinct, MOST_TERMS))
+            yield kind, chosen
 
 
 def _add(counts: list[int], at: int | None, which: int, change: int) -> None:

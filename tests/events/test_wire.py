@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 from pathlib import Path
@@ -623,6 +624,32 @@ def test_histories_travel_whole(count: int) -> None:
     wrong_scored = msgspec.structs.replace(scored, history=numbers[:count].tobytes())
     with pytest.raises(InvalidFeaturesError, match="a history"):
         wire.decode_by_job(wire.encode_by_job(wrong_scored), SPACE)
+
+
+@pytest.mark.parametrize("damaged", [np.nan, np.inf, -np.inf])
+def test_a_history_that_is_no_number_is_refused(damaged: float) -> None:
+    """Neither a label nor an application brings one into a state."""
+    numbers = np.arange(36, dtype="<f4")
+    numbers[7] = damaged
+    label = msgspec.structs.replace(_LABEL, history=numbers.tobytes())
+    with pytest.raises(InvalidFeaturesError, match="36 finite numbers"):
+        wire.decode_label(wire.encode_label(label), SPACE)
+    scored = ScoredApplication(kit.application("a", 5), 0.25, 3, 99, None, numbers[:12].tobytes())
+    with pytest.raises(InvalidFeaturesError, match="12 finite numbers"):
+        wire.decode_by_job(wire.encode_by_job(scored), SPACE)
+
+
+def test_histories_in_digits_are_read() -> None:
+    """Labels and applications that were on their way had lists of numbers, in JSON."""
+    numbers = np.arange(36, dtype="<f4") / 3
+    label = msgspec.structs.replace(_LABEL, history=numbers.tobytes())
+    old = json.loads(wire.encode_label(label))
+    old["features"]["history"] = numbers.astype(float).tolist()
+    assert wire.decode_label(json.dumps(old).encode(), SPACE) == label
+    scored = ScoredApplication(kit.application("a", 5), 0.25, 3, 99, None, numbers[:12].tobytes())
+    old = json.loads(wire.encode_by_job(scored))
+    old["history"] = numbers[:12].astype(float).tolist()
+    assert wire.decode_by_job(json.dumps(old).encode(), SPACE) == scored
 
 
 def test_a_member_is_forgotten_by_the_job() -> None:

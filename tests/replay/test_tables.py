@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
+from array import array
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
@@ -77,6 +79,8 @@ def expected(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _typed(name: str, value: Any) -> Any:
+    if name == "history" and isinstance(value, str):
+        return array("f", base64.b64decode(value)).tolist()
     if name.endswith("_ms") and value is not None:
         return EPOCH + timedelta(milliseconds=value)
     if isinstance(value, dict):

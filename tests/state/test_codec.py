@@ -191,6 +191,18 @@ VALUES: dict[str, tuple[Any, Callable[[Any], bytes], Callable[[bytes], Any]]] = 
         codec.HISTORY.encode,
         codec.HISTORY.decode,
     ),
+    "history_of_the_silent": (
+        History(
+            *(5, 3, 1, 1700000000000, 2.5, 1 / 3, 0.25),
+            *(1690000000000, 1680000000000, -1),
+            {
+                b"12345678": 1690000000000,
+                b"abcdefgh": Counted(1700000000000, 1700000000005, True),
+            },
+        ),
+        codec.HISTORY.encode,
+        codec.HISTORY.decode,
+    ),
     "preferences": (
         Preferences(
             ["", "search"],
