@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -28,6 +29,7 @@ from stream.serving.applicants import Applicants
 from stream.serving.job_routes import JobRoutes, route_of
 from stream.serving.messages import EntityAnswer, Problem, RankQuestion, ScoreQuestion
 from stream.serving.openapi import JSON, MSGPACK, document
+from stream.serving.page import POLICY, page_files
 from stream.serving.rankings import NotOpenError
 from stream.serving.scorer import Scorer
 
@@ -46,7 +48,7 @@ _PLAIN_HEADERS = (
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
 )
-_FREE = frozenset({"/healthz", "/readyz"})
+_PROBES = frozenset({"/healthz", "/readyz"})
 _ENTITY = b"/v1/entities/"
 
 Scope = MutableMapping[str, Any]
@@ -124,6 +126,10 @@ class Service:
             "/metrics": self._exposed,
             "/openapi.json": lambda _: (200, JSON, self._document),
         }
+        page = page_files()
+        self._free = _PROBES | page.keys()
+        for path, (content_type, content) in page.items():
+            self._gets[path] = partial(_fixed, (200, content_type, content))
         self.arrived: Callable[[], int] = lambda: self._open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -189,7 +195,7 @@ class Service:
         raise RefusedError(HTTPStatus.NOT_FOUND, "not_found", "see /openapi.json")
 
     def _check(self, head: Head, path: str) -> None:
-        if self._tokens is None or path in _FREE or self._tokens.allow(head.authorization):
+        if self._tokens is None or path in self._free or self._tokens.allow(head.authorization):
             return
         raise RefusedError(
             HTTPStatus.UNAUTHORIZED, "unauthorized", "Authorization: Bearer TOKEN is needed"
@@ -300,6 +306,8 @@ class Service:
             (b"content-length", str(len(body)).encode()),
             *_PLAIN_HEADERS,
         ]
+        if content_type.startswith("text/html"):
+            headers.append((b"content-security-policy", POLICY.encode()))
         if retry:
             headers.append((b"retry-after", b"1"))
         if status == HTTPStatus.UNAUTHORIZED:
@@ -375,6 +383,10 @@ def _only(allowed: str, method: str) -> None:
 
 
 async def _now(reply: Reply) -> Reply:
+    return reply
+
+
+def _fixed(reply: Reply, _: Head) -> Reply:
     return reply
 
 
