@@ -199,7 +199,7 @@ def decode_by_job(raw: bytes, space: FeatureSpace) -> ScoredApplication | Waterm
         message.partition,
         message.watermark_ms,
         message.further_scores or None,
-        _packed(message.history or None, len(NUMBERS)),
+        packed_numbers(message.history or None, len(NUMBERS)),
     )
 
 
@@ -283,7 +283,7 @@ def decode_whole_label(raw: bytes, space: FeatureSpace) -> Label:
     """Parse one message of ``labels``; of any size is what the global model scored."""
     message = _decode(_WHOLE_LABEL, raw)
     sent = message.features.global_ or []
-    return _label(message, space, _packed(sent, len(sent)) or None)
+    return _label(message, space, packed_numbers(sent, len(sent)) or None)
 
 
 def _label(
@@ -299,7 +299,8 @@ def _label(
     )
     first_model = values.pop() or None
     values[-2] = values[-2] or None  # further scores
-    values += (_packed(features.history, len(NAMES)), features.preferences or None, first_model)
+    history = packed_numbers(features.history, len(NAMES))
+    values += (history, features.preferences or None, first_model)
     values.append(packed_global)
     return Label(*values)
 
@@ -324,7 +325,7 @@ def numbers(packed: bytes) -> list[float]:
     return list(_floats(len(packed) // 4).unpack(packed))
 
 
-def _packed(history: Numbers | None, count: int) -> bytes | None:
+def packed_numbers(history: Numbers | None, count: int) -> bytes | None:
     """Numbers of a history → float32 bytes.
 
     Raises:

@@ -30,7 +30,8 @@ from stream.events.applicants import (
     decode_decision,
 )
 from stream.events.ladder import Kind
-from stream.features.blocks import Block, FeatureSpace
+from stream.events.wire import packed_numbers
+from stream.features.blocks import FeatureSpace
 from stream.histories.history import NAMES
 from stream.partitions.jumps import JumpGuard, Jumps, max_jump_ms
 from stream.policy import Policy
@@ -41,7 +42,6 @@ OPEN, DECLINED, ANSWERED = 0, 1, 2
 
 _FREE: Final = -1
 _STATES = {Kind.NEGATIVE_EXPLICIT.wire: DECLINED, Kind.POSITIVE.wire: ANSWERED}
-_HISTORY = Block("history", NAMES)
 _FIRST_ROWS = 1024
 _AT_ONCE = 64  # rows that are entered while readers wait
 
@@ -300,8 +300,7 @@ class Applicants:
         seen = b""
         if space.global_ is not None and isinstance(features.global_, list):
             seen = space.global_.pack(features.global_)
-            if features.history is not None:
-                seen += _HISTORY.pack(features.history)
+            seen += packed_numbers(features.history, len(NAMES)) or b""
         return Row(
             applicant.application_id,
             applicant.member_id,
