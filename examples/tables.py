@@ -1,6 +1,7 @@
 """Make the tables in this folder: three files of CSV of an invented company.
 
     python examples/tables.py examples
+    python examples/tables.py FOLDER members=8560 jobs=2000     # a larger company
 
 They hold what ``hearback simulate --attributes`` simulates, as an applicant tracking system exports
 it: times in Berlin without saying so, stages with names of their own, skills in one cell.
@@ -40,10 +41,10 @@ _OF_CANDIDATE: Final = ("title", "skills", "years", "city", "joined")
 _OF_JOB: Final = ("title", "skills", "years", "pay", "city", "posted", "language")
 
 
-def main(folder: Path) -> None:
-    """Write the tables into a folder."""
+def write(folder: Path, sizes: dict[str, Any]) -> None:
+    """Write the tables of a market of some size into a folder."""
     start = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp() * 1000)
-    settings = lively(seed=5, start_ms=start, attributes=True, **SIZES)
+    settings = lively(seed=5, start_ms=start, attributes=True, **sizes)
     events = [msgspec.json.decode(line) for line in simulate(settings)]
     jobs: dict[str, dict[str, Any]] = {}
     applications: dict[str, list[Any]] = {}
@@ -89,4 +90,5 @@ def _write(path: Path, columns: Iterable[str], rows: Iterable[list[Any]]) -> Non
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    asked = dict(each.split("=") for each in sys.argv[2:])
+    write(Path(sys.argv[1]), SIZES | {name: int(value) for name, value in asked.items()})

@@ -71,7 +71,7 @@ class DamagedStateError(StateError):
 
 
 class WorkerDiedError(HearbackError):
-    """A process of a replay ended, or could not go on."""
+    """A process of a replay or a backtest ended, or could not go on."""
 
     reason = "worker_died"
 

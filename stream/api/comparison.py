@@ -108,7 +108,7 @@ def backtest(
     """Compare settings over one log, as ``hearback backtest`` does.
 
     Each application is scored before anything of it is learned, with each setting, and judged by
-    its final label. The log is held in memory, about 2 kB for each application.
+    its final label. The log is held in memory, about 10 kB for each application.
 
     Args:
         log: of :func:`stream.read`, or a file or frame.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stream.backtest.comparison import load_comparison
+from stream.backtest.rehearsal import LeftOut
 from stream.backtest.result import Backtest
 from stream.backtest.runner import Runner, look_through
 from stream.backtest.training import fitted_model, known_space
@@ -20,14 +21,14 @@ from stream.model.folder import GlobalModel
 from stream.model.kind import ModelKind
 from stream.policy import Policy
 from stream.progress import load_kernel, reading, steps
-from stream.replay.run_folder import RunMetrics
+from stream.replay.process import seldom_collecting
 
 
 class Compared(NamedTuple):
-    """What was found, and what the replay under the base policy counted."""
+    """What was found, and what of the logs could not be used, or was ignored."""
 
     found: Backtest
-    metrics: RunMetrics | None
+    left_out: LeftOut
 
 
 def compare(
@@ -42,6 +43,7 @@ def compare(
     max_jump_ms: int | None = None,
     retrain_ms: int | None = None,
     look: Callable[[Policy, FeatureSpace | None], None],
+    processes: int = 1,
 ) -> Compared:
     """Compare settings over logs.
 
@@ -57,10 +59,12 @@ def compare(
         max_jump_ms: hold an event further ahead back until others confirm it; None: never.
         retrain_ms: compare the reference with itself where a new global model is trained so often.
         look: looks through the logs before anything is done with them, and may refuse.
+        processes: how many may learn; more than two are not used.
 
     Raises:
         ConfigError: the comparison cannot be, or there is too little to judge by.
         ModelError: the log does not fit the model.
+        WorkerDiedError: a process that learned settings ended.
 
     """
     base = with_model(settings, model).policy
@@ -81,19 +85,20 @@ def compare(
     asked.check(known)
     load_kernel(model)
     read = ReadProgress()
-    with reading("labelling", read) as progress:
-        runner = Runner(
-            read=lambda: merge(logs, read),
-            progress=progress,
-            names=[path.name for path in logs],
-            span=span,
-            comparison=asked,
-            policy=base,
-            model=model,
-            score_from_ms=from_ms if score_from_ms is None else score_from_ms,
-            max_jump_ms=max_jump_ms,
-        )
-    done = count()
-    with steps("learning", len(asked.settings)) as show:
-        found = runner.run(lambda name: show(next(done), name))
-    return Compared(found, runner.metrics)
+    with seldom_collecting():
+        with reading("labelling", read) as progress:
+            runner = Runner(
+                read=lambda: merge(logs, read),
+                progress=progress,
+                names=[path.name for path in logs],
+                span=span,
+                comparison=asked,
+                policy=base,
+                model=model,
+                score_from_ms=from_ms if score_from_ms is None else score_from_ms,
+                max_jump_ms=max_jump_ms,
+            )
+        done = count()
+        with steps("learning", len(asked.settings)) as show:
+            found = runner.run(lambda name: show(next(done), name), processes)
+    return Compared(found, runner.left_out)

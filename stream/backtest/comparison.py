@@ -85,20 +85,22 @@ use = ["per_member"]
 name = "job only"
 use = ["per_job"]
 
-[[setting]]
-name = "weaker prior"
-policy.effects.per_member.prior_precision = 1.0
-policy.effects.per_job.prior_precision = 1.0
+# How the effects learn is what `hearback tune` chooses; to compare it, take away the signs before:
 
-[[setting]]
-name = "half-life 7 days"
-policy.effects.per_member.half_life = "7d"
-policy.effects.per_job.half_life = "7d"
+#[[setting]]
+#name = "weaker prior"
+#policy.effects.per_member.prior_precision = 1.0
+#policy.effects.per_job.prior_precision = 1.0
 
-[[setting]]
-name = "nothing forgotten"
-policy.effects.per_member.half_life = "off"
-policy.effects.per_job.half_life = "off"
+#[[setting]]
+#name = "half-life 7 days"
+#policy.effects.per_member.half_life = "7d"
+#policy.effects.per_job.half_life = "7d"
+
+#[[setting]]
+#name = "nothing forgotten"
+#policy.effects.per_member.half_life = "off"
+#policy.effects.per_job.half_life = "off"
 """
 """What is compared without a file; ``hearback backtest --example`` prints it."""
 

@@ -11,6 +11,7 @@ is rehearsed. Shapes: n applications in order of their first sight.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Final, NamedTuple, Protocol
@@ -21,11 +22,11 @@ from numpy.typing import NDArray
 
 from stream.effects import JOB, MEMBER
 from stream.errors import ConfigError
-from stream.events.structs import Application, Coefficients, DeadLetter, Event, Label
+from stream.events.structs import Application, Coefficients, DeadLetter, Event, Label, Source
 from stream.features.blocks import FeatureSpace
 from stream.histories.history import NOTHING, PARTS
 from stream.labels import driver
-from stream.labels.changes import Change, Entered, Scores, label_of
+from stream.labels.changes import Change, Entered, Ignored, Scores, label_of, unscored
 from stream.labels.changes import Step as LabelStep
 from stream.labels.machine import LabelMachine
 from stream.logs.files import LogLine
@@ -36,6 +37,7 @@ from stream.replay.run_folder import RunMetrics
 from stream.replay.savepoint import Options
 from stream.replay.single import replay
 from stream.stages.first_sights import FirstSights
+from stream.stages.job import no_score
 from stream.state.overlay import Overlay
 from stream.state.store import MemoryStore, Store
 from stream.state.stored_facts import StoredFacts
@@ -63,6 +65,13 @@ class Step(NamedTuple):
     label: Label | None
 
 
+class LeftOut(NamedTuple):
+    """How many lines were refused, and how many events changed nothing, by reason."""
+
+    dead_letters: dict[str, int]
+    ignored: dict[str, int]
+
+
 class Rehearsal:
     """What was recorded.
 
@@ -76,6 +85,7 @@ class Rehearsal:
         times_ms: application times (n,).
         space: the feature blocks.
         metrics: what the recording replay counted; None: labels alone were recorded.
+        left_out: what the recording could not use, or ignored.
 
     """
 
@@ -86,8 +96,10 @@ class Rehearsal:
         metrics: RunMetrics | None = None,
         *,
         with_history: bool = False,
+        left_out: LeftOut | None = None,
     ) -> None:
         self.metrics = metrics
+        self.left_out = left_out or LeftOut({}, {})
         self.applications = recorder.applications
         self.rows = [app.features.global_ or b"" for app in recorder.applications]
         if with_history:
@@ -185,64 +197,87 @@ def record(
     options = Options(close=True, max_jump_ms=max_jump_ms)
     metrics = replay(lines, recorder, policy, model, space, options, progress=progress)
     takes = model is not None and model.takes_history
-    return Rehearsal(recorder, space, metrics, with_history=takes)
+    left_out = LeftOut(metrics.dead_letters, metrics.ignored)
+    return Rehearsal(recorder, space, metrics, with_history=takes, left_out=left_out)
 
 
 def record_labels(
     lines: Iterable[LogLine],
     policy: Policy,
-    model: GlobalModel,
+    model: GlobalModel | None,
     space: FeatureSpace,
     max_jump_ms: int | None = None,
     from_ms: int = 0,
+    *,
+    scored: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Rehearsal:
     """Record who applied from a time on and every label, and learn nothing: a quarter of the cost.
 
-    Global scores are those that applications bring, else 0: for the caller to put in place.
+    Global scores are those that applications bring, else the model's where they are to be
+    ``scored``, else 0: for the caller to put in place. The full scores are the same.
     """
     recorder = Recorder()
-    for step in label_steps(lines, policy, model, space, max_jump_ms):
-        if isinstance(step, Change) and step.label:
-            if step.facts.event_time_ms >= from_ms:
-                recorder.label(label_of(step, (model.version,)))
-        elif isinstance(step, Entered) and step.application.event_time_ms >= from_ms:
-            app = step.application
-            scores = Scores(app.global_score or 0.0, 0.0, 0.0, history=step.scores.history)
-            recorder.scored(app, scores)
-    return Rehearsal(recorder, space, with_history=model.takes_history)
+    version = NO_MODEL if model is None else model.version
+    refused: Counter[str] = Counter()
+    ignored: Counter[str] = Counter()
+    for step in label_steps(lines, policy, model, space, max_jump_ms, progress=progress):
+        match step:
+            case Change(label=True, facts=facts) if facts.event_time_ms >= from_ms:
+                recorder.label(label_of(step, (version,)))
+            case Entered(app, seen) if app.event_time_ms >= from_ms:
+                score = app.global_score
+                if score is None and scored and model is not None:
+                    x = app.features.global_ or b""
+                    score = model.score(x + seen.history if seen.history else x)
+                recorder.scored(app, Scores(score or 0.0, 0.0, 0.0, history=seen.history))
+            case DeadLetter(reason):
+                refused[reason] += 1
+            case Ignored(reason):
+                ignored[reason] += 1
+    takes = model is not None and model.takes_history
+    left_out = LeftOut(dict(sorted(refused.items())), dict(sorted(ignored.items())))
+    return Rehearsal(recorder, space, with_history=takes, left_out=left_out)
 
 
 def label_steps(
     lines: Iterable[LogLine],
     policy: Policy,
-    model: GlobalModel,
+    model: GlobalModel | None,
     space: FeatureSpace,
     max_jump_ms: int | None = None,
+    *,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Iterator[LabelStep]:
     """Read a log into labels, to its end, every window closed.
 
-    Applications come with their histories in their scores if the model takes them.
+    Applications come with their histories in their scores if the model takes them; without a model,
+    one that brings no score is refused.
     """
-    overlay, learned = Overlay(MemoryStore()), model.manifest.delays
+    overlay, learned = Overlay(MemoryStore()), None if model is None else model.manifest.delays
     machine: driver.Labels[Event, LabelStep] = (
         FirstSights(overlay, policy, learned)
-        if model.takes_history
-        else LabelMachine(policy.labels, StoredFacts(overlay), learned)
+        if model is not None and model.takes_history
+        else _Unlearned(LabelMachine(policy.labels, StoredFacts(overlay), learned))
     )
-    reader = Reader(space, policy, scored=True, max_jump_ms=max_jump_ms)
+    reader = Reader(space, policy, scored=model is not None, max_jump_ms=max_jump_ms)
 
     def given(ready: Iterable[Read | DeadLetter]) -> Iterator[LabelStep]:
         for read in ready:
-            if isinstance(read, Read):
-                yield from driver.read(
-                    machine, read.event, read.source, read.watermark_ms, read.after_ms
-                )
+            if isinstance(read, DeadLetter):
+                yield read
+                continue
+            yield from driver.read(
+                machine, read.event, read.source, read.watermark_ms, read.after_ms
+            )
 
     for count, line in enumerate(lines, 1):
         yield from given(reader.line(line))
         if count % _FLUSH_EVERY == 0:
             overlay.flush()
+            progress(count)
     yield from given(reader.end())
+    progress(reader.lines)
     yield from machine.close_due(reader.time.close())
 
 
@@ -314,6 +349,23 @@ def rehearse(
     return Rehearsed(scores, made, {name: book.posteriors for name, book in books.items()})
 
 
+class _Unlearned:
+    """A label machine whose applications must have a score or what makes one."""
+
+    def __init__(self, machine: LabelMachine) -> None:
+        self._machine = machine
+        self.close_due = machine.close_due
+
+    def apply(self, event: Event, source: Source, watermark_ms: int | None) -> Iterable[LabelStep]:
+        return self._machine.apply(event, source, watermark_ms, score=self._score)
+
+    @staticmethod
+    def _score(app: Application) -> Scores:
+        if app.global_score is None and app.features.global_ is None:
+            raise no_score(app)
+        return unscored(app)
+
+
 class Recorder:
     """A replay's sink (:class:`stream.replay.run_folder.RunSink`): keeps what the effects see."""
 
@@ -335,6 +387,12 @@ class Recorder:
     def label(self, label: Label) -> None:
         """Keep that a label was learned now."""
         number = self._numbers[label.job_id, label.application_id]
+        of = self.applications[number].features
+        if (label.per_member, label.per_job) == (of.per_member, of.per_job):  # held in memory once
+            global_ = of.global_ if label.global_ == of.global_ else label.global_
+            label = msgspec.structs.replace(
+                label, per_member=of.per_member, per_job=of.per_job, global_=global_
+            )
         self.steps.append(Step(number, label))
 
     def coefficients(self, coefficients: Coefficients) -> None:

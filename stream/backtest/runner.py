@@ -1,5 +1,7 @@
 """SHELL: one recording of the log, one pass of learning for each setting, one judge for all.
 
+A second process may learn some of the settings (:mod:`stream.backtest.beside`).
+
 The truth is the final label under the base policy: a setting may wait for other labels, but all are
 judged by the same. Applications count from ``score_from_ms`` on if their whole window lies in the
 log; those after it would be called negative too early.
@@ -8,19 +10,21 @@ log; those after it would be called negative too early.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.backtest.beside import WORTH, Beside, learn
 from stream.backtest.comparison import Comparison, Setting
 from stream.backtest.decisions import Watch
 from stream.backtest.freshness import Freezer, Freshness
-from stream.backtest.judgement import Blocks, Judge, Sums
+from stream.backtest.judgement import Blocks, Judge
 from stream.backtest.matches import match_quality
-from stream.backtest.rehearsal import Rehearsal, Step, record, rehearse
+from stream.backtest.rehearsal import LeftOut, Rehearsal, Step, record_labels, rehearse
 from stream.backtest.result import (
     GLOBAL_ALONE,
     Backtest,
@@ -38,10 +42,7 @@ from stream.logs.files import LogLine, read_head
 from stream.logs.jumps import JumpFilter
 from stream.model.folder import NO_MODEL, GlobalModel
 from stream.policy import LabelPolicy, Policy
-from stream.quality.matches import MatchQuality
-from stream.quality.ranking import Owner, RankingQuality
 from stream.replay.reader import first_look
-from stream.replay.run_folder import RunMetrics
 
 _FEWEST_IN_A_GROUP = 50
 _EXAMPLE_EDGES: Final = (0, 1, 3, 6, 11, 21, 51)
@@ -161,64 +162,73 @@ class Runner:
         self._judge = Judge(self._targets, self._blocks.of, len(self._blocks.from_ms))
 
     @property
-    def metrics(self) -> RunMetrics | None:
-        """What the replay under the base policy counted."""
-        return self._truth.metrics
+    def left_out(self) -> LeftOut:
+        """What could not be used, or was ignored, under the base policy."""
+        return self._truth.left_out
 
-    def run(self, on_setting: Callable[[str], None] = lambda _: None) -> Backtest:
-        """Learn with every setting in turn and judge it; ``on_setting`` is called before each."""
+    def run(
+        self, on_setting: Callable[[str], None] = lambda _: None, processes: int = 1
+    ) -> Backtest:
+        """Learn with every setting and judge it.
+
+        Args:
+            on_setting: is called with the name of a setting before it is learned.
+            processes: with more than 1 a second process learns, too, where it is worth it.
+
+        """
         comparison, truth = self._comparison, self._truth
         alone = truth.global_scores[self._judged]
-        sums: dict[str, Sums] = {}
         scores: dict[str, _Floats] = {}
         timings: dict[tuple[LabelPolicy, str], LabelTiming] = {}
-        freshness: Freshness | None = None
-        rankings: dict[Owner, RankingQuality | None] = {}
         waiting: list[AgeBracket] = []
-        matches: MatchQuality | None = None
-        by_member: list[Gain] = []
-        by_job: list[Gain] = []
-        by_labels = sorted(
-            range(len(comparison.settings)),
-            key=lambda at: comparison.settings[at].policy.labels != self._policy.labels,
+        reference = comparison.settings[comparison.reference]
+        same: deque[Setting] = deque()
+        others: list[Setting] = []
+        for setting in comparison.settings:
+            labelled = setting.policy.labels == self._policy.labels
+            if labelled:
+                self._time(timings, setting)
+            if setting is not reference:
+                (same if labelled and setting.retrain_ms is None else others).append(setting)
+
+        def take() -> Setting | None:
+            with suppress(IndexError):
+                setting = same.popleft()
+                on_setting(setting.name)
+                return setting
+            return None
+
+        def found(setting: Setting, full: _Floats) -> None:
+            scores[setting.name] = full[self._judged]
+
+        worth = len(truth.steps) * (len(same) + 1) >= WORTH
+        with ExitStack() as stack:
+            beside = None
+            if processes > 1 and len(same) > 1 and worth:
+                beside = stack.enter_context(Beside(truth, self._score_from_ms, take, found))
+            on_setting(reference.name)
+            scored = self._scored(truth, reference)
+            steps = self._steps(truth, reference)
+            watch = self._watch(scored, steps)
+            everyone, freshness = self._with_freshness(scored, reference, steps, watch)
+            found(reference, everyone)
+            for setting, full in self._recorded_anew(others, on_setting):
+                scores[setting.name] = full
+            while (following := take()) is not None:
+                if beside is not None:
+                    beside.check()
+                found(following, learn(truth, following, self._score_from_ms))
+            if beside is not None:
+                beside.join()
+        if isinstance(watch, WaitingWatch):
+            waiting = watch.by_age(self._blocks_of_all(), len(self._blocks.from_ms))
+        members, jobs = _examples_before(truth, steps)
+        learned = scores[reference.name]
+        matches = match_quality(
+            truth.applications, everyone, truth.targets, self._judged, self._policy.matches
         )
-        other: tuple[LabelPolicy, Rehearsal] | None = None
-        for at in by_labels:
-            setting = comparison.settings[at]
-            on_setting(setting.name)
-            labels = setting.policy.labels
-            rehearsal = truth
-            if labels != self._policy.labels:
-                if other is None or other[0] != labels:
-                    other = None  # one recording beside the truth at a time
-                    other = labels, self._record(labels)
-                rehearsal = other[1]
-            scored = self._scored(rehearsal, setting)
-            steps = schedule(
-                rehearsal, setting.refresh_ms, setting.learn, self._score_from_ms, labels.window_ms
-            )
-            if at == comparison.reference:
-                watch = self._watch(scored, steps)
-                everyone, freshness = self._with_freshness(scored, setting, steps, watch)
-                found = everyone[self._judged]
-                matches = match_quality(
-                    truth.applications, everyone, truth.targets, self._judged, self._policy.matches
-                )
-                rankings = {"job": watch.rankings(), "member": watch.rankings("member")}
-                if isinstance(watch, WaitingWatch):
-                    count = len(self._blocks.from_ms)
-                    waiting = watch.by_age(self._blocks_of_all(), count)
-                members, jobs = _examples_before(truth, steps)
-                by_member = self._gains(members[self._judged], alone, found)
-                by_job = self._gains(jobs[self._judged], alone, found)
-            else:
-                rehearsed = rehearse(scored, setting.policy, setting.use, steps=steps)
-                found = self._aligned(rehearsal, scored.scores(rehearsed))
-            scores[setting.name] = found
-            sums[setting.name] = self._judge.sums(found)
-            self._time(timings, setting, rehearsal)
-        scores[GLOBAL_ALONE], sums[GLOBAL_ALONE] = alone, self._judge.sums(alone)
-        reference = comparison.settings[comparison.reference].name
+        scores[GLOBAL_ALONE] = alone
+        sums = {name: self._judge.sums(one) for name, one in scores.items()}
         said = {setting.name: setting.in_words() for setting in comparison.settings}
         return Backtest(
             logs=self._names,
@@ -233,20 +243,20 @@ class Runner:
             positives=int(self._targets.sum()),
             blocks=len(self._blocks.from_ms),
             block_ms=self._blocks.length_ms,
-            reference=reference,
+            reference=reference.name,
             settings=[
                 setting_result(
                     *(self._judge, self._blocks, name, said.get(name, "no effects")),
-                    *(scores[name], sums[name], sums[reference]),
+                    *(scores[name], sums[name], sums[reference.name]),
                 )
                 for name in [*said, GLOBAL_ALONE]
             ],
             labels=list(timings.values()),
             freshness=freshness,
-            by_member_examples=by_member,
-            by_job_examples=by_job,
-            rankings=rankings.get("job"),
-            member_rankings=rankings.get("member"),
+            by_member_examples=self._gains(members[self._judged], alone, learned),
+            by_job_examples=self._gains(jobs[self._judged], alone, learned),
+            rankings=watch.rankings(),
+            member_rankings=watch.rankings("member"),
             waiting=waiting,
             matches=matches,
             matches_a_day=self._policy.matches.per_day,
@@ -254,8 +264,33 @@ class Runner:
 
     def _record(self, labels: LabelPolicy) -> Rehearsal:
         lines, space = first_look(self._read(), self._model)
-        policy = Policy(labels=labels)
-        return record(lines, policy, self._model, space, self._progress, self._max_jump_ms)
+        policy = Policy(features=self._policy.features, labels=labels)
+        return record_labels(
+            *(lines, policy, self._model, space, self._max_jump_ms),
+            scored=True,
+            progress=self._progress,
+        )
+
+    def _steps(self, rehearsal: Rehearsal, setting: Setting) -> list[Step]:
+        """Put what was recorded into the order of a setting."""
+        window_ms = setting.policy.labels.window_ms
+        stop_ms = self._score_from_ms
+        return schedule(rehearsal, setting.refresh_ms, setting.learn, stop_ms, window_ms)
+
+    def _recorded_anew(
+        self, settings: list[Setting], on_setting: Callable[[str], None]
+    ) -> Iterator[tuple[Setting, _Floats]]:
+        """Learn with settings of other labels or global scores; give the scores that are judged."""
+        recorded, labels = self._truth, self._policy.labels
+        for setting in settings:
+            on_setting(setting.name)
+            if setting.policy.labels != labels:
+                recorded = self._truth  # one recording beside the truth at a time
+                labels = setting.policy.labels
+                if labels != self._policy.labels:
+                    recorded = self._record(labels)
+            full = learn(self._scored(recorded, setting), setting, self._score_from_ms)
+            yield setting, self._aligned(recorded, full)
 
     def _scored(self, rehearsal: Rehearsal, setting: Setting) -> Rehearsal:
         """Put the global scores of a setting into a recording of its labels."""
@@ -313,8 +348,6 @@ class Runner:
 
     def _aligned(self, rehearsal: Rehearsal, scores: _Floats) -> _Floats:
         """Bring the scores of another recording into the truth's order; unknown ones: global."""
-        if rehearsal is self._truth:
-            return scores[self._judged]
         found = dict(zip(_keys(rehearsal), scores.tolist(), strict=True))
         alone = self._truth.global_scores
         aligned = [
@@ -322,23 +355,16 @@ class Runner:
         ]
         return np.array(aligned)
 
-    def _time(
-        self,
-        timings: dict[tuple[LabelPolicy, str], LabelTiming],
-        setting: Setting,
-        rehearsal: Rehearsal,
-    ) -> None:
+    def _time(self, timings: dict[tuple[LabelPolicy, str], LabelTiming], setting: Setting) -> None:
         """Tell how early a setting knows its labels, once for all that take the same ones."""
         key = setting.policy.labels, setting.learn
         if not setting.use:
             return
         if key in timings:
             timings[key].settings.append(setting.name)
-        elif rehearsal is self._truth:
-            window_ms = setting.policy.labels.window_ms
-            ages = timeliness(
-                rehearsal.steps, setting.learn, rehearsal.targets, self._judged, window_ms
-            )
+        else:
+            truth, window_ms = self._truth, setting.policy.labels.window_ms
+            ages = timeliness(truth.steps, setting.learn, truth.targets, self._judged, window_ms)
             timings[key] = LabelTiming(learn=setting.learn, settings=[setting.name], ages=ages)
 
     def _gains(self, examples: _Ints, alone: _Floats, full: _Floats) -> list[Gain]:

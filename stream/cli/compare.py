@@ -121,7 +121,7 @@ def tune(
         ) from None
     _write(out, tuner, until_ms)
     OUT.print(_trials(tuner))
-    tell_left_out(rehearsal.metrics)
+    tell_left_out(rehearsal.left_out)
     best, first = tuner.best.quality, tuner.trials[0].quality
     for trial in tuner.trials:
         if trial.beyond and trial.taken:
@@ -253,8 +253,10 @@ def backtest(
     weeks. `hearback backtest --example > compare.toml` is a start.
 
     Writes report.html (one file, to look at or to send), backtest.json with every figure, and
-    freshness.svg. The log is held in memory, about 2 kB for each application.
+    freshness.svg. The log is held in memory, about 10 kB for each application; where
+    there are two cores and it is worth it, two processes learn, with the same figures.
     """
+    from stream.backtest.beside import cores
     from stream.backtest.compared import compare
     from stream.report.charts import freshness
     from stream.report.page import page, picture
@@ -273,7 +275,7 @@ def backtest(
     def look(base: Policy, known: FeatureSpace | None) -> None:
         look_first(logs, base, force=force, max_jump_ms=max_jump_ms, space=known)
 
-    found, metrics = compare(
+    found, left_out = compare(
         *(logs, settings, config, loaded),
         kind=kind,
         learn_spec=None if spec is None else partial(fitted_spec, spec, logs),
@@ -281,6 +283,7 @@ def backtest(
         max_jump_ms=max_jump_ms,
         retrain_ms=retrain_ms,
         look=look,
+        processes=cores(),
     )
     out.mkdir(parents=True, exist_ok=True)
     (out / RESULT).write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
@@ -291,7 +294,7 @@ def backtest(
     for rankings in (found.rankings, found.member_rankings):
         if rankings is not None:
             OUT.print(rankings_table(rankings))
-    tell_left_out(metrics)
+    tell_left_out(left_out)
     tell("")
     for sentence in sentences(found):
         tell(f"- {sentence}")

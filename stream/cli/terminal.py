@@ -10,6 +10,7 @@ from rich.table import Table
 from stream.progress import ERR, bar, doing, load_kernel, reading, steps
 
 if TYPE_CHECKING:
+    from stream.backtest.rehearsal import LeftOut
     from stream.quality.prequential import Summary
     from stream.quality.ranking import RankingQuality
     from stream.quality.tally import Quality
@@ -66,16 +67,16 @@ def run_summary(metrics: RunMetrics) -> Group:
     return Group(*parts, *([f"matches: {said}"] if said else []))
 
 
-def left_out(metrics: RunMetrics) -> list[tuple[str, dict[str, int]]]:
+def left_out(metrics: RunMetrics | LeftOut) -> list[tuple[str, dict[str, int]]]:
     """What a replay could not use, or ignored, and why."""
     # An orphan is counted when it begins to wait; what became of it is in the other counts.
     ignored = {reason: count for reason, count in metrics.ignored.items() if reason != "orphans"}
     return [("dead letters", metrics.dead_letters), ("ignored", ignored)]
 
 
-def tell_left_out(metrics: RunMetrics | None) -> None:
-    """Print the same, a line for each reason; nothing where nothing was counted."""
-    for title, values in () if metrics is None else left_out(metrics):
+def tell_left_out(metrics: RunMetrics | LeftOut) -> None:
+    """Print the same, a line for each reason."""
+    for title, values in left_out(metrics):
         for reason, count in values.items():
             tell(f"{title}, {reason}: {count:,}")
 

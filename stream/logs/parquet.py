@@ -41,6 +41,10 @@ _EXACT: Final = {"float": 1 << 24, "halffloat": 1 << 11}
 """Whole numbers beyond these may stand for another one, by the Arrow type that holds them."""
 
 
+_SIMPLE: Final = {
+    *("string", "large_string", "bool", "double", "float", "int8", "int16", "int32", "int64"),
+    *("uint8", "uint16", "uint32", "uint64"),
+}
 _AS_IT_IS: Final = (float, str, int)
 
 
@@ -123,20 +127,76 @@ def _rows(file: Any, size: int, on_bytes: Callable[[int], None]) -> Iterator[byt
 
 
 def _lines(batch: Any, names: list[str]) -> Iterator[bytes]:
-    plain: list[str] = []
+    plain: dict[str, list[Any]] = {}
     others: dict[str, list[Any]] = {}
     for name in names:
         array = batch.column(batch.schema.get_field_index(name))
         values = _exactly(array, name)
-        if values is None:
-            plain.append(name)
+        if values is not None:
+            others[name] = [_present(value) for value in values]
         else:
-            others[name] = values
-    rows = _rows_of(batch.select(plain)) if plain else [{} for _ in range(batch.num_rows)]
-    for at, row in enumerate(rows):
-        for name, values in others.items():
-            row[name] = values[at]
-        yield _encode(_present(row))
+            plain[name] = _columnwise(array) or _one_by_one(batch.select([name]), name)
+    columns = plain | others
+    for row in zip(*columns.values(), strict=True):
+        yield _encode(
+            {k: value for k, value in zip(columns, row, strict=True) if value is not None}
+        )
+
+
+def _columnwise(array: Any) -> list[Any]:
+    """Return the values of a column without what is null; nothing where that takes longer.
+
+    A struct or list is put together of the values of its children, which takes a third of the time
+    that pyarrow takes for each by itself.
+    """
+    if not _is_simple(array.type):
+        return []
+    try:
+        return _values(array)
+    except Exception:  # noqa: BLE001 - one of the values has none in Python: then each by itself
+        return []
+
+
+def _is_simple(kind: Any) -> bool:
+    """Whether values are texts, numbers and truth values, or lists or structs of such."""
+    if _types().is_struct(kind):
+        fields = [kind.field(at) for at in range(kind.num_fields)]
+        return 0 < len(fields) == len({field.name for field in fields}) and all(
+            _is_simple(field.type) for field in fields
+        )
+    if _types().is_list(kind) or _types().is_large_list(kind):
+        return _is_simple(kind.value_type)
+    return str(kind) in _SIMPLE
+
+
+def _values(array: Any) -> list[Any]:
+    kind = array.type
+    if _types().is_struct(kind):
+        names = [kind.field(at).name for at in range(kind.num_fields)]
+        found: list[Any] = [
+            {name: value for name, value in zip(names, row, strict=True) if value is not None}
+            for row in zip(*map(_values, array.flatten()), strict=True)
+        ]
+        if array.null_count:
+            there = array.is_valid().to_pylist()
+            found = [row if known else None for row, known in zip(found, there, strict=True)]
+        return found
+    if str(kind) not in _SIMPLE:
+        values, at, found = _values(array.flatten()), 0, []
+        for length in array.value_lengths().to_pylist():
+            found.append(None if length is None else values[at : at + length])
+            at += length or 0
+        return found
+    plain: list[Any] = array.to_pylist()
+    return plain
+
+
+def _types() -> Any:
+    return import_module("pyarrow").types
+
+
+def _one_by_one(batch: Any, name: str) -> list[Any]:
+    return [_present(row[name]) for row in _rows_of(batch)]
 
 
 def _exactly(array: Any, name: str) -> list[Any] | None:

@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from stream.model.folder import Choice
 from stream.model.held_out import log_losses, rate_of
@@ -214,6 +215,9 @@ def fit_path(
     """Fit with each C of a path, from one to the next.
 
     Constant columns are the intercept (not penalised): the first one that is not zero takes it.
+    One thread multiplies matrices: so the same rows give the same bits on any number of cores, and
+    where other work fills the cores no thread spins in wait of another (16 times the CPU time, on
+    two).
 
     Returns:
         Coefficients (d,) for the features as sent, of each.
@@ -233,7 +237,9 @@ def fit_path(
         warm_start=True,
     )
     found = []
-    for C in path:
-        model.set_params(C=C).fit(standard, y, w)
-        found.append(columns.raw(model.coef_[0], float(model.intercept_[0])))
+    threads: Any = threadpool_limits  # nor has threadpoolctl
+    with threads(1, "blas"):
+        for C in path:
+            model.set_params(C=C).fit(standard, y, w)
+            found.append(columns.raw(model.coef_[0], float(model.intercept_[0])))
     return found

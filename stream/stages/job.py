@@ -214,12 +214,17 @@ class JobStage(Stage):
         if app.global_score is not None:
             return app.global_score
         if model is None or app.features.global_ is None:
-            raise NoScoreError(
-                f"application {app.application_id} carries no global_score and there is no model"
-                " (pass one with --model)"
-            )
+            raise no_score(app)
         if not model.takes_history:
             return model.score(app.features.global_)
         if history is None and self._histories is not None:  # the member's part did not come
             history = NOTHING + self._histories.read(app)
         return model.score(app.features.global_ + (history or b""))
+
+
+def no_score(app: Application) -> NoScoreError:
+    """Say that an application has no score, and nothing that makes one."""
+    return NoScoreError(
+        f"application {app.application_id} carries no global_score and there is no model"
+        " (pass one with --model)"
+    )

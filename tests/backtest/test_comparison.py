@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,14 @@ def test_the_example_compares_what_it_says() -> None:
     assert {setting.refresh_ms for setting in found.settings} == {0, DAY_MS, 7 * DAY_MS, None}
     assert {setting.learn for setting in found.settings} == {"early", "explicit", "final"}
     assert by_name["member only"].use == ("per_member",)
+    assert by_name["hard inference"].policy.labels.aging == ()
+
+
+def test_what_the_example_leaves_out_is_there_without_its_signs() -> None:
+    """Settings that stand as comments are compared once the signs before them are taken away."""
+    text = re.sub(r"^#(?=\S)", "", EXAMPLE, flags=re.MULTILINE)
+    by_name = {one.name: one for one in parse_comparison(parse_toml(text), Policy()).settings}
+    assert len(by_name) == len(load_comparison(None, Policy()).settings) + 3
     assert by_name["nothing forgotten"].policy.effects["per_job"].half_life_ms is None
     assert by_name["weaker prior"].policy.effects["per_member"].prior_precision == 1.0
     assert by_name["weaker prior"].policy.labels == Policy().labels

@@ -165,6 +165,8 @@ def test_labels_are_recorded_as_a_replay_gives_them(
     ]
     assert alone.global_scores == pytest.approx(rehearsal.global_scores)
     assert alone.metrics is None
+    assert alone.left_out == rehearsal.left_out
+    assert alone.left_out.ignored
 
     def told(steps: list[Step]) -> list[tuple[object, ...]]:
         return [
