@@ -1,7 +1,8 @@
 """SHELL: recruiters who look at a service: a small load, as a market makes it.
 
-Each visit asks for a ranking of the applicants that a log has of some job. Visits come at random
-(a Poisson process), whatever the answers take; one who finds nobody there comes again later.
+Each visit has the applicants ranked that a log has of some job; or, where the service holds open
+applicants, looks at those of a job, and now and then at one of them. Visits come at random (a
+Poisson process), whatever the answers take; who finds nobody there comes again later.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from threading import Event
 from typing import Any, Final
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -29,6 +31,9 @@ TOP: Final = 20
 _ANSWER_S: Final = 10.0
 _PAUSE_S: Final = 1.0  # after a refusal, or no answer
 _KEPT: Final = 10_000  # times of answers, of which the quantiles are told
+_LISTED: Final = 50  # jobs that a visitor chooses from
+_HELD: Final = 0.5  # of the visits are to open applicants
+_CLOSER: Final = 0.3  # of those look at one of them
 _FIELDS: Final = ("member_id", "features", "global_score", "member", "job", "context")
 
 Candidates = Mapping[str, list[dict[str, Any]]]
@@ -48,6 +53,7 @@ class Visits:
         self.asked = 0
         self.answered = 0
         self.candidates = 0
+        self.looked = 0
         self.silent = 0
         self.refused: Counter[int] = Counter()
         self._seconds: deque[float] = deque(maxlen=_KEPT)
@@ -69,8 +75,9 @@ class Visits:
         silent = f", {self.silent:,} without an answer" if self.silent else ""
         return (
             f"{self.answered:,} of {self.asked:,} requests answered in"
-            f" {time.monotonic() - self._began_s:.0f} s, {self.candidates:,} candidates ranked"
-            f"{refused}{silent}; p50 {middle:.1f} ms, p99 {slow:.1f} ms"
+            f" {time.monotonic() - self._began_s:.0f} s, {self.candidates:,} candidates ranked,"
+            f" {self.looked:,} open applicants seen{refused}{silent};"
+            f" p50 {middle:.1f} ms, p99 {slow:.1f} ms"
         )
 
 
@@ -121,15 +128,13 @@ def visit(
 
     """
     chance = random.Random(seed)  # noqa: S311 - nothing secret
-    jobs = sorted(candidates)
-    done = Visits()
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    due_s = time.monotonic()
     with httpx.Client(base_url=url, headers=headers, timeout=_ANSWER_S) as client:
+        visitor = _Visitor(client, candidates, chance)
+        done = visitor.done
+        due_s = time.monotonic()
         while not stop.wait(max(due_s - time.monotonic(), 0.0)):
-            job_id = chance.choice(jobs)
-            question = {"job_id": job_id, "candidates": candidates[job_id], "top": TOP}
-            good = _ask(client, question, done)
+            good = visitor.look() if chance.random() < _HELD else visitor.rank()
             on_visit(done)
             # Who is late does not make up for it: the load stays what it is.
             due_s = max(due_s, time.monotonic() - 1.0) + chance.expovariate(per_second)
@@ -138,21 +143,64 @@ def visit(
     return done
 
 
-def _ask(client: httpx.Client, question: dict[str, Any], done: Visits) -> bool:
-    """Ask for one ranking; return whether it came."""
-    done.asked += 1
-    began_s = time.monotonic()
-    try:
-        reply = client.post("/v1/rank", json=question)
-    except httpx.HTTPError:
-        done.silent += 1
-        return False
-    done.took(time.monotonic() - began_s)
-    if reply.status_code == httpx.codes.UNAUTHORIZED:
-        raise ConfigError("the service wants a token: give --token-file, with one of its own")
-    if reply.status_code != httpx.codes.OK:
+class _Visitor:
+    """Asks, and counts; its methods return whether there was an answer."""
+
+    def __init__(self, client: httpx.Client, candidates: Candidates, chance: random.Random) -> None:
+        self.done = Visits()
+        self._client = client
+        self._candidates = candidates
+        self._jobs = sorted(candidates)
+        self._chance = chance
+        self._holds = True  # open applicants, as far as is known
+
+    def rank(self) -> bool:
+        """Have the applicants of a job ranked, as the log has them."""
+        job_id = self._chance.choice(self._jobs)
+        candidates = self._candidates[job_id]
+        question = {"job_id": job_id, "candidates": candidates, "top": TOP}
+        if self._ask("POST", "/v1/rank", json=question) is None:
+            return False
+        self.done.candidates += len(candidates)
+        return True
+
+    def look(self) -> bool:
+        """Look at the open applicants of a job, if the service holds any."""
+        if not self._holds:
+            return self.rank()
+        listed = self._ask("GET", "/v1/jobs", params={"limit": _LISTED})
+        if listed is None:
+            return not self._holds
+        jobs = [job["job_id"] for job in listed["jobs"] if job["open"]]
+        if not jobs:
+            return self.rank()
+        path = f"/v1/jobs/{quote(self._chance.choice(jobs), safe='')}/applicants"
+        found = self._ask("GET", path, params={"top": TOP})
+        if found is None:
+            return False
+        self.done.looked += len(found["applicants"])
+        if found["applicants"] and self._chance.random() < _CLOSER:
+            chosen = quote(self._chance.choice(found["applicants"])["application_id"], safe="")
+            self._ask("GET", f"{path}/{chosen}")  # it may have been answered meanwhile
+        return True
+
+    def _ask(self, method: str, path: str, **what: Any) -> Any:
+        """Return the answer to one request; None: there was none."""
+        done = self.done
+        done.asked += 1
+        began_s = time.monotonic()
+        try:
+            reply = self._client.request(method, path, **what)
+        except httpx.HTTPError:
+            done.silent += 1
+            return None
+        done.took(time.monotonic() - began_s)
+        if reply.status_code == httpx.codes.OK:
+            done.answered += 1
+            return reply.json()
+        if reply.status_code == httpx.codes.UNAUTHORIZED:
+            raise ConfigError("the service wants a token: give --token-file, with one of its own")
         done.refused[reply.status_code] += 1
-        return False
-    done.answered += 1
-    done.candidates += len(question["candidates"])
-    return True
+        if reply.status_code == httpx.codes.NOT_FOUND and path == "/v1/jobs":
+            self._holds = False
+        return None

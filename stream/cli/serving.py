@@ -131,8 +131,8 @@ def browse(
 ) -> None:
     """Play recruiters who look at a running hearback serve: a small load, to see it work.
 
-    Each visit has the applicants of some job ranked, as a log has them. Prints what came of it,
-    every minute and at the end.
+    Each visit has the applicants of some job ranked, as a log has them, or looks at those who are
+    open, where the service holds them. Prints what came of it, every minute and at the end.
     """
     from producers.visits import Visits, candidates_of, visit
 

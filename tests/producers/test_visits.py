@@ -14,7 +14,10 @@ import pytest
 from producers.visits import MOST_CANDIDATES, Visits, candidates_of, visit
 from stream.errors import ConfigError
 from tests.kit import application, to_json
+from tests.serving.asking import NOW_MS, serving
+from tests.serving.test_applicants import Holding, applicant
 
+FEATURES = {"per_member": [1.0, 0.5], "per_job": [1.0]}
 JOBS = {"j": [{"member_id": "m", "global_score": 0.0}]}
 
 
@@ -23,11 +26,13 @@ def answering(status: int) -> Iterator[str]:
     """A service that answers everything with a status; gives its address."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.send_response(status)
             self.send_header("Content-Length", "0")
             self.end_headers()
+
+        do_POST = do_GET  # noqa: N815 - its name above us
 
         def log_message(self, *_: object) -> None:
             pass
@@ -95,3 +100,32 @@ def test_who_finds_nobody_comes_again() -> None:
     assert (done.silent, done.answered) == (2, 0)
     assert time.monotonic() - began_s >= 1.0
     assert "2 without an answer" in done.in_words()
+
+
+def test_open_applicants_are_looked_at() -> None:
+    """Where the service holds them: those of a job, and now and then one of them."""
+    asked = Holding()
+    asked.publish(*(applicant(f"a/{n}", NOW_MS, job="a job/ä") for n in range(3)))
+    stop = Event()
+    with serving(asked) as url:
+        done = visit(
+            url,
+            {"j": [{"member_id": "m", "global_score": 0.0, "features": FEATURES}]},
+            per_second=1000.0,
+            stop=stop,
+            on_visit=lambda done: stop.set() if done.looked >= 30 else None,
+        )
+    assert (done.answered, done.refused) == (done.asked, {})
+    assert done.looked == 30
+    seen = {
+        label["route"]: count
+        for label, count in (
+            (sample.labels, sample.value)
+            for family in asked.registry.collect()
+            for sample in family.samples
+            if sample.name == "hearback_serve_requests_total"
+        )
+    }
+    assert seen["/v1/jobs"] == seen["/v1/jobs/{job}/applicants"] == 10
+    assert 1 <= seen["/v1/jobs/{job}/applicants/{application}"] < 10
+    assert seen["/v1/rank"] == done.candidates > 0

@@ -1,12 +1,16 @@
-"""A service in this process, and questions to it, without a server."""
+"""A service in this process, and questions to it, without a server or over a socket."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from threading import Thread
 from typing import Any, NamedTuple
 
 import msgspec
+import uvicorn
 
 from stream.events.records import COEFFICIENTS, Message
 from stream.metrics.process import process_registry
@@ -118,3 +122,20 @@ class Asked:
         reply = self.ask("/v1/rank", question)
         assert reply.status == 200, reply
         return reply.json()
+
+
+@contextmanager
+def serving(asked: Asked) -> Iterator[str]:
+    """Serve over a socket; give the address."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(asked.service, ws="none", lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    thread = Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    finally:
+        server.should_exit = True
+        server.force_exit = True
+        thread.join()
+        listening.close()

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import re
-import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
 
 import pytest
-import uvicorn
 
 from deploy.browser import Browser, MissingError
 from stream.policy import HOUR_MS
 from stream.serving.access import Tokens
 from stream.serving.page import POLICY, page_files
 from tests.kit import model
-from tests.serving.asking import NOW_MS, Asked
+from tests.serving.asking import NOW_MS, Asked, serving
 from tests.serving.test_applicants import HELD, Holding, applicant, label
 from tests.serving.test_scores import known
 
@@ -47,23 +43,6 @@ CONTRASTS = """(() => {
   });
 })()"""
 """How clearly each text stands out from what it is on, as WCAG 2 reckons it."""
-
-
-@contextmanager
-def serving(asked: Asked) -> Iterator[str]:
-    """Serve over a socket; give the address."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(asked.service, ws="none", lifespan="off", log_config=None)
-    server = uvicorn.Server(config)
-    thread = Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-    finally:
-        server.should_exit = True
-        server.force_exit = True
-        thread.join()
-        listening.close()
 
 
 @pytest.fixture(scope="module")

@@ -218,12 +218,14 @@ def test_recruiters_browse_a_service(served: Served) -> None:
     done = browse("--for", "1s", "--token-file", tokens)
     assert done.returncode == 0, done.stderr
     told = re.fullmatch(
-        r"(\d+) of \1 requests answered in \d s, (\d+) candidates ranked;"
-        r" p50 [\d.]+ ms, p99 [\d.]+ ms\n",
+        r"(\d+) of (\d+) requests answered in \d s, (\d+) candidates ranked,"
+        r" 0 open applicants seen, 1 refused with 404; p50 [\d.]+ ms, p99 [\d.]+ ms\n",
         done.stdout,
     )
-    assert told is not None, done.stdout
-    assert int(told[2]) == 4 * int(told[1]) > 0
+    assert told is not None, done.stdout  # it was told once that no applicants are held
+    answered, asked, ranked = map(int, told.groups())
+    assert (asked, ranked) == (answered + 1, 4 * answered)
+    assert answered > 0
     done = browse("--for", "1s")
     assert (done.returncode, done.stderr) == (
         1,
