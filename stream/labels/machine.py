@@ -352,7 +352,8 @@ class LabelMachine:
             return (Ignored(after(state_of_record(facts), stimulus).ignored),)
         stimulus, time_ms = self._placed(stimulus, event.event_time_ms, facts.event_time_ms)
         if stimulus is _ANSWERED and facts.kind != _POSITIVE:
-            self._decide(job_id, event.application_id, waits(facts), time_ms)
+            name = event.application_id
+            self._decide(job_id, name, waits(facts, name), time_ms)
         if stimulus in EVIDENCE:
             settled = self._inference.response(
                 job_id,

@@ -1,12 +1,13 @@
 """Ranks the applications of a job, or of a member, at the moment when one of them is answered.
 
 A stage has the coefficients of the moment of its own effect, and the other's score of the
-application's first sight, as the global one (:mod:`stream.quality.ranking`).
+application's first sight, as the global one (:mod:`stream.quality.ranking`). Where the global model
+takes histories, the job stage has those of the job and its pairs of the moment, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -28,6 +29,10 @@ FIRST_SIGHT: dict[Owner, tuple[str, ...]] = {
 """Of these scores that of the application's first sight is taken."""
 
 
+ScoredNow = Callable[[str, Waits, int], Waits]
+"""A candidate of a job as it is scored at a time (ms)."""
+
+
 class JobDecisions:
     """Decisions of the jobs of one partition, read from its state: a restart changes nothing.
 
@@ -35,17 +40,22 @@ class JobDecisions:
         overlay: of its state. book: what is remembered of the applications.
         effect: of the jobs. window_ms: W.
         most: pending applications of jobs that are followed; of more, half of the jobs are.
-
-    Attributes:
-        made: the decision that was told of last, as :func:`~stream.quality.ranking.row` has it;
-            None: it was none, or of a job that is left out.
+        scored_now: scores candidates as of a decision.
 
     """
 
     def __init__(
-        self, overlay: Overlay, book: StoredFacts, effect: Effect, window_ms: int, most: int
+        self,
+        overlay: Overlay,
+        book: StoredFacts,
+        effect: Effect,
+        *,
+        window_ms: int,
+        most: int,
+        scored_now: ScoredNow,
     ) -> None:
-        self.made: bytes | None = None
+        self._made: bytes | None = None
+        self._scored_now = scored_now
         self._book = book
         self._effect = effect
         self._window_ms = window_ms
@@ -73,10 +83,24 @@ class JobDecisions:
         )
         if not others:
             return
-        self.made = _ranked("job", job_id, self._effect, [answered, *others], sampled=sampled)
-        if self._thinning.count():
+        candidates = [self._scored_now(job_id, each, at_ms) for each in (answered, *others)]
+        self._made = _ranked("job", job_id, self._effect, candidates, sampled=sampled)
+
+    def begin(self) -> None:
+        """Begin another event."""
+        self._made = None
+
+    def take(self) -> bytes | None:
+        """Take the event's decision, as :func:`~stream.quality.ranking.row` has it, and count it.
+
+        With the label of who was answered, so in its unit of work: what comes before that is done
+        again after a crash. None: it was none, or of a job that is left out.
+        """
+        made, self._made = self._made, None
+        if made is not None and self._thinning.count():
             left = self._thinning.halvings
             self._book.stop_following(lambda job_id: not watched(mark(job_id), left))
+        return made
 
     def _too_many(self, halvings: int) -> bool:
         return self._book.census.counts.pending > self._most << halvings
@@ -181,7 +205,7 @@ def _ranked(
     within: Owner, owner_id: str, effect: Effect, candidates: Sequence[Waits], *, sampled: bool
 ) -> bytes:
     """Rank candidates, the one answered first; see :func:`~stream.quality.ranking.row`."""
-    times, fixed, others, z = zip(*candidates, strict=True)
+    times, fixed, others, z, _ = zip(*candidates, strict=True)
     values = np.empty((len(ORDERS) - 1, len(times)))
     values[:] = fixed
     own = effect.scores(owner_id, b"".join(z))
@@ -200,5 +224,5 @@ def _name(job_id: str, application_id: str) -> str:
 
 def _waits(facts: Facts) -> Waits:
     """Take what is ranked within a member out of an application's facts."""
-    seen = waits(facts)
+    seen = waits(facts, "")
     return Waits(seen.time_ms, seen.fixed, facts.job_score, facts.per_member)

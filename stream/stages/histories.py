@@ -156,9 +156,12 @@ class JobHistories:
 
     def read(self, app: Application) -> bytes:
         """Numbers of job and pair as of an application, float32 of shape (24,)."""
-        job = self._values.get(_of_job(app.job_id))
-        pair = self._values.get(_of_pair(app))
-        at_ms = app.event_time_ms
+        return self.as_of(app.job_id, app.member_id, app.event_time_ms)
+
+    def as_of(self, job_id: str, member_id: str, at_ms: int) -> bytes:
+        """Numbers of job and pair as of a time, float32 of shape (24,)."""
+        job = self._values.get(_of_job(job_id))
+        pair = self._values.get(keys.pairs_of(member_id) + job_id.encode())
         return (NOTHING if job is None else job.read(at_ms)) + (
             NOTHING if pair is None else pair.read(at_ms)
         )

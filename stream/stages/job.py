@@ -18,7 +18,7 @@ from stream.events.structs import (
     Source,
 )
 from stream.features.blocks import FeatureSpace
-from stream.histories.history import NOTHING
+from stream.histories.history import NOTHING, NUMBERS_BYTES
 from stream.histories.preferences import JobPreferences
 from stream.labels.changes import Change, Ended, Entered, Ignored, Scores, Step, label_of
 from stream.labels.machine import LabelMachine
@@ -29,8 +29,10 @@ from stream.stages.decisions import JobDecisions
 from stream.stages.histories import JobHistories
 from stream.stages.matches import Matches
 from stream.stages.succession import Models, StoredModel
+from stream.state.facts import Facts
 from stream.state.overlay import Overlay
 from stream.state.stored_facts import StoredFacts
+from stream.state.waiting import Waits
 from stream.updaters.effect import MOST_HELD
 
 
@@ -87,8 +89,14 @@ class JobStage(Stage):
         first = self.models.first
         learned = None if first is None else first.manifest.delays
         facts = StoredFacts(overlay, self.census)
+        self._facts = facts
         self.decisions = JobDecisions(
-            overlay, facts, self.effect, policy.labels.window_ms, most_held
+            overlay,
+            facts,
+            self.effect,
+            window_ms=policy.labels.window_ms,
+            most=most_held,
+            scored_now=self._scored_now,
         )
         self._machine = LabelMachine(policy.labels, facts, learned, self.decisions.decide)
         self._histories: JobHistories | None = None
@@ -111,7 +119,7 @@ class JobStage(Stage):
             EventError: the event becomes a dead letter.
 
         """
-        self.decisions.made = None
+        self.decisions.begin()
         if not isinstance(event, ScoredApplication):
             return self._learn(self._machine.apply(event, source, watermark_ms), watermark_ms)
         return self._learn(
@@ -172,7 +180,7 @@ class JobStage(Stage):
             decision = None
             if label is not None:
                 if label.label:
-                    decision, self.decisions.made = self.decisions.made, None
+                    decision = self.decisions.take()
                 for entities in self.learners:
                     entities.learn(label)
                 if histories is not None and label.evidence_time_ms is not None:
@@ -207,6 +215,24 @@ class JobStage(Stage):
         return Scores(
             global_score, scored.member_score, job_score, further, history, preferred, number
         )
+
+    def _scored_now(self, job_id: str, waiting: Waits, at_ms: int) -> Waits:
+        """Score a candidate anew, where the global model takes histories, as of a time.
+
+        By the histories of the job and the pair as they are, and the member's of first sight.
+        """
+        histories = self._histories
+        if histories is None or self.models.first is None or not self.models.first.takes_history:
+            return waiting
+        facts = self._facts.application(job_id, waiting.name)
+        if not isinstance(facts, Facts) or facts.history is None or facts.global_ is None:
+            return waiting
+        history = facts.history[:NUMBERS_BYTES] + histories.as_of(job_id, facts.member_id, at_ms)
+        model = self.models.at(facts.model)
+        if model is None:
+            return waiting
+        fixed = waiting.fixed - facts.global_score + model.score(facts.global_ + history)
+        return waiting._replace(fixed=fixed)
 
     def _global_score(
         self, app: Application, history: bytes | None, model: GlobalModel | None

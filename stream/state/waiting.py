@@ -26,21 +26,23 @@ class Waits(NamedTuple):
 
     ``fixed`` is the global score and those of further effects, ``other_score`` that of the effect
     by whose coefficients it is not ranked, within a job the member's: both in log-odds, of first
-    sight. ``z`` are the features of the one by whose it is, float32 bytes of shape (d,).
+    sight. ``z`` are the features of the one by whose it is, float32 bytes of shape (d,). ``name``
+    is the application's id, where it may be scored anew.
     """
 
     time_ms: int
     fixed: float
     other_score: float
     z: bytes
+    name: str = ""
 
 
-def waits(facts: Facts) -> Waits:
+def waits(facts: Facts, name: str) -> Waits:
     """Take what is ranked within a job out of an application's facts."""
     fixed = facts.global_score
     if facts.further_scores:
         fixed += sum(facts.further_scores.values())
-    return Waits(facts.event_time_ms, fixed, facts.member_score, facts.per_job)
+    return Waits(facts.event_time_ms, fixed, facts.member_score, facts.per_job, name)
 
 
 def mark(owner: str, name: str = "") -> int:
@@ -114,6 +116,6 @@ def follow(candidates: Candidates[Waits], name: str, record: ApplicationRecord |
     """Take an application's record in, as it is now."""
     if isinstance(record, Facts) and record.kind <= _INFERRED:
         if name not in candidates:
-            candidates.add(name, record.event_time_ms, waits(record))
+            candidates.add(name, record.event_time_ms, waits(record, name))
     else:
         candidates.remove(name)

@@ -14,6 +14,8 @@ from stream.events.records import APPLICATIONS, APPLICATIONS_BY_JOB, ENGAGEMENTS
 from stream.labels.machine import LabelMachine
 from stream.partitions import job
 from stream.policy import Policy
+from stream.stages.thinning import LOOKED
+from stream.state import keys
 from stream.updaters import effect
 from tests import oracle
 from tests.kit import Market, TestEvent, application, closing, engagement, last_labels
@@ -90,6 +92,21 @@ def test_a_crash_after_every_unit_loses_nothing(
     assert last_labels(labels) == {key: verdict for key, verdict in wanted.items() if verdict}
     if flushed:
         assert len(labels) == len({(label.application_id, label.kind) for label in labels})
+
+
+def test_a_decision_counts_once_however_often_its_event_begins_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An answer that settles thousands is one decision, through a crash after each of its units."""
+    monkeypatch.setattr(job, "MOST_STEPS", SHARE)
+    market, _, topic, _ = prepared("an answer")
+    while market.stumble("job", 0, topic, 1, flushed=True):
+        pass
+    market.run()
+    looked = market.stores["job", 0].get(keys.own("job decisions"))
+    assert looked is not None
+    assert LOOKED.decode(looked).judged == 1
+    assert len(market.partitions["job", 0].judged.rankings.decisions) == 1
 
 
 def test_a_unit_of_work_has_its_share_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
