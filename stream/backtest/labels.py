@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from stream.backtest.rehearsal import Recorder, Rehearsal
 from stream.errors import EventError
 from stream.events.structs import Application, Features, Label
-from stream.features.blocks import FeatureSpace
 from stream.labels.changes import Scores
+from stream.model.folder import GlobalModel
 from stream.model.labels import LabelReader, known_ms
 
 
@@ -29,7 +29,7 @@ def decoded(values: Iterable[bytes], until_ms: int, from_ms: int) -> list[Label]
     return labels
 
 
-def recorded(labels: list[Label], space: FeatureSpace, *, with_history: bool) -> Rehearsal:
+def recorded(labels: list[Label], model: GlobalModel) -> Rehearsal:
     """Put labels in the order in which they were known, each application before its first.
 
     Repeats are learned again, which changes nothing.
@@ -44,7 +44,7 @@ def recorded(labels: list[Label], space: FeatureSpace, *, with_history: bool) ->
             recorder.label(label)
         else:
             recorder.scored(_application(label), _scores(label))
-    return Rehearsal(recorder, space, with_history=with_history)
+    return Rehearsal(recorder, model.space, model=model)
 
 
 def _application(label: Label) -> Application:

@@ -67,7 +67,7 @@ def learn_landmark(
 
     """
     until_ms = model.manifest.trained_until_ms
-    read_from_ms = None if model.takes_history else from_ms  # histories begin with the log
+    read_from_ms = None if model.takes_further else from_ms  # histories begin with the log
     known, space = first_look(before(lines, until_ms, read_from_ms), model)
     rehearsal = record_labels(known, policy, model, space, max_jump_ms, from_ms)
     return landmark_of(rehearsal, policy, model)

@@ -24,7 +24,6 @@ from stream.effects import JOB, MEMBER
 from stream.errors import ConfigError
 from stream.events.structs import Application, Coefficients, DeadLetter, Event, Label, Source
 from stream.features.blocks import FeatureSpace
-from stream.histories.history import NOTHING, PARTS
 from stream.labels import driver
 from stream.labels.changes import Change, Entered, Ignored, Scores, label_of, unscored
 from stream.labels.changes import Step as LabelStep
@@ -95,16 +94,18 @@ class Rehearsal:
         space: FeatureSpace,
         metrics: RunMetrics | None = None,
         *,
-        with_history: bool = False,
+        model: GlobalModel | None = None,
         left_out: LeftOut | None = None,
     ) -> None:
         self.metrics = metrics
         self.left_out = left_out or LeftOut({}, {})
         self.applications = recorder.applications
         self.rows = [app.features.global_ or b"" for app in recorder.applications]
-        if with_history:
-            pairs = zip(self.rows, recorder.scores, strict=True)
-            self.rows = [x + (one.history or NOTHING * len(PARTS)) for x, one in pairs]
+        if model is not None and model.takes_further:
+            self.rows = [
+                model.row(x, one.history, one.preferences)
+                for x, one in zip(self.rows, recorder.scores, strict=True)
+            ]
         self.steps = recorder.steps
         self.global_scores: _Floats = np.array([one.global_score for one in recorder.scores])
         self.recorded: _Floats = np.array([one.full_score for one in recorder.scores])
@@ -196,9 +197,8 @@ def record(
     recorder = Recorder()
     options = Options(close=True, max_jump_ms=max_jump_ms)
     metrics = replay(lines, recorder, policy, model, space, options, progress=progress)
-    takes = model is not None and model.takes_history
     left_out = LeftOut(metrics.dead_letters, metrics.ignored)
-    return Rehearsal(recorder, space, metrics, with_history=takes, left_out=left_out)
+    return Rehearsal(recorder, space, metrics, model=model, left_out=left_out)
 
 
 def record_labels(
@@ -229,15 +229,14 @@ def record_labels(
                 score = app.global_score
                 if score is None and scored and model is not None:
                     x = app.features.global_ or b""
-                    score = model.score(x + seen.history if seen.history else x)
-                recorder.scored(app, Scores(score or 0.0, 0.0, 0.0, history=seen.history))
+                    score = model.score(model.row(x, seen.history, seen.preferences))
+                recorder.scored(app, msgspec.structs.replace(seen, global_score=score or 0.0))
             case DeadLetter(reason):
                 refused[reason] += 1
             case Ignored(reason):
                 ignored[reason] += 1
-    takes = model is not None and model.takes_history
     left_out = LeftOut(dict(sorted(refused.items())), dict(sorted(ignored.items())))
-    return Rehearsal(recorder, space, with_history=takes, left_out=left_out)
+    return Rehearsal(recorder, space, model=model, left_out=left_out)
 
 
 def label_steps(
@@ -251,13 +250,13 @@ def label_steps(
 ) -> Iterator[LabelStep]:
     """Read a log into labels, to its end, every window closed.
 
-    Applications come with their histories in their scores if the model takes them; without a model,
-    one that brings no score is refused.
+    Applications come with histories and preferences in their scores if the model takes any; without
+    a model, one that brings no score is refused.
     """
     overlay, learned = Overlay(MemoryStore()), None if model is None else model.manifest.delays
     machine: driver.Labels[Event, LabelStep] = (
         FirstSights(overlay, policy, learned)
-        if model is not None and model.takes_history
+        if model is not None and model.takes_further
         else _Unlearned(LabelMachine(policy.labels, StoredFacts(overlay), learned))
     )
     reader = Reader(space, policy, scored=model is not None, max_jump_ms=max_jump_ms)

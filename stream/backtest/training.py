@@ -147,13 +147,13 @@ def train_from_labels(
     def prior_over(model: GlobalModel) -> tuple[GlobalModel, str]:
         with doing("choosing the prior"):
             labels = labels_of(model)
-            rehearsal = recorded(labels, model.space, with_history=model.takes_history)
+            rehearsal = recorded(labels, model)
             return choose_prior(rehearsal, model, settings.policy)
 
     def landmark_of_labels(policy: Policy, model: GlobalModel) -> Landmark | None:
         from_ms = fitting.newest(MOST)
         labels = [one for one in labels_of(model) if one.application_time_ms >= from_ms]
-        rehearsal = recorded(labels, model.space, with_history=model.takes_history)
+        rehearsal = recorded(labels, model)
         return landmark_of(rehearsal, policy, model)
 
     return _trained(fitting, settings, kind, before, accept, prior_over, landmark_of_labels)

@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,7 +41,7 @@ from stream.logs.files import LogLine, read_head
 from stream.model.boosting import fit_boosted
 from stream.model.coefficients import Linear
 from stream.model.folder import GlobalModel
-from stream.model.kind import ModelKind
+from stream.model.kind import FURTHER, ModelKind
 from stream.model.logistic import choose, fit_path
 from stream.model.scorer import Floats32, Scorer
 from stream.model.training import Trainer
@@ -322,10 +323,11 @@ def trainer(
     max_jump_ms: int | None,
     kind: ModelKind,
 ) -> Trainer:
-    """Make what fits a model; trees take histories too, unless the policy keeps none."""
-    histories = kind == "boosted" and policy.features.histories
+    """Make what fits a model, on histories and preferences too, unless the policy keeps none."""
+    sights = partial(FirstSights, for_terms="history" not in FURTHER[kind])
     return Trainer(
-        policy, until_ms, names, max_jump_ms, kind, first_sights=FirstSights if histories else None
+        *(policy, until_ms, names, max_jump_ms, kind),
+        first_sights=sights if policy.features.histories else None,
     )
 
 

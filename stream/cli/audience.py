@@ -11,20 +11,22 @@ import numpy as np
 from confluent_kafka import Consumer
 
 from stream.events.ladder import BY_NAME
-from stream.events.records import COEFFICIENTS, DEAD_LETTERS, LABELS
+from stream.events.records import COEFFICIENTS, DEAD_LETTERS, LABELS, PREFERENCES
 from stream.events.structs import Coefficients, Label
-from stream.events.wire import decode_coefficients, decode_label
+from stream.events.wire import decode_coefficients, decode_label, decode_preferences
 from stream.features.blocks import FeatureSpace
+from stream.histories.preferences import Preferences, Weighed
 from stream.policy import DAY_MS
 from stream.quality.prequential import Summary, quality
 
 
 class Audience:
-    """Reads labels, coefficients and dead letters in a thread of its own.
+    """Reads labels, coefficients, preferences and dead letters in a thread of its own.
 
     Attributes:
         labels: label messages by kind. flips: labels that turned positive, by previous kind.
         last: the last label of each application. entities: the newest coefficients by key.
+        preferences: the newest of each job.
         dead_letters: how many there were.
         error: what ended the listening before its time.
         measuring: whether the time from event to coefficients is taken.
@@ -36,6 +38,7 @@ class Audience:
         self.flips: Counter[str] = Counter()
         self.last: dict[tuple[str, str], Label] = {}
         self.entities: dict[tuple[str, str], Coefficients] = {}
+        self.preferences: dict[str, Preferences] = {}
         self.dead_letters = 0
         self.measuring = True
         self._space = space
@@ -88,6 +91,15 @@ class Audience:
         of_effect = [found for (name, _), found in self.entities.items() if name == effect]
         return sorted(of_effect, key=_clearness, reverse=True)[:count]
 
+    def choosiest(self) -> str | None:
+        """Name the job whose answers depend most on a term; None: on none, anywhere."""
+        spreads = {
+            job_id: terms[0].positive - terms[1].positive
+            for job_id, preferences in self.preferences.items()
+            if (terms := for_and_against(preferences)) is not None
+        }
+        return max(sorted(spreads), key=spreads.__getitem__, default=None)
+
     def _listen(self) -> None:
         consumer = Consumer(
             {
@@ -100,7 +112,7 @@ class Audience:
                 "log_level": 0,
             }
         )
-        consumer.subscribe([LABELS, COEFFICIENTS, DEAD_LETTERS])
+        consumer.subscribe([LABELS, COEFFICIENTS, PREFERENCES, DEAD_LETTERS])
         try:
             while not self._done.is_set():
                 for message in consumer.consume(1000, timeout=0.02):
@@ -115,6 +127,9 @@ class Audience:
     def _hear(self, topic: str, value: bytes, timestamp_ms: int) -> None:
         if topic == LABELS:
             self._hear_label(decode_label(value, self._space))
+        elif topic == PREFERENCES:
+            found_of = decode_preferences(value)
+            self.preferences[found_of.job_id] = found_of.counts()
         elif topic == COEFFICIENTS:
             found = decode_coefficients(value)
             if found.control:
@@ -142,3 +157,12 @@ class Audience:
 def _clearness(found: Coefficients) -> float:
     mean, variance = np.array(found.mean), np.array(found.variance)
     return float(np.max(np.abs(mean) / np.sqrt(variance)))
+
+
+def for_and_against(preferences: Preferences) -> tuple[Weighed, Weighed] | None:
+    """Find the two terms of one type whose weights differ most, the larger first."""
+    of_types: dict[str, list[Weighed]] = {}
+    for each in preferences.by_weight():
+        of_types.setdefault(each.kind, []).append(each)
+    pairs = [(of_type[0], of_type[-1]) for of_type in of_types.values()]
+    return max(pairs, key=lambda pair: pair[0].positive - pair[1].positive, default=None)

@@ -23,7 +23,7 @@ from rich.text import Text
 from stream.cli import PROGRAM
 from stream.cli.patience import Patience
 from stream.cli.terminal import ERR, OUT, doing, key_values, quality_table, tell
-from stream.effects import EFFECTS, MEMBER
+from stream.effects import EFFECTS, JOB, MEMBER
 from stream.errors import ConfigError, HearbackError
 from stream.units import MS_PER_UNIT, format_time, parse_time_ms
 
@@ -36,6 +36,7 @@ _ANSWER_DAYS = 14  # answers follow for so long after the last application
 _TRAIN_DAYS = 24
 _MEMBERS, _JOBS = 300, 80
 _PARTITIONS = 4
+_PREFERENCE_SD = 1.0  # "a clear preference" (producers/terms.py)
 _MARKER = ".hearback-demo"
 _DATA = "data"
 _DAY_MS = MS_PER_UNIT["d"]
@@ -102,21 +103,27 @@ def _make_market(out: Path, seed: int) -> tuple[int, int]:
     """Simulate the log and train; return the number of applications and the end of training."""
     from producers.simulate import simulate
     from producers.truth import SimulationSettings, draw_truth
+    from stream.backtest.tuning import trainer as trainer_of
     from stream.events.applications import RawApplication
     from stream.events.wire import decode_raw
     from stream.logs.files import merge, write_lines
-    from stream.model.training import Trainer
     from stream.policy import Policy
 
     settings = SimulationSettings(
-        seed=seed, members=_MEMBERS, jobs=_JOBS, days=_DAYS, start_ms=_START_MS
+        seed=seed,
+        members=_MEMBERS,
+        jobs=_JOBS,
+        days=_DAYS,
+        start_ms=_START_MS,
+        preference_sd=_PREFERENCE_SD,
+        terms_share=1.0,
     )
     truth = draw_truth(settings)
     lines = list(simulate(settings))
     write_lines(out / "log.jsonl.gz", lines)
     (out / "truth.json").write_bytes(truth.to_json())
     until_ms = _START_MS + _TRAIN_DAYS * _DAY_MS
-    trainer = Trainer(Policy(), until_ms, truth.feature_names)
+    trainer = trainer_of(Policy(), until_ms, truth.feature_names, None, "linear")
     trainer.read(merge([out / "log.jsonl.gz"]), lambda _: None)
     trainer.fit(out / "model")
     events = map(decode_raw, lines)
@@ -238,6 +245,21 @@ def _script() -> Path:
     return Path(sys.executable).with_name("hearback")
 
 
+def _preferred(job_id: str | None, data: Path) -> Iterator[Text]:
+    """Tell what the recruiters of a job prefer, of what the worker keeps of it."""
+    from stream.cli.audience import for_and_against
+    from stream.serving.lookup import from_data
+
+    entity = None if job_id is None else from_data(data, JOB, job_id)
+    preferences = None if entity is None else entity.preferences
+    terms = None if preferences is None else for_and_against(preferences)
+    if terms is not None:
+        said = [f"*{term.term}* ({term.positives} of {term.applications})" for term in terms]
+        yield Text(
+            f"\nRecruiters of {job_id} answer candidates with {said[0]}, not with {said[1]}."
+        )
+
+
 def _summary(stage: _Stage, until_ms: int, out: Path) -> RenderableType:
     """What a person wants to know."""
     from stream.serving.lookup import Entity
@@ -277,6 +299,7 @@ def _summary(stage: _Stage, until_ms: int, out: Path) -> RenderableType:
         ),
         Text("Two members and two jobs, as learned:"),
         *(Text(f"  {line}") for line in told),
+        *_preferred(heard.choosiest(), out / _DATA),
         Text(
             f"\nFiles in {out}: log.jsonl.gz (the market), truth.json (what was to be learned),"
             " model/ (the global model), data/ (the worker's state), worker.log"

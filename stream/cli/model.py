@@ -242,7 +242,8 @@ def explain(
     coefficient times value. In boosted trees it is how much the mean of the leaves below changes
     where a tree asks for the feature, on the application's way (Saabas' path attribution).
 
-    Histories are those that the logs give, from their beginning, under the policy's labels.
+    Histories and preferences are those that the logs give, from their beginning, under the policy's
+    labels.
     """
     loaded = load_model(folder)
     policies = configured(config, policy=policy).policy
@@ -280,11 +281,11 @@ def _features(
         ConfigError: it is not there, or has no global features.
 
     """
-    for app, history in _applications(model, policy, _told(merge(logs, read), progress)):
+    for app, row in _applications(model, policy, _told(merge(logs, read), progress)):
         if app.application_id == application_id and job_id in {None, app.job_id}:
             if app.features.global_ is None:
                 raise ConfigError(f"application {application_id} has no global features")
-            return app.features.global_ + history
+            return row
     where = "" if job_id is None else f" to job {job_id}"
     raise ConfigError(f"no application {application_id}{where} in these logs fits the model")
 
@@ -299,13 +300,15 @@ def _told(lines: Iterable[LogLine], progress: Callable[[int], None]) -> Iterator
 def _applications(
     model: GlobalModel, policy: Policy, lines: Iterable[LogLine]
 ) -> Iterator[tuple[Application, bytes]]:
-    """Give the applications that fit the model, with their histories if it takes them."""
-    if model.takes_history:
+    """Give the applications that fit the model, with the bytes of the model's columns."""
+    if model.takes_further:
         from stream.backtest.rehearsal import label_steps
 
         for step in label_steps(lines, policy, model, model.space):
             if isinstance(step, Entered):
-                yield step.application, step.scores.history or b""
+                app, scores = step.application, step.scores
+                x = app.features.global_ or b""
+                yield app, model.row(x, scores.history, scores.preferences)
         return
     for line in lines:
         if line.damaged is not None:
@@ -315,4 +318,4 @@ def _applications(
         except EventError:
             continue
         if isinstance(event, Application):
-            yield event, b""
+            yield event, event.features.global_ or b""

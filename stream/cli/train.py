@@ -115,6 +115,9 @@ def train(
     Learns with it what is left to come of applications that still wait, from moments of the newest
     of them.
 
+    Where applications carry terms, what the job's recruiters had preferred of them is an input too,
+    if the held-out part is better with it by more than a standard error.
+
     For effects over trees, one prior precision is chosen on the same span, and kept in the model:
     it is in force wherever a policy, a configuration and the environment say nothing of it.
     """

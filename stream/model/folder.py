@@ -8,7 +8,7 @@ A model is a folder with two files:
   (:mod:`stream.model.trees`).
 
 A model's *columns* are the features of the blocks that ``inputs`` names, one block after the other,
-each in the order of its names: what is scored is their float32 bytes, joined.
+each in the order of its names (:mod:`stream.model.columns`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from stream.errors import ConfigError, ModelError
 from stream.features.blocks import FeatureSpace
 from stream.features.fitting import FittedSpec
 from stream.features.making import Maker
-from stream.histories.history import NAMES
 from stream.labels.delays import DelayCurve
 from stream.model.coefficients import Linear
+from stream.model.columns import INPUTS, Columns, further
 from stream.model.inputs import Dropped
 from stream.model.kind import FILES, ModelKind
 from stream.model.landmark import Landmark
@@ -37,11 +37,6 @@ from stream.policy import Policy
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-INPUTS = ("global", "history")
-"""Blocks that a model's columns may come from: ``history`` is :data:`HISTORY_COLUMNS`."""
-
-HISTORY_COLUMNS = [f"history.{name}" for name in NAMES]
-
 NO_MODEL = "none"
 """Model version of a run whose events bring their own ``global_score``."""
 
@@ -88,7 +83,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     were there to tell. ``inputs``: the blocks that its columns come from. ``prior_precision``: λ of
     the effects over it where a policy says nothing; None: as it is without a model.
     ``landmark``: what is left to come of who waits, None: by ``delays`` alone. ``dropped``: inputs
-    that were left out, for the model was worse with them. ``spec``: what makes the features of
+    that were left out, for they did not pay. ``spec``: what makes the features of
     attributes, None: applications bring them.
     """
 
@@ -122,7 +117,9 @@ class GlobalModel:
 
     Attributes:
         columns: their names, in the model's order.
-        takes_history: whether those after the global features are an application's history.
+        takes_further: whether there are others than the global features: histories, preferences.
+        takes_history: whether there are those of histories.
+        row: joins the float32 bytes of what is scored (:meth:`stream.model.columns.Columns.row`).
 
     """
 
@@ -130,8 +127,9 @@ class GlobalModel:
         self.manifest = manifest
         self.scorer = scorer
         self.version = manifest.model_version
-        self.columns = _columns(manifest.features, manifest.inputs)
-        self.takes_history = "history" in manifest.inputs
+        columns = Columns(manifest.features, manifest.inputs)
+        self.columns, self.row = columns.names, columns.row
+        self.takes_further, self.takes_history = columns.further, columns.history
         self.space = FeatureSpace(
             manifest.features["global"],
             manifest.features["per_member"],
@@ -148,7 +146,7 @@ class GlobalModel:
             ModelError: the arrays are damaged, or of another size than the names.
 
         """
-        size = len(_columns(manifest.features, manifest.inputs))
+        size = len(Columns(manifest.features, manifest.inputs).names)
         if manifest.kind == "linear":
             return cls(manifest, Linear.decoded(arrays, size))
         from stream.model.trees import Trees  # noqa: PLC0415 - Numba takes half a second to load
@@ -159,13 +157,13 @@ class GlobalModel:
         """Refuse a policy that leaves out what the model takes.
 
         Raises:
-            ConfigError: it keeps no histories, and the model takes them.
+            ConfigError: it keeps no histories, and the model takes them or preferences.
 
         """
-        if self.takes_history and not policy.features.histories:
+        if self.takes_further and not policy.features.histories:
             raise ConfigError(
-                f"model {self.version} takes histories: set [features] histories = true, or train a"
-                " model without them"
+                f"model {self.version} takes {further(self.manifest.inputs)}: set [features]"
+                " histories = true, or train a model without them"
             )
 
     def warm_up(self) -> None:
@@ -298,18 +296,14 @@ def _manifest(path: Path, text: bytes) -> Manifest:
         raise ModelError(
             f"{path} has model format {manifest.format}, this release reads {FORMAT}: train again"
         )
-    unknown = set(manifest.inputs) - set(INPUTS)
-    if unknown:
-        raise ModelError(
-            f"{path} takes {', '.join(sorted(unknown))}, this release has"
-            f" {', '.join(INPUTS)}: train again"
-        )
-    missing = {"global", "per_member", "per_job", *manifest.inputs} - manifest.features.keys()
+    needed = {"global", "per_member", "per_job"} | set(manifest.inputs) & set(INPUTS)
+    missing = needed - manifest.features.keys()
     if missing:
         raise ModelError(f"{path / MANIFEST} names no features for {', '.join(sorted(missing))}")
-    known_order = manifest.inputs in {("global",), INPUTS}  # what is scored is joined so
-    if not known_order or manifest.features.get("history", HISTORY_COLUMNS) != HISTORY_COLUMNS:
-        raise ModelError(f"{path} takes other histories than this release keeps: train again")
+    try:
+        Columns(manifest.features, manifest.inputs)
+    except ModelError as error:
+        raise ModelError(f"model {path}: {error}") from None
     return manifest
 
 
@@ -321,7 +315,3 @@ def _read(path: Path, name: str) -> bytes:
             f"{path} is no model folder ({error.strerror}: {error.filename});"
             " make one with: hearback train LOG --out MODEL"
         ) from None
-
-
-def _columns(features: dict[str, list[str]], inputs: tuple[str, ...]) -> list[str]:
-    return [name for block in inputs for name in features[block]]

@@ -9,3 +9,10 @@ ModelKind = Literal["linear", "boosted"]
 
 FILES: dict[ModelKind, str] = {"linear": "coefficients.npy", "boosted": "trees.npy"}
 """The file with a model's arrays in its folder."""
+
+FURTHER: dict[ModelKind, tuple[str, ...]] = {
+    "linear": ("preferences",),
+    "boosted": ("history", "preferences"),
+}
+"""Inputs beside the global features that a model is fitted on where they help; a linear one finds
+nothing in histories: what they say lies in thresholds and in what goes with what."""

@@ -22,9 +22,8 @@ from stream.events.structs import Label
 from stream.events.wire import decode_whole_label, numbers
 from stream.features.blocks import FeatureSpace
 from stream.features.making import Maker
-from stream.histories.history import NOTHING, PARTS
 from stream.model.block_names import BlockNames
-from stream.model.kind import ModelKind
+from stream.model.kind import FURTHER, ModelKind
 from stream.model.rows import NEVER
 from stream.model.training_set import Row, TrainingSet
 from stream.policy import Policy
@@ -95,7 +94,8 @@ class LabelTrainer(TrainingSet):
         policy: the label policy that they were made with.
         until_ms: only what was known by then is used; None: all.
         names: of the features by block, or what has made them of attributes; None: numbered.
-        kind: of model that is fitted. Trees take histories too, unless the policy keeps none.
+        kind: of model that is fitted; histories and preferences are inputs, too, unless the
+            policy keeps none.
 
     """
 
@@ -106,8 +106,7 @@ class LabelTrainer(TrainingSet):
         names: dict[str, list[str]] | Maker | None,
         kind: ModelKind = "linear",
     ) -> None:
-        histories = kind == "boosted" and policy.features.histories
-        super().__init__(policy, names, kind, with_history=histories)
+        super().__init__(policy, names, kind, FURTHER[kind] if policy.features.histories else ())
         self._until_ms = until_ms
         self._mark_ms = 0  # event time when silence was last labelled
         self._seen: dict[tuple[str, str], _Seen] = {}
@@ -143,8 +142,8 @@ class LabelTrainer(TrainingSet):
                 ("per_job", label.per_job),
             ):
                 _adopted(self._names[name], numbers(packed))
-            history = (label.history or NOTHING * len(PARTS)) if self._with_history else None
-            row = Row(None, numbers(label.global_), history=history)
+            row = Row(None, numbers(label.global_))
+            row.history, row.preferences = label.history, label.preferences
             seen = self._seen[key] = _Seen(label.application_time_ms, row)
         row, evidence_ms = seen.row, label.evidence_time_ms
         self.end_ms = max(self.end_ms, known_ms(label))

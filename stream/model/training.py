@@ -19,7 +19,7 @@ from stream.labels.changes import Change, Entered, Ignored, Step
 from stream.labels.machine import LabelMachine
 from stream.logs.files import LogLine
 from stream.logs.jumps import JumpFilter
-from stream.model.kind import ModelKind
+from stream.model.kind import FURTHER, ModelKind
 from stream.model.training_set import Row, TrainingSet
 from stream.policy import Policy
 from stream.state.overlay import Overlay
@@ -40,9 +40,9 @@ class Trainer(TrainingSet):
             attributes; None: from the events.
         max_jump_ms: hold an event further ahead back until others confirm it; None: never.
         kind: of model that is fitted.
-        first_sights: makes what gives labels, with the history of each application in its scores
-            (:class:`stream.stages.first_sights.FirstSights`): it is fitted on these, too. None: a
-            machine without.
+        first_sights: makes what gives labels, with histories and preferences of each application in
+            its scores (:class:`stream.stages.first_sights.FirstSights`): models may be fitted on
+            these, too. None: a machine without.
 
     """
 
@@ -55,7 +55,7 @@ class Trainer(TrainingSet):
         kind: ModelKind = "linear",
         first_sights: Callable[[Overlay, Policy], driver.Labels[Event, Step]] | None = None,
     ) -> None:
-        super().__init__(policy, names, kind, with_history=first_sights is not None)
+        super().__init__(policy, names, kind, () if first_sights is None else FURTHER[kind])
         self._until_ms = until_ms
         self.end_ms = until_ms or 0
         self._overlay = Overlay(MemoryStore())
@@ -132,6 +132,8 @@ class Trainer(TrainingSet):
             job_id=raw.job_id,
             event_time_ms=raw.event_time_ms,
             features=_NO_FEATURES,
+            channel=raw.channel,
+            terms=raw.terms,
         )
         if not isinstance(block, dict):
             return app, Row(None, block)
@@ -151,7 +153,7 @@ class Trainer(TrainingSet):
                 case Change():
                     self._learn(step)
                 case Entered(app, scores) if row is not None:
-                    row.history = scores.history
+                    row.history, row.preferences = scores.history, scores.preferences
                     self._open[app.job_id, app.application_id] = row
                     if self._from_ms is None or app.event_time_ms < self._from_ms:
                         self._from_ms = app.event_time_ms

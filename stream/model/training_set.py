@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from stream.errors import ConfigError, ModelError
 from stream.features.making import Maker
+from stream.histories.preferences import Preferred
 from stream.labels.delays import DelayCurve, curve_of
 from stream.model.block_names import BlockNames
 from stream.model.boosting import fit_boosted
 from stream.model.coefficients import Linear
+from stream.model.columns import HISTORY_COLUMNS, Columns, frequent, preference_columns
 from stream.model.folder import (
-    HISTORY_COLUMNS,
     GlobalModel,
     HeldOut,
     Manifest,
@@ -39,7 +40,7 @@ from stream.policy import Policy
 
 
 class Row(msgspec.Struct):
-    """The global block and history of an application, and when its label became what it is.
+    """What an application is scored by, and when its label became what it is.
 
     ``columns``: numbers of the block's names, in the order in which they were first seen; None: the
     values are in order.
@@ -50,10 +51,11 @@ class Row(msgspec.Struct):
     answered_ms: int = NEVER
     settled_ms: int = NEVER
     history: bytes | None = None
+    preferences: Preferred | None = None
 
 
 class TrainingSet:
-    """Applications with their global blocks, histories and outcomes; fits models on them.
+    """Applications with what they are scored by, and their outcomes; fits models on them.
 
     Whoever reads them (:class:`stream.model.training.Trainer`) puts rows in.
 
@@ -62,13 +64,13 @@ class TrainingSet:
         names: feature names per block where events carry lists, or what makes the features of
             attributes; None: from the events.
         kind: of model that is fitted.
-        with_history: whether rows have histories, and models are fitted on these, too.
+        further: blocks that models may be fitted on beside the global features; rows have them.
 
     Attributes:
         chosen: how strong the regularisation is of the linear model that was fitted.
         refused: lines left out, by reason, as a replay counts its dead letters.
         ignored: events that changed no label, by reason, as a replay counts them.
-        dropped: inputs that were left out, for models are worse with them.
+        dropped: inputs that were left out, for they do not pay.
         end_ms: end of what may be known.
 
     Raises:
@@ -81,8 +83,7 @@ class TrainingSet:
         policy: Policy,
         names: dict[str, list[str]] | Maker | None,
         kind: ModelKind = "linear",
-        *,
-        with_history: bool = False,
+        further: Sequence[str] = (),
     ) -> None:
         self.chosen: Chosen | None = None
         self.dropped: list[Dropped] = []
@@ -90,7 +91,8 @@ class TrainingSet:
         self._inputs: tuple[str, ...] | None = None  # not chosen yet
         self._kind = kind
         self._policy = policy
-        self._with_history = with_history
+        self._further = further
+        self._types: Counter[str] = Counter()
         self._maker = names if isinstance(names, Maker) else None
         names = names.names if isinstance(names, Maker) else names
         blocks = ("global", "per_member", "per_job")
@@ -112,6 +114,8 @@ class TrainingSet:
 
     def put(self, row: Row, job_id: str, time_ms: int) -> None:
         """Take an application in whose label will not change any more."""
+        if row.preferences is not None:
+            self._types.update(row.preferences.weights.keys())
         self._rows.append(row)
         self._times.append(time_ms)
         self._jobs.append(self._numbers.setdefault(job_id, len(self._numbers)))
@@ -123,7 +127,7 @@ class TrainingSet:
     ) -> Judgement | Unjudged:
         """Judge a model fitted without the newest applications on these.
 
-        Inputs beside the global features that make it worse there are left out from then on.
+        Inputs beside the global features that do not pay there are left out from then on.
 
         Args:
             than: a model to compare it with, on those of them that it has not seen.
@@ -243,7 +247,12 @@ class TrainingSet:
     def _blocks(self) -> dict[str, list[str]]:
         """Return the columns of the rows by block, in their order; all but the first may go."""
         blocks = {"global": self._names["global"].names()}
-        return blocks | {"history": HISTORY_COLUMNS} if self._with_history else blocks
+        if "history" in self._further:
+            blocks["history"] = HISTORY_COLUMNS
+        if "preferences" in self._further and self._types:
+            counts, types = self._kind == "boosted", frequent(self._types)
+            blocks["preferences"] = preference_columns(types, counts=counts)
+        return blocks
 
     def _columns(self, inputs: tuple[str, ...]) -> list[int]:
         """Return which columns those of some blocks are."""
@@ -313,8 +322,10 @@ class TrainingSet:
                 X[at] = row.values
             else:
                 X[at, [first_seen[column] for column in row.columns]] = row.values
-        if self._with_history:
-            histories = b"".join(row.history or b"" for row in rows)
-            own = np.frombuffer(histories, "<f4").reshape(len(rows), len(HISTORY_COLUMNS))
+        blocks = self._blocks()
+        columns = Columns(blocks, [*blocks])
+        if columns.further:
+            packed = b"".join(columns.row(b"", row.history, row.preferences) for row in rows)
+            own = np.frombuffer(packed, "<f4").reshape(len(rows), len(columns.names) - len(names))
             X = np.concatenate([X, own], axis=1)
         return X.astype(np.float64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream.features.making import Maker
+from stream.model.columns import further
 from stream.model.folder import Manifest
 from stream.model.held_out import Judgement, Unjudged, in_words
 from stream.model.rows import POSITIVES_PER_FEATURE
@@ -24,7 +25,7 @@ def subject(manifest: Manifest) -> str:
         f" ({manifest.positives / manifest.applications:.1%} positive) from"
         f" {format_time(manifest.trained_from_ms)} to {format_time(manifest.trained_until_ms)},"
         f" {len(manifest.features['global'])} global features"
-        + (", and histories" if "history" in manifest.inputs else "")
+        + (f", and {said}" if (said := further(manifest.inputs)) else "")
     )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.effects import JOB, MEMBER, EffectSpec
+from stream.errors import ConfigError
 from stream.histories.history import HISTORY_BYTES, NOTHING, History, Summary
 from stream.model.folder import GlobalModel
 from stream.policy import Policy
@@ -92,12 +93,17 @@ class Scorer:
         store: what is known of members and jobs, and which models score.
 
     Raises:
-        ConfigError: model and policy do not fit.
+        ConfigError: model and policy do not fit, or the model takes preferences.
 
     """
 
     def __init__(self, model: GlobalModel, policy: Policy, store: Store) -> None:
         model.check(policy)
+        if "preferences" in model.manifest.inputs:
+            raise ConfigError(
+                f"model {model.version} takes preferences for terms, which the service does not"
+                " follow: serve a model of a log without terms"
+            )
         self.model = model
         self.space = model.space.limited(policy.features.max_feature)
         self.store = store

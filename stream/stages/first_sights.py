@@ -25,7 +25,9 @@ from stream.state.stored_facts import StoredFacts
 
 
 class FirstSights:
-    """A label machine whose applications come with their histories in their scores, which are 0.
+    """A label machine whose applications come with histories and preferences in their scores.
+
+    The scores are 0.
 
     Used as one (:class:`stream.labels.driver.Labels`); its iterators are taken to their end.
 
@@ -33,10 +35,20 @@ class FirstSights:
         overlay: where all is kept.
         policy: of the labels; of the effects, how long entities stay.
         learned: how long answers take; None: not known.
+        for_terms: whether only preferences are asked for: then nothing is kept before the first
+            application with terms, and a log without any costs what its labels cost.
 
     """
 
-    def __init__(self, overlay: Overlay, policy: Policy, learned: DelayCurve | None = None) -> None:
+    def __init__(
+        self,
+        overlay: Overlay,
+        policy: Policy,
+        learned: DelayCurve | None = None,
+        *,
+        for_terms: bool = False,
+    ) -> None:
+        self._keeps = not for_terms
         census, window_ms = Census(overlay), policy.labels.window_ms
         facts = StoredFacts(overlay, census)
         self._machine = LabelMachine(policy.labels, facts, learned)
@@ -55,6 +67,10 @@ class FirstSights:
                 self._of_jobs.forget_member(event.member_id, event.event_time_ms)
             if event.job_id is not None:
                 self._jobs.forget(event.job_id, event.event_time_ms)
+            return
+        self._keeps |= isinstance(event, Application) and event.terms is not None
+        if not self._keeps:
+            yield from self._machine.apply(event, source, watermark_ms)
             return
         if not isinstance(event, Application):
             yield from self._learned(self._machine.apply(event, source, watermark_ms), watermark_ms)
@@ -79,10 +95,15 @@ class FirstSights:
                 pass
 
     def _scores(self, history: bytes, app: Application) -> Scores:
-        return Scores(0.0, 0.0, 0.0, history=history + self._of_jobs.read(app))
+        history += self._of_jobs.read(app)
+        preferred = self._of_jobs.preferred(app.job_id, app.channel, app.terms)
+        return Scores(0.0, 0.0, 0.0, history=history, preferences=preferred)
 
     def _learned(self, steps: Iterable[Step], watermark_ms: int | None) -> Iterator[Step]:
         """Learn what each step says before it is given."""
+        if not self._keeps:
+            yield from steps
+            return
         for step in steps:
             if not isinstance(step, Change):
                 self._of_jobs.follow(step, self._jobs.counts, watermark_ms)

@@ -166,12 +166,12 @@ class JobHistories:
             NOTHING if pair is None else pair.read(at_ms)
         )
 
-    def preferred(self, app: Application) -> Preferred | None:
+    def preferred(self, job_id: str, channel: str | None, terms: Terms | None) -> Preferred | None:
         """What a job's recruiters have preferred of an application's terms; None: it has none."""
-        if not app.terms:
+        if not terms:
             return None
-        preferences = self._preferences.get(_of_terms(app.job_id)) or Preferences()
-        return preferences.read(app.channel, app.terms)
+        preferences = self._preferences.get(_of_terms(job_id)) or Preferences()
+        return preferences.read(channel, terms)
 
     def follow(
         self, step: Step, counts: Callable[[str, int], bool], watermark_ms: int | None

@@ -19,7 +19,7 @@ from stream.events.structs import (
 )
 from stream.features.blocks import FeatureSpace
 from stream.histories.history import NOTHING, NUMBERS_BYTES
-from stream.histories.preferences import JobPreferences
+from stream.histories.preferences import JobPreferences, Preferred
 from stream.labels.changes import Change, Ended, Entered, Ignored, Scores, Step, label_of
 from stream.labels.machine import LabelMachine
 from stream.model.folder import NO_MODEL, GlobalModel
@@ -209,20 +209,22 @@ class JobStage(Stage):
         history = scored.history
         if history is not None:
             history = None if self._histories is None else history + self._histories.read(app)
-        preferred = None if self._histories is None else self._histories.preferred(app)
+        preferred = None
+        if self._histories is not None:
+            preferred = self._histories.preferred(app.job_id, app.channel, app.terms)
         number = self.succession.number_at(app.event_time_ms)
-        global_score = self._global_score(app, history, self.models.at(number))
+        global_score = self._global_score(app, history, preferred, self.models.at(number))
         return Scores(
             global_score, scored.member_score, job_score, further, history, preferred, number
         )
 
     def _scored_now(self, job_id: str, waiting: Waits, at_ms: int) -> Waits:
-        """Score a candidate anew, where the global model takes histories, as of a time.
+        """Score a candidate anew, where the global model takes histories or preferences.
 
-        By the histories of the job and the pair as they are, and the member's of first sight.
+        By those of the job and the pair as they are, and the member's of first sight.
         """
-        histories = self._histories
-        if histories is None or self.models.first is None or not self.models.first.takes_history:
+        histories, first = self._histories, self.models.first
+        if histories is None or first is None or not first.takes_further:
             return waiting
         facts = self._facts.application(job_id, waiting.name)
         if not isinstance(facts, Facts) or facts.history is None or facts.global_ is None:
@@ -231,21 +233,27 @@ class JobStage(Stage):
         model = self.models.at(facts.model)
         if model is None:
             return waiting
-        fixed = waiting.fixed - facts.global_score + model.score(facts.global_ + history)
+        preferred = histories.preferred(job_id, facts.channel, facts.terms)
+        now = model.score(model.row(facts.global_, history, preferred))
+        fixed = waiting.fixed - facts.global_score + now
         return waiting._replace(fixed=fixed)
 
     def _global_score(
-        self, app: Application, history: bytes | None, model: GlobalModel | None
+        self,
+        app: Application,
+        history: bytes | None,
+        preferred: Preferred | None,
+        model: GlobalModel | None,
     ) -> float:
         if app.global_score is not None:
             return app.global_score
         if model is None or app.features.global_ is None:
             raise no_score(app)
-        if not model.takes_history:
+        if not model.takes_further:
             return model.score(app.features.global_)
         if history is None and self._histories is not None:  # the member's part did not come
             history = NOTHING + self._histories.read(app)
-        return model.score(app.features.global_ + (history or b""))
+        return model.score(model.row(app.features.global_, history, preferred))
 
 
 def no_score(app: Application) -> NoScoreError:

@@ -16,7 +16,8 @@ from stream.configuration.settings import parse_toml
 from stream.errors import ConfigError
 from stream.logs.files import LogLine
 from stream.model.boosting import fit_boosted
-from stream.model.folder import HISTORY_COLUMNS, GlobalModel, new_model
+from stream.model.columns import HISTORY_COLUMNS
+from stream.model.folder import GlobalModel, new_model
 from stream.model.training import Trainer
 from stream.model.trees import Trees
 from stream.policy import DAY_MS, Policy

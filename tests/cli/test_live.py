@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from confluent_kafka.admin import AdminClient
 
 from stream.cli import PROGRAM
 from stream.events.records import TOPICS
+from stream.logs.files import merge
 from tests.cli.test_history import hearback
 
 
@@ -31,16 +33,10 @@ def test_demo_ends_with_a_summary(tmp_path: Path) -> None:
     for text in ("answered in the end", "AUC", "global only", "p50", "member m", "job j", "Files"):
         assert text in done.stdout
     (tried,) = [line for line in done.stdout.splitlines() if line.startswith("Try: ")]
+    command = tried.removeprefix("Try: ")
     for path in ("/usr/bin:/bin", os.environ["PATH"]):  # the command may not be on it
-        shown = subprocess.run(
-            ["/bin/sh", "-c", tried.removeprefix("Try: ")],
-            cwd=tmp_path,
-            check=False,
-            env={"PATH": path},
-            capture_output=True,
-            text=True,
-        )
-        assert "coefficient" in shown.stdout, shown.stderr
+        assert "coefficient" in shell(command, tmp_path, path)
+    check_what_is_preferred(done.stdout, command, out)
     log = (out / "worker.log").read_text()
     assert "Traceback" not in log
     assert "of an earlier demo" not in log
@@ -51,6 +47,44 @@ def test_demo_ends_with_a_summary(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "name another folder" in done.stderr
     assert (foreign / "thesis.txt").read_text() == "precious"
+
+
+def shell(command: str, folder: Path, path: str) -> str:
+    """Run a command as a newcomer would; return what it prints."""
+    shown = subprocess.run(
+        ["/bin/sh", "-c", command],
+        cwd=folder,
+        check=False,
+        env={"PATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert shown.returncode == 0, shown.stderr
+    return shown.stdout
+
+
+def check_what_is_preferred(said: str, command: str, out: Path) -> None:
+    """The sentence on a job's recruiters says what the state holds, and the log counts."""
+    found = re.search(
+        r"Recruiters of (\w+) answer candidates with \*(\w+)\* \((\d+) of (\d+)\),"
+        r" not with \*(\w+)\* \((\d+) of (\d+)\)",
+        " ".join(said.split()),
+    )
+    assert found is not None
+    job_id, *told = found.groups()
+    shown = shell(re.sub(r"member m\w+", f"job {job_id}", command), out.parent, "/usr/bin:/bin")
+    applications: dict[str, list[str]] = {}
+    for line in merge([out / "log.jsonl.gz"]):
+        event = json.loads(line.raw)
+        if event["type"] == "application" and event["job_id"] == job_id:
+            terms = [term for of_type in event["terms"].values() for term in of_type]
+            applications[event["application_id"]] = terms
+    for term, positives, candidates in (told[:3], told[3:]):
+        assert sum(term in terms for terms in applications.values()) == int(candidates)
+        row = re.search(rf": {term} +\S+ +\S+ +(\d+) +(\d+) ", shown)
+        assert row is not None, shown
+        assert row.groups() == (candidates, positives)
+    assert int(told[1]) / int(told[2]) > int(told[4]) / int(told[5])
 
 
 def test_a_demo_that_is_ended_ends_its_worker(tmp_path: Path) -> None:

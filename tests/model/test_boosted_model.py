@@ -24,7 +24,8 @@ from stream.errors import ConfigError, ModelError
 from stream.events.structs import Label
 from stream.events.wire import decode_label
 from stream.logs.files import merge, write_lines
-from stream.model.folder import HISTORY_COLUMNS, GlobalModel, load_model, save_model
+from stream.model.columns import HISTORY_COLUMNS
+from stream.model.folder import GlobalModel, load_model, save_model
 from stream.model.trees import Trees
 from stream.policy import DAY_MS, FeaturePolicy, Policy
 from stream.replay.reader import first_look
@@ -154,7 +155,8 @@ def test_rows_to_train_on_have_the_histories_of_a_replay(
         x = np.array(asked[label.job_id, label.application_id], "<f4")
         wanted.add(x.tobytes() + label.history)
     assert len(rows.X) == len(wanted) == len(asked)
-    assert {x.tobytes() for x in rows.X.astype("<f4")} == wanted
+    with_history = len(x) + len(HISTORY_COLUMNS)
+    assert {x.tobytes() for x in rows.X[:, :with_history].astype("<f4")} == wanted
     assert model.columns[-36:] == HISTORY_COLUMNS == fitting.model().manifest.features["history"]
 
 
@@ -177,12 +179,16 @@ def test_histories_of_another_release_are_refused(
 ) -> None:
     """Columns that this release would fill with other numbers score nothing."""
     names = model.manifest.features | {"history": HISTORY_COLUMNS[::-1]}
-    for changed in ({"features": names}, {"inputs": ("history", "global")}):
-        path = tmp_path / next(iter(changed))
-        save_model(
-            path, GlobalModel(msgspec.structs.replace(model.manifest, **changed), model.scorer)
-        )
-        with pytest.raises(ModelError, match="takes other histories"):
+    for changed, said in (
+        ({"features": names}, "takes other histories"),
+        ({"inputs": ("history", "global")}, "it takes history, global, this release"),
+        ({"inputs": ("global", "history", "weather")}, "it takes global, history, weather, this"),
+    ):
+        path = tmp_path / said[-8:]
+        manifest = msgspec.structs.replace(model.manifest, **changed)
+        save_model(path, model)
+        (path / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+        with pytest.raises(ModelError, match=said):
             load_model(path)
 
 

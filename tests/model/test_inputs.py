@@ -20,7 +20,9 @@ from stream.model.held_out import Judgement
 from stream.model.inputs import helpful
 from stream.policy import DAY_MS, FeaturePolicy, Policy
 
-SETTINGS = SimulationSettings(seed=4, members=300, jobs=30, days=40, applications_per_member=8)
+SETTINGS = SimulationSettings(
+    seed=4, members=300, jobs=30, days=40, applications_per_member=8, terms_share=0.0
+)
 
 
 def test_a_block_goes_where_the_model_is_worse_with_it_by_more_than_chance() -> None:
@@ -45,6 +47,18 @@ def test_a_block_goes_where_the_model_is_worse_with_it_by_more_than_chance() -> 
     assert helpful([], losses) == ((), [])
 
 
+def test_preferences_must_pay() -> None:
+    """They go where the model is not better with them by more than chance, or nobody can tell."""
+    base, noise = np.full(400, 0.5), np.tile([-0.05, 0.05], 200)
+    for gain, stays in ((-0.1, False), (0.0, False), (0.002, False), (0.003, True)):
+        found = {(): base, ("preferences",): base + noise - gain}
+        kept, dropped = helpful(["preferences"], found.__getitem__)
+        assert (kept == ("preferences",), not dropped) == (stays, stays)
+    kept, dropped = helpful(["history", "preferences"], lambda _: np.empty(0))
+    assert (kept, [each.block for each in dropped]) == (("history",), ["preferences"])
+    assert "too little to tell" in dropped[0].in_words()
+
+
 def test_train_says_which_inputs_it_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,6 +75,8 @@ def test_train_says_which_inputs_it_left_out(
     manifest = load_model(tmp_path / "model").manifest
     (dropped,) = manifest.dropped
     assert dropped.block == "history"
+    assert dropped.loss is not None
+    assert dropped.error is not None
     assert dropped.loss > dropped.error > 0
     assert dropped.in_words() in said.getvalue()
     assert (manifest.inputs, "history" in manifest.features) == (("global",), False)

@@ -211,7 +211,7 @@ def test_a_folder_that_is_not_whole_is_refused(tmp_path: Path) -> None:
     manifest = msgspec.json.decode((tmp_path / "m" / MANIFEST).read_bytes())
     manifest["inputs"] = ["global", "weather"]
     (tmp_path / "m" / MANIFEST).write_bytes(msgspec.json.encode(manifest))
-    with pytest.raises(ModelError, match="takes weather, this release has global"):
+    with pytest.raises(ModelError, match="takes global, weather, this release global, history"):
         load_model(tmp_path / "m")
     manifest["inputs"] = ["global"]
     (tmp_path / "m" / MANIFEST).write_bytes(msgspec.json.encode(manifest))

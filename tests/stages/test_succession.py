@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from stream.errors import ConfigError, StateError
 from stream.model.coefficients import Linear
-from stream.model.folder import HISTORY_COLUMNS, GlobalModel, new_model
+from stream.model.columns import HISTORY_COLUMNS
+from stream.model.folder import GlobalModel, new_model
 from stream.policy import Policy
 from stream.stages.succession import Models, Roll, Succession, check_fits
 from stream.state.overlay import Overlay
