@@ -50,7 +50,7 @@ from stream.serving.memory import give_back, share
 from stream.serving.scorer import Scorer
 from stream.serving.server import GuardedProtocol
 from stream.serving.service import Service
-from stream.serving.snapshot import load_snapshot, save_snapshot
+from stream.serving.snapshot import Place, load_snapshot, save_snapshot
 
 CANDIDATES, FEATURES = 500, 16
 ENTITIES = 1_000_000
@@ -136,7 +136,7 @@ def hold(folder: str) -> None:
         taken_s += time.process_time() - began_s
     began_s = time.process_time()
     save_snapshot(
-        Path(folder) / "snapshot", store, topic="t", topic_id="", offsets=[0], current_ms=0
+        Path(folder) / "snapshot", store, {COEFFICIENTS: Place("t", "", [0])}, current_ms=0
     )
     saved_s = time.process_time() - began_s
     give_back()

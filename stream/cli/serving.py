@@ -191,6 +191,8 @@ def _candidates(logs: list[Path], kind: str, entity_id: str) -> dict[str, Candid
                 member=event.member,
                 job=event.job,
                 context=event.context,
+                terms=event.terms,
+                channel=event.channel,
             )
     return found
 

@@ -118,7 +118,7 @@ class GlobalModel:
     Attributes:
         columns: their names, in the model's order.
         takes_further: whether there are others than the global features: histories, preferences.
-        takes_history: whether there are those of histories.
+        takes_history, takes_preferences: whether there are those of either.
         row: joins the float32 bytes of what is scored (:meth:`stream.model.columns.Columns.row`).
 
     """
@@ -130,6 +130,7 @@ class GlobalModel:
         columns = Columns(manifest.features, manifest.inputs)
         self.columns, self.row = columns.names, columns.row
         self.takes_further, self.takes_history = columns.further, columns.history
+        self.takes_preferences = "preferences" in manifest.inputs
         self.space = FeatureSpace(
             manifest.features["global"],
             manifest.features["per_member"],

@@ -193,7 +193,7 @@ class JobPartition(Partition):
 
     def _finish(self) -> Unit:
         self._steps = 0
-        for job_id, preferences in self._stage.take_rated():
+        for job_id, preferences in self._stage.take_recounted():
             cause_ms = self._cause_ms.get(job_id, self._now_ms)
             value = None if preferences is None else encode(preferences)
             self._messages.append(Message(PREFERENCES, job_id.encode(), value, None, cause_ms))

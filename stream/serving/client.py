@@ -19,6 +19,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from stream.errors import HearbackError
+from stream.histories.preferences import Terms
 from stream.serving.messages import (
     Answer,
     ApplicantAnswer,
@@ -228,6 +229,8 @@ def columns_of(
     job_id: list[str] | None = None,
     application_time_ms: list[int | None] | None = None,
     later: list[int] | None = None,
+    terms: list[Terms | None] | None = None,
+    channel: list[str | None] | None = None,
     global_score: NDArray[np.float64] | None = None,
     **blocks: NDArray[np.float32],
 ) -> Columns:
@@ -243,6 +246,8 @@ def columns_of(
         job_id=job_id,
         application_time_ms=application_time_ms,
         later=later,
+        terms=terms,
+        channel=channel,
         global_score=scores,
         **packed,
     )

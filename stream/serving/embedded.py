@@ -1,4 +1,4 @@
-"""All coefficients in this process: one writer takes messages in, any thread reads.
+"""All that is published, in this process: one writer takes messages in, any thread reads.
 
 The writer enters some rows at a time and readers copy theirs, each while the other waits, so that
 nobody sees half of a row. What takes long (decoding, larger arrays) is done before.
@@ -10,12 +10,15 @@ coefficients that they are about.
 
 **The gate.** While a partition's gate is shut, what it has published of the effect is older than
 what it knows, and has made scores worse. Its entities count as not known until it opens.
+
+**Preferences** are kept once there is a model that takes them, as the bytes that were published: as
+objects a job's counts take five times as much memory, and a question asks for few jobs.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Lock
 
 import msgspec
@@ -24,8 +27,10 @@ from numpy.typing import NDArray
 
 from stream.errors import EventError
 from stream.events.partitioner import partition_of
+from stream.events.records import COEFFICIENTS, PREFERENCES
 from stream.events.structs import CONTROL, Coefficients, Control
-from stream.events.wire import decode_coefficients
+from stream.events.wire import decode_coefficients, decode_preferences
+from stream.histories.preferences import Preferences
 from stream.model.folder import GlobalModel
 from stream.policy import Policy
 from stream.serving.applicants import Applicants
@@ -52,9 +57,9 @@ class EmbeddedStore:
 
     Attributes:
         tables: by effect. versions: of the models whose coefficients have come, the first is that
-            of the given model. controls: the newest by entity id.
+            of the given model. controls: the newest by entity id. preferences: by job id.
         models: that score.
-        partitions: how many the topic has; the writer knows.
+        partitions: how many the topic of coefficients has; the writer knows.
         applicants: of open jobs; None where the policy does not have them.
         changes: how often anything of the coefficients has changed.
 
@@ -69,6 +74,7 @@ class EmbeddedStore:
         self.tables: dict[str, Table] = {}
         self.controls: dict[str, Control] = {}
         self.models = Models(model, policy)
+        self.preferences: dict[str, bytes] = {}
         self.partitions = 1
         self.changes = 0
         self.applicants: Applicants | None = None
@@ -87,6 +93,14 @@ class EmbeddedStore:
         self._current_ms: int | None = None
         self._why_not: str | None = "starting"
 
+    @property
+    def topics(self) -> dict[str, Callable[[Records], None]]:
+        """Which it is fed from, by plain name, and what takes their messages in."""
+        topics: dict[str, Callable[[Records], None]] = {COEFFICIENTS: self.apply}
+        if self.models.takes_preferences:
+            topics[PREFERENCES] = self.apply_preferences
+        return topics
+
     def find(self, effect: str, ids: Sequence[str], *, histories: bool = False) -> Found:
         """Return what is known of entities."""
         shut = self._shut.get(effect)
@@ -97,6 +111,11 @@ class EmbeddedStore:
             slots, mean, variance = table.rows(asked if shut else ids)
             summaries = table.summaries(slots) if histories else []
         return Found(slots > 0, mean, variance, summaries)
+
+    def preferences_of(self, job_id: str) -> Preferences:
+        """Return a job's preferences; without any count where nothing is known."""
+        message = self.preferences.get(job_id)
+        return Preferences() if message is None else decode_preferences(message).counts()
 
     def entity(self, effect: str, entity_id: str) -> Coefficients | None:
         """Return one entity's coefficients; None: it is not known."""
@@ -151,6 +170,7 @@ class EmbeddedStore:
             with self._lock:
                 self.tables[effect] = empty
         self.controls.clear()
+        self.preferences.clear()
         self.heed_controls()
         if self.applicants is not None:
             self.applicants.clear()
@@ -179,6 +199,20 @@ class EmbeddedStore:
                 with self._lock:
                     table.put(found[first : first + _AT_ONCE], self.versions)
         self.changes += 1
+
+    def apply_preferences(self, records: Records) -> None:
+        """Take messages of ``preferences`` in, in their order."""
+        for key, value in records:
+            job_id = key.decode(errors="replace")
+            if value is None:
+                self.preferences.pop(job_id, None)
+                continue
+            try:
+                decode_preferences(value)  # now rather than in the middle of a question
+            except EventError as error:
+                self._left_out[error.reason] += 1
+            else:
+                self.preferences[job_id] = value
 
     def heed_controls(self) -> None:
         """Do as control records say: which models score and whose rows count, gates, priors."""

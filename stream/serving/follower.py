@@ -1,7 +1,7 @@
-"""SHELL: the thread that feeds a store from ``coefficients``, and keeps its snapshot.
+"""SHELL: the thread that feeds a store from its topics, and keeps its snapshot.
 
 It reads what is committed, of all partitions, without a consumer group: any number of processes
-follow the topic, and none of them is missed when it ends. Once a second it asks for the ends of the
+follow a topic, and none of them is missed when it ends. Once a second it asks for the ends of the
 partitions; when all up to there was read, the store has everything as of the question. That is how
 old a score may be, whether the broker is there or not.
 
@@ -19,13 +19,13 @@ from pathlib import Path
 from threading import Event, Thread
 
 from stream.errors import BrokerError, ConfigError, HearbackError, StateError
-from stream.events.records import COEFFICIENTS, TopicNames
+from stream.events.records import COEFFICIENTS, PREFERENCES, TopicNames
 from stream.kafka.cluster import TopicEnds, ids_of_topics, look_at_cluster
 from stream.kafka.reader import Reader
 from stream.policy import HOUR_MS
 from stream.serving.embedded import EmbeddedStore
 from stream.serving.memory import give_back
-from stream.serving.snapshot import load_snapshot, save_snapshot
+from stream.serving.snapshot import Place, load_snapshot, save_snapshot
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Follower:
     """Feeds a store from a thread of its own.
 
     Args:
-        broker: where the topic is. application_id: whose.
+        broker: where the topics are. application_id: whose.
         store: what it feeds; nobody else writes to it.
         snapshot: the file to begin from and to write to; None: all is read at each start.
         now_ms: the wall clock.
@@ -65,10 +65,9 @@ class Follower:
         self._store = store
         self._path = snapshot
         self._now_ms = now_ms
-        self._topic = COEFFICIENTS
-        self._topic_id = ""
-        self._offsets: list[int] = []
-        self._targets: list[int] = []
+        self._places: dict[str, Place] = {}
+        """By plain name of the topic, how far it is read."""
+        self._targets: dict[str, list[int]] = {}
         """Ends of the partitions; once they are reached all is read as of ``_asked_ms``."""
         self._asked_ms = 0
         self._asked_s = -_ASK_S
@@ -128,71 +127,92 @@ class Follower:
             return
         except (StateError, OSError) as error:
             self._store.clear()
-            _log.warning("%s: the topic is read from its start", error)
+            _log.warning("%s: all is read from its start", error)
             return
         if self._now_ms() - header.current_ms > _MOST_AWAY_MS:
             self._store.clear()
-            _log.warning("%s is too old: the topic is read from its start", self._path)
+            _log.warning("%s is too old: all is read from its start", self._path)
             return
-        self._topic, self._topic_id = header.topic, header.topic_id
-        self._offsets = header.offsets
-        self._store.partitions = len(header.offsets)
-        self._store.stands("the broker was not asked yet", ready=True, current_ms=header.current_ms)
+        topics = self._store.topics.keys()
+        self._places = {plain: place for plain, place in header.places.items() if plain in topics}
+        if PREFERENCES not in topics:
+            self._store.preferences.clear()
+        self._store.partitions = len(header.places[COEFFICIENTS].offsets)
+        whole = self._places.keys() == topics
+        self._store.stands(
+            "the broker was not asked yet", ready=whole, current_ms=header.current_ms
+        )
 
     def _connect(self) -> None:
-        """Find the topic; begin anew where it is another one than was followed."""
+        """Find the topics; begin anew where they are others than were followed."""
         cluster = look_at_cluster(self._broker, _ANSWER_S)
-        topic = TopicNames.among(self._application_id, cluster.partitions).of(COEFFICIENTS)
-        partitions = cluster.partitions.get(topic)
-        if not partitions:
-            raise ConfigError(
-                f"there is no topic {topic} at {self._broker}: hearback topics create makes it"
-            )
-        topic_id = ""
+        names = TopicNames.among(self._application_id, cluster.partitions)
+        found = {plain: names.of(plain) for plain in self._store.topics}
+        for topic in found.values():
+            if not cluster.partitions.get(topic):
+                raise ConfigError(
+                    f"there is no topic {topic} at {self._broker}: hearback topics create makes it"
+                )
+        ids = dict.fromkeys(found.values(), "")
         if not cluster.embedded:
-            topic_id = ids_of_topics(self._broker, [topic], _ANSWER_S)[topic]
-        same = (topic, topic_id, partitions) == (self._topic, self._topic_id, len(self._offsets))
-        if not same or self._was_away():
-            self._anew(partitions)
-        self._topic, self._topic_id = topic, topic_id
-        self._store.partitions = partitions
+            ids = ids_of_topics(self._broker, found.values(), _ANSWER_S)
+        places = {
+            plain: Place(topic, ids[topic], [0] * cluster.partitions[topic])
+            for plain, topic in found.items()
+        }
+        same = all(places[plain] == place.at_start() for plain, place in self._places.items())
+        if not self._places or not same or self._was_away():
+            self._anew(places)
+        self._places = places | self._places
+        self._store.partitions = len(places[COEFFICIENTS].offsets)
 
     def _was_away(self) -> bool:
         current_ms = self._store.standing().current_ms
         return current_ms is not None and self._now_ms() - current_ms > _MOST_AWAY_MS
 
-    def _anew(self, partitions: int) -> None:
+    def _anew(self, places: dict[str, Place]) -> None:
         """Forget everything and read from the start."""
-        if any(self._offsets):
-            _log.warning("%s is read from its start", self._topic)
+        if any(any(place.offsets) for place in self._places.values()):
+            _log.warning("%s: read from the start", ", ".join(self._store.topics))
             self._store.clear()
-        self._store.stands("the topic is being read", ready=False)
-        self._offsets = [0] * partitions
+        self._store.stands("the topics are being read", ready=False)
+        self._places = places
 
     def _follow(self) -> None:
-        """Read on until it is to stop, or the topic has to be looked at again."""
-        ends = TopicEnds(self._broker, self._topic, len(self._offsets))
-        self._targets = []
+        """Read on until it is to stop, or the topics have to be looked at again.
+
+        A model that is rolled in may take what another topic says.
+        """
+        places = {place.topic: place for place in self._places.values()}
+        takes = {place.topic: self._store.topics[plain] for plain, place in self._places.items()}
+        ends = {
+            plain: TopicEnds(self._broker, place.topic, len(place.offsets))
+            for plain, place in self._places.items()
+        }
+        self._targets = {}
         self._asked_s = -_ASK_S
         with Reader(self._broker, _AHEAD_BYTES) as reader:
-            for number, offset in enumerate(self._offsets):
-                reader.follow(self._topic, number, offset)
-            while not self._stop.is_set():
+            for topic, place in places.items():
+                for number, offset in enumerate(place.offsets):
+                    reader.follow(topic, number, offset)
+            while not self._stop.is_set() and self._store.topics.keys() == self._places.keys():
                 self._look(ends)
                 for chunk in reader.poll(_POLL_S):
                     if chunk.lost:
-                        self._anew(len(self._offsets))
-                        raise BrokerError(f"{self._topic}-{chunk.partition} cannot be read on")
+                        self._anew(
+                            {plain: place.at_start() for plain, place in self._places.items()}
+                        )
+                        raise BrokerError(f"{chunk.topic}-{chunk.partition} cannot be read on")
                     if chunk.records:
-                        self._store.apply([(key, value) for _, key, value in chunk.records])
+                        takes[chunk.topic]([(key, value) for _, key, value in chunk.records])
                         self._changed = True
                     if chunk.next:
-                        self._offsets[chunk.partition] = chunk.next
+                        places[chunk.topic].offsets[chunk.partition] = chunk.next
                 self._check()
                 if time.monotonic() - self._saved_s > _SNAPSHOT_S:
                     self._save()
 
-    def _look(self, ends: TopicEnds) -> None:
+    def _look(self, ends: dict[str, TopicEnds]) -> None:
         """Ask for the ends once a second, when those of the last time are reached."""
         now_s = time.monotonic()
         if self._targets or now_s - self._asked_s < _ASK_S:
@@ -200,7 +220,7 @@ class Follower:
         self._asked_s = now_s
         asked_ms = self._now_ms()
         try:
-            self._targets = ends.of_each(_ENDS_S)
+            self._targets = {plain: each.of_each(_ENDS_S) for plain, each in ends.items()}
         except BrokerError as error:
             self._say(str(error))
             return
@@ -211,12 +231,14 @@ class Follower:
     def _check(self) -> None:
         """Note that the store is up to date, once all is read as of the question."""
         if self._targets and all(
-            offset >= end for offset, end in zip(self._offsets, self._targets, strict=True)
+            offset >= end
+            for plain, targets in self._targets.items()
+            for offset, end in zip(self._places[plain].offsets, targets, strict=True)
         ):
             first = not self._store.standing().ready
             if first and self._store.models.lacking and time.monotonic() < self._models_by_s:
                 return
-            self._targets = []
+            self._targets = {}
             self._store.stands(None, ready=True, current_ms=self._asked_ms)
             if first:
                 give_back()
@@ -228,12 +250,7 @@ class Follower:
             return
         try:
             save_snapshot(
-                self._path,
-                self._store,
-                topic=self._topic,
-                topic_id=self._topic_id,
-                offsets=self._offsets,
-                current_ms=standing.current_ms or 0,
+                self._path, self._store, self._places, current_ms=standing.current_ms or 0
             )
             self._changed = False
         except OSError as error:

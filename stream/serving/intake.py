@@ -18,6 +18,7 @@ from stream.errors import EventError, InvalidFeaturesError, InvalidIdError, Ques
 from stream.events.structs import MAX_ID_CHARS
 from stream.features.blocks import Block, FeatureSpace, RawBlock, check_size
 from stream.features.making import Blocks, Maker
+from stream.histories.preferences import Terms
 from stream.serving.messages import MOST_CANDIDATES, Candidate, Columns, ScoreQuestion
 from stream.units import MAX_TIME_MS
 
@@ -39,6 +40,7 @@ class Batch(msgspec.Struct, gc=False):
         times_ms: when the applications were submitted (n,), NaN where they are not; None: nowhere.
         later: later applicants who were answered (n,).
         errors: what is wrong with candidates, by place.
+        terms, channels: of each candidate; or one, of all.
 
     """
 
@@ -51,6 +53,8 @@ class Batch(msgspec.Struct, gc=False):
     times_ms: Floats | None
     later: Floats
     errors: dict[int, EventError]
+    terms: list[Terms | None]
+    channels: list[str | None]
 
 
 def take_in(question: ScoreQuestion, space: FeatureSpace, at_ms: int) -> Batch:
@@ -94,7 +98,15 @@ def _columns(question: ScoreQuestion, columns: Columns, space: FeatureSpace) -> 
         block.label: _block(getattr(columns, block.label), block, size, errors)
         for block in (space.per_member, space.per_job)
     }
-    return Batch(size, member_ids, job_ids, global_, blocks, global_score, times_ms, later, errors)
+    terms, channels = [question.terms], [question.channel]
+    if columns.terms is not None:
+        terms = [question.terms if each is None else each for each in columns.terms]
+    if columns.channel is not None:
+        channels = [question.channel if each is None else each for each in columns.channel]
+    return Batch(
+        *(size, member_ids, job_ids, global_, blocks, global_score, times_ms, later, errors),
+        *(terms, channels),
+    )
 
 
 def _candidates(
@@ -112,6 +124,7 @@ def _candidates(
         column = [each or shared or "" for each in own] if one_each else None
         given[name] = _ids(name, shared, column, errors)
     scores = np.full(size, np.nan)
+    terms = [question.terms if each.terms is None else each.terms for each in candidates]
     packed: dict[str, list[bytes]] = {"global": [], "per_member": [], "per_job": []}
     blocks = [block for block in (space.global_, space.per_member, space.per_job) if block]
     for at, each in enumerate(candidates):
@@ -121,7 +134,9 @@ def _candidates(
                 errors.setdefault(at, InvalidFeaturesError("global_score is no number"))
         made = _made(question, each, space.maker, at_ms)
         if made is not None:
-            for block, row in zip(blocks, made, strict=True):
+            of_member, rows = made
+            terms[at] = of_member | (terms[at] or {}) if of_member else terms[at]
+            for block, row in zip(blocks, rows, strict=True):
                 packed[block.label].append(row)
             continue
         for block in blocks:
@@ -149,13 +164,15 @@ def _candidates(
         None if np.isnan(times_ms).all() else times_ms,
         later,
         errors,
+        terms,
+        [question.channel if each.channel is None else each.channel for each in candidates],
     )
 
 
 def _made(
     question: ScoreQuestion, candidate: Candidate, maker: Maker | None, at_ms: int
-) -> Blocks | None:
-    """Make a candidate's blocks of its attributes; None: they are those that were sent."""
+) -> tuple[Terms, Blocks] | None:
+    """Make a candidate's terms and blocks of its attributes; None: they are those of its own."""
     if maker is None:
         return None
     sides = [
@@ -172,7 +189,7 @@ def _made(
     time_ms = candidate.application_time_ms
     if time_ms is None or not 0 <= time_ms <= MAX_TIME_MS:  # the latter is refused later on
         time_ms = at_ms
-    return maker.blocks(member, job, context, time_ms)
+    return maker.terms(member), maker.blocks(member, job, context, time_ms)
 
 
 def _size(columns: Columns, space: FeatureSpace) -> int:

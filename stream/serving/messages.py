@@ -15,9 +15,10 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from stream.events.applications import Attributes
-from stream.events.structs import TimeMs
+from stream.events.structs import Name, TimeMs
 from stream.features.blocks import RawBlock
 from stream.histories.history import Summary
+from stream.histories.preferences import Terms
 
 MOST_CANDIDATES = 10_000
 
@@ -51,6 +52,8 @@ class Candidate(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tru
         global_score: the fixed effect's log-odds; None: the model scores ``features.global``.
         application_time_ms: when it was submitted, if it is open; None: it is not made yet.
         later: how many who applied later to the same job were answered since.
+        terms, channel: of the application, for a model that takes preferences; each may stand in
+            the question, for all.
 
     """
 
@@ -63,6 +66,8 @@ class Candidate(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tru
     member: Attributes | None = None
     job: Attributes | None = None
     context: Attributes | None = None
+    terms: Terms | None = None
+    channel: Name | None = None
 
 
 class Columns(
@@ -81,13 +86,16 @@ class Columns(
     global_score: _Numbers | None = None
     application_time_ms: list[int | None] | None = None
     later: list[int] | None = None
+    terms: list[Terms | None] | None = None
+    channel: list[Name | None] | None = None
 
 
 class ScoreQuestion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One job and its candidates, one member and its jobs, or pairs.
 
     ``at_ms``: as of when ages count; None: now. ``explain``: what each feature adds. ``member``,
-    ``job``, ``context``: attributes of all ``candidates``.
+    ``job``, ``context``: attributes of all ``candidates``. ``terms``, ``channel``: of all that have
+    none of their own.
     """
 
     member_id: str | None = None
@@ -99,6 +107,8 @@ class ScoreQuestion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     member: Attributes | None = None
     job: Attributes | None = None
     context: Attributes | None = None
+    terms: Terms | None = None
+    channel: Name | None = None
 
 
 class Explore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -57,9 +57,18 @@ class Chosen(msgspec.Struct, frozen=True, gc=False):
         """Whether any of them does."""
         return any(model.takes_history for model in self.models)
 
+    @property
+    def takes_preferences(self) -> bool:
+        """Whether any of them does."""
+        return any(model.takes_preferences for model in self.models)
+
+    def place_of(self, at: int) -> int:
+        """Return the place in ``models`` of a candidate's."""
+        return 0 if self.of is None else int(self.of[at])
+
     def model_of(self, at: int) -> GlobalModel:
         """Return the model of a candidate."""
-        return self.models[0 if self.of is None else self.of[at]]
+        return self.models[self.place_of(at)]
 
 
 class Models:
@@ -69,10 +78,14 @@ class Models:
         given: what the service was started with; it is never let go.
         policy: for how long an application is open, and what models may take.
 
+    Attributes:
+        takes_preferences: whether any does, or did.
+
     """
 
     def __init__(self, given: GlobalModel, policy: Policy) -> None:
         self.given = given
+        self.takes_preferences = given.takes_preferences
         self._policy = policy
         self._lock = Lock()
         self._held = {given.version: given}
@@ -111,6 +124,7 @@ class Models:
         model.warm_up()
         with self._lock:
             self._held = self._held | {model.version: model}
+            self.takes_preferences |= model.takes_preferences
             self._plan()
 
     def heed(self, controls: Iterable[Control]) -> None:

@@ -254,7 +254,7 @@ class Rankings:
         """What each column of the global model adds, as far as it is known."""
         model = self._scorer.store.model(held.models[place])
         x = np.frombuffer(held.seen[place], "<f4")
-        if model is None or len(x) < len(model.columns):
+        if model is None or model.takes_preferences or len(x) < len(model.columns):
             return [("global_score", float(held.global_score[place]))]
         return model.contributions(x[: len(model.columns)])
 

@@ -5,7 +5,8 @@ Log-odds are the global score, plus z'θ of the member, plus z'θ of the job. A 
 and the global model as certain (:mod:`stream.serving.belief` says what that is worth).
 
 A model that takes histories reads those that are published with the coefficients. What a pair has
-in common is not published: a pair counts as new.
+in common is not published: a pair counts as new. A model that takes preferences reads those that
+are published of the job.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.effects import JOB, MEMBER, EffectSpec
-from stream.errors import ConfigError
-from stream.histories.history import HISTORY_BYTES, NOTHING, History, Summary
+from stream.histories.history import NOTHING, History, Summary
+from stream.histories.preferences import Preferred
 from stream.model.folder import GlobalModel
 from stream.policy import Policy
 from stream.serving.draws import normals
@@ -30,6 +31,7 @@ from stream.serving.waiting import Waiting
 from stream.updaters.folding import sigmoid
 
 _T = TypeVar("_T", bound=np.generic)
+_Any = TypeVar("_Any")
 
 
 class Effect(msgspec.Struct, gc=False):
@@ -63,8 +65,8 @@ class Scores(msgspec.Struct, gc=False):
     batch: Batch
     chosen: Chosen
     global_: Floats
-    columns: Floats32 | None
-    """What the global model was asked (n, d); None: nothing."""
+    columns: list[Floats32] | None
+    """What each of the chosen models was asked (n, d); None: nothing."""
     member: Effect
     job: Effect
     log_odds: Floats
@@ -93,17 +95,12 @@ class Scorer:
         store: what is known of members and jobs, and which models score.
 
     Raises:
-        ConfigError: model and policy do not fit, or the model takes preferences.
+        ConfigError: model and policy do not fit.
 
     """
 
     def __init__(self, model: GlobalModel, policy: Policy, store: Store) -> None:
         model.check(policy)
-        if "preferences" in model.manifest.inputs:
-            raise ConfigError(
-                f"model {model.version} takes preferences for terms, which the service does not"
-                " follow: serve a model of a log without terms"
-            )
         self.model = model
         self.space = model.space.limited(policy.features.max_feature)
         self.store = store
@@ -145,8 +142,8 @@ class Scorer:
         if given is not None and not np.isnan(given[at]):
             told = {"global": {"global_score": given[at].item()}}
         elif scores.columns is not None:
-            model = scores.chosen.model_of(at)
-            added = model.contributions(_row(scores.columns, at)[: len(model.columns)])
+            columns = scores.columns[scores.chosen.place_of(at)]
+            added = scores.chosen.model_of(at).contributions(_row(columns, at))
             told = {"global": {name or "constant": value for name, value in added}}
         else:
             told = {}
@@ -165,16 +162,18 @@ class Scorer:
 
     def _global(
         self, chosen: Chosen, batch: Batch, member: Found, job: Found, at_ms: int
-    ) -> tuple[Floats, Floats32 | None]:
+    ) -> tuple[Floats, list[Floats32] | None]:
         """Log-odds of the global models (n,), and the columns that they were asked."""
         if batch.global_ is None:
             return np.zeros(0) if batch.global_score is None else batch.global_score, None
-        columns = batch.global_
-        if chosen.takes_history:
-            histories = _histories(batch, member, job, at_ms)
-            shape = len(histories), columns.shape[1]
-            columns = np.hstack([np.broadcast_to(columns, shape), histories])
-        found = [_spread_over(_scored(model, columns), batch.size) for model in chosen.models]
+        histories = _histories(batch, member, job, at_ms) if chosen.takes_history else None
+        preferred = self._preferred(batch) if chosen.takes_preferences else None
+        columns = [
+            _columns(model, batch.global_, batch.size, histories, preferred)
+            for model in chosen.models
+        ]
+        asked = zip(chosen.models, columns, strict=True)
+        found = [_spread_over(model.scorer.score_all(x), batch.size) for model, x in asked]
         scores = found[0]
         if chosen.of is not None:
             scores = np.array(found)[chosen.of, np.arange(batch.size)]
@@ -182,11 +181,38 @@ class Scorer:
             scores = np.where(np.isnan(batch.global_score), scores, batch.global_score)
         return scores, columns
 
+    def _preferred(self, batch: Batch) -> list[Preferred | None]:
+        """What the jobs' recruiters have preferred of the candidates' terms."""
+        jobs = {job_id: self.store.preferences_of(job_id) for job_id in set(batch.job_ids)}
+        return [
+            jobs[job_id].read(channel, terms) if terms else None
+            for job_id, channel, terms in zip(
+                _spread(batch.job_ids, batch.size),
+                _spread(batch.channels, batch.size),
+                _spread(batch.terms, batch.size),
+                strict=True,
+            )
+        ]
 
-def _scored(model: GlobalModel, columns: Floats32) -> Floats:
-    """Log-odds of rows; a model takes as many of their columns as it has, from the first on."""
-    own = len(model.columns)
-    return model.scorer.score_all(columns if columns.shape[1] == own else columns[:, :own])
+
+def _columns(
+    model: GlobalModel,
+    global_: Floats32,
+    size: int,
+    histories: list[bytes] | None,
+    preferred: list[Preferred | None] | None,
+) -> Floats32:
+    """What a model is asked of n candidates (n, d), or (1, d) of all."""
+    if not model.takes_further:
+        return global_
+    nothing: list[None] = [None] * size
+    rows = [
+        model.row(b"", history, of_terms)
+        for history, of_terms in zip(histories or nothing, preferred or nothing, strict=True)
+    ]
+    shape = size, len(model.columns) - global_.shape[1]
+    further = np.frombuffer(b"".join(rows), "<f4").reshape(shape)
+    return np.hstack([np.broadcast_to(global_, (size, global_.shape[1])), further])
 
 
 def _spread_over(scores: Floats, size: int) -> Floats:
@@ -214,10 +240,10 @@ def _variance(effect: Effect) -> Floats:
     return products(effect.features * effect.features, variance, len(effect.scores))
 
 
-def _histories(batch: Batch, member: Found, job: Found, at_ms: int) -> Floats32:
-    """Histories of the candidates (n, 36)."""
+def _histories(batch: Batch, member: Found, job: Found, at_ms: int) -> list[bytes]:
+    """Histories of the candidates, each float32 bytes of shape (36,)."""
     times = np.full(batch.size, float(at_ms)) if batch.times_ms is None else batch.times_ms
-    rows = [
+    return [
         _read(of_member, time_ms) + _read(of_job, time_ms) + NOTHING
         for of_member, of_job, time_ms in zip(
             _spread(member.summaries, batch.size),
@@ -226,12 +252,11 @@ def _histories(batch: Batch, member: Found, job: Found, at_ms: int) -> Floats32:
             strict=True,
         )
     ]
-    return np.frombuffer(b"".join(rows), "<f4").reshape(batch.size, HISTORY_BYTES // 4)
 
 
 def _read(summary: Summary | None, time_ms: int) -> bytes:
     return NOTHING if summary is None else History.of(summary).read(time_ms)
 
 
-def _spread(summaries: list[Summary | None], size: int) -> list[Summary | None]:
-    return summaries * size if len(summaries) == 1 else summaries
+def _spread(one_or_each: list[_Any], size: int) -> list[_Any]:
+    return one_or_each * size if len(one_or_each) == 1 else one_or_each

@@ -1,10 +1,11 @@
-"""SHELL: a store's rows in a file, so that a restart reads only what followed.
+"""SHELL: what a store has in a file, so that a restart reads only what followed.
 
 The file: :data:`MAGIC` (its last byte is the version of the format); the length of the header,
 uint32; the header, JSON (:class:`Header`); then of each effect in its order the lengths of the ids
 in bytes (uint16), the ids in UTF-8, their rows (int32), and the rows themselves, of each array of
-:class:`~stream.serving.table.Table`; last the BLAKE2b digest (32 bytes) of all before. Numbers are
-little-endian. There is no pickle.
+:class:`~stream.serving.table.Table`; then of the jobs with preferences the lengths of ids (uint16)
+and messages (uint32), the ids, and the messages as they were published; last the BLAKE2b digest
+(32 bytes) of all before. Numbers are little-endian. There is no pickle.
 
 It has ids and what was learned of people, so its owner alone may read it. A new one takes the old
 one's place whole: a crash leaves the old one.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Collection, Iterable
 from itertools import islice
 from pathlib import Path
 from struct import Struct
@@ -24,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import HearbackError, StateError
+from stream.events.records import COEFFICIENTS
 from stream.events.structs import Control
 from stream.serving.embedded import EmbeddedStore
 from stream.serving.table import Table
@@ -51,33 +54,42 @@ class Section(msgspec.Struct, frozen=True):
     summaries: bool
 
 
+class Place(msgspec.Struct):
+    """How far a topic is read.
+
+    ``topic_id``: what Kafka calls it, empty where the broker has no such names. ``offsets``: by
+    partition, the next one to read.
+    """
+
+    topic: str
+    topic_id: str
+    offsets: list[int]
+
+    def at_start(self) -> Place:
+        """Return the same topic, of which nothing is read."""
+        return Place(self.topic, self.topic_id, [0] * len(self.offsets))
+
+
 class Header(msgspec.Struct, frozen=True):
     """What a snapshot is of.
 
     ``versions``: of the models whose coefficients it has; the first is that of the given model.
-    ``models``: that were rolled in for it. ``topic_id``: what Kafka calls the topic, empty where
-    the broker has no such names. ``offsets``: by partition, the next one to read. ``current_ms``:
-    wall clock as of which it had all that was published.
+    ``models``: that were rolled in for it. ``places``: of the topics, by plain name.
+    ``current_ms``: wall clock as of which it had all that was published. ``preferences``: of how
+    many jobs it has them.
     """
 
     versions: list[str]
     controls: dict[str, Control]
     models: list[StoredModel]
-    topic: str
-    topic_id: str
-    offsets: list[int]
+    places: dict[str, Place]
     current_ms: int
     sections: list[Section]
+    preferences: int
 
 
 def save_snapshot(
-    path: Path,
-    store: EmbeddedStore,
-    *,
-    topic: str,
-    topic_id: str,
-    offsets: list[int],
-    current_ms: int,
+    path: Path, store: EmbeddedStore, places: dict[str, Place], *, current_ms: int
 ) -> None:
     """Write a snapshot; to be called by the store's writer.
 
@@ -85,14 +97,12 @@ def save_snapshot(
         OSError: it cannot be written; the old one stays.
 
     """
-    lengths = {effect: _lengths(table) for effect, table in store.tables.items()}
+    lengths = {effect: _lengths(table.slots) for effect, table in store.tables.items()}
     header = Header(
         versions=list(store.versions),
         controls=store.controls,
         models=[StoredModel.of(model) for model in store.models.rolled],
-        topic=topic,
-        topic_id=topic_id,
-        offsets=offsets,
+        places=places,
         current_ms=current_ms,
         sections=[
             Section(
@@ -101,6 +111,7 @@ def save_snapshot(
             )
             for effect, table in store.tables.items()
         ],
+        preferences=len(store.preferences),
     )
     forming = path.with_name(path.name + _FORMING)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,12 +123,16 @@ def save_snapshot(
         writer.write(MAGIC + _LENGTH.pack(len(text)) + text)
         for effect, table in store.tables.items():
             writer.write(lengths[effect])
-            ids = iter(table.slots)
-            while some := "".join(islice(ids, _IDS_AT_ONCE)):
-                writer.write(some.encode())
+            _write_ids(writer, table.slots)
             writer.write(np.fromiter(table.slots.values(), "<i4", len(table)))
             for array in table.arrays:
                 writer.write(array)
+        writer.write(_lengths(store.preferences))
+        messages = store.preferences.values()
+        writer.write(np.fromiter(map(len, messages), "<u4", len(messages)))
+        _write_ids(writer, store.preferences)
+        for message in messages:
+            writer.write(message)
         file.write(writer.digest)
         file.flush()
         os.fsync(descriptor)
@@ -144,6 +159,7 @@ def load_snapshot(path: Path, store: EmbeddedStore) -> Header:
             _fill(path, store.tables[section.effect], section, reader)
             if store.tables[section.effect].about["version"].max() >= len(header.versions):
                 raise StateError(f"{path} is damaged: a row is of no model")
+        preferences = _preferences(path, header.preferences, reader, path.stat().st_size)
         if file.read() != reader.digest:
             raise StateError(f"{path} is damaged: its checksum is another")
     try:
@@ -152,6 +168,7 @@ def load_snapshot(path: Path, store: EmbeddedStore) -> Header:
     except HearbackError as error:
         raise StateError(f"{path} is damaged: {error}") from None
     store.versions = {version: number for number, version in enumerate(header.versions)}
+    store.preferences = preferences
     store.controls = header.controls
     store.heed_controls()
     return header
@@ -173,6 +190,10 @@ def _header(path: Path, reader: _Hashed, file_bytes: int) -> Header:
             raise StateError(f"{path} is damaged: rows and entities do not agree")
         if 12 * each.size * each.rows + each.id_bytes + 6 * each.entities > file_bytes:
             raise StateError(f"{path} is damaged: it ends too early")
+    if not 0 <= 6 * header.preferences <= file_bytes:
+        raise StateError(f"{path} is damaged: it ends too early")
+    if COEFFICIENTS not in header.places:
+        raise StateError(f"{path} is damaged: it does not tell how far {COEFFICIENTS} are read")
     return header
 
 
@@ -211,10 +232,30 @@ def _fill(path: Path, table: Table, section: Section, reader: _Hashed) -> None:
         raise StateError(f"{path} is damaged: an entity stands twice")
 
 
-def _lengths(table: Table) -> NDArray[np.uint16]:
+def _preferences(path: Path, count: int, reader: _Hashed, file_bytes: int) -> dict[str, bytes]:
+    id_lengths, lengths = reader.array(count, "<u2").tolist(), reader.array(count, "<u4").tolist()
+    if sum(id_lengths) + sum(lengths) > file_bytes:
+        raise StateError(f"{path} is damaged: it ends too early")
+    text, start = reader.read(sum(id_lengths)), 0
+    found = {}
+    try:
+        for id_length, length in zip(id_lengths, lengths, strict=True):
+            found[text[start : start + id_length].decode()] = reader.read(length)
+            start += id_length
+    except UnicodeDecodeError:
+        raise StateError(f"{path} is damaged: an id is no text") from None
+    return found
+
+
+def _lengths(ids: Collection[str]) -> NDArray[np.uint16]:
     """Bytes of each id in UTF-8."""
-    lengths = (len(each.encode()) for each in table.slots)
-    return np.fromiter(lengths, "<u2", len(table))
+    return np.fromiter((len(each.encode()) for each in ids), "<u2", len(ids))
+
+
+def _write_ids(writer: _Hashed, ids: Iterable[str]) -> None:
+    left = iter(ids)
+    while some := "".join(islice(left, _IDS_AT_ONCE)):
+        writer.write(some.encode())
 
 
 class _Hashed:

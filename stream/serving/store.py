@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from stream.events.structs import Coefficients
 from stream.histories.history import Summary
+from stream.histories.preferences import Preferences
 from stream.model.folder import GlobalModel
 from stream.serving.models import Chosen
 
@@ -70,6 +71,9 @@ class Store(Protocol):
 
     def find(self, effect: str, ids: Sequence[str], *, histories: bool = False) -> Found:
         """Return what is known of entities; every row is one that was published, whole."""
+
+    def preferences_of(self, job_id: str) -> Preferences:
+        """Return a job's preferences; without any count where nothing is known."""
 
     def entity(self, effect: str, entity_id: str) -> Coefficients | None:
         """Return one entity's coefficients; None: it is not known."""

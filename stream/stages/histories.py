@@ -149,10 +149,10 @@ class JobHistories:
         self._census = census
         self._values = StoredValues[History](overlay, codec.HISTORY)
         self._preferences = StoredValues[Preferences](overlay, codec.PREFERENCES)
-        self._rated: dict[str, None] = {}
+        self._recounted: dict[str, None] = {}
         self.refused = 0
         self._forgotten = Forgotten(PAIRS, overlay)
-        overlay.attach(self._rated.clear, self._rated.clear)
+        overlay.attach(self._recounted.clear, self._recounted.clear)
 
     def read(self, app: Application) -> bytes:
         """Numbers of job and pair as of an application, float32 of shape (24,)."""
@@ -208,6 +208,7 @@ class JobHistories:
             key = _of_terms(app.job_id)
             preferences = self._preferences.get(key) or Preferences()
             self.refused += preferences.count(app.channel, app.terms)
+            self._recounted[app.job_id] = None
             self._preferences.put(key, preferences)
 
     def learn(self, label: Label) -> None:
@@ -240,7 +241,7 @@ class JobHistories:
         if not answer.first:
             preferences.rate(label.channel, terms, NEGATIVE, -1)
         preferences.rate(label.channel, terms, POSITIVE if answer.positive else NEGATIVE, 1)
-        self._rated[label.job_id] = None
+        self._recounted[label.job_id] = None
         self._preferences.put(key, preferences)
 
     def expire(self, marker: Deadline) -> None:
@@ -260,7 +261,7 @@ class JobHistories:
         terms = _of_terms(job_id)
         if _forget(self._values, _of_job(job_id), before_ms) and self._preferences.get(terms):
             self._preferences.put(terms, None)
-            self._rated[job_id] = None
+            self._recounted[job_id] = None
         if before_ms is None:
             for member_id in self._facts.members(job_id):
                 self._remove(keys.pairs_of(member_id) + job_id.encode())
@@ -278,11 +279,11 @@ class JobHistories:
         history = self._values.get(_of_job(job_id))
         return None if history is None else history.summary()
 
-    def take_rated(self) -> list[tuple[str, JobPreferences | None]]:
-        """Jobs whose ratings have changed since this was asked, with their preferences now."""
-        rated = [(job_id, self.preferences_of(job_id)) for job_id in self._rated]
-        self._rated.clear()
-        return rated
+    def take_recounted(self) -> list[tuple[str, JobPreferences | None]]:
+        """Jobs whose counts have changed since this was asked, with their preferences now."""
+        recounted = [(job_id, self.preferences_of(job_id)) for job_id in self._recounted]
+        self._recounted.clear()
+        return recounted
 
     def preferences_of(self, job_id: str) -> JobPreferences | None:
         """A job's preferences, to be published; None: it has none."""

@@ -133,9 +133,9 @@ class JobStage(Stage):
             watermark_ms,
         )
 
-    def take_rated(self) -> list[tuple[str, JobPreferences | None]]:
-        """Jobs whose ratings have changed since this was asked, with their preferences now."""
-        return [] if self._histories is None else self._histories.take_rated()
+    def take_recounted(self) -> list[tuple[str, JobPreferences | None]]:
+        """Jobs whose counts have changed since this was asked, with their preferences now."""
+        return [] if self._histories is None else self._histories.take_recounted()
 
     @property
     def terms_refused(self) -> int:

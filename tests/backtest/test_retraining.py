@@ -16,7 +16,7 @@ from stream.configuration.settings import parse_toml
 from stream.errors import ConfigError
 from stream.logs.files import LogLine
 from stream.model.boosting import fit_boosted
-from stream.model.columns import HISTORY_COLUMNS
+from stream.model.columns import HISTORY_COLUMNS, preference_columns
 from stream.model.folder import GlobalModel, new_model
 from stream.model.training import Trainer
 from stream.model.trees import Trees
@@ -83,13 +83,17 @@ def test_trees_are_grown_on_the_rows_and_histories_of_that_time(lines: list[LogL
     first, trees = known(UNTIL_MS)
     model = new_model(
         trees,
-        {**first.features(), "history": HISTORY_COLUMNS},
+        {
+            **first.features(),
+            "history": HISTORY_COLUMNS,
+            "preferences": preference_columns(["skill", "title"]),
+        },
         trained_from_ms=MARKET.start_ms,
         trained_until_ms=UNTIL_MS,
         applications=1,
         positives=1,
         delays=first.delays(),
-        inputs=("global", "history"),
+        inputs=("global", "history", "preferences"),
     )
     rest, space = first_look(lines, model)
     recorded = record(rest, Policy(), model, space)

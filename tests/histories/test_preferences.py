@@ -254,8 +254,8 @@ def test_partitions_keep_them_with_the_job() -> None:
     assert decode_label(encode_label(market.labels()[-1]), SPACE).preferences == found[0]
     sent = [message for message in market.sent if message.topic == PREFERENCES]
     assert {message.key for message in sent} == {b"j"}
-    ratings = [decode_preferences(message.value or b"").totals for message in sent]
-    assert ratings == [[1, 0, 1, 1, 0, 1], [1, 1, 0, 1, 1, 0], [2, 2, 0, 2, 2, 0]]
+    totals = [decode_preferences(message.value or b"").totals for message in sent]
+    assert totals == [[1, 0, 1] * 2, [1, 1, 0] * 2, [2, 1, 0] * 2, [2, 2, 0] * 2]
     last = decode_preferences(sent[-1].value or b"")
     assert (last.job_id, last.channels, last.terms["skill"]["sql"]) == (
         "j",

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 import uvicorn
 
-from stream.events.records import COEFFICIENTS, Message
+from stream.events.records import Message
 from stream.metrics.process import process_registry
 from stream.model.folder import GlobalModel
 from stream.policy import Policy
@@ -66,9 +66,9 @@ class Asked:
 
     def hear(self, messages: Iterable[Message]) -> None:
         """Take in what the worker has sent."""
-        self.store.apply(
-            [(each.key or b"", each.value) for each in messages if each.topic == COEFFICIENTS]
-        )
+        sent = list(messages)
+        for topic, take in self.store.topics.items():
+            take([(each.key or b"", each.value) for each in sent if each.topic == topic])
 
     def ask(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -14,14 +15,17 @@ from hypothesis import strategies as st
 
 from stream.errors import StateError
 from stream.events.partitioner import partition_of
+from stream.events.records import COEFFICIENTS, PREFERENCES
 from stream.events.structs import CONTROL, Coefficients, Control, ModelSince
 from stream.events.wire import coefficients_key, encode
 from stream.histories.history import NAMES, Summary
+from stream.histories.preferences import JobPreferences, Preferences
 from stream.model.coefficients import Linear
+from stream.model.columns import preference_columns
 from stream.model.folder import GlobalModel
 from stream.policy import EffectSettings, Policy
 from stream.serving.embedded import EmbeddedStore
-from stream.serving.snapshot import load_snapshot, save_snapshot
+from stream.serving.snapshot import Place, load_snapshot, save_snapshot
 from tests.kit import model
 
 SIZES = {"per_member": 2, "per_job": 1}
@@ -155,10 +159,11 @@ def test_a_store_has_what_a_dictionary_of_the_topic_has(
                     records.append(control("per_job", 3, *versions))
             held.apply(records)
         else:
-            save_snapshot(path, held, topic="t", topic_id="x", offsets=[number], current_ms=5)
+            place = Place("t", "x", [number])
+            save_snapshot(path, held, {COEFFICIENTS: place}, current_ms=5)
             held = store()
             header = load_snapshot(path, held)
-            assert (header.offsets, header.topic_id, header.current_ms) == ([number], "x", 5)
+            assert (header.places, header.current_ms) == ({COEFFICIENTS: place}, 5)
         known = {
             place: each
             for place, each in newest.items()
@@ -169,6 +174,74 @@ def test_a_store_has_what_a_dictionary_of_the_topic_has(
         assert held.standing().entities == {name: entities[name] for name in SIZES}
         assert held.choose(["j"], None, 999).complete
         assert held.choose(["j"], None, 1000).complete != rolled
+
+
+def with_preferences() -> EmbeddedStore:
+    """Return an empty store for a model that takes preferences."""
+    plain = model().manifest
+    names = preference_columns(["skill"])
+    manifest = msgspec.structs.replace(
+        plain,
+        features=plain.features | {"preferences": names},
+        inputs=("global", "preferences"),
+    )
+    return EmbeddedStore(GlobalModel(manifest, Linear(np.zeros(1 + len(names)))), Policy())
+
+
+def preferences(job_id: str, number: int) -> JobPreferences:
+    """Preferences that tell which message they are of."""
+    counts = [number + 2, number, 1]
+    return JobPreferences(job_id, ["mail"], counts * 2, {"skill": {f"s{number}": counts * 2}})
+
+
+@given(
+    batches=st.lists(
+        st.one_of(
+            st.just("snapshot"),
+            st.lists(st.tuples(st.sampled_from(_IDS), st.sampled_from(_WHAT[:5]))),
+        ),
+        max_size=8,
+    )
+)
+def test_preferences_are_those_of_a_dictionary_of_their_topic(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[object]
+) -> None:
+    """Whatever the sequence of messages, tombstones, what cannot be read, and snapshots."""
+    held, newest, number, damaged = with_preferences(), dict[str, JobPreferences](), 0, 0
+    path = tmp_path_factory.mktemp("store") / "snapshot"
+    for batch in batches:
+        if isinstance(batch, list):
+            records: list[tuple[bytes, bytes | None]] = []
+            for job_id, what in batch:
+                number += 1
+                found = preferences(job_id, number)
+                value: bytes | None = encode(found)
+                if what == "tombstone":
+                    value = None
+                    newest.pop(job_id, None)
+                elif what == "damaged":
+                    value, damaged = encode(found)[:-1], damaged + 1
+                else:
+                    newest[job_id] = found
+                records.append((job_id.encode(), value))
+            held.topics[PREFERENCES](records)
+            assert held.standing().left_out == ({"malformed": damaged} if damaged else {})
+        else:
+            places = {COEFFICIENTS: Place("c", "", [1]), PREFERENCES: Place("p", "x", [number])}
+            save_snapshot(path, held, places, current_ms=5)
+            held, damaged = with_preferences(), 0
+            assert load_snapshot(path, held).places == places
+        for job_id in [*_IDS, "unknown"]:
+            wanted = newest[job_id].counts() if job_id in newest else Preferences()
+            assert held.preferences_of(job_id) == wanted
+    held.clear()
+    assert not held.preferences
+
+
+def test_only_a_model_that_takes_preferences_has_their_topic_read() -> None:
+    """They are as large as all else."""
+    assert list(store().topics) == [COEFFICIENTS]
+    assert list(with_preferences().topics) == [COEFFICIENTS, PREFERENCES]
 
 
 def test_what_is_not_taken_is_counted() -> None:
@@ -294,12 +367,16 @@ def test_no_row_is_ever_torn() -> None:
     assert not torn
 
 
-def filled(path: Path) -> bytes:
+def filled(path: Path, held: EmbeddedStore | None = None) -> bytes:
     """Write a snapshot of ten members and jobs; return its bytes."""
-    held = store()
+    held = held or store()
     held.apply([record(coefficients(effect, f"x{n}", n)) for effect in SIZES for n in range(10)])
     held.apply([(coefficients_key("per_job", "x3"), None)])
-    save_snapshot(path, held, topic="t", topic_id="", offsets=[1, 2], current_ms=3)
+    if PREFERENCES in held.topics:
+        held.apply_preferences([(b"j", encode(preferences("j", 3)))])
+    save_snapshot(
+        path, held, {topic: Place("t", "", [1, 2]) for topic in held.topics}, current_ms=3
+    )
     return path.read_bytes()
 
 
@@ -313,21 +390,22 @@ def test_a_snapshot_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["snapshot"]
 
 
-def test_a_damaged_snapshot_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("empty", [store, with_preferences])
+def test_a_damaged_snapshot_is_refused(tmp_path: Path, empty: Callable[[], EmbeddedStore]) -> None:
     """Cut short anywhere, or with any byte changed, it is never taken."""
     path = tmp_path / "snapshot"
-    whole = filled(path)
+    whole = filled(path, empty())
     for end in range(0, len(whole), 7):
         path.write_bytes(whole[:end])
         with pytest.raises(StateError):
-            load_snapshot(path, store())
+            load_snapshot(path, empty())
     for at in range(0, len(whole), 5):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
         with pytest.raises(StateError):
-            load_snapshot(path, store())
+            load_snapshot(path, empty())
     path.write_bytes(whole + b"x")
     with pytest.raises(StateError, match="checksum"):
-        load_snapshot(path, store())
+        load_snapshot(path, empty())
 
 
 def test_a_snapshot_of_something_else_is_refused(tmp_path: Path) -> None:

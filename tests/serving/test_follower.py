@@ -9,14 +9,23 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from stream.events.records import COEFFICIENTS
+from stream.events.records import COEFFICIENTS, PREFERENCES
 from stream.events.structs import Coefficients
-from stream.events.wire import coefficients_key
+from stream.events.wire import coefficients_key, encode
 from stream.kafka.embedded import EmbeddedBroker
+from stream.policy import Policy
 from stream.serving import follower as follower_module
 from stream.serving.embedded import EmbeddedStore, Records
 from stream.serving.follower import Follower
-from tests.serving.test_embedded import coefficients, record, store
+from tests.serving.test_embedded import (
+    coefficients,
+    preferences,
+    record,
+    store,
+    with_histories,
+    with_preferences,
+)
+from tests.serving.test_models import named
 
 PARTITIONS = 3
 _PATIENCE_S = 30.0
@@ -63,10 +72,7 @@ def wait(true: Callable[[], bool]) -> None:
 
 def noting() -> Noting:
     """Return an empty store."""
-    plain = store()
-    found = Noting.__new__(Noting)
-    found.__dict__ |= plain.__dict__
-    return found
+    return Noting(with_histories(), Policy())
 
 
 def test_the_store_is_ready_once_all_that_was_there_is_read(broker: EmbeddedBroker) -> None:
@@ -124,6 +130,78 @@ def test_a_restart_reads_only_what_followed_the_snapshot(
     assert run(30.0, entities=301).given == 302
     path.write_bytes(path.read_bytes()[:-1])
     assert run(30.0, entities=301).given == 302
+
+
+def test_preferences_are_followed_beside_coefficients(
+    broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    """For a model that takes them: ready once both topics are read, and each goes on by itself.
+
+    A snapshot has both. Without the topic it is said how to make it.
+    """
+    path = tmp_path / "snapshot"
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
+
+    def publish(*numbers: int) -> None:
+        for number in numbers:
+            value = None if number < 0 else encode(preferences(f"j{number}", number))
+            producer.produce(PREFERENCES, value, f"j{abs(number)}".encode())
+        assert producer.flush(10) == 0
+
+    def start() -> tuple[EmbeddedStore, Follower]:
+        held = with_preferences()
+        follower = Follower(broker.bootstrap_servers, "hearback", held, snapshot=path)
+        follower.start()
+        wait(lambda: held.standing().why_not is None or follower.failed is not None)
+        return held, follower
+
+    _, follower = start()
+    assert "there is no topic preferences" in str(follower.failed)
+    follower.stop()
+    broker.create_topics({PREFERENCES: PARTITIONS})
+    send(broker, coefficients("per_job", "j1", 3))
+    publish(*range(1, 200))
+    held, follower = start()
+    assert held.entity("per_job", "j1") is not None
+    assert sorted(held.preferences) == sorted(f"j{number}" for number in range(1, 200))
+    publish(200, -7)
+    wait(lambda: "j200" in held.preferences and "j7" not in held.preferences)
+    follower.stop()
+    publish(-8)
+    held, follower = start()
+    assert len(held.preferences) == 198
+    assert held.preferences_of("j9") == preferences("j9", 9).counts()
+    follower.stop()
+
+
+def test_a_model_that_is_rolled_in_may_take_preferences(
+    broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    """From then on they are followed, from the start; coefficients go on. So after a restart."""
+    path = tmp_path / "snapshot"
+    broker.create_topics({PREFERENCES: PARTITIONS})
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
+    producer.produce(PREFERENCES, encode(preferences("j1", 5)), b"j1")
+    assert producer.flush(10) == 0
+    send(broker, *(coefficients("per_job", f"j{n}", n) for n in range(100)))
+    new = named("new", with_preferences().models.given)
+
+    def follow(*, again: bool) -> None:
+        held = noting()
+        follower = Follower(broker.bootstrap_servers, "hearback", held, snapshot=path)
+        follower.start()
+        wait(lambda: held.standing().why_not is None)
+        assert held.given == (0 if again else 100)
+        assert ("j1" in held.preferences) == again
+        held.models.take(new)
+        wait(lambda: "j1" in held.preferences)
+        send(broker, coefficients("per_job", "later", 3))
+        wait(lambda: held.given == (1 if again else 101))
+        follower.stop()
+        assert follower.failed is None
+
+    follow(again=False)
+    follow(again=True)
 
 
 def test_without_a_broker_the_snapshot_is_served_and_its_age_told(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from stream.errors import ConfigError, StateError
 from stream.events.partitioner import partition_of
+from stream.events.records import COEFFICIENTS
 from stream.events.structs import Control, ModelSince
 from stream.model.coefficients import Linear
 from stream.model.folder import GlobalModel, new_model
@@ -20,7 +21,7 @@ from stream.partitions.commands import RollCommand
 from stream.policy import DAY_MS, Policy
 from stream.serving.embedded import EmbeddedStore
 from stream.serving.models import Models
-from stream.serving.snapshot import load_snapshot, save_snapshot
+from stream.serving.snapshot import Place, load_snapshot, save_snapshot
 from stream.stages.succession import StoredModel
 from tests.kit import model
 from tests.serving.asking import Asked
@@ -164,7 +165,7 @@ def test_models_are_let_go_after_their_windows(tmp_path: Path) -> None:
     learned(3000 + 2 * window_ms)
     assert {each.version for each in held.models.rolled} == {"b", "d"}
     path = tmp_path / "snapshot"
-    save_snapshot(path, held, topic="t", topic_id="", offsets=[1], current_ms=5)
+    save_snapshot(path, held, {COEFFICIENTS: Place("t", "", [1])}, current_ms=5)
     again = EmbeddedStore(model(), Policy())
     load_snapshot(path, again)
     assert {each.version for each in again.models.rolled} == {"b", "d"}

@@ -13,6 +13,7 @@ from stream.errors import QuestionError
 from stream.events.structs import Application, Coefficients, Features, Label
 from stream.events.wire import coefficients_key, encode, numbers
 from stream.model.coefficients import Linear
+from stream.model.columns import preference_columns
 from stream.model.folder import GlobalModel
 from stream.model.trees import NODE, Trees
 from stream.policy import DAY_MS, HOUR_MS, EffectSettings, Policy
@@ -43,6 +44,18 @@ def boosted() -> GlobalModel:
     return GlobalModel(manifest, Trees(table, 37))
 
 
+def with_preferences() -> GlobalModel:
+    """Return the kit's model, taking histories and preferences, of a type that nobody has too."""
+    base = with_histories().manifest
+    names = preference_columns(["other", "skill", "title"])
+    manifest = msgspec.structs.replace(
+        base,
+        features=base.features | {"preferences": names},
+        inputs=("global", "history", "preferences"),
+    )
+    return GlobalModel(manifest, Linear(np.linspace(-0.1, 0.1, 37 + len(names))))
+
+
 def applied(number: int, time_ms: int, member: str, job: str) -> Application:
     """An application with features of its own."""
     blocks = [_RNG.normal(size=size).astype("<f4").tobytes() for size in (1, 2, 1)]
@@ -52,6 +65,8 @@ def applied(number: int, time_ms: int, member: str, job: str) -> Application:
         job_id=job,
         event_time_ms=time_ms,
         features=Features(*blocks),
+        channel=(None, "search", "invited")[number % 3],
+        terms={"skill": [f"s{number % 4}", f"s{number % 5}"], "title": [f"t{number % 3}"]},
     )
 
 
@@ -121,12 +136,14 @@ def candidate(app: Application) -> dict[str, object]:
             "per_job": dict(zip(["j0"], numbers(features.per_job), strict=True)),
         },
         "application_time_ms": app.event_time_ms,
+        "terms": app.terms,
+        "channel": app.channel,
     }
 
 
-@pytest.mark.parametrize("make", [model, with_histories, boosted])
+@pytest.mark.parametrize("make", [model, with_histories, boosted, with_preferences])
 def test_served_scores_are_the_stages(make: Any) -> None:
-    """The global score and both parts, to 1e-9: linear, with histories, and boosted."""
+    """The global score and both parts, to 1e-9: linear, with all it may take, and boosted."""
     global_model = make()
     market = a_market(global_model)
     asked = Asked(global_model)
@@ -147,7 +164,7 @@ def test_served_scores_are_the_stages(make: Any) -> None:
 
 def test_every_form_of_a_question_has_the_same_answer() -> None:
     """One by one, JSON columns, MessagePack columns, and the blocks of both as bytes."""
-    global_model = model()
+    global_model = with_preferences()
     asked = Asked(global_model)
     asked.hear(a_market(global_model).sent)
     new = new_ones(CLOSED_MS)
@@ -162,6 +179,8 @@ def test_every_form_of_a_question_has_the_same_answer() -> None:
         "member_id": [app.member_id for app in new],
         "job_id": [app.job_id for app in new],
         "application_time_ms": [app.event_time_ms for app in new],
+        "terms": [app.terms for app in new],
+        "channel": [app.channel for app in new],
     }
     lists = columns | {name: array.tolist() for name, array in rows.items()}
     in_json = asked.score(columns=lists, at_ms=CLOSED_MS + 5)["columns"]
@@ -173,6 +192,8 @@ def test_every_form_of_a_question_has_the_same_answer() -> None:
             member_id=[app.member_id for app in new],
             job_id=[app.job_id for app in new],
             application_time_ms=[app.event_time_ms for app in new],
+            terms=[app.terms for app in new],
+            channel=[app.channel for app in new],
         ),
         builtin_types=(bytes,),
     )
@@ -223,6 +244,29 @@ def test_one_row_of_a_block_stands_for_all() -> None:
         for columns in (long, long | {"per_member": [rows["per_member"]]})
     ]
     assert drawn[0] == pytest.approx(drawn[1])
+
+
+def test_terms_of_all_stand_in_the_question() -> None:
+    """Of whoever has none; no terms, and a job that nobody knows, are columns of 0."""
+    global_model = with_preferences()
+    asked = Asked(global_model)
+    asked.hear(a_market(global_model).sent)
+    app = new_ones(CLOSED_MS)[3]
+    own, other = candidate(app), candidate(app) | {"terms": {"skill": ["s1"]}, "channel": "x"}
+    bare = {name: own[name] for name in own if name not in {"terms", "channel"}}
+    shared = {"terms": app.terms, "channel": app.channel}
+    wanted = asked.score(candidates=[own, other])["candidates"]
+    assert wanted[0]["log_odds"] != wanted[1]["log_odds"]
+    assert asked.score(candidates=[bare, other], **shared)["candidates"] == wanted
+    blocks: Any = bare.pop("features")
+    columns = {name: [value] * 2 for name, value in (bare | blocks).items()}
+    columns |= {"terms": [None, other["terms"]], "channel": [None, "x"]}
+    found = asked.score(columns=columns, **shared)["columns"]["log_odds"]
+    assert found == pytest.approx([each["log_odds"] for each in wanted])
+    nothing = [bare | {"features": blocks}, own | {"job_id": "nobody's"}]
+    for each in asked.score(candidates=nothing, explain=True)["candidates"]:
+        added = each["explanation"]["global"]
+        assert {x for name, x in added.items() if name.startswith("preferences")} == {0.0}
 
 
 def known(asked: Asked, effect: str, entity_id: str, mean: list[float], variance: float) -> None:
