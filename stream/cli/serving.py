@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from stream.cli.options import (
@@ -26,10 +27,10 @@ from stream.cli.terminal import ERR, OUT, numbers, tell
 from stream.configuration.sections import LogFormat, LogLevel
 from stream.effects import EFFECTS
 from stream.errors import ConfigError
-from stream.units import parse_duration_ms, parse_time_ms
+from stream.units import format_time, parse_duration_ms, parse_time_ms
 
 if TYPE_CHECKING:
-    from stream.serving import Answer, Candidate
+    from stream.serving import Answer, ApplicantsAnswer, Candidate
 
 _KINDS = "|".join(spec.kind for spec in EFFECTS)
 _URL = "http://127.0.0.1:9465"
@@ -90,12 +91,15 @@ def serve(
 def rank(
     kind: Annotated[str, typer.Argument(metavar=_KINDS, help="Whose candidates.")],
     entity_id: Annotated[str, typer.Argument(metavar="ID", help="The job's or member's id.")],
-    logs: Logs,
+    logs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[LOG...]", help="Event logs; none: whom the service holds."),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="So many, the best first.")] = 10,
     url: Url = _URL,
     token_file: TokenFile = None,
 ) -> None:
-    """Rank the applications of a job, or of a member, that a log has.
+    """Rank the open applicants of a job, or the applications of a job or member that a log has.
 
     Asks a running hearback serve for their scores as of now. Each line says what the global model,
     the member and the job add, in log-odds; ± is the standard deviation of the score.
@@ -105,6 +109,12 @@ def rank(
 
     if kind not in {spec.kind for spec in EFFECTS}:
         raise typer.BadParameter(f"{kind!r} is not one of {_KINDS}")
+    if not logs:
+        if kind != "job":
+            raise typer.BadParameter("the service holds applicants of jobs alone: give a LOG")
+        with Client(url, token=_token(token_file)) as client:
+            _tell_open(client.applicants(entity_id, top=top))
+        return
     candidates = list(_candidates(logs, kind, entity_id).values())[-MOST_CANDIDATES:]
     if not candidates:
         raise ConfigError(f"the log has no application of {kind} {entity_id}")
@@ -195,6 +205,26 @@ def _candidates(logs: list[Path], kind: str, entity_id: str) -> dict[str, Candid
                 channel=event.channel,
             )
     return found
+
+
+def _tell_open(answer: ApplicantsAnswer) -> None:
+    """Print the open applicants of a job."""
+    table = numbers(
+        *(None, "", "application", "member", "probability", "still to come"),
+        *("log-odds", "±", "global", "member", "job"),
+    )
+    for each in answer.applicants:
+        table.add_row(
+            *(str(each.rank), each.application_id, each.member_id),
+            *(f"{each.probability:.1%}", f"{each.probability_now:.1%}", f"{each.log_odds:+.2f}"),
+            f"{each.standard_deviation:.2f}",
+            *(f"{part:+.2f}" for part in msgspec.structs.astuple(each.parts)),
+        )
+    OUT.print(table)
+    shown, as_of = len(answer.applicants), format_time(answer.as_of_ms)
+    tell(f"{shown} of {answer.of} open applicants, as of {as_of}", ERR)
+    if answer.degraded:
+        tell(f"these scores are {', '.join(answer.degraded)}", ERR)
 
 
 def _tell(answer: Answer, kind: str) -> None:

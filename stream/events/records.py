@@ -15,6 +15,7 @@ LABELS = "labels"
 COEFFICIENTS = "coefficients"
 PREFERENCES = "preferences"
 MATCHES = "matches"
+APPLICANTS = "applicants"
 DEAD_LETTERS = "dead-letters"
 
 INPUTS = (APPLICATIONS, ENGAGEMENTS)
@@ -23,7 +24,7 @@ INPUTS = (APPLICATIONS, ENGAGEMENTS)
 CONSUMED = (APPLICATIONS, ENGAGEMENTS, APPLICATIONS_BY_JOB, LABELS)
 """Read by the worker. All topics but dead letters have one partition count."""
 
-TOPICS = (*CONSUMED, COEFFICIENTS, PREFERENCES, MATCHES, DEAD_LETTERS)
+TOPICS = (*CONSUMED, COEFFICIENTS, PREFERENCES, MATCHES, APPLICANTS, DEAD_LETTERS)
 
 WRITTEN = tuple(topic for topic in TOPICS if topic not in INPUTS)
 """Written by the worker."""

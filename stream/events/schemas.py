@@ -13,8 +13,10 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from stream.errors import ConfigError, meant
+from stream.events.applicants import Applicant
 from stream.events.applications import RawApplication
 from stream.events.records import (
+    APPLICANTS,
     APPLICATIONS,
     APPLICATIONS_BY_JOB,
     COEFFICIENTS,
@@ -69,6 +71,9 @@ MESSAGES: Final = {
         Coefficients, (COEFFICIENTS,), "What is believed of a member or job; a control record"
     ),
     "preferences": Described(JobPreferences, (PREFERENCES,), "A job's counts of terms"),
+    "applicant": Described(
+        Applicant, (APPLICANTS,), "An application that may still be decided, as of first sight"
+    ),
     "match": Described(Match, (MATCHES,), "An application that should be seen at once"),
 }
 """All messages by name; dead letters are bytes as they were received."""

@@ -12,9 +12,11 @@ from stream.errors import (
     TooLargeError,
     UnknownTypeError,
 )
+from stream.events.applicants import applicants_key, encode_applicant
 from stream.events.ladder import Kind
 from stream.events.partitioner import partition_of
 from stream.events.records import (
+    APPLICANTS,
     APPLICATIONS,
     APPLICATIONS_BY_JOB,
     COEFFICIENTS,
@@ -52,6 +54,7 @@ from stream.model.folder import GlobalModel
 from stream.partitions.base import Cuts, Partition, Unit
 from stream.policy import Policy
 from stream.quality.matches import MatchCounts
+from stream.stages.applicants import publish_none
 from stream.stages.job import JobStage, Labelled, Steps
 from stream.state.overlay import Overlay
 
@@ -76,7 +79,7 @@ class JobPartition(Partition):
 
     stage = "job"
     topics = (ENGAGEMENTS, APPLICATIONS_BY_JOB)
-    outputs = (LABELS, COEFFICIENTS, PREFERENCES, MATCHES, DEAD_LETTERS)
+    outputs = (LABELS, COEFFICIENTS, PREFERENCES, MATCHES, APPLICANTS, DEAD_LETTERS)
     input_topic = ENGAGEMENTS
     counts = (*Partition.counts, "ignored", "timeliness", "delays", "matches")
 
@@ -102,8 +105,10 @@ class JobPartition(Partition):
             topic_ids=topic_ids,
         )
         self.learning = self._stage = JobStage(
-            overlay, space=model.space, policy=policy, model=model
+            overlay, space=model.space, policy=policy, model=model, publishes=True
         )
+        if self._stage.applicants is None:
+            publish_none(overlay)
         self._steps = 0  # of the unit of work that is being done
         self.ignored: Counter[str] = Counter()
         self.timeliness = Timeliness()
@@ -123,6 +128,10 @@ class JobPartition(Partition):
         for _ in self._closings(now_ms):
             yield self._finish()
             something = True
+        applicants = self._stage.applicants
+        while applicants is not None and applicants.behind:
+            applicants.catch_up(MOST_STEPS)
+            yield self._finish()
         if something or self._has_to_release or self._progress_is_due(now_ms):
             yield self._finish()
 
@@ -197,6 +206,12 @@ class JobPartition(Partition):
             cause_ms = self._cause_ms.get(job_id, self._now_ms)
             value = None if preferences is None else encode(preferences)
             self._messages.append(Message(PREFERENCES, job_id.encode(), value, None, cause_ms))
+        if self._stage.applicants is not None:
+            for job_id, application_id, applicant in self._stage.applicants.take():
+                key = applicants_key(job_id, application_id)
+                value = None if applicant is None else encode_applicant(applicant)
+                cause_ms = self._cause_ms.get(job_id, self._now_ms)
+                self._messages.append(Message(APPLICANTS, key, value, self.number, cause_ms))
         return super()._finish()
 
     def _rollback(self) -> None:

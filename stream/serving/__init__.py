@@ -5,11 +5,14 @@ from __future__ import annotations
 from stream.serving.client import AsyncClient, Client, ServiceError, columns_of, numbers
 from stream.serving.messages import (
     Answer,
+    ApplicantAnswer,
+    ApplicantsAnswer,
     Candidate,
     CandidateFeatures,
     Columns,
     Explore,
     Filters,
+    JobsAnswer,
     RankQuestion,
     Scored,
     ScoreQuestion,
@@ -17,6 +20,8 @@ from stream.serving.messages import (
 
 __all__ = [
     "Answer",
+    "ApplicantAnswer",
+    "ApplicantsAnswer",
     "AsyncClient",
     "Candidate",
     "CandidateFeatures",
@@ -24,6 +29,7 @@ __all__ = [
     "Columns",
     "Explore",
     "Filters",
+    "JobsAnswer",
     "RankQuestion",
     "ScoreQuestion",
     "Scored",

@@ -13,8 +13,9 @@ Shapes: n applicants of one job; d features of a block.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 from typing import Final
 
@@ -30,6 +31,7 @@ from stream.events.applicants import (
     decode_decision,
 )
 from stream.events.ladder import Kind
+from stream.events.records import APPLICANTS, LABELS
 from stream.events.wire import packed_numbers
 from stream.features.blocks import FeatureSpace
 from stream.histories.history import NAMES
@@ -55,7 +57,8 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One application, as it is held.
 
     Blocks are float32 bytes; ``seen``: the features of the global model, then the history; empty
-    where a ``global_score`` was sent.
+    where a ``global_score`` was sent. Without a member it is what a label has said of an
+    application that has not come yet.
     """
 
     application_id: str
@@ -154,6 +157,14 @@ class Applicants:
 
     # -- what the writer does ----------------------------------------------------------------
 
+    @property
+    def topics(self) -> dict[str, Callable[[Records], None]]:
+        """Which they are fed from, by plain name, and what takes their messages in."""
+        return {
+            APPLICANTS: lambda records: self.apply(records, _now_ms()),
+            LABELS: lambda records: self.decide(records, _now_ms()),
+        }
+
     def apply(self, records: Records, now_ms: int) -> None:
         """Take messages of ``applicants`` in, in their order; ``now_ms``: the wall clock."""
         found: list[Row | tuple[str, str]] = []
@@ -203,7 +214,7 @@ class Applicants:
         self._earlier, self._early = self._early, {}
 
     def restore(self, rows: Sequence[Row], newest_ms: int | None) -> None:
-        """Enter rows of a snapshot.
+        """Enter rows that :meth:`rows` has given.
 
         Raises:
             StateError: they do not fit the model.
@@ -212,6 +223,9 @@ class Applicants:
         sizes = [4 * self._space.per_member.size, 4 * self._space.per_job.size]
         with self._lock:
             for row in rows:
+                if not row.member_id:
+                    self._early[row.job_id, row.application_id] = row.state
+                    continue
                 if [len(row.per_member), len(row.per_job)] != sizes:
                     raise StateError("applicants have other features")
                 self._put(row)
@@ -283,6 +297,8 @@ class Applicants:
                     self._seen[slot],
                     int(self._states[slot]),
                 )
+        for (job_id, application_id), state in (self._earlier | self._early).items():
+            yield Row(application_id, "", job_id, 0, "", 0.0, b"", b"", b"", state)
 
     def as_of_ms(self, now_ms: int) -> int:
         """When ages count where nobody says: now, or, in a market of the past, its own now.
@@ -389,6 +405,10 @@ class Applicants:
                 setattr(self, f"_{name}", _larger(getattr(self, f"_{name}")))
             self._states[slot:] = _FREE
         return slot
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _larger(array: NDArray[np.generic]) -> NDArray[np.generic]:

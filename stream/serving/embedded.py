@@ -33,16 +33,13 @@ from stream.events.wire import decode_coefficients, decode_preferences
 from stream.histories.preferences import Preferences
 from stream.model.folder import GlobalModel
 from stream.policy import Policy
-from stream.serving.applicants import Applicants
+from stream.serving.applicants import Applicants, Records
 from stream.serving.models import Chosen, Models
 from stream.serving.store import Found, Standing
 from stream.serving.table import Table
 
 _AT_ONCE = 64  # rows that are entered while readers wait: some 100 µs
 _MOST_VERSIONS = 1000  # of models; their numbers are kept in two bytes
-
-Records = Sequence[tuple[bytes, bytes | None]]
-"""Key and value of each; a tombstone has no value."""
 
 _Newest = dict[str, dict[str, Coefficients | None]]
 
@@ -99,6 +96,8 @@ class EmbeddedStore:
         topics: dict[str, Callable[[Records], None]] = {COEFFICIENTS: self.apply}
         if self.models.takes_preferences:
             topics[PREFERENCES] = self.apply_preferences
+        if self.applicants is not None:
+            topics |= self.applicants.topics
         return topics
 
     def find(self, effect: str, ids: Sequence[str], *, histories: bool = False) -> Found:
@@ -141,8 +140,11 @@ class EmbeddedStore:
     def standing(self) -> Standing:
         """Tell how it stands."""
         entities = {name: len(table) for name, table in self.tables.items()}
+        left_out = self._left_out
+        if self.applicants is not None:
+            left_out = left_out + self.applicants.left_out
         return Standing(
-            *(self._ready, self._current_ms, entities, dict(self._left_out)),
+            *(self._ready, self._current_ms, entities, dict(left_out)),
             *(self._why_not, self._degraded),
         )
 
@@ -162,6 +164,8 @@ class EmbeddedStore:
         self._why_not = why_not
         if current_ms is not None:
             self._current_ms = current_ms
+            if self.applicants is not None:
+                self.applicants.settle()
 
     def clear(self) -> None:
         """Forget everybody."""

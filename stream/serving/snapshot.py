@@ -4,8 +4,10 @@ The file: :data:`MAGIC` (its last byte is the version of the format); the length
 uint32; the header, JSON (:class:`Header`); then of each effect in its order the lengths of the ids
 in bytes (uint16), the ids in UTF-8, their rows (int32), and the rows themselves, of each array of
 :class:`~stream.serving.table.Table`; then of the jobs with preferences the lengths of ids (uint16)
-and messages (uint32), the ids, and the messages as they were published; last the BLAKE2b digest
-(32 bytes) of all before. Numbers are little-endian. There is no pickle.
+and messages (uint32), the ids, and the messages as they were published; then, where applicants are
+held, those, some at a time: a length, uint32, and a list in MessagePack
+(:class:`~stream.serving.applicants.Row`), to a length of 0; last the BLAKE2b digest (32 bytes) of
+all before. Numbers are little-endian. There is no pickle.
 
 It has ids and what was learned of people, so its owner alone may read it. A new one takes the old
 one's place whole: a crash leaves the old one.
@@ -28,6 +30,7 @@ from numpy.typing import NDArray
 from stream.errors import HearbackError, StateError
 from stream.events.records import COEFFICIENTS
 from stream.events.structs import Control
+from stream.serving.applicants import Applicants, Row
 from stream.serving.embedded import EmbeddedStore
 from stream.serving.table import Table
 from stream.stages.succession import StoredModel
@@ -38,6 +41,9 @@ _DIGEST_BYTES = 32
 _MOST_HEADER_BYTES = 1 << 24
 _FORMING = ".forming"
 _IDS_AT_ONCE = 1 << 16  # a list of all would be a copy of them in memory
+_ROWS_AT_ONCE = 1 << 12
+_MOST_PART_BYTES = 1 << 28
+_ROWS = msgspec.msgpack.Decoder(list[Row])
 
 
 class Section(msgspec.Struct, frozen=True):
@@ -76,7 +82,8 @@ class Header(msgspec.Struct, frozen=True):
     ``versions``: of the models whose coefficients it has; the first is that of the given model.
     ``models``: that were rolled in for it. ``places``: of the topics, by plain name.
     ``current_ms``: wall clock as of which it had all that was published. ``preferences``: of how
-    many jobs it has them.
+    many jobs it has them. ``applicants``: whether it has those; ``newest_ms``: the newest event
+    time of them.
     """
 
     versions: list[str]
@@ -86,6 +93,8 @@ class Header(msgspec.Struct, frozen=True):
     current_ms: int
     sections: list[Section]
     preferences: int
+    applicants: bool = False
+    newest_ms: int | None = None
 
 
 def save_snapshot(
@@ -97,6 +106,7 @@ def save_snapshot(
         OSError: it cannot be written; the old one stays.
 
     """
+    applicants = store.applicants
     lengths = {effect: _lengths(table.slots) for effect, table in store.tables.items()}
     header = Header(
         versions=list(store.versions),
@@ -112,6 +122,8 @@ def save_snapshot(
             for effect, table in store.tables.items()
         ],
         preferences=len(store.preferences),
+        applicants=applicants is not None,
+        newest_ms=None if applicants is None else applicants.newest_ms,
     )
     forming = path.with_name(path.name + _FORMING)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,6 +145,12 @@ def save_snapshot(
         _write_ids(writer, store.preferences)
         for message in messages:
             writer.write(message)
+        if applicants is not None:
+            rows = applicants.rows()
+            while part := list(islice(rows, _ROWS_AT_ONCE)):
+                packed = msgspec.msgpack.encode(part)
+                writer.write(_LENGTH.pack(len(packed)) + packed)
+            writer.write(_LENGTH.pack(0))
         file.write(writer.digest)
         file.flush()
         os.fsync(descriptor)
@@ -155,11 +173,15 @@ def load_snapshot(path: Path, store: EmbeddedStore) -> Header:
             raise StateError(f"{path} is of another model ({', '.join(header.versions[:1])})")
         if [(each.effect, each.size) for each in header.sections] != wanted:
             raise StateError(f"{path} is of other effects")
+        if header.applicants and store.applicants is None:
+            raise StateError(f"{path} has applicants, which are not held any more")
         for section in header.sections:
             _fill(path, store.tables[section.effect], section, reader)
             if store.tables[section.effect].about["version"].max() >= len(header.versions):
                 raise StateError(f"{path} is damaged: a row is of no model")
         preferences = _preferences(path, header.preferences, reader, path.stat().st_size)
+        if header.applicants and store.applicants is not None:
+            _fill_applicants(path, store.applicants, header.newest_ms, reader)
         if file.read() != reader.digest:
             raise StateError(f"{path} is damaged: its checksum is another")
     try:
@@ -230,6 +252,22 @@ def _fill(path: Path, table: Table, section: Section, reader: _Hashed) -> None:
     table.free = [row for row in np.flatnonzero(~distinct).tolist() if row]
     if len(table.slots) != section.entities or distinct.sum() != section.entities:
         raise StateError(f"{path} is damaged: an entity stands twice")
+
+
+def _fill_applicants(
+    path: Path, applicants: Applicants, newest_ms: int | None, reader: _Hashed
+) -> None:
+    while True:
+        (length,) = _LENGTH.unpack(reader.read(_LENGTH.size))
+        if not length:
+            return
+        if length > _MOST_PART_BYTES:
+            raise StateError(f"{path} is damaged: a part of it is too long")
+        try:
+            rows = _ROWS.decode(reader.read(length))
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise StateError(f"{path} is damaged: {error}") from None
+        applicants.restore(rows, newest_ms)
 
 
 def _preferences(path: Path, count: int, reader: _Hashed, file_bytes: int) -> dict[str, bytes]:

@@ -52,6 +52,16 @@ class Goes(Protocol):
         """Let it go; or only if the entity's newest application is before a time."""
 
 
+class Published(Protocol):
+    """What is published of jobs (:class:`stream.stages.applicants.OpenApplications`)."""
+
+    def forget(self, job_id: str, until_ms: int) -> None:
+        """Let a job's go, up to a time."""
+
+    def strike_before(self, time_ms: int, asked_ms: int) -> None:
+        """Strike markers, as :meth:`stream.state.entities.Forgotten.strike_before` does."""
+
+
 class Entities:
     """Lets an effect learn, and removes entities.
 
@@ -62,12 +72,14 @@ class Entities:
         census: where they are counted.
 
     Attributes:
-        histories: what goes with them; None: nothing does. matches: what goes with jobs, too.
+        histories: what goes with them; None: nothing does. matches, applicants: what goes with
+            jobs, too.
 
     """
 
     histories: EntityHistories | None = None
     matches: Goes | None = None
+    applicants: Published | None = None
 
     def __init__(self, effect: Learner, overlay: Overlay, policy: Policy, census: Census) -> None:
         settings = policy.effects[effect.name]
@@ -115,6 +127,8 @@ class Entities:
             self.histories.forget(entity_id)
         if self.matches is not None:
             self.matches.forget(entity_id)
+        if self.applicants is not None:
+            self.applicants.forget(entity_id, until_ms)
         self._forgotten.enter(entity_id, until_ms, now_ms)
         return was_there
 
@@ -130,6 +144,8 @@ class Entities:
         self._forgotten.strike_before(*struck_ms)
         if self.histories is not None:
             self.histories.strike_before(*struck_ms)
+        if self.applicants is not None:
+            self.applicants.strike_before(*struck_ms)
         if self._ttl_ms is None:
             return
         self._some_entered = False

@@ -12,6 +12,7 @@ from stream.events.structs import (
     Application,
     DeadLetter,
     Event,
+    JobEvent,
     Label,
     Match,
     ScoredApplication,
@@ -24,6 +25,7 @@ from stream.labels.changes import Change, Ended, Entered, Ignored, Scores, Step,
 from stream.labels.machine import LabelMachine
 from stream.model.folder import NO_MODEL, GlobalModel
 from stream.policy import Policy
+from stream.stages.applicants import OpenApplications
 from stream.stages.base import Stage
 from stream.stages.decisions import JobDecisions
 from stream.stages.histories import JobHistories
@@ -63,10 +65,12 @@ class JobStage(Stage):
         model: the global model that a new state begins with, or one that the state has; None when
             every application brings ``global_score``. The others are those of every stage; facts
             are kept in the overlay, too.
+        publishes: whether open applications are published, if the policy has it.
 
     Attributes:
         models: those that score applications.
         decisions: ranks who is answered among those who wait.
+        applicants: publishes open applications; None: they are not published.
 
     """
 
@@ -80,6 +84,7 @@ class JobStage(Stage):
         policy: Policy,
         model: GlobalModel | None,
         most_held: int = MOST_HELD,
+        publishes: bool = False,
     ) -> None:
         version = NO_MODEL if model is None else model.version
         super().__init__(
@@ -109,6 +114,11 @@ class JobStage(Stage):
         if policy.matches.enabled:
             self._matches = Matches(overlay, policy.matches, self.succession.version_at)
             self.entities.matches = self._matches
+        self.applicants: OpenApplications | None = None
+        if publishes and policy.applicants.enabled:
+            self.applicants = self.entities.applicants = OpenApplications(
+                overlay, facts, self.succession, self.entities.counts
+            )
 
     def apply(
         self, event: ScoredApplication | Event, source: Source, watermark_ms: int | None
@@ -121,7 +131,10 @@ class JobStage(Stage):
         """
         self.decisions.begin()
         if not isinstance(event, ScoredApplication):
-            return self._learn(self._machine.apply(event, source, watermark_ms), watermark_ms)
+            steps = self._learn(self._machine.apply(event, source, watermark_ms), watermark_ms)
+            if self.applicants is not None and isinstance(event, JobEvent):
+                return self._close(self.applicants, event, steps)
+            return steps
         return self._learn(
             self._machine.apply(
                 event.application,
@@ -153,6 +166,8 @@ class JobStage(Stage):
         """Let what jobs have in common with a member go, as :meth:`Entities.forget` does."""
         if self._histories is not None:
             self._histories.forget_member(member_id, until_ms, now_ms)
+        if self.applicants is not None:
+            self.applicants.forget_member(member_id, until_ms, now_ms)
 
     def begin_again(self) -> None:
         """Forget an event that was not applied to its end; what it did to the state is undone."""
@@ -162,9 +177,11 @@ class JobStage(Stage):
         self.models.roll(model.model(), from_ms, issued_ms)
 
     def _learn(self, steps: Iterable[Step], watermark_ms: int | None) -> Steps:
-        histories, matches = self._histories, self._matches
+        histories, matches, applicants = self._histories, self._matches, self.applicants
         entered: Entered | None = None  # not yet known to be a match or none
         for step in steps:
+            if applicants is not None:
+                applicants.follow(step)
             if matches is not None:
                 if entered is not None and isinstance(step, Change):
                     yield from self._match(matches, entered, step)
@@ -189,6 +206,12 @@ class JobStage(Stage):
             yield Labelled(step, label, decision, match)
         if matches is not None and entered is not None:
             yield from self._match(matches, entered, None)
+
+    @staticmethod
+    def _close(applicants: OpenApplications, event: JobEvent, steps: Steps) -> Steps:
+        """Withdraw a job's applicants once all that its closing settles is known."""
+        yield from steps
+        applicants.close(event.job_id, event.event_time_ms)
 
     @staticmethod
     def _match(matches: Matches, entered: Entered, label: Change | None) -> Iterator[Match]:

@@ -20,6 +20,7 @@ family  fields                                 value
 ``k``   job                                    preferences of the job
 ``m``   member, job                            history of the pair
 ``n``   effect, entity                         posterior
+``o``   member, job, application               empty: open applications that are published
 ``p``   job, A, application                    empty: pending applications by time
 ``q``   ``e`` or ``f``, begin of the bucket    tally of scores, as known early or final
 ``r``   number                                 newest decisions, some at a time
@@ -43,7 +44,7 @@ _PREFIXES = 1 << 14  # prefixes of jobs that are not built anew
 
 APPLICATION, SETTLED, DEADLINES, ENGAGEMENT = b"a", b"b", b"d", b"e"
 FORGOTTEN, HELD, JOB_EVENT, POSTERIOR = b"g", b"h", b"j", b"n"
-HISTORY, PAIR, PREFERENCES, MATCHES = b"c", b"m", b"k", b"i"
+HISTORY, PAIR, PREFERENCES, MATCHES, PUBLISHED = b"c", b"m", b"k", b"i", b"o"
 PENDING, _TALLY, DECISIONS, _OWN, AGE, _ENGAGEMENTS = b"p", b"q", b"r", b"s", b"t", b"x"
 
 _FAMILIES = {
@@ -53,6 +54,7 @@ _FAMILIES = {
     PAIR: "history of pair",
     PREFERENCES: "preferences of job",
     MATCHES: "matches of job",
+    PUBLISHED: "published application",
     DEADLINES: "deadlines",
     ENGAGEMENT: "engagement",
     FORGOTTEN: "forgotten entity",
@@ -93,6 +95,11 @@ def parts(key: bytes) -> tuple[bytes, bytes]:
 def pairs_of(member_id: str) -> bytes:
     """Prefix of the pairs of a member."""
     return PAIR + sized(member_id)
+
+
+def published(member_id: str, job_id: str, application_id: str) -> bytes:
+    """Key of an open application that is published."""
+    return prefix(PUBLISHED, member_id) + sized(job_id) + application_id.encode()
 
 
 def engagements_of(job_id: str, application_id: str) -> bytes:

@@ -18,6 +18,7 @@ from stream.state.facts import (
     NOTHING,
     ApplicationRecord,
     EngagementRecord,
+    Facts,
     JobEventFact,
     Settled,
     Waiting,
@@ -110,6 +111,15 @@ class StoredFacts:
         records += [record for record in new if record is not None]
         return {record.member_id for record in records if not isinstance(record, Waiting)}
 
+    def open(self, job_id: str) -> list[tuple[str, Facts]]:
+        """Return a job's applications whose windows are open, by id."""
+        prefix = keys.prefix(keys.APPLICATION, job_id)
+        stored = self._overlay.store.scan(prefix, keys.after(prefix))
+        names = dict.fromkeys(key[len(prefix) :].decode() for key, _ in stored)
+        names |= dict.fromkeys(self._new_records.get(job_id, {}))
+        found = ((name, self.application(job_id, name)) for name in names)
+        return [(name, record) for name, record in found if isinstance(record, Facts)]
+
     def engagement(self, job_id: str, engagement_id: str) -> EngagementRecord | None:
         """Return an engagement read before."""
         value = self._overlay.get(keys.key(keys.ENGAGEMENT, job_id, engagement_id))
@@ -161,7 +171,14 @@ class StoredFacts:
     def put_job_event(self, job_id: str, job_event_id: str, fact: JobEventFact | None) -> None:
         """Remember a job event; None: forget it."""
         value = None if fact is None else codec.JOB_EVENT.encode(fact)
-        self._overlay.put(keys.key(keys.JOB_EVENT, job_id, job_event_id), value)
+        prefix = keys.prefix(keys.JOB_EVENT, job_id)
+        self._overlay.change(prefix, prefix + job_event_id.encode(), value)
+
+    def closings(self, job_id: str) -> list[JobEventFact]:
+        """Return the events of a job that are remembered: all of them closed it."""
+        prefix = keys.prefix(keys.JOB_EVENT, job_id)
+        entries = self._overlay.scan(prefix, prefix, keys.after(prefix))
+        return [codec.JOB_EVENT.decode(value) for _, value in entries]
 
     def put_steps(self, steps: tuple[tuple[int, float], ...]) -> None:
         """Remember the steps that every open application has a deadline by now."""

@@ -21,6 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from stream.errors import BrokerError, ConfigError
 from stream.events.records import (
+    APPLICANTS,
     COEFFICIENTS,
     CONSUMED,
     DEAD_LETTERS,
@@ -103,6 +104,7 @@ def plans(application_id: str, window_ms: int, names: TopicNames = PLAIN) -> lis
         ),
         TopicPlan(name=names.of(COEFFICIENTS), compacted=True, settings=compacted | sent),
         TopicPlan(name=names.of(PREFERENCES), compacted=True, settings=compacted | sent),
+        TopicPlan(name=names.of(APPLICANTS), compacted=True, settings=compacted | sent),
         TopicPlan(name=names.of(MATCHES), compacted=False, settings=kept | sent),
         TopicPlan(
             name=names.of(DEAD_LETTERS), compacted=False, settings=kept | sent, same_count=False

@@ -84,7 +84,7 @@ def test_what_simulated_producers_write_is_valid() -> None:
 
 def test_what_both_stages_send_is_valid() -> None:
     """Every record of a small market's partitions fits the schema of a message of its topic."""
-    policy = parse_policy("[matches]\nenabled = true\n")
+    policy = parse_policy("[matches]\nenabled = true\n[applicants]\nenabled = true\n")
     both = Market(policy, 2, global_model=model())
     both.produce([*market(days=30), closing("x", 40 * DAY_MS, job="j0")])
     both.clock(80 * DAY_MS)
@@ -98,7 +98,9 @@ def test_what_both_stages_send_is_valid() -> None:
         assert message.topic in MESSAGES[name].topics
         VALIDATORS[name].validate(found)
         seen.add(name)
-    assert seen >= {"application-by-job", "watermark", "label", "coefficients", "match"}
+    assert seen >= {
+        *("application-by-job", "watermark", "label", "coefficients", "match", "applicant")
+    }
 
 
 @given(st.data())

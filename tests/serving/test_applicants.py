@@ -339,9 +339,13 @@ def test_rows_are_taken_over_as_they_are() -> None:
     asked, other = Holding(), Holding()
     asked.publish(*(applicant(f"a{n}", NOW_MS - n, score=n / 7) for n in range(2000)))
     asked.held.decide([label("a7", "positive"), label("a8", "negative_explicit")], NOW_MS)
+    asked.held.decide([label("early", "positive")], NOW_MS)
     rows = list(asked.held.rows())
     other.held.restore(rows, asked.held.newest_ms)
     assert list(other.held.rows()) == rows
+    for each in (asked, other):
+        each.publish(applicant("early", NOW_MS))
+        assert each.ask("/v1/jobs/j/applicants/early").json()["message"] == "it was answered"
     for query in ("", "?by=next"):
         assert other.get(f"/j/applicants{query}") == asked.get(f"/j/applicants{query}")
     with pytest.raises(StateError):

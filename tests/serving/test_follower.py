@@ -9,14 +9,19 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from stream.events.records import COEFFICIENTS, PREFERENCES
+from stream.events.applicants import applicants_key
+from stream.events.records import APPLICANTS, COEFFICIENTS, LABELS, PREFERENCES
 from stream.events.structs import Coefficients
 from stream.events.wire import coefficients_key, encode
 from stream.kafka.embedded import EmbeddedBroker
 from stream.policy import Policy
 from stream.serving import follower as follower_module
-from stream.serving.embedded import EmbeddedStore, Records
+from stream.serving.applicants import Records
+from stream.serving.embedded import EmbeddedStore
 from stream.serving.follower import Follower
+from tests.kit import model
+from tests.serving.asking import NOW_MS
+from tests.serving.test_applicants import HELD, Message, applicant, label, published
 from tests.serving.test_embedded import (
     coefficients,
     preferences,
@@ -202,6 +207,44 @@ def test_a_model_that_is_rolled_in_may_take_preferences(
 
     follow(again=False)
     follow(again=True)
+
+
+def test_applicants_and_what_labels_say_of_them_are_followed(
+    broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    """Whichever comes first, and over restarts; a snapshot of another policy is left aside."""
+    broker.create_topics({APPLICANTS: PARTITIONS, LABELS: PARTITIONS})
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
+    path = tmp_path / "snapshot"
+
+    def tell(topic: str, *messages: Message) -> None:
+        for key, value in messages:
+            producer.produce(topic, value, key)
+        assert producer.flush(10) == 0
+
+    def run(policy: Policy, *states: int) -> EmbeddedStore:
+        held = EmbeddedStore(model(), policy)
+        follower = Follower(broker.bootstrap_servers, "hearback", held, snapshot=path)
+        follower.start()
+        wait(lambda: held.standing().why_not is None)
+        follower.stop()
+        assert follower.failed is None
+        if held.applicants is not None:
+            found = held.applicants.of_job("j")
+            assert sorted([] if found is None else found.states.tolist()) == list(states)
+        return held
+
+    tell(LABELS, label("b", "positive"))
+    tell(APPLICANTS, *published(*(applicant(name, NOW_MS) for name in "abc")))
+    run(HELD, 0, 0, 2)
+    tell(APPLICANTS, *published(applicant("late", NOW_MS)), (applicants_key("j", "c"), None))
+    tell(LABELS, label("late", "negative_explicit"))
+    assert path.stat().st_mode & 0o777 == 0o600
+    again = run(HELD, 0, 1, 2)
+    assert again.applicants is not None
+    assert again.applicants.newest_ms == NOW_MS
+    run(Policy())
+    run(HELD, 0, 1, 2)
 
 
 def test_without_a_broker_the_snapshot_is_served_and_its_age_told(

@@ -17,9 +17,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from confluent_kafka import Producer
 
 from stream.cli import PROGRAM
-from stream.events.records import COEFFICIENTS
+from stream.events.records import APPLICANTS, COEFFICIENTS, LABELS
 from stream.kafka.embedded import EmbeddedBroker
 from stream.model.coefficients import Linear
 from stream.model.folder import new_model, save_model
@@ -36,6 +37,7 @@ from stream.serving import (
     numbers,
 )
 from tests.kit import application, model, to_json
+from tests.serving.test_applicants import applicant, label, published
 from tests.serving.test_embedded import coefficients
 from tests.serving.test_follower import send
 
@@ -196,6 +198,62 @@ def test_a_log_is_ranked_on_the_command_line(served: Served) -> None:
         1,
         "hearback: the log has no application of job elsewhere\n",
     )
+
+
+def test_open_applicants_are_told_over_sockets(served: Served) -> None:
+    """By the client, with and without asyncio, and on the command line without a log."""
+    served.broker.create_topics({APPLICANTS: 2, LABELS: 2})
+    producer = Producer({"bootstrap.servers": served.broker.bootstrap_servers, "log_level": 0})
+    now_ms = time.time_ns() // 1_000_000
+    apps = [
+        applicant(f"a{n}", now_ms - n * 1000, member=f"m{n}", model_version=served.version)
+        for n in range(1, 5)
+    ]
+    for topic, messages in (
+        (APPLICANTS, published(*apps)),
+        (LABELS, [label("a1", "positive", at_ms=now_ms)]),
+    ):
+        for key, value in messages:
+            producer.produce(topic, value, key)
+    assert producer.flush(10) == 0
+    policy = served.folder / "policy.toml"
+    policy.write_text("[applicants]\nenabled = true\n")
+    url = served.start("--policy", policy)
+    with Client(url) as client:
+        found = client.applicants("j", top=2)
+        assert (found.of, [each.member_id for each in found.applicants]) == (3, ["m3", "m2"])
+        second = client.applicant("j", "a2")
+        assert second is not None
+        assert (second.rank, second.of, second.log_odds) == (2, 3, found.applicants[1].log_odds)
+        assert client.applicant("j", "a1") is None
+        assert [each.job_id for each in client.jobs("j").jobs] == ["j"]
+        with pytest.raises(ServiceError, match="422"):
+            client.applicants("j", top=0)
+
+    async def ask() -> None:
+        async with AsyncClient(url) as client:
+            again = await client.applicants("j", top=2, at_ms=found.as_of_ms)
+            assert again.applicants == found.applicants
+            told = await client.applicant("j", "a2", at_ms=second.as_of_ms)
+            assert told is not None
+            assert msgspec.structs.replace(told, staleness_s=second.staleness_s) == second
+            assert (await client.jobs()).jobs[0].open == 3
+
+    asyncio.run(ask())
+    done = subprocess.run(
+        [*PROGRAM, "rank", "job", "j", "--top", "2", "--url", url],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"COLUMNS": "140", "PATH": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [row[:3] for row in rows[1:]] == [["1", "a3", "m3"], ["2", "a2", "m2"]]
+    assert done.stderr.startswith("2 of 3 open applicants, as of ")
+    other = served.start()
+    with Client(other) as client, pytest.raises(ServiceError, match="no_applicants"):
+        client.applicant("j", "a1")
 
 
 def test_recruiters_browse_a_service(served: Served) -> None:
