@@ -31,6 +31,7 @@ The map of the package, from the bottom up. Each part imports only from those li
 ``metrics``        every metric: the catalogue, the collectors, the page of docs
 ``console``        what a worker serves over HTTP: metrics, probes, a status page
 ``worker``         the same stages behind Faust
+``refresh``        a new global model every week, of the workers' labels
 ``bootstrap``      a replay's state → the state of live workers
 ``serving``        scores for others: a store of coefficients, the service, its client
 ``cli``            the commands

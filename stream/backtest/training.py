@@ -25,7 +25,7 @@ from stream.features.making import Maker
 from stream.features.spec import read_spec
 from stream.logs.files import ReadProgress, merge
 from stream.model import words
-from stream.model.folder import GlobalModel, with_landmark
+from stream.model.folder import GlobalModel, with_landmark, with_prior
 from stream.model.held_out import Judgement, Unjudged
 from stream.model.kind import ModelKind
 from stream.model.labels import LabelTrainer
@@ -120,6 +120,7 @@ def train_from_labels(
     kind: ModelKind = "linear",
     before: GlobalModel | None = None,
     accept: Callable[[Judgement | Unjudged], None] = lambda _: None,
+    keep_prior: bool = False,
 ) -> Trained:
     """Fit a model on labels; :func:`train` says what the others are, and what is raised.
 
@@ -128,6 +129,8 @@ def train_from_labels(
         until_ms: what was known later is not used; None: all is.
         names: or what has made the features of attributes; None: those of ``before``, else
             numbered.
+        keep_prior: take over the prior precision of ``before`` and choose none, for a model that is
+            rolled in has no say in it.
 
     """
     if names is None and before is not None:
@@ -145,6 +148,9 @@ def train_from_labels(
         return found
 
     def prior_over(model: GlobalModel) -> tuple[GlobalModel, str]:
+        if keep_prior and before is not None:
+            kept = before.manifest.prior_precision
+            return (model if kept is None else with_prior(model, kept)), ""
         with doing("choosing the prior"):
             labels = labels_of(model)
             rehearsal = recorded(labels, model)

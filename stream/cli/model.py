@@ -181,9 +181,8 @@ def roll(
     ended after both were trained. A model that was trained on all there is cannot be judged so:
     `hearback train --not-worse-than` judges it as it is fitted, and writes none that is worse.
     """
-    from stream.partitions.commands import RollCommand, check_roll
-    from stream.stages.succession import StoredModel
-    from stream.worker.control import newest_roll_ms, send_command
+    from stream.partitions.commands import check_roll
+    from stream.worker.control import roll_in
 
     loaded = load_model(folder)
     if (not_worse_than is None) != (not logs):
@@ -195,15 +194,92 @@ def roll(
         check_roll(loaded, load_model(found.worker.model), found.policy)
     from_ms = parsed(parse_time_ms, at) or 0
     address, application_id = connected(found), found.worker.application_id
-    now_ms = time.time_ns() // 1_000_000
-    issued_ms = max(now_ms, newest_roll_ms(address, application_id) + 1)
-    send_command(address, application_id, RollCommand(from_ms, issued_ms, StoredModel.of(loaded)))
+    roll_in(address, application_id, loaded, from_ms)
     tell(
         f"told the workers of {application_id} to score applications from {format_time(from_ms)} on"
         f" by model {loaded.version}"
     )
-    if from_ms <= now_ms:
+    if from_ms <= time.time_ns() // 1_000_000:
         tell("that time has passed: what was scored since then stays as it is")
+
+
+@model.command()
+def refresh(
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="Folder for the models, each in one of its own: 2024-02-19."),
+    ],
+    first: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            help="The model that the workers began with. Default: [worker] model.",
+        ),
+    ] = None,
+    every: Annotated[
+        str, typer.Option(help="How often, by event time; weeks begin on Monday (UTC).")
+    ] = "7d",
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--from-labels",
+            metavar="TOPIC",
+            help="Topic of the labels. Default: that of the application id.",
+        ),
+    ] = None,
+    margin: Margin = 0.005,
+    broker: BrokerAddress = None,
+    app_id: ApplicationId = None,
+    policy: PolicyFile = None,
+    config: ConfigFile = None,
+) -> None:
+    """Roll a new global model in every week, under running workers, until Ctrl-C.
+
+    When event time has passed the end of a week, a model of the kind of the one in force is trained
+    on the labels known then (`hearback train --from-labels`). It is judged on its newest
+    applications, and where it is worse than the one in force by more than --margin, that one stays.
+    Else it scores the applications that come from then on (`hearback model roll`).
+
+    Says what it did each time. What was rolled in stands in the control topic, so it may be ended
+    at any point and started again, on another machine too: no week has two models, and of weeks
+    that passed meanwhile only the last one has one. Run one of them for each application id.
+    """
+    import signal
+
+    from stream.events.records import LABELS, TopicNames
+    from stream.kafka.cluster import look_at_cluster
+    from stream.refresh.refresher import Refresher
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    options = {"worker.model": first}
+    found = configured(config, policy=policy, broker=broker, app_id=app_id, options=options)
+    every_ms = parsed(parse_duration_ms, every) or 0
+    if every_ms <= 0:
+        raise typer.BadParameter("--every: give a duration that is longer than 0")
+    if found.worker.model is None:
+        raise typer.BadParameter("name the model that the workers began with: --model")
+    address, application_id = connected(found), found.worker.application_id
+    began = load_model(found.worker.model)
+    if labels is None:
+        there = look_at_cluster(address, 10.0).partitions
+        labels = TopicNames.among(application_id, there).of(LABELS)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    try:
+        refresher = Refresher(
+            *(address, found, labels, began, out), every_ms=every_ms, margin=margin, say=_say
+        )
+        _say(f"a new model for {application_id} every {every}, of the topic {labels}")
+        refresher.run()
+    except KeyboardInterrupt:
+        _say("ended; started again, it goes on where it was")
+
+
+def _say(text: str) -> None:
+    tell(text)
+    OUT.file.flush()
 
 
 def _judge(new: GlobalModel, than: Path, logs: list[Path], policy: Policy, margin: float) -> None:

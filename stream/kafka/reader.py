@@ -30,6 +30,7 @@ _RECORDS = 2_000  # asked for at once
 _FIRST_RECORDS = 64  # while it is not known how large they are
 _POLL_BYTES = 2 << 20  # asked for at once, about
 _AHEAD_BYTES = 32 << 20
+_HELD_MS = 500  # so long a broker holds its answer back where there is nothing new
 _SILENCE_S = 30.0  # without a record or an end, before that is an error
 _DAMAGED = {KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError._NOT_IMPLEMENTED}
 _LOST = {KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART} | _DAMAGED
@@ -74,13 +75,16 @@ class Reader:
     Args:
         broker: where they are.
         ahead_bytes: how much is fetched before it is asked for, about.
+        follows: whether it waits for what comes; else an end is told at once.
 
     Raises:
         BrokerError: no broker answers.
 
     """
 
-    def __init__(self, broker: str, ahead_bytes: int = _AHEAD_BYTES) -> None:
+    def __init__(
+        self, broker: str, ahead_bytes: int = _AHEAD_BYTES, *, follows: bool = True
+    ) -> None:
         self._records = _FIRST_RECORDS
         self._consumer = Consumer(
             client_settings(broker)
@@ -95,6 +99,7 @@ class Reader:
                 "queued.max.messages.kbytes": ahead_bytes >> 10,
                 "fetch.max.bytes": ahead_bytes,
                 "fetch.queue.backoff.ms": 10,
+                "fetch.wait.max.ms": _HELD_MS if follows else 10,
             }
         )
 

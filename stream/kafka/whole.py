@@ -39,7 +39,7 @@ class WholeTopic:
             BrokerError: it cannot be read.
 
         """
-        with Reader(self._broker) as reader:
+        with Reader(self._broker, follows=False) as reader:
             for partition, end in enumerate(self._ends):
                 start = reader.span(self._topic, partition)[0]
                 if start >= end:

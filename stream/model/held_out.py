@@ -162,11 +162,11 @@ def compare(
     return Judgement(held_out=held_out, losses=losses, after=after, before=before, compared=count)
 
 
-def check_not_worse(judged: Judgement | Unjudged, than: Path, margin: float) -> None:
+def check_not_worse(judged: Judgement | Unjudged, than: Path | str, margin: float) -> None:
     """Refuse a new model that is worse than the one before it.
 
     Args:
-        judged: what the held-out part says. than: where the model before is.
+        judged: what the held-out part says. than: what the model before is called.
         margin: by which the AUC may be lower, and the log loss higher.
 
     Raises:

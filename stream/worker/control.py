@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event, Thread
 
 from confluent_kafka import Producer
@@ -20,6 +22,7 @@ from stream.partitions.commands import (
     decode_command,
     encode_command,
 )
+from stream.stages.succession import StoredModel
 
 _log = logging.getLogger(__name__)
 
@@ -51,21 +54,34 @@ def send_command(broker: str, application_id: str, command: Command) -> None:
         raise BrokerError(f"{broker} did not take the command: {why}")
 
 
-def newest_roll_ms(broker: str, application_id: str) -> int:
-    """When the newest model was rolled in (ms since 1970); 0: none was.
+def sent_rolls(broker: str, application_id: str) -> list[RollCommand]:
+    """Return the commands that have rolled models in, in the order in which they count.
 
     Raises:
         BrokerError: the broker does not answer, or has no such topic.
 
     """
-    newest_ms = 0
-    with Reader(broker) as reader:
+    found: dict[int, RollCommand] = {}
+    with Reader(broker, follows=False) as reader:
         for chunk in reader.to_end(control_of(application_id), _PARTITION):
-            for _, key, value in chunk.records:
-                kind, _, issued = key.partition(b":")
-                if value is not None and kind == b"roll" and issued.isdigit():
-                    newest_ms = max(newest_ms, int(issued))
-    return newest_ms
+            for _, _, value in chunk.records:
+                with suppress(EventError):
+                    command = None if value is None else decode_command(value)
+                    if isinstance(command, RollCommand):
+                        found[command.issued_ms] = command
+    return [found[issued_ms] for issued_ms in sorted(found)]
+
+
+def roll_in(broker: str, application_id: str, model: GlobalModel, from_ms: int) -> None:
+    """Tell all workers to score the applications from a time (ms) on by another model.
+
+    Raises:
+        BrokerError: the broker did not take it. ConfigError: the model is too large.
+
+    """
+    newest_ms = max((roll.issued_ms for roll in sent_rolls(broker, application_id)), default=0)
+    issued_ms = max(time.time_ns() // 1_000_000, newest_ms + 1)
+    send_command(broker, application_id, RollCommand(from_ms, issued_ms, StoredModel.of(model)))
 
 
 class CommandReader:

@@ -103,7 +103,7 @@ def test_every_setting_is_known_and_the_broker_is_reached(name: str) -> None:
 
 
 def test_the_commands_are_those_of_a_whole_market() -> None:
-    """Simulate, train, create topics, work, play the past, play live, serve, look: on one log."""
+    """Simulate, train, create topics, work, play past and present, refresh, serve: on one log."""
     commands = {name: parsed(service.command[1:]) for name, service in OURS.items()}
     assert {name: path for name, (path, _) in commands.items()} == {
         "topics": "hearback topics create",
@@ -113,6 +113,7 @@ def test_the_commands_are_those_of_a_whole_market() -> None:
         "worker-2": "hearback worker",
         "history": "hearback produce",
         "producer": "hearback produce",
+        "refresh": "hearback model refresh",
         "serve": "hearback serve",
         "recruiters": "hearback browse",
     }
@@ -122,6 +123,7 @@ def test_the_commands_are_those_of_a_whole_market() -> None:
         assert options[name]["logs"] == [log], name
     for name in (*WORKERS, "serve"):
         assert options[name]["model"] == options["train"]["out"], name
+    assert options["refresh"]["first"] == options["train"]["out"]
     assert options["train"]["feature_names"] == log.with_name("log.truth.json")
     assert options["topics"]["partitions"] >= 2 * len(WORKERS)
 

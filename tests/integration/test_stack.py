@@ -14,6 +14,7 @@ SMALLER = {
     "simulate": ("--members=150", "--jobs=50", "--days=55"),
     "history": ("--speed=max",),
     "producer": ("--speed=86400x",),
+    "refresh": ("--margin=1",),
 }
 
 PATIENCE_S = 120
@@ -33,7 +34,7 @@ TRUE_IN_THE_END = (
 
 @pytest.mark.timeout(900)  # Kafka's jars are fetched once, the kernel is compiled once
 def test_the_stack_comes_up_and_ends(tmp_path: Path) -> None:
-    """Workers share the partitions, the market is played, recruiters are served, all end well."""
+    """Partitions are shared, a market played, its model refreshed, recruiters served; all end."""
     said: list[str] = []
     stack = Stack(
         tmp_path / "stack", said.append, any_port=True, options=SMALLER, scrape_interval="1s"
@@ -50,6 +51,8 @@ def test_the_stack_comes_up_and_ends(tmp_path: Path) -> None:
                 if not left:
                     break
             assert not left
+            while "scores applications from" not in stack.processes["refresh"].log.read_text():
+                stack.watch(1)  # until the test's time is over
             health = {rule["health"] for rule in stack.prometheus.rules()}
             assert health == {"ok"}
             assert not ask('ALERTS{alertstate="firing",severity="page"}')
@@ -57,7 +60,7 @@ def test_the_stack_comes_up_and_ends(tmp_path: Path) -> None:
                 assert url in stack.addresses()
     except (MissingError, KafkaMissingError) as missing:
         pytest.skip(f"no stack: {missing}")
-    for name in ("worker-1", "worker-2", "history", "serve", "recruiters"):
+    for name in ("worker-1", "worker-2", "history", "refresh", "serve", "recruiters"):
         assert stack.processes[name].done(), stack.processes[name].last_words()
     with pytest.raises(OSError, match="refused"):
         stack.prometheus.query("up")

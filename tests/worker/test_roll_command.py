@@ -24,7 +24,7 @@ from stream.model.held_out import Judgement, Unjudged
 from stream.partitions.commands import RollCommand, control_of
 from stream.policy import DAY_MS, Policy
 from stream.units import format_time
-from stream.worker.control import CommandReader, newest_roll_ms
+from stream.worker.control import CommandReader, sent_rolls
 from tests.replay.test_single import rows
 from tests.worker.test_control import wait
 
@@ -93,7 +93,8 @@ def test_two_models_are_compared_on_what_neither_has_seen(
     unseen = final.times_ms + 14 * DAY_MS > TRAINED_MS
     y = final.y[unseen]
     for found, beta in ((judged.after, best), (judged.before, [-b for b in best])):
-        scores = final.X[unseen].astype(np.float32).astype(np.float64) @ np.array(beta)
+        X = final.X[unseen, : len(beta)].astype(np.float32).astype(np.float64)  # the global block
+        scores = X @ np.array(beta)
         assert found is not None
         assert found.auc == pytest.approx(roc_auc_score(y, scores))
         assert found.log_loss == pytest.approx(log_loss(y, 1.0 / (1.0 + np.exp(-scores))))
@@ -123,7 +124,7 @@ def test_the_command_sends_the_model_or_refuses_it(
     def roll(name: str, *more: str) -> Any:
         return CliRunner().invoke(app, ["model", "roll", str(tmp_path / name), *at, *broker, *more])
 
-    assert newest_roll_ms(address, application_id) == 0
+    assert sent_rolls(address, application_id) == []
     gate = ["--on", str(log), "--not-worse-than"]
     worse = roll("bad", *gate, str(tmp_path / "good"))
     assert isinstance(worse.exception, ModelError)
@@ -133,14 +134,16 @@ def test_the_command_sends_the_model_or_refuses_it(
     misfit = roll("other", "--config", str(config))
     assert isinstance(misfit.exception, ConfigError)
     assert roll("good", "--on", str(log)).exit_code == 2
-    assert newest_roll_ms(address, application_id) == 0
+    assert sent_rolls(address, application_id) == []
     better = roll("good", *gate, str(tmp_path / "bad"), "--config", str(config))
     assert better.exit_code == 0, better.output
     assert f"by model {good.version}" in better.output.replace("\n", " ")
     assert "has passed" in better.output
-    first_ms = newest_roll_ms(address, application_id)
+    (first,) = sent_rolls(address, application_id)
     assert roll("bad").exit_code == 0
-    assert newest_roll_ms(address, application_id) > first_ms > 0
+    before, after = sent_rolls(address, application_id)
+    assert before == first
+    assert after.issued_ms > first.issued_ms > 0
 
     def check(model: GlobalModel) -> None:
         if model.version != good.version:
@@ -152,7 +155,7 @@ def test_the_command_sends_the_model_or_refuses_it(
         wait(lambda: len(reader.commands()) == 1)
         (command,) = reader.commands()
         assert isinstance(command, RollCommand)
-        assert (command.from_ms, command.issued_ms) == (TRAINED_MS, first_ms)
+        assert (command.from_ms, command.issued_ms) == (TRAINED_MS, first.issued_ms)
         assert command.model.model().version == good.version
     finally:
         reader.stop()
