@@ -31,7 +31,7 @@ import msgspec
 from stream.errors import ConfigError, StateError
 from stream.events.partitioner import partition_of
 from stream.events.structs import Application, Coefficients, DeadLetter, FurtherScores, Label
-from stream.events.wire import encode, encode_label
+from stream.events.wire import digits, encode, encode_label
 from stream.histories.preferences import Preferred
 from stream.labels.changes import Scores
 from stream.labels.timeliness import shares
@@ -68,7 +68,7 @@ class ScoreLine(msgspec.Struct, frozen=True):
     job_score: float
     score: float
     further_scores: FurtherScores | msgspec.UnsetType = msgspec.UNSET
-    history: bytes | None = None
+    history: list[float] | None = None
     preferences: Preferred | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -365,7 +365,7 @@ def score_line(app: Application, scores: Scores) -> bytes:
             scores.job_score,
             scores.full_score,
             scores.further_scores or msgspec.UNSET,
-            scores.history,
+            None if scores.history is None else digits(scores.history),
             scores.preferences or msgspec.UNSET,
         )
     )

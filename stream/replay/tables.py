@@ -9,7 +9,6 @@ Needs pyarrow (``pip install 'hearback-stream[parquet]'``), imported only here.
 
 from __future__ import annotations
 
-from base64 import b64decode
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
@@ -20,7 +19,6 @@ from typing import Any, Final
 import msgspec
 
 from stream.errors import ConfigError
-from stream.events.wire import numbers
 from stream.histories.history import NAMES, Summary
 from stream.replay.columns import TABLES, Column, Kind
 from stream.replay.run_folder import private
@@ -118,12 +116,7 @@ def _past(value: dict[str, Any]) -> dict[str, Any]:
     return {name.removesuffix("_ms"): one for name, one in value.items()}
 
 
-def _numbers(value: str) -> list[float]:
-    return numbers(b64decode(value))
-
-
 _CHANGES: Final[dict[Kind, Callable[[Any], Any]]] = {
-    "history": _numbers,
     "scores": _pairs,
     "terms": _pairs,
     "preferences": _preferences,
