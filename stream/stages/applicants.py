@@ -19,7 +19,7 @@ from msgspec import UNSET
 
 from stream.events.applicants import Applicant
 from stream.events.structs import Application
-from stream.events.wire import AllFeatures, numbers
+from stream.events.wire import AllFeatures, digits
 from stream.labels.changes import Change, Entered, Scores, Step
 from stream.stages.succession import Succession
 from stream.state import keys
@@ -232,9 +232,9 @@ def _features(
     global_: bytes | None, per_member: bytes, per_job: bytes, seen: Scores | Facts
 ) -> AllFeatures:
     return AllFeatures(
-        global_=UNSET if global_ is None else numbers(global_),
-        per_member=numbers(per_member),
-        per_job=numbers(per_job),
-        history=None if seen.history is None else numbers(seen.history),
+        global_=UNSET if global_ is None else digits(global_),
+        per_member=digits(per_member),
+        per_job=digits(per_job),
+        history=None if seen.history is None else digits(seen.history),
         preferences=seen.preferences or UNSET,
     )
