@@ -20,6 +20,9 @@ import yaml
 from stream.cli.patience import Patience
 
 CONFIG = Path("deploy/prometheus/prometheus.yml")
+TOKEN = CONFIG.with_name("token")
+"""Of the stack's service: everybody knows it."""
+
 HOW_TO_GET = "Debian: apt-get install --no-install-recommends prometheus"
 
 _DOWN_S = 10.0

@@ -1,4 +1,4 @@
-"""``make picture``: a query on Prometheus's own graph page, and a worker's page, for the docs.
+"""``make picture``: Prometheus's own graph page, a worker's and a service's, for the docs.
 
 Of the stack that ``make stack`` has running, in a headless browser.
 """
@@ -6,18 +6,29 @@ Of the stack that ``make stack`` has running, in a headless browser.
 from __future__ import annotations
 
 import sys
+import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from deploy.browser import MissingError, look
+from deploy.browser import Browser, MissingError, look
 from deploy.compose import services
+from deploy.monitoring import TOKEN
 
 IMAGES = Path("docs/images")
 QUERY = (
     'sum by (score) (hearback_quality_log_loss_nats{judged="early"})'
     ' / on () group_left sum(hearback_quality_applications{judged="early"})'
 )
+
+_SETTLE_S = 2.0  # a row's last move is over, and the list was asked for again
+PAGES = {
+    "applicants-light.png": ((1400, 900), False, True),
+    "applicants-dark.png": ((1400, 900), True, True),
+    "applicants-narrow-light.png": ((390, 844), False, False),
+    "applicants-narrow-dark.png": ((390, 844), True, True),
+}
+"""Pictures of a service's page: size, whether dark, and whether of an applicant or the ranking."""
 
 
 def graph_url(prometheus: str, query: str, minutes: int) -> str:
@@ -45,20 +56,49 @@ def take(url: str, alive: str, image: Path) -> None:
     look(url, f"--screenshot={image.absolute()}")
 
 
+def take_applicants(service: str, token: str, folder: Path) -> list[Path]:
+    """Take the pictures of a service's page, of the job with most open applicants.
+
+    Args:
+        service: its address. token: one of its own. folder: where they go.
+
+    Raises:
+        MissingError: there is no browser.
+        RuntimeError: the page does not get so far.
+
+    """
+    with Browser() as browser:
+        for name, (size, dark, closer) in PAGES.items():
+            browser.show("about:blank")
+            browser.show(f"{service}/#token={token}", size=size, dark=dark)
+            browser.wait_for("document.querySelector('#job-list button')")
+            browser.run("document.querySelector('#job-list button').click()")
+            browser.wait_for("document.querySelector('#applicants button')")
+            if closer:
+                browser.run("document.querySelectorAll('#applicants button')[1].click()")
+                browser.wait_for("document.querySelector('#standing .big')")
+            time.sleep(_SETTLE_S)
+            browser.picture(folder / name)
+    return [folder / name for name in PAGES]
+
+
 def main() -> int:
     """Take the pictures of the docs."""
     stack = services()
-    prometheus, worker = (
-        f"http://127.0.0.1:{stack[name].ports[0].outside}" for name in ("prometheus", "worker-1")
+    prometheus, worker, service = (
+        f"http://127.0.0.1:{stack[name].ports[0].outside}"
+        for name in ("prometheus", "worker-1", "serve")
     )
     try:
         page = graph_url(prometheus, QUERY, 10)
         take(page, f"{prometheus}/-/ready", IMAGES / "prometheus.png")
         take(f"{worker}/", f"{worker}/healthz", IMAGES / "status-page.png")
+        taken = take_applicants(service, TOKEN.read_text(encoding="utf-8").strip(), IMAGES)
     except (MissingError, RuntimeError, OSError) as error:
         sys.stderr.write(f"no picture: {error} (is `make stack` running?)\n")
         return 1
-    sys.stdout.write(f"{IMAGES}/prometheus.png, {IMAGES}/status-page.png\n")
+    taken += [IMAGES / "prometheus.png", IMAGES / "status-page.png"]
+    sys.stdout.write(f"{', '.join(map(str, taken))}\n")
     return 0
 
 

@@ -26,7 +26,7 @@ from msgspec import structs
 from deploy.compose import Condition, Service, in_order, services
 from deploy.kafka import Kafka, free_ports
 from deploy.kafka import MissingError as KafkaMissingError
-from deploy.monitoring import MissingError, Prometheus, config_for, program
+from deploy.monitoring import TOKEN, MissingError, Prometheus, config_for, program
 from stream.cli import PROGRAM
 from stream.cli.patience import Patience
 
@@ -201,9 +201,10 @@ class Stack:
 
     def addresses(self) -> str:
         """Say where everything is, for a person."""
+        token = f"#token={TOKEN.read_text(encoding='utf-8').strip()}"
         told = [f"  Kafka       {self.broker}"]
         told += [
-            f"  {name:<11} {process.url}/"
+            f"  {name:<11} {process.url}/{token if name == 'serve' else ''}"
             for name, process in self.processes.items()
             if process.url is not None
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from array import array
@@ -60,9 +61,11 @@ class Audience:
         if self._thread.is_alive():
             self._thread.join()
 
-    def all_final(self, applications: int) -> bool:
-        """Whether so many applications have a label that will not change any more."""
-        labels = list(self.last.values())
+    def all_final(self, applications: int, before_ms: float = math.inf) -> bool:
+        """Whether the applications before a time, so many, have labels that stay as they are."""
+        labels = [
+            label for label in list(self.last.values()) if label.application_time_ms < before_ms
+        ]
         return len(labels) >= applications and all(label.final for label in labels)
 
     def positives_within_a_day(self) -> float:
@@ -76,7 +79,9 @@ class Audience:
     def summary(self, from_ms: int) -> Summary:
         """Judge the scores of the applications since a time by their final labels."""
         judged = [
-            label for label in list(self.last.values()) if label.application_time_ms >= from_ms
+            label
+            for label in list(self.last.values())
+            if label.application_time_ms >= from_ms and label.final
         ]
         targets = array("b", [label.label for label in judged])
         return Summary(

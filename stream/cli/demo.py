@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 _START_MS = parse_time_ms("2024-01-01")
 _DAYS = 40
 _ANSWER_DAYS = 14  # answers follow for so long after the last application
+_MORE_DAYS = 30  # of the market that goes on
+_OPEN_DAYS = 16  # applications of so long before are open when it does
+_MORE_SPEED = 720.0  # a day in two minutes
 _TRAIN_DAYS = 24
 _MEMBERS, _JOBS = 300, 80
 _PARTITIONS = 4
@@ -40,6 +43,8 @@ _PREFERENCE_SD = 1.0  # "a clear preference" (producers/terms.py)
 _MARKER = ".hearback-demo"
 _DATA = "data"
 _DAY_MS = MS_PER_UNIT["d"]
+_PLAYED_MS = _START_MS + (_DAYS + _ANSWER_DAYS) * _DAY_MS
+_FINAL_MS = _PLAYED_MS - _OPEN_DAYS * _DAY_MS
 
 
 def demo(
@@ -50,6 +55,12 @@ def demo(
     seconds: Annotated[
         float, typer.Option(min=1, help="How long the market is played, in seconds.")
     ] = 45.0,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep", help="Go on afterwards, with a page to look at the market, until Ctrl-C."
+        ),
+    ] = False,
 ) -> None:
     """See all of it work: simulate, train, broker, worker, produce, and what came of it.
 
@@ -67,17 +78,22 @@ def demo(
         # Here, not in the worker: it would be given up as too slow on a busy machine.
         warm_up(out / _DATA / KERNEL)
     with _step("simulating a market and training the global model on its first weeks"):
-        applications, until_ms = _make_market(out, seed)
-    with _step("playing the market through a throw-away broker and a worker") as say:
-        stage = _Stage(out)
-        try:
+        applications, until_ms = _make_market(out, seed, keep=keep)
+    stage = _Stage(out, keep=keep)
+    try:
+        with _step("playing the market through a throw-away broker and a worker") as say:
             stage.start()
             stage.play(seconds, applications, say)
-        finally:
-            stage.stop()
+        if keep:
+            OUT.print(_summary(stage, until_ms, out))
+            stage.go_on()
+            return
+    finally:
+        stage.stop()
     OUT.print(_summary(stage, until_ms, out))
     member = stage.audience.best_known(MEMBER.name, 1)[0].entity_id
     tell(f"Try: {_command()} inspect member {member} --data {shlex.quote(str(out / _DATA))}")
+    tell(f"To see who is ranked where while the market goes on: {_command()} demo --keep")
     OUT.print(f"\ndone in {time.monotonic() - began:.0f} s", style="dim")
 
 
@@ -99,8 +115,11 @@ def _prepare(out: Path) -> None:
     (out / _MARKER).touch()
 
 
-def _make_market(out: Path, seed: int) -> tuple[int, int]:
-    """Simulate the log and train; return the number of applications and the end of training."""
+def _make_market(out: Path, seed: int, *, keep: bool) -> tuple[int, int]:
+    """Simulate the log and train; return the number of applications and the end of training.
+
+    ``keep``: make it longer, and count only applications that are not open when it goes on.
+    """
     from producers.simulate import simulate
     from producers.truth import SimulationSettings, draw_truth
     from stream.backtest.tuning import trainer as trainer_of
@@ -109,11 +128,12 @@ def _make_market(out: Path, seed: int) -> tuple[int, int]:
     from stream.logs.files import merge, write_lines
     from stream.policy import Policy
 
+    more = _MORE_DAYS if keep else 0
     settings = SimulationSettings(
         seed=seed,
         members=_MEMBERS,
         jobs=_JOBS,
-        days=_DAYS,
+        days=_DAYS + more,
         start_ms=_START_MS,
         preference_sd=_PREFERENCE_SD,
         terms_share=1.0,
@@ -127,14 +147,18 @@ def _make_market(out: Path, seed: int) -> tuple[int, int]:
     trainer.read(merge([out / "log.jsonl.gz"]), lambda _: None)
     trainer.fit(out / "model")
     events = map(decode_raw, lines)
-    ids = {(e.job_id, e.application_id) for e in events if isinstance(e, RawApplication)}
+    ids = {
+        (e.job_id, e.application_id)
+        for e in events
+        if isinstance(e, RawApplication) and not (keep and e.event_time_ms >= _FINAL_MS)
+    }
     return len(ids), until_ms
 
 
 class _Stage:
-    """Broker, worker and audience of one demo."""
+    """Broker, worker and audience of one demo; with ``keep`` a service too."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, *, keep: bool) -> None:
         from stream.cli.audience import Audience
         from stream.kafka.embedded import EmbeddedBroker
         from stream.model.folder import load_model
@@ -142,9 +166,11 @@ class _Stage:
         self.model: GlobalModel = load_model(out / "model")
         self.events = 0
         self._out = out
+        self._keep = keep
         self._log = out / "worker.log"
         self._broker = EmbeddedBroker()
         self._worker: subprocess.Popen[bytes] | None = None
+        self._service: subprocess.Popen[bytes] | None = None
         self.audience = Audience(self._broker.bootstrap_servers, self.model.space)
 
     def start(self) -> None:
@@ -154,20 +180,22 @@ class _Stage:
         names = [plan.name for plan in plans("hearback", _DAY_MS)]
         self._broker.create_topics(dict.fromkeys(names, _PARTITIONS))
         self.audience.start()
-        options = {
-            "--broker": self._broker.bootstrap_servers,
-            "--model": str(self._out / "model"),
-            "--data": str(self._out / _DATA),
-            "--metrics-port": "0",
-        }
-        arguments = [text for option in options.items() for text in option]
+        self._worker = self._run("worker", "--data", str(self._out / _DATA), "--metrics-port", "0")
+        if self._keep:
+            self._service = self._run("serve", "--port", "0")
+        self._wait(self._ready)
+
+    def _run(self, command: str, *options: str) -> subprocess.Popen[bytes]:
+        """Start a command on the broker and the model; its words go to a log of its name."""
+        common = ("--broker", self._broker.bootstrap_servers, "--model", str(self._out / "model"))
         # The demo has settings of its own: those of a real installation are none of its business.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("HEARBACK_")}
-        with self._log.open("wb") as log:
-            self._worker = subprocess.Popen(  # noqa: S603 - our own program
-                [*PROGRAM, "worker", *arguments], stderr=log, env=environment
+        if self._keep:
+            environment["HEARBACK_APPLICANTS_ENABLED"] = "true"
+        with (self._out / f"{command}.log").open("wb") as log:
+            return subprocess.Popen(  # noqa: S603 - our own program
+                [*PROGRAM, command, *common, *options], stderr=log, env=environment
             )
-        self._wait(self._ready)
 
     def play(self, seconds: float, applications: int, say: Callable[[str], None]) -> None:
         """Play the log in about so many seconds, close it, wait for the last label."""
@@ -182,19 +210,48 @@ class _Stage:
             heard = sum(self.audience.labels.values())
             say(f"playing the market: {day}, {progress.sent:,} events, {heard:,} labels back")
 
-        speed = (_DAYS + _ANSWER_DAYS) * _DAY_MS / 1000.0 / seconds
-        done = produce([log], broker, speed=speed, on_progress=show)
+        speed = (_PLAYED_MS - _START_MS) / 1000.0 / seconds
+        until_ms = _PLAYED_MS if self._keep else None
+        done = produce([log], broker, speed=speed, until_ms=until_ms, on_progress=show)
         self.events = done.sent
         self.audience.measuring = False
+        if self._keep:
+            self._wait(lambda: self.audience.all_final(applications, _FINAL_MS))
+            return
         say("closing the last windows")
         produce([log], broker, from_ms=done.event_time_ms, close=True)
         self._wait(lambda: self.audience.all_final(applications))
 
+    def go_on(self) -> None:
+        """Say where the page is, and play what is left of the log, until Ctrl-C."""
+        from producers.kafka import ProduceProgress, produce
+
+        said = (self._out / "serve.log").read_text()
+        page = re.search(r"(http://\S+/)v1/score", said)
+        if page is None:
+            raise HearbackError(f"the service does not get on: see {self._out / 'serve.log'}")
+        tell(f"\nSee who is ranked where, and why: {page.group(1)}")
+        tell("The market goes on, a day in two minutes, for an hour. Ctrl-C ends everything.")
+
+        def show(progress: ProduceProgress) -> None:
+            self._check_worker()
+            say(f"playing the market: {format_time(progress.event_time_ms or _PLAYED_MS)[:16]}")
+
+        with suppress(KeyboardInterrupt), doing("playing the market") as say:
+            produce(
+                [self._out / "log.jsonl.gz"],
+                self._broker.bootstrap_servers,
+                speed=_MORE_SPEED,
+                from_ms=_PLAYED_MS,
+                on_progress=show,
+            )
+
     def stop(self) -> None:
-        """End everybody; the worker gracefully."""
-        if self._worker is not None:
-            self._worker.terminate()
-            self._worker.wait()
+        """End everybody, gracefully."""
+        for process in (self._service, self._worker):
+            if process is not None:
+                process.terminate()
+                process.wait()
         self.audience.stop()
         self._broker.close()
 
@@ -265,9 +322,8 @@ def _summary(stage: _Stage, until_ms: int, out: Path) -> RenderableType:
     from stream.serving.lookup import Entity
 
     heard = stage.audience
-    final = {"positive": 0, "negative": 0}
-    for label in heard.last.values():
-        final["positive" if label.label else "negative"] += 1
+    final = [label.label for label in list(heard.last.values()) if label.final]
+    still_open = len(heard.last) - len(final)
     told = [
         Entity(
             coefficients=found, names=stage.model.manifest.features[spec.block], kind=spec.kind
@@ -281,8 +337,9 @@ def _summary(stage: _Stage, until_ms: int, out: Path) -> RenderableType:
             {
                 "events played": stage.events,
                 "applications": len(heard.last),
-                "  answered in the end": final["positive"],
-                "  not answered": final["negative"],
+                "  answered in the end": sum(final),
+                "  not answered": len(final) - sum(final),
+                **({"  still open": still_open} if still_open else {}),
                 "dead letters": heard.dead_letters,
             },
         ),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.browser import Browser, MissingError
+from deploy.picture import take_applicants
 from stream.policy import HOUR_MS
 from stream.serving.access import Tokens
 from stream.serving.page import POLICY, page_files
@@ -332,3 +333,17 @@ def test_a_page_that_nobody_sees_asks_nothing(browser: Browser) -> None:
             browser.run("1")
             time.sleep(0.1)
         assert len(browser.requested) >= 4  # twice for jobs and ranking
+
+
+def test_the_pictures_of_the_docs_can_be_taken(tmp_path: Path) -> None:
+    """Of a running service, with its token: light and dark, wide and narrow."""
+    asked = market()
+    try:
+        with serving(asked) as url:
+            taken = take_applicants(url.rstrip("/"), "not-asked-for", tmp_path)
+    except MissingError as missing:
+        pytest.skip(f"page not looked at: {missing}")
+    heads = [path.read_bytes()[:24] for path in taken]
+    assert all(head.startswith(b"\x89PNG") for head in heads)
+    assert [int.from_bytes(head[16:20]) for head in heads] == [1400, 1400, 390, 390]
+    assert len({path.read_bytes() for path in taken}) == 4
