@@ -107,7 +107,7 @@ def test_a_demo_that_is_ended_ends_its_worker(tmp_path: Path) -> None:
 
 def test_a_demo_that_is_kept_has_a_page_and_a_market_that_goes_on(tmp_path: Path) -> None:
     """The page's address is told, open applicants stand there, and Ctrl-C ends everybody well."""
-    began_ms = parse_time_ms("2024-01-01")
+    goes_on_ms = parse_time_ms("2024-01-01") + 54 * DAY_MS
     with subprocess.Popen(
         [*PROGRAM, "demo", "--keep", "--seconds", "5"],
         cwd=tmp_path,
@@ -115,27 +115,28 @@ def test_a_demo_that_is_kept_has_a_page_and_a_market_that_goes_on(tmp_path: Path
         stderr=subprocess.DEVNULL,
         text=True,
     ) as demo:
-        assert demo.stdout is not None
-        said = ""
-        while (found := re.search(r"http://127.0.0.1:\d+/", said)) is None:
-            line = demo.stdout.readline()
-            assert line, said
-            said += line
-        assert "still open" in said
-        url = found.group()
-        with urllib.request.urlopen(url) as page:  # noqa: S310 - localhost
-            assert b"<title>hearback" in page.read()
-        newest_ms = 0
-        deadline = time.monotonic() + 120
-        while newest_ms < began_ms + 54 * DAY_MS:  # of the market that goes on
-            assert time.monotonic() < deadline
-            with urllib.request.urlopen(f"{url}v1/jobs?limit=1000") as answer:  # noqa: S310
-                jobs = json.load(answer)["jobs"]
-            assert sum(job["open"] for job in jobs) > 0
-            newest_ms = max(job["newest_ms"] for job in jobs)
-            time.sleep(0.2)
-        demo.send_signal(signal.SIGINT)
-        demo.communicate(timeout=100)
+        try:
+            assert demo.stdout is not None
+            said = ""
+            while (found := re.search(r"http://127.0.0.1:\d+/", said)) is None:
+                line = demo.stdout.readline()
+                assert line, said
+                said += line
+            assert "still open" in said
+            url = found.group()
+            with urllib.request.urlopen(url) as page:  # noqa: S310 - localhost
+                assert b"<title>hearback" in page.read()
+            deadline = time.monotonic() + 120
+            jobs: list[dict[str, int]] = []
+            while not any(job["open"] and job["newest_ms"] >= goes_on_ms for job in jobs):
+                assert time.monotonic() < deadline, jobs
+                with urllib.request.urlopen(f"{url}v1/jobs?limit=1000") as answer:  # noqa: S310
+                    jobs = json.load(answer)["jobs"]
+                time.sleep(0.2)
+            demo.send_signal(signal.SIGINT)
+            demo.communicate(timeout=100)
+        finally:
+            demo.terminate()
     assert demo.returncode == 0
     for log in ("worker.log", "serve.log"):
         assert "Traceback" not in (tmp_path / "demo-run" / log).read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -148,6 +149,37 @@ def test_a_job_is_found_and_its_list_moves_as_the_market_plays(browser: Browser)
     assert {re.sub(r"[^/]*$", "", each) for each in browser.requested if "/v1/" not in each} == {
         url
     }
+
+
+SENTENCES: tuple[tuple[list[tuple[str, str, float]], str], ...] = (
+    ([], "Nothing tells this applicant from others yet."),
+    (
+        [("global", "intercept", -0.9), ("per_member", "intercept", 0.4), ("global", "pay", 0.04)],
+        "Raised by the member's own record (×1.49).",
+    ),
+    (
+        [("per_job", "years", -0.7), ("per_member", "km", 0.5), ("per_member", "pay", 0.3)],
+        "Raised by km (×1.65) and pay (×1.35) for this member; lowered by years (×0.50)"
+        " for this job.",
+    ),
+    (
+        [("global", "pay", 0.7), ("per_job", "km", 0.6), ("per_job", "intercept", 0.5)],
+        "Raised by pay (×2.01) in general and km (×1.82) for this job.",
+    ),
+)
+
+
+def test_reasons_are_a_sentence(browser: Browser) -> None:
+    """At most two of each kind, the largest first; not what is the same for all, nor trifles."""
+    with serving(market()) as url:
+        browser.show(url)
+        for reasons, sentence in SENTENCES:
+            told = [
+                dict(zip(("effect", "feature", "contribution"), one, strict=True))
+                for one in reasons
+            ]
+            pairs = browser.run(f"import('/words.js').then(words => words.why({json.dumps(told)}))")
+            assert "".join(text for text, _ in pairs) == sentence
 
 
 def test_nothing_moves_for_who_likes_no_motion(browser: Browser) -> None:

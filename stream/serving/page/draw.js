@@ -1,6 +1,6 @@
 // Elements of the page from answers. Ids and names are others' input: they become text, never HTML.
 
-import {called, factor, ordinal, percent, signed, span, state, whose, why} from "./words.js";
+import {factor, named, ordinal, percent, signed, span, state, why} from "./words.js";
 
 const PARTS = [["global", "in general"], ["member", "this member"], ["job", "this job"]];
 const MOVED_MS = 6000;
@@ -200,8 +200,9 @@ function reasons(title, found, each) {
   const list = make("ul", null, "reasons");
   list.append(...found.map(reason => {
     const item = make("li"), text = make("span"), name = make("em");
-    name.append(id(called(reason)));
-    text.append(name, ` ${whose(reason.effect)}`);
+    const [called, owner] = named(reason);
+    name.append(id(called));
+    text.append(name, owner);
     const bar = lane({per_member: "member", per_job: "job"}[reason.effect] || "global");
     bar.firstChild.style.width = `${100 * Math.abs(reason.contribution) / most}%`;
     item.append(text, make("span", `odds ${factor(reason.contribution)}`), bar);

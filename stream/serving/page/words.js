@@ -2,6 +2,8 @@
 
 const WHOSE = {global: "in general", per_member: "for this member", per_job: "for this job"};
 const LEAST = 0.05; // of the log-odds: what changes the odds by less than 5 % is not worth a word
+const USUAL = {
+  global: "the base rate", per_member: "the member's own record", per_job: "the job's own record"};
 const DEGRADED = {
   stale: "The service hears nothing new from the broker, and answers with what it knows.",
   other_model_in_force: "The workers score with another model than this service:"
@@ -31,13 +33,17 @@ export function ordinal(n) {
 
 export const count = (n, one, many) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 
-export const whose = effect => WHOSE[effect] || effect;
+const whose = effect => WHOSE[effect] || effect;
 
 /** By how much a contribution to the log-odds multiplies the odds. */
 export const factor = contribution => `×${Math.exp(contribution).toFixed(2)}`;
 
-/** What a reason is called: a feature, or all that the global model says where no more is known. */
-export const called = reason => reason.feature === "global_score" ? "the global score" : reason.feature;
+/** Name and owner of a reason; a column that is 1 for everybody says what is usual, not what is special. */
+export function named(reason) {
+  if (reason.feature === "global_score") return ["the global score", ""];
+  const usual = reason.feature === "intercept" && USUAL[reason.effect];
+  return usual ? [usual, ""] : [reason.feature, ` ${whose(reason.effect)}`];
+}
 
 /** The sentence of an applicant, as [text, is a name] pairs: names are ids of others. */
 export function why(reasons) {
@@ -46,12 +52,14 @@ export function why(reasons) {
     if (!found.length) return;
     parts.push([parts.length ? `; ${intro.toLowerCase()} ` : `${intro} `, false]);
     found.forEach((each, k) => {
-      const next = found[k + 1];
-      parts.push([k ? " and " : "", false], [called(each), true], [` (${factor(each.contribution)})`, false]);
-      if (next?.effect !== each.effect) parts.push([` ${whose(each.effect)}`, false]);
+      const [name, owner] = named(each);
+      const shared = k + 1 < found.length && named(found[k + 1])[1] === owner;
+      parts.push([k ? " and " : "", false], [name, true],
+        [` (${factor(each.contribution)})${shared ? "" : owner}`, false]);
     });
   };
-  const told = reasons.filter(each => Math.abs(each.contribution) > LEAST);
+  const told = reasons.filter(each => Math.abs(each.contribution) > LEAST
+    && !(each.effect === "global" && each.feature === "intercept"));
   list("Raised by", told.filter(each => each.contribution > 0).slice(0, 2));
   list("Lowered by", told.filter(each => each.contribution < 0).slice(0, 2));
   if (!parts.length) return [["Nothing tells this applicant from others yet.", false]];
