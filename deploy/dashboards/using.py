@@ -130,6 +130,12 @@ _KNOWN = Row(
             unit="locale",
         ),
         Panel(
+            title="Applicants held",
+            text="Open ones, and those that were decided lately; where [applicants] is enabled.",
+            queries=(Query("hearback_serve_applicants", "{{instance}}"),),
+            unit="locale",
+        ),
+        Panel(
             title="Unknown",
             text="Members and jobs asked about in a second that nobody knows; the prior stands for"
             " them. Near the number of candidates: is it the right topic, and the right ids?",
@@ -151,7 +157,7 @@ _KNOWN = Row(
         ),
         Panel(
             title="Left out",
-            text="Messages of coefficients that were not taken, in a second. other_model: the"
+            text="Messages that were not taken, in a second. other_model: the"
             " workers have another one.",
             queries=(Query(per_second("hearback_serve_left_out_total", "reason"), "{{reason}}"),),
             unit="cps",

@@ -45,11 +45,17 @@ SHED = Metric(
     "Requests refused with 503 because more were waiting than are taken.",
 )
 ENTITIES = Metric("hearback_serve_entities", "gauge", ("effect",), "Entities that are known.")
+APPLICANTS = Metric(
+    "hearback_serve_applicants",
+    "gauge",
+    (),
+    "Applications that are held, open or decided lately; 0 where `[applicants]` is not enabled.",
+)
 LEFT_OUT = Metric(
     "hearback_serve_left_out",
     "counter",
     ("reason",),
-    "Messages of `coefficients` that were not taken: of another model, or unreadable.",
+    "Messages that were not taken: of another model, or unreadable.",
 )
 STALENESS = Metric(
     "hearback_serve_staleness_seconds",
@@ -75,7 +81,7 @@ SERVICE = Group(
     "The service",
     (
         *(REQUESTS, SECONDS, CANDIDATES, REFUSED, UNKNOWN, SHED),
-        *(ENTITIES, LEFT_OUT, STALENESS, DEGRADED, READY, BUILD),
+        *(ENTITIES, APPLICANTS, LEFT_OUT, STALENESS, DEGRADED, READY, BUILD),
     ),
 )
 
@@ -93,6 +99,7 @@ class State:
         ready: bool,
         staleness_s: float | None,
         entities: dict[str, int],
+        applicants: int,
         left_out: dict[str, int],
         degraded: Collection[str],
         model_version: str,
@@ -100,6 +107,7 @@ class State:
         self.ready = ready
         self.staleness_s = staleness_s
         self.entities = entities
+        self.applicants = applicants
         self.left_out = left_out
         self.degraded = degraded
         self.model_version = model_version
@@ -149,6 +157,7 @@ class ServiceMetrics(Collector):
         """Give what is asked of the store."""
         state = self._state()
         yield _gauge(ENTITIES, {(name,): float(n) for name, n in state.entities.items()})
+        yield _gauge(APPLICANTS, {(): float(state.applicants)})
         left_out = CounterMetricFamily(LEFT_OUT.name, LEFT_OUT.text, labels=LEFT_OUT.labels)
         for reason, count in ({"other_model": 0} | state.left_out).items():
             left_out.add_metric([reason], count)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from http import HTTPStatus
@@ -102,6 +103,7 @@ class Service:
     ) -> None:
         self._scorer = scorer
         self._registry = registry
+        self._applicants = applicants
         self._jobs = None if applicants is None else JobRoutes(scorer, applicants)
         self._tokens = tokens
         self._now_ms = now_ms
@@ -287,13 +289,17 @@ class Service:
         return 200, content_type, encode(self._registry)
 
     def _state(self) -> State:
+        held = self._applicants
         store, now_ms = self._scorer.store, self._now_ms()
         standing, chosen = store.standing(), store.choose([], None, now_ms)
         return State(
             ready=standing.ready,
             staleness_s=standing.age_s(now_ms),
             entities=standing.entities,
-            left_out=standing.left_out,
+            applicants=0 if held is None else len(held),
+            left_out=dict(
+                Counter(standing.left_out) + (Counter() if held is None else held.left_out)
+            ),
             degraded=degraded(standing, chosen, now_ms),
             model_version=chosen.now.version,
         )

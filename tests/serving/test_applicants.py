@@ -350,3 +350,19 @@ def test_rows_are_taken_over_as_they_are() -> None:
         assert other.get(f"/j/applicants{query}") == asked.get(f"/j/applicants{query}")
     with pytest.raises(StateError):
         other.held.restore([msgspec.structs.replace(rows[0], per_job=b"")], None)
+
+
+def test_metrics_tell_how_many_are_held_and_what_was_not_taken() -> None:
+    """Without ids; a service that holds none says 0."""
+    asked = Holding()
+    asked.publish(applicant("a", NOW_MS), applicant("b", NOW_MS))
+    asked.held.apply([(b"no key", b"{")], NOW_MS)
+    assert asked.registry.get_sample_value("hearback_serve_applicants") == 2
+    left_out = sum(
+        sample.value
+        for family in asked.registry.collect()
+        for sample in family.samples
+        if sample.name == "hearback_serve_left_out_total"
+    )
+    assert left_out == 1
+    assert Asked(model()).registry.get_sample_value("hearback_serve_applicants") == 0
