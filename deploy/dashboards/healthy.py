@@ -256,8 +256,20 @@ _STATE = Row(
             unit="percentunit",
         ),
         Panel(
+            title="Global model in force",
+            text="Job partitions by the model that scores applications of now. One model, but while"
+            " another one is rolled in.",
+            queries=(
+                Query(
+                    "sum by (model_version) (hearback_model_partitions)",
+                    "{{model_version}}",
+                ),
+            ),
+        ),
+        Panel(
             title="Releases and models",
-            text="Workers by release and frozen global model: one of each, but for a restart.",
+            text="Workers by release and by the model that they were started with: one of each, but"
+            " for a restart.",
             queries=(
                 Query(
                     "count by (version, model_version) (hearback_build_info)",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from stream.backtest.rehearsal import Rehearsal, record
+from stream.backtest.rehearsal import Rehearsal, record_labels
 from stream.backtest.tuning import PRIOR, Tuner, before, cross_fit
 from stream.errors import ConfigError
 from stream.logs.files import LogLine
@@ -42,10 +42,13 @@ def with_chosen_prior(
         max_jump_ms: as of the training.
 
     """
-    until_ms = model.manifest.trained_until_ms
-    rest, space = first_look(before(lines, until_ms, newest_from_ms(model.manifest)), model)
-    start = PRIOR.set(policy, PRIOR_PRECISION)
-    return choose_prior(record(rest, start, model, space, progress, max_jump_ms), model, policy)
+    until_ms, from_ms = model.manifest.trained_until_ms, newest_from_ms(model.manifest)
+    read_from_ms = None if model.takes_further else from_ms  # histories begin with the log
+    rest, space = first_look(before(lines, until_ms, read_from_ms), model)
+    rehearsal = record_labels(
+        rest, policy, model, space, max_jump_ms, from_ms or 0, progress=progress
+    )
+    return choose_prior(rehearsal, model, policy)
 
 
 def choose_prior(

@@ -103,6 +103,7 @@ class Status(msgspec.Struct, kw_only=True):
     quality: list[Worth]
     rankings: list[Ordering]
     gates: list[Gates]
+    models: dict[str, int]
 
 
 class _Sample(NamedTuple):
@@ -172,6 +173,7 @@ def status(registry: CollectorRegistry, about: About, ready: Answer, now_s: floa
         quality=_quality(found),
         rankings=_rankings(found),
         gates=_gates(found),
+        models=found.by("hearback_model_partitions", "model_version"),
     )
 
 

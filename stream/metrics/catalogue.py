@@ -332,7 +332,13 @@ WORKER = Group(
             "hearback_build_info",
             "gauge",
             ("version", "model_version"),
-            "1, labelled with the release and the frozen global model.",
+            "1, labelled with the release and the global model that it was started with.",
+        ),
+        Metric(
+            "hearback_model_partitions",
+            "gauge",
+            ("model_version",),
+            "Job partitions worked on here in which this global model is in force at event time.",
         ),
     ),
 )

@@ -147,6 +147,8 @@ class WorkerMetrics:
         self._cache_bytes = self._gauge("hearback_state_cache_bytes")
         self._ready = self._gauge("hearback_ready")
         self._gauge("hearback_build_info").labels(VERSION, model_version).set(1)
+        self._models = self._gauge("hearback_model_partitions")
+        self._in_force: dict[int, str] = {}  # versions by job partition
         self._seen: dict[tuple[Partition, str], Tally[Hashable]] = {}
         # A store may stay open from one session to the next.
         self._sizes: WeakKeyDictionary[RocksStore, StoreSize] = WeakKeyDictionary()
@@ -177,6 +179,8 @@ class WorkerMetrics:
         for gauge in gauges:
             gauge.clear()
         self._seen = {key: seen for key, seen in self._seen.items() if key[0] in partitions}
+        jobs = {partition.number for partition in partitions if partition.stage == "job"}
+        self._scored_by({at: version for at, version in self._in_force.items() if at in jobs})
         self._ages.keep_only(dict.fromkeys(partitions))
         self._quality.clear()
 
@@ -281,9 +285,20 @@ class WorkerMetrics:
         self._entities.labels(partition.learning.effect.name, number).set(counts.entities)
         if isinstance(partition, JobPartition):
             self._hold(partition, now_ms)
+            version = partition.learning.succession.version_at(partition.watermark_ms or 0)
+            if self._in_force.get(partition.number) != version:
+                self._scored_by(self._in_force | {partition.number: version})
             self._pending.labels(number).set(counts.pending)
             self._orphans.labels(number).set(counts.orphans)
             self._pairs.labels(number).set(counts.pairs)
+
+    def _scored_by(self, in_force: dict[int, str]) -> None:
+        """Tell in how many partitions each model is in force."""
+        for version in {*self._in_force.values()} - {*in_force.values()}:
+            self._models.remove(version)
+        for version, count in Tally(in_force.values()).items():
+            self._models.labels(version).set(count)
+        self._in_force = in_force
 
     def _take_matches(self, partition: JobPartition) -> None:
         known = partition.matches

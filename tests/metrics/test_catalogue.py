@@ -33,6 +33,7 @@ NAMES = {
     "hearback_ignored_total",
     "hearback_label_flips_total",
     "hearback_labels_total",
+    "hearback_model_partitions",
     "hearback_newton_steps_total",
     "hearback_orphans",
     "hearback_pairs",

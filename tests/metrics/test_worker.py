@@ -13,6 +13,8 @@ from stream.metrics.worker import WorkerMetrics
 from stream.partitions.job import JobPartition
 from stream.policy import DAY_MS, HOUR_MS, GateSettings, LabelPolicy, Policy
 from tests.kit import NOW_MS, Market, application, engagement
+from tests.partitions.test_rolls import NEW, OLD, command, told
+from tests.partitions.test_rolls import POLICY as ROLLED
 
 
 def test_counts_of_a_partition_are_told_once() -> None:
@@ -183,3 +185,35 @@ def test_the_delays_of_answers_are_compared_with_the_curve() -> None:
     assert math.isnan(distance() or 0.0)
     market.run()
     assert distance() == pytest.approx(1.0)  # all came at once, none should have
+
+
+def test_the_model_in_force_is_told_of_partitions_that_score_by_it() -> None:
+    """The first one until event time is where another one was rolled in; then that one alone."""
+    market = Market(ROLLED, 2, global_model=OLD)
+    registry = CollectorRegistry()
+    metrics = WorkerMetrics(registry, OLD.version)
+    jobs = [one for one in market.partitions.values() if isinstance(one, JobPartition)]
+
+    def in_force() -> dict[str, float]:
+        for partition in jobs:
+            metrics.standing(partition, {}, NOW_MS)
+        return {
+            sample.labels["model_version"]: sample.value
+            for family in registry.collect()
+            for sample in family.samples
+            if sample.name == "hearback_model_partitions"
+        }
+
+    told(market, [command(NEW, 1000, 1)])
+    market.produce([application("a", 0, score=None)])
+    market.run()
+    assert in_force() == {OLD.version: len(jobs)}
+    market.clock(2000)
+    market.run()
+    assert in_force() == {NEW.version: len(jobs)}
+    jobs.pop()
+    metrics.owned(jobs, [0])
+    assert in_force() == {NEW.version: len(jobs)}
+    jobs.clear()
+    metrics.owned(jobs, [])
+    assert in_force() == {}
