@@ -3,10 +3,11 @@
 500 candidates of one job: 16 features of each, which the job's coefficients multiply, and 16 of the
 job, which the members' do. A service in a process of its own scores them, over loopback; members
 are drawn from 200,000. It is asked in columns, in JSON and in MessagePack; with 16 features of each
-pair in both blocks; and without work (`/healthz`). Beside it the way of docs/learning.md, a
-dictionary of messages and `stream.serving.belief`. What is printed is CPU of the process that
-scores, by turns in one run; a core's requests a second are one over it. p50 and p99 are wall time
-of one client.
+pair in both blocks; for the best 20 of 500 applicants of a job that it holds, whose scores it has
+already or, of another job each time, makes anew; and without work (`/healthz`). Beside it the way
+of docs/learning.md, a dictionary of messages and `stream.serving.belief`. What is printed is CPU of
+the process that scores, by turns in one run; a core's requests a second are one over it. p50 and
+p99 are wall time of one client.
 
 Then a process takes in the messages of a million entities of 16 features as a follower hands them
 over, writes its snapshot and begins again from it. With `--broker B` (a real Kafka: make kafka) it
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
 import resource
 import socket
@@ -35,14 +37,15 @@ import uvloop
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
+from stream.events.applicants import Applicant, applicants_key, encode_applicant
 from stream.events.partitioner import partition_of
-from stream.events.records import APPLICATIONS_BY_JOB, COEFFICIENTS, TopicNames
+from stream.events.records import APPLICANTS, APPLICATIONS_BY_JOB, COEFFICIENTS, TopicNames
 from stream.events.structs import Coefficients
-from stream.events.wire import coefficients_key, encode
+from stream.events.wire import AllFeatures, coefficients_key, encode
 from stream.metrics.process import process_registry
 from stream.model.coefficients import Linear
 from stream.model.folder import GlobalModel, new_model
-from stream.policy import Policy
+from stream.policy import ApplicantSettings, Policy
 from stream.serving.belief import Belief, mean_score
 from stream.serving.embedded import EmbeddedStore
 from stream.serving.follower import Follower
@@ -53,9 +56,11 @@ from stream.serving.service import Service
 from stream.serving.snapshot import Place, load_snapshot, save_snapshot
 
 CANDIDATES, FEATURES = 500, 16
+HELD_JOBS = ["j1", *(f"k{number}" for number in range(100))]  # more than scores are kept of
 ENTITIES = 1_000_000
 BATCH = 2_000
 TURNS, REQUESTS = 7, 100
+_OF = "/v1/jobs/{}/applicants?top=20"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -95,17 +100,45 @@ def messages(version: str, entities: int) -> Iterator[list[tuple[bytes, bytes | 
         yield [(coefficients_key("per_member", each.entity_id), encode(each)) for each in found]
 
 
+def applicants(version: str, job_id: str) -> list[tuple[bytes, bytes | None]]:
+    """Messages of a job's open applicants."""
+    rng = np.random.default_rng(len(job_id))
+    now_ms = time.time_ns() // 1_000_000
+    found = [
+        Applicant(
+            application_id=f"a{at}",
+            member_id=f"m{number:07d}",
+            job_id=job_id,
+            application_time_ms=now_ms - 60_000 * at,
+            model_version=version,
+            features=AllFeatures(
+                global_=rng.normal(size=FEATURES).tolist(),
+                per_member=rng.normal(size=FEATURES).tolist(),
+                per_job=rng.normal(size=FEATURES).tolist(),
+            ),
+            global_score=float(rng.normal()),
+            member_score=0.0,
+            job_score=0.0,
+        )
+        for at, number in enumerate(rng.integers(0, ENTITIES // 5, CANDIDATES))
+    ]
+    return [(applicants_key(job_id, each.application_id), encode_applicant(each)) for each in found]
+
+
 # -- processes that are measured -------------------------------------------------------------------
 
 
 def serve() -> None:
     """Serve on a free port, which is printed."""
     model = a_model()
-    store = EmbeddedStore(model, Policy())
+    policy = Policy(applicants=ApplicantSettings(enabled=True))
+    store = EmbeddedStore(model, policy)
     for batch in messages(model.version, ENTITIES // 5):
         store.apply(batch)
+    for job_id in HELD_JOBS:
+        store.topics[APPLICANTS](applicants(model.version, job_id))
     store.stands(None, ready=True, current_ms=time.time_ns() // 1_000_000)
-    service = Service(Scorer(model, Policy(), store), process_registry())
+    service = Service(Scorer(model, policy, store), process_registry(), applicants=store.applicants)
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(
@@ -202,7 +235,12 @@ class Questions:
             np.round(rng.normal(size=(CANDIDATES, FEATURES)), 6) for _ in range(2)
         )
         self.scores = np.round(rng.normal(size=CANDIDATES), 6)
-        self.requests = {"without work": b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"}
+        self.requests: dict[str, Iterator[bytes]] = {
+            "without work": itertools.repeat(_get("/healthz"))
+        }
+        self.requests["held applicants"] = itertools.repeat(_get(_OF.format("j1")))
+        others = itertools.cycle([_get(_OF.format(job_id)) for job_id in HELD_JOBS])
+        self.requests["held, scored anew"] = others
         for name, member in (("", self.member[:1]), (", both blocks", self.member)):
             lists = {
                 "member_id": self.ids,
@@ -217,8 +255,9 @@ class Questions:
             }
             json = msgspec.json.encode({"job_id": "j1", "columns": lists})
             msgpack = msgspec.msgpack.encode({"job_id": "j1", "columns": packed})
-            self.requests[f"JSON{name}"] = _post("application/json", json)
-            self.requests[f"MessagePack{name}"] = _post("application/msgpack", msgpack)
+            self.requests[f"JSON{name}"] = itertools.repeat(_post("application/json", json))
+            packed_post = _post("application/msgpack", msgpack)
+            self.requests[f"MessagePack{name}"] = itertools.repeat(packed_post)
 
     def documented(self, known: dict[bytes, Coefficients]) -> list[float]:
         """Score as docs/learning.md says."""
@@ -256,6 +295,10 @@ class Connection:
         return body
 
 
+def _get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+
+
 def _post(kind: str, body: bytes) -> bytes:
     head = (
         f"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n"
@@ -288,17 +331,18 @@ def requests() -> dict[str, dict[str, float]]:
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         connection = Connection(int(server.stdout.readline()))
-        asked = questions.requests["JSON, both blocks"]
+        asked = next(questions.requests["JSON, both blocks"])
         served = msgspec.json.decode(connection.ask(asked))["columns"]["log_odds"]
         difference = np.abs(np.array(served) - questions.documented(known)).max()
         assert difference < 1e-9, difference
         for _ in range(TURNS):
             for name, request in questions.requests.items():
-                count = REQUESTS * (10 if name == "without work" else 5)
+                light = name in {"without work", "held applicants"}
+                count = REQUESTS * (10 if light else 5)
                 began = cpu_s(server.pid)
                 for _ in range(count):
                     began_s = time.perf_counter()
-                    connection.ask(request)
+                    connection.ask(next(request))
                     walls[name].append(time.perf_counter() - began_s)
                 taken[name].append((cpu_s(server.pid) - began) / count)
             began = time.process_time()

@@ -35,6 +35,7 @@ from stream.events.records import APPLICANTS, LABELS
 from stream.events.wire import packed_numbers
 from stream.features.blocks import FeatureSpace
 from stream.histories.history import NAMES
+from stream.histories.preferences import Preferred
 from stream.partitions.jumps import JumpGuard, Jumps, max_jump_ms
 from stream.policy import Policy
 from stream.serving.messages import JobFound
@@ -53,12 +54,19 @@ Records = Sequence[tuple[bytes, bytes | None]]
 _Floats32 = NDArray[np.float32]
 
 
+class Seen(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What the global model was asked: float32 bytes of its features, history, preferences."""
+
+    global_: bytes
+    history: bytes | None = None
+    preferences: Preferred | None = None
+
+
 class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One application, as it is held.
 
-    Blocks are float32 bytes; ``seen``: the features of the global model, then the history; empty
-    where a ``global_score`` was sent. Without a member it is what a label has said of an
-    application that has not come yet.
+    Blocks are float32 bytes; ``seen``: None where a ``global_score`` was sent. Without a member it
+    is what a label has said of an application that has not come yet.
     """
 
     application_id: str
@@ -69,7 +77,7 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     global_score: float
     per_member: bytes
     per_job: bytes
-    seen: bytes
+    seen: Seen | None
     state: int = OPEN
 
 
@@ -93,7 +101,7 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     global_score: NDArray[np.float64]
     times_ms: NDArray[np.float64]
     states: NDArray[np.int8]
-    seen: list[bytes]
+    seen: list[Seen | None]
 
 
 class _Job:
@@ -143,7 +151,7 @@ class Applicants:
             self.newest_ms: int | None = None
             self._member_ids: list[str] = []
             self._models: list[str] = []
-            self._seen: list[bytes] = []
+            self._seen: list[Seen | None] = []
             self._times_ms = np.zeros(_FIRST_ROWS, np.int64)
             self._global_score = np.zeros(_FIRST_ROWS)
             self._numbers = np.zeros(_FIRST_ROWS, np.int32)
@@ -298,7 +306,7 @@ class Applicants:
                     int(self._states[slot]),
                 )
         for (job_id, application_id), state in (self._earlier | self._early).items():
-            yield Row(application_id, "", job_id, 0, "", 0.0, b"", b"", b"", state)
+            yield Row(application_id, "", job_id, 0, "", 0.0, b"", b"", None, state)
 
     def as_of_ms(self, now_ms: int) -> int:
         """When ages count where nobody says: now, or, in a market of the past, its own now.
@@ -313,10 +321,13 @@ class Applicants:
 
     def _row(self, applicant: Applicant) -> Row:
         space, features = self._space, applicant.features
-        seen = b""
+        seen = None
         if space.global_ is not None and isinstance(features.global_, list):
-            seen = space.global_.pack(features.global_)
-            seen += packed_numbers(features.history, len(NAMES)) or b""
+            seen = Seen(
+                space.global_.pack(features.global_),
+                packed_numbers(features.history, len(NAMES)),
+                features.preferences or None,
+            )
         return Row(
             applicant.application_id,
             applicant.member_id,
@@ -365,7 +376,7 @@ class Applicants:
             return
         self._states[slot] = _FREE
         self._member_ids[slot] = self._models[slot] = ""
-        self._seen[slot] = b""
+        self._seen[slot] = None
         self._free.append(slot)
         self._changed(job)
         if not job.slots:
@@ -399,7 +410,7 @@ class Applicants:
         self._used += 1
         self._member_ids.append("")
         self._models.append("")
-        self._seen.append(b"")
+        self._seen.append(None)
         if slot == len(self._states):
             for name in ("times_ms", "global_score", "numbers", "states", "per_member", "per_job"):
                 setattr(self, f"_{name}", _larger(getattr(self, f"_{name}")))

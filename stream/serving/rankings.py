@@ -253,10 +253,11 @@ class Rankings:
     def _of_global(self, held: Held, place: int) -> list[tuple[str, float]]:
         """What each column of the global model adds, as far as it is known."""
         model = self._scorer.store.model(held.models[place])
-        x = np.frombuffer(held.seen[place], "<f4")
-        if model is None or model.takes_preferences or len(x) < len(model.columns):
+        seen = held.seen[place]
+        if model is None or seen is None:
             return [("global_score", float(held.global_score[place]))]
-        return model.contributions(x[: len(model.columns)])
+        asked = model.row(seen.global_, seen.history, seen.preferences)
+        return model.contributions(np.frombuffer(asked, "<f4"))
 
 
 _WHY = {ANSWERED: "it was answered", DECLINED: "it was declined"}

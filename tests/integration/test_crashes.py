@@ -78,5 +78,6 @@ def test_every_crash_point_and_random_kills(world: World) -> None:
     world.wait_until_final()
     world.check()
     world.check_matches()
+    world.check_applicants()
     third.stop()
     second.stop()

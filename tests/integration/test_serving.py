@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 from confluent_kafka import Producer
 
+from stream.events.applicants import decode_applicant
 from stream.events.partitioner import partition_of
-from stream.events.records import COEFFICIENTS
+from stream.events.records import COEFFICIENTS, LABELS
 from stream.events.structs import Coefficients
 from stream.events.wire import coefficients_key, decode_coefficients, encode
+from stream.policy import DAY_MS
 from stream.serving import Candidate, CandidateFeatures, Client, ScoreQuestion
 from stream.serving.belief import Belief, mean_score
 from tests.integration.services import Service, wait
+from tests.integration.workers import hearback
 from tests.integration.world import PARTITIONS, Market, World
 
 
@@ -100,6 +103,95 @@ def test_what_is_committed_is_served(
         held.append(_publish(world, key, None, "committed"))
         wait(lambda: client.entity(true.effect, true.entity_id) is None)
         assert client.score(ScoreQuestion(job_id="j", candidates=[])).degraded == []
+
+
+Ranked = list[tuple[str, float]]
+"""Applications and log-odds, the best first."""
+
+
+def ranked_by_topics(world: World, as_of_ms: dict[str, int]) -> dict[str, Ranked]:
+    """Rank the open applicants of jobs by what three topics say; ``as_of_ms`` by job."""
+    window_ms = world.market.policy.labels.window_ms
+    known = {
+        key: decode_coefficients(value)
+        for key, value in world.published().items()
+        if value is not None
+    }
+    labels = [msgspec.json.decode(message.value() or b"") for message in world.all_of(LABELS)]
+    decided = {
+        (label["job_id"], label["application_id"])
+        for label in labels
+        if label["kind"] in {"positive", "negative_explicit"}
+    }
+    found: dict[str, list[tuple[float, str, str]]] = {job_id: [] for job_id in as_of_ms}
+    for ids, values in world.applicants().items():
+        job_id, name = ids
+        value = values[-1]
+        if job_id not in found or value is None or ids in decided:
+            continue
+        app = decode_applicant(value)
+        if app.application_time_ms < as_of_ms[job_id] - window_ms:
+            continue
+        score = mean_score(
+            app.global_score,
+            *(
+                (Belief.of(known.get(coefficients_key(effect, entity)), len(z), 3.0), z)
+                for effect, entity, z in (
+                    ("per_member", app.member_id, app.features.per_member),
+                    ("per_job", job_id, app.features.per_job),
+                )
+            ),
+        )
+        found[job_id].append((-score, app.member_id, name))
+    return {
+        job_id: [(name, -score) for score, _, name in sorted(each)]
+        for job_id, each in found.items()
+    }
+
+
+def test_open_applicants_are_ranked_as_the_topics_have_them(
+    small_world: World, start_service: Callable[[str], Service]
+) -> None:
+    """Through kill -9 of worker and service, and from a snapshot; the forgotten are in no list."""
+    world = small_world
+    worker = world.start("a")
+    world.produce("--until", world.market.start_ms + 12 * DAY_MS)
+    worker.kill()
+    world.start("a")
+    wait(lambda: world.committed_share() == 1.0)
+    service = start_service("before")
+
+    def differ(client: Client, job_ids: list[str]) -> list[str]:
+        told = {job_id: client.applicants(job_id, top=1000) for job_id in job_ids}
+        wanted = ranked_by_topics(world, {job_id: each.as_of_ms for job_id, each in told.items()})
+        return [
+            job_id
+            for job_id, answer in told.items()
+            if [each.application_id for each in answer.applicants]
+            != [name for name, _ in wanted[job_id]]
+            or any(
+                abs(each.log_odds - score) > 1e-9
+                for each, (_, score) in zip(answer.applicants, wanted[job_id], strict=True)
+            )
+        ]
+
+    with Client(service.url) as client:
+        jobs = [each.job_id for each in client.jobs(limit=2).jobs]
+        wait(lambda: not differ(client, jobs))
+        first = client.applicants(jobs[0]).applicants[0]
+        done = hearback("forget", "member", first.member_id, "--broker", world.broker)
+        assert done.returncode == 0, done.stderr
+        wait(lambda: client.applicant(jobs[0], first.application_id) is None)
+    service.process.kill()
+    service.process.wait()
+    for name in ("again", "from a snapshot"):
+        service = start_service(name)
+        with Client(service.url) as client:
+            wait(lambda: not differ(client, jobs))
+            assert client.applicant(jobs[0], first.application_id) is None
+            assert client.applicants(jobs[0]).of > 3
+        service.process.terminate()
+        assert service.process.wait(30) == 0
 
 
 def _mean(client: Client, of: Coefficients) -> list[float]:

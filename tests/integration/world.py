@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -26,8 +26,17 @@ from producers.truth import SimulationSettings, draw_truth
 from stream import effects
 from stream.cli import PROGRAM
 from stream.configuration.load import load_config
+from stream.events.applicants import decode_applicants_key
 from stream.events.ladder import BY_NAME, rung
-from stream.events.records import COEFFICIENTS, CONSUMED, LABELS, MATCHES, PLAIN, TopicNames
+from stream.events.records import (
+    APPLICANTS,
+    COEFFICIENTS,
+    CONSUMED,
+    LABELS,
+    MATCHES,
+    PLAIN,
+    TopicNames,
+)
 from stream.events.structs import Match
 from stream.events.wire import decode_label
 from stream.kafka.cluster import ids_of_topics
@@ -62,6 +71,8 @@ open_limit = 3000
 half_life = "off"
 coupled = false
 [matches]
+enabled = true
+[applicants]
 enabled = true
 """
 _PATIENCE_S = 120.0
@@ -325,6 +336,17 @@ class World:
         finally:
             consumer.close()
 
+    def all_of(self, topic: str) -> list[Message]:
+        """Return a topic's messages, once no more have come for a second."""
+        found: list[Message] = []
+        quiet = 0
+        for messages in self.reading(topic):
+            found += messages
+            quiet = 0 if messages else quiet + 1
+            if quiet == 6 and found:
+                break
+        return found
+
     def check(self) -> None:
         """Compare everything with the replay; all labels have to be final."""
         labels = self.wait_until_final(10.0)
@@ -362,6 +384,21 @@ class World:
         assert told.keys() <= self.market.last.keys()
         assert set(told.values()) == {1}
         assert max(days.values()) <= self.market.policy.matches.per_day
+
+    def applicants(self) -> dict[Key, list[bytes | None]]:
+        """What is published of each application by job and id, in order; None: withdrawn."""
+        told: dict[Key, list[bytes | None]] = defaultdict(list)
+        for message in self.all_of(APPLICANTS):
+            told[decode_applicants_key(message.key() or b"")].append(message.value())
+        return told
+
+    def check_applicants(self) -> None:
+        """All windows are over: each application that was published once is withdrawn, once."""
+        told = self.applicants()
+        assert len(told) > len(self.market.last) / 2
+        assert told.keys() <= self.market.last.keys()
+        for ids, values in told.items():
+            assert [value is None for value in values] in ([False, True], [True]), ids
 
     def check_learned(self) -> None:
         """What the changelogs say of each entity is what the replay learned of it.
