@@ -311,11 +311,12 @@ class Applicants:
     def as_of_ms(self, now_ms: int) -> int:
         """When ages count where nobody says: now, or, in a market of the past, its own now.
 
-        A market is one of the past where by the wall clock all windows are over.
+        A market is one of the past where by the wall clock all windows are over. Now is the second.
         """
         newest_ms = self.newest_ms
-        past = newest_ms is not None and newest_ms < now_ms - self.window_ms
-        return newest_ms if newest_ms is not None and past else now_ms
+        if newest_ms is not None and newest_ms < now_ms - self.window_ms:
+            return newest_ms
+        return now_ms - now_ms % 1000
 
     # -- slots -------------------------------------------------------------------------------
 

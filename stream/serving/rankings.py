@@ -4,14 +4,13 @@ An applicant's score is the global one of its first sight, plus z'θ of the memb
 with the coefficients of now: what the worker itself believes of it. Its features are what the
 global model was asked then, so its histories are those of then too.
 
-Scores of a job are kept until its applicants or any coefficients change. Ages are not part of them,
-so what still comes is reckoned anew for each answer.
+Scores of a job are kept until its applicants or any coefficients change. Ages are not part of them;
+who asks again within the second, by which ages count, gets the same list.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -37,6 +36,7 @@ FEW: Final = 5
 """Reasons that are told of each kind."""
 
 _MOST_KEPT = 64  # jobs whose scores are kept
+_MOST_LISTS = 8  # of one job
 _Floats = NDArray[np.float64]
 _Places = NDArray[np.int64]
 
@@ -57,7 +57,9 @@ class _Scored(msgspec.Struct, gc=False):
     probability: _Floats
     deviation: _Floats
     reasons: dict[int, list[Reason]]
-    """By place, all of them, the largest first."""
+    """By place, the largest."""
+    lists: dict[tuple[By, int, int], tuple[int, list[ApplicantScored]]]
+    """By what is ranked by, how many are told and when: how many are open, and those."""
 
 
 class _Ranked(msgspec.Struct, gc=False):
@@ -93,10 +95,8 @@ class Rankings:
 
         """
         at_ms = self._applicants.as_of_ms(now_ms) if at_ms is None else at_ms
-        ranked = self._ranked(job_id, by, at_ms)
-        told: list[ApplicantScored] = []
-        if ranked is not None:
-            told = self._told(ranked, range(min(top, len(ranked.order))))
+        scored = self._scored(job_id)
+        of, told = (0, []) if scored is None else self._list(scored, by, top, at_ms)
         store = self._scorer.store
         standing, chosen = store.standing(), store.choose([job_id], None, at_ms)
         return ApplicantsAnswer(
@@ -105,7 +105,7 @@ class Rankings:
             model_version=chosen.now.version,
             staleness_s=standing.age_s(now_ms),
             degraded=degraded(standing, chosen, now_ms),
-            of=0 if ranked is None else len(ranked.order),
+            of=of,
             applicants=told,
         )
 
@@ -119,20 +119,20 @@ class Rankings:
 
         """
         at_ms = self._applicants.as_of_ms(now_ms) if at_ms is None else at_ms
-        ranked = self._ranked(job_id, by, at_ms)
-        held = None if ranked is None else ranked.scored.held
-        if ranked is None or held is None or application_id not in held.application_ids:
+        scored = self._scored(job_id)
+        if scored is None or application_id not in scored.held.application_ids:
             raise NotOpenError(
                 "no such application is open: its window is over, its job is closed, it was"
                 " forgotten, or it never came"
             )
+        held, ranked = scored.held, self._ranked(scored, by, at_ms)
         place = held.application_ids.index(application_id)
         found = np.flatnonzero(ranked.order == place)
         if not len(found):
             raise NotOpenError(_WHY.get(int(held.states[place]), "its window is over"))
         rank = int(found[0])
         (told,) = self._told(ranked, range(rank, rank + 1))
-        reasons = self._reasons(ranked.scored, place)
+        values, names = self._added(scored, place)
         store = self._scorer.store
         standing, chosen = store.standing(), store.choose([job_id], None, at_ms)
         return ApplicantAnswer(
@@ -144,14 +144,25 @@ class Rankings:
             degraded=degraded(standing, chosen, now_ms),
             of=len(ranked.order),
             percentile=100.0 * (len(ranked.order) - rank) / len(ranked.order),
-            for_=[each for each in reasons if each.contribution > 0.0][:FEW],
-            against=[each for each in reasons if each.contribution < 0.0][:FEW],
+            for_=_largest(np.maximum(values, 0.0), names),
+            against=_largest(np.minimum(values, 0.0), names),
         )
 
-    def _ranked(self, job_id: str, by: By, at_ms: int) -> _Ranked | None:
-        scored = self._scored(job_id)
-        if scored is None:
-            return None
+    def _list(
+        self, scored: _Scored, by: By, top: int, at_ms: int
+    ) -> tuple[int, list[ApplicantScored]]:
+        """How many are open, and the best of them."""
+        found = scored.lists.get((by, top, at_ms))
+        if found is None:
+            ranked = self._ranked(scored, by, at_ms)
+            count = len(ranked.order)
+            found = count, self._told(ranked, range(min(top, count)))
+            if len(scored.lists) >= _MOST_LISTS:
+                scored.lists.clear()
+            scored.lists[by, top, at_ms] = found
+        return found
+
+    def _ranked(self, scored: _Scored, by: By, at_ms: int) -> _Ranked:
         held, waiting = scored.held, self._scorer.waiting
         open_ = (held.states == OPEN) & (held.times_ms >= at_ms - self._applicants.window_ms)
         ages_ms = np.maximum(at_ms - held.times_ms, 0.0)
@@ -195,7 +206,7 @@ class Rankings:
         variance += products(held.per_job**2, job.variance.astype(np.float64), count)
         scored = _Scored(
             *(held, coefficients, member, job, parts, log_odds),
-            *(sigmoid(log_odds), np.sqrt(variance), {}),
+            *(sigmoid(log_odds), np.sqrt(variance), {}, {}),
         )
         self._kept[job_id] = scored
         if len(self._kept) > _MOST_KEPT:
@@ -225,7 +236,7 @@ class Rankings:
                 parts=Parts(*parts),
                 member_known=known,
                 job_known=job_known,
-                reasons=self._reasons(scored, place)[:FEW],
+                reasons=self._reasons(scored, place),
             )
             for rank, place, known, (log_odds, probability, now, deviation, time_ms, *parts) in zip(
                 ranks, places.tolist(), scored.member.known[places].tolist(), numbers, strict=True
@@ -233,22 +244,30 @@ class Rankings:
         ]
 
     def _reasons(self, scored: _Scored, place: int) -> list[Reason]:
-        """Give all that adds something to a score, but for the global model's constant."""
         found = scored.reasons.get(place)
-        if found is not None:
-            return found
+        if found is None:
+            found = scored.reasons[place] = _largest(*self._added(scored, place))
+        return found
+
+    def _added(self, scored: _Scored, place: int) -> tuple[_Floats, list[tuple[str, str]]]:
+        """What each feature adds to a score (m,), with its effect and name.
+
+        What the global model adds for everybody is left out.
+        """
         held, space = scored.held, self._scorer.space
-        added = [("global", *each) for each in self._of_global(held, place)]
-        for effect, names, z, mean in (
-            (MEMBER, space.per_member.names, held.per_member[place], scored.member.mean[place]),
-            (JOB, space.per_job.names, held.per_job[place], scored.job.mean[0]),
-        ):
-            values = (z * mean).tolist()
-            added += [(effect.name, *each) for each in zip(names, values, strict=True)]
-        reasons = [Reason(*each) for each in added if each[1] and each[2]]
-        reasons.sort(key=_size, reverse=True)
-        scored.reasons[place] = reasons
-        return reasons
+        of_global = [each for each in self._of_global(held, place) if each[0]]
+        values = np.concatenate(
+            [
+                np.array([value for _, value in of_global]),
+                held.per_member[place] * scored.member.mean[place],
+                held.per_job[place] * scored.job.mean[0],
+            ]
+        )
+        return values, [
+            *(("global", name) for name, _ in of_global),
+            *((MEMBER.name, name) for name in space.per_member.names),
+            *((JOB.name, name) for name in space.per_job.names),
+        ]
 
     def _of_global(self, held: Held, place: int) -> list[tuple[str, float]]:
         """What each column of the global model adds, as far as it is known."""
@@ -261,7 +280,18 @@ class Rankings:
 
 
 _WHY = {ANSWERED: "it was answered", DECLINED: "it was declined"}
-_size: Callable[[Reason], float] = lambda each: abs(each.contribution)  # noqa: E731
+
+
+def _largest(values: _Floats, names: list[tuple[str, str]]) -> list[Reason]:
+    """Return the few that are largest in size; none of nothing."""
+    sizes = np.abs(values)
+    order = np.argsort(-sizes, kind="stable")[:FEW].tolist()
+    return [
+        Reason(effect, name, values[at].item())
+        for at in order
+        if sizes[at]
+        for effect, name in (names[at],)
+    ]
 
 
 def _best(by: _Floats, places: _Places, held: Held) -> _Places:
