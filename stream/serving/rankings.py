@@ -81,6 +81,11 @@ class Rankings:
     def __init__(self, scorer: Scorer, applicants: Applicants) -> None:
         self._scorer = scorer
         self._applicants = applicants
+        self._names = [
+            (effect.name, name)
+            for effect, block in ((MEMBER, scorer.space.per_member), (JOB, scorer.space.per_job))
+            for name in block.names
+        ]
         self._kept: OrderedDict[str, _Scored] = OrderedDict()
 
     def of_job(
@@ -252,31 +257,25 @@ class Rankings:
     def _added(self, scored: _Scored, place: int) -> tuple[_Floats, list[tuple[str, str]]]:
         """What each feature adds to a score (m,), with its effect and name.
 
-        What the global model adds for everybody is left out.
+        What the global model adds for everybody is left out; of a model that is not at hand, or was
+        not asked, there is the whole score.
         """
-        held, space = scored.held, self._scorer.space
-        of_global = [each for each in self._of_global(held, place) if each[0]]
+        held = scored.held
+        model, seen = self._scorer.store.model(held.models[place]), held.seen[place]
+        if model is None or seen is None:
+            of_global, names = held.global_score[place : place + 1], ["global_score"]
+        else:
+            asked = model.row(seen.global_, seen.history, seen.preferences)
+            of_global = model.scorer.contributions(np.frombuffer(asked, "<f4"))[:-1]
+            names = model.columns
         values = np.concatenate(
             [
-                np.array([value for _, value in of_global]),
+                of_global,
                 held.per_member[place] * scored.member.mean[place],
                 held.per_job[place] * scored.job.mean[0],
             ]
         )
-        return values, [
-            *(("global", name) for name, _ in of_global),
-            *((MEMBER.name, name) for name in space.per_member.names),
-            *((JOB.name, name) for name in space.per_job.names),
-        ]
-
-    def _of_global(self, held: Held, place: int) -> list[tuple[str, float]]:
-        """What each column of the global model adds, as far as it is known."""
-        model = self._scorer.store.model(held.models[place])
-        seen = held.seen[place]
-        if model is None or seen is None:
-            return [("global_score", float(held.global_score[place]))]
-        asked = model.row(seen.global_, seen.history, seen.preferences)
-        return model.contributions(np.frombuffer(asked, "<f4"))
+        return values, [*(("global", name) for name in names), *self._names]
 
 
 _WHY = {ANSWERED: "it was answered", DECLINED: "it was declined"}
