@@ -42,6 +42,7 @@ from scipy.special import expit
 from benchmarks.baselines import baselines_python
 from benchmarks.contest import application_span
 from benchmarks.defaults import contest_quarter
+from stream.backtest.comparison import Setting
 from stream.backtest.prior import with_chosen_prior
 from stream.backtest.rehearsal import Rehearsal, record, rehearse
 from stream.backtest.retraining import retrained
@@ -184,7 +185,8 @@ def boosted(log: Path, say: Say) -> None:
     part = Judged(frozen, frozen.times_ms >= quarter_ms)
     say("boosted, global only", part, frozen.global_scores, said)
     say("hearback, boosted", part, frozen.recorded)
-    weekly = frozen.with_global_scores(retrained(frozen, policy, model, 7 * DAY_MS))
+    anew = Setting(name="weekly", retrain_ms=7 * DAY_MS, policy=policy)
+    weekly = frozen.with_global_scores(retrained(frozen, anew, model))
     say("refreshed weekly, global only", part, weekly.global_scores)
     say("hearback, refreshed weekly", part, weekly.scores(rehearse(weekly, policy)))
 

@@ -84,6 +84,8 @@ _answer: Final = msgspec.msgpack.Decoder(bytes | _Failed)
 
 def learn(rehearsal: Rehearsal, setting: Setting, score_from_ms: int) -> _Floats:
     """Learn a recording with a setting; return the full scores (n,)."""
+    if not setting.use:
+        return rehearsal.global_scores
     window_ms = setting.policy.labels.window_ms
     steps = schedule(rehearsal, setting.refresh_ms, setting.learn, score_from_ms, window_ms)
     return rehearsal.scores(rehearse(rehearsal, setting.policy, setting.use, steps=steps))

@@ -97,8 +97,9 @@ def compare(
                 model=model,
                 score_from_ms=from_ms if score_from_ms is None else score_from_ms,
                 max_jump_ms=max_jump_ms,
+                simpler=comparison is None,
             )
         done = count()
-        with steps("learning", len(asked.settings)) as show:
+        with steps("learning", len(runner.comparison.settings)) as show:
             found = runner.run(lambda name: show(next(done), name), processes)
     return Compared(found, runner.left_out)

@@ -1,15 +1,16 @@
 """What is compared: ``compare.toml``, read and checked.
 
 A setting says how the effects learn (``policy``, over the base policy), which of them there are
-(``use``), which labels they hear of (``learn``), when these take effect (``refresh``), and how
-often there is a new global model (``retrain``).
+(``use``), which labels they hear of (``learn``), when these take effect (``refresh``), how often
+there is a new global model (``retrain``), and of which kind it is (``model``, ``inputs``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -24,6 +25,8 @@ from stream.configuration.settings import (
 from stream.effects import EFFECT_NAMES
 from stream.errors import ConfigError
 from stream.features.blocks import FeatureSpace
+from stream.model.columns import further
+from stream.model.kind import FURTHER, ModelKind
 from stream.policy import DAY_MS, Policy
 from stream.units import format_duration, parse_duration_ms
 
@@ -45,6 +48,9 @@ EXAMPLE = """\
 #                "final": each application once, when its whole window has passed
 # retrain        "never" (default): the global model stays; "weekly", "30d", ...: so often a new one
 #                is trained on what was known then, and scores the applications from then on
+# model          "as given" (default); "linear" or "boosted": in its place a global model of that
+#                kind, trained on the same span, over the global features and these inputs:
+# inputs         of what the given one takes, "history" (if boosted) and "preferences"; default []
 # use            effects: ["per_member", "per_job"] (default), one of them, or []: global alone
 # policy...      any key of a policy file, over the defaults or --policy
 
@@ -112,16 +118,24 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """One way to run the product.
 
     ``refresh_ms``: see :mod:`stream.backtest.schedule`; ``retrain_ms``: how often there is a new
-    global model (:mod:`stream.backtest.retraining`), None: never.
+    global model (:mod:`stream.backtest.retraining`), None: never. ``model``: the kind of one in
+    place of the given one, None: that one; ``inputs``: what it takes beside the global features.
     """
 
     name: str
     refresh_ms: int | None = AT_EVERY_LABEL
     learn: Learn = "early"
     retrain_ms: int | None = None
+    model: ModelKind | None = None
+    inputs: tuple[str, ...] = ()
     use: tuple[str, ...] = EFFECT_NAMES
     policy: Policy = Policy()
     changes: tuple[str, ...] = ()
+
+    @property
+    def trains(self) -> bool:
+        """Whether it takes global models beside the given one."""
+        return self.retrain_ms is not None or self.model is not None
 
     def in_words(self) -> str:
         """Say in half a sentence what is different about it."""
@@ -131,7 +145,9 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
         learn = {"early": "", "explicit": "nothing inferred", "final": "final labels only"}
         retrain = f"a new global model every {format_duration(self.retrain_ms or 0)}"
         use = f"{' and '.join(self.use)} alone" if self.use else "no effects"
+        over = " and ".join(each for each in ("global features", further(self.inputs)) if each)
         said = (
+            "" if self.model is None else f"a {self.model} model over {over}",
             refresh if self.use else "",
             learn[self.learn],
             "" if self.retrain_ms is None else retrain,
@@ -146,6 +162,32 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: tuple[Setting, ...]
     reference: int = 0
+
+    def with_models(self, kind: ModelKind, inputs: Sequence[str]) -> Comparison:
+        """Compare a model that is more than a linear one also with simpler ones, without effects.
+
+        Args:
+            kind: of the given model. inputs: that it takes.
+
+        """
+        simpler: list[tuple[str, ModelKind, tuple[str, ...]]] = []
+        if kind == "boosted" or len(inputs) > 1:
+            simpler.append(("linear model", "linear", ()))
+        if kind == "boosted" and len(inputs) > 1:
+            simpler.append(("boosted model", "boosted", ()))
+        if "history" in inputs and "preferences" in inputs:
+            simpler.append(("boosted, with histories", "boosted", ("history",)))
+        settings = [
+            Setting(
+                name=name,
+                model=of,
+                inputs=takes,
+                use=(),
+                policy=self.settings[self.reference].policy,
+            )
+            for name, of, takes in simpler
+        ]
+        return msgspec.structs.replace(self, settings=(*self.settings, *settings))
 
     def with_retrained(self, every_ms: int | None) -> Comparison:
         """Compare the reference also with itself where models are trained anew so often.
@@ -185,6 +227,8 @@ class _SettingFile(msgspec.Struct, forbid_unknown_fields=True):
     refresh: str = "label"
     learn: Learn = "early"
     retrain: str = "never"
+    model: Literal["as given", "linear", "boosted"] = "as given"
+    inputs: list[str] = []
     use: list[str] | None = None
     policy: dict[str, Any] = {}
 
@@ -247,6 +291,8 @@ def _setting(found: _SettingFile, base: Policy) -> Setting:
             refresh_ms=_often("refresh", found.refresh, _REFRESH),
             learn=found.learn,
             retrain_ms=_often("retrain", found.retrain, _RETRAIN),
+            model=None if found.model == "as given" else found.model,
+            inputs=_inputs(found),
             use=use,
             policy=policy,
             changes=tuple(
@@ -255,6 +301,15 @@ def _setting(found: _SettingFile, base: Policy) -> Setting:
         )
     except ConfigError as error:
         raise ConfigError(f"setting {name!r}: {error}") from None
+
+
+def _inputs(found: _SettingFile) -> tuple[str, ...]:
+    takes = () if found.model == "as given" else FURTHER[found.model]
+    for one in found.inputs:
+        if one not in takes:
+            known = " or ".join(takes) or "none: it stays as it is"
+            raise ConfigError(f"inputs {one[:40]!r} of a model {found.model}: give {known}")
+    return tuple(one for one in takes if one in found.inputs)
 
 
 def _often(key: str, text: str, words: dict[str, int | None]) -> int | None:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.backtest.freshness import Freshness
+from stream.backtest.importance import Importance
 from stream.backtest.judgement import Blocks, CalibrationBin, Interval, Judge, Sums
 from stream.backtest.schedule import AtAge
 from stream.backtest.waiting import AgeBracket
@@ -78,6 +79,7 @@ class Backtest(msgspec.Struct, frozen=True, kw_only=True):
     within members. None where there was no choice. ``waiting``: whether the probability of an
     answer still to come is right, by age, with the reference; empty where that waits for labels.
     ``matches``: what the reference's would have been worth, at most ``matches_a_day`` of a job.
+    ``importance``: what the global model goes by, None: applications bring their score.
     """
 
     logs: list[str]
@@ -103,6 +105,7 @@ class Backtest(msgspec.Struct, frozen=True, kw_only=True):
     waiting: list[AgeBracket] = []
     matches: MatchQuality | None = None
     matches_a_day: int = 0
+    importance: Importance | None = None
 
     @property
     def block(self) -> str:

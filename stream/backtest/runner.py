@@ -22,6 +22,7 @@ from stream.backtest.beside import WORTH, Beside, learn
 from stream.backtest.comparison import Comparison, Setting
 from stream.backtest.decisions import Watch
 from stream.backtest.freshness import Freezer, Freshness
+from stream.backtest.importance import Importance, importance
 from stream.backtest.judgement import Blocks, Judge
 from stream.backtest.matches import match_quality
 from stream.backtest.rehearsal import LeftOut, Rehearsal, Step, record_labels, rehearse
@@ -33,7 +34,7 @@ from stream.backtest.result import (
     known,
     setting_result,
 )
-from stream.backtest.retraining import check_retraining, retrained
+from stream.backtest.retraining import check_retraining, could_train, retrained
 from stream.backtest.schedule import schedule, timeliness
 from stream.backtest.waiting import AgeBracket, WaitingWatch
 from stream.errors import ConfigError
@@ -41,6 +42,7 @@ from stream.labels.delays import curve_of
 from stream.logs.files import LogLine, read_head
 from stream.logs.jumps import JumpFilter
 from stream.model.folder import NO_MODEL, GlobalModel
+from stream.model.kind import ModelKind
 from stream.policy import LabelPolicy, Policy
 from stream.replay.reader import first_look
 
@@ -50,6 +52,7 @@ _EXAMPLE_EDGES: Final = (0, 1, 3, 6, 11, 21, 51)
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.int64]
 _Key = tuple[str, str]
+_Trained = tuple[int | None, ModelKind | None, tuple[str, ...], LabelPolicy]
 
 
 class Span(NamedTuple):
@@ -125,6 +128,10 @@ class Runner:
         model: the global model; None where applications bring their score.
         score_from_ms: from when on applications are judged.
         max_jump_ms: hold an event further ahead back until others confirm it; None: never.
+        simpler: compare simpler global models, too, where it is more than a linear one.
+
+    Attributes:
+        comparison: what is compared.
 
     Raises:
         ConfigError: too little to judge by. ModelError: the model does not fit the log.
@@ -143,16 +150,19 @@ class Runner:
         model: GlobalModel | None,
         score_from_ms: int,
         max_jump_ms: int | None = None,
+        simpler: bool = False,
     ) -> None:
         self._max_jump_ms = max_jump_ms
         self._read, self._progress = read, progress
         self._names, self._span = names, span
-        self._comparison, self._policy, self._model = comparison, policy, model
+        self._policy, self._model = policy, model
         self._score_from_ms = score_from_ms
         self._truth = self._record(policy.labels)
-        if any(setting.retrain_ms for setting in comparison.settings):
-            check_retraining(self._truth, model)
-        self._retrained: dict[tuple[int, LabelPolicy], _Floats] = {}
+        if simpler and model is not None and could_train(self._truth, policy, model):
+            comparison = comparison.with_models(model.manifest.kind, model.manifest.inputs)
+        check_retraining(comparison.settings, self._truth, model)
+        self.comparison = comparison
+        self._retrained: dict[_Trained, _Floats] = {}
         self._keys = _keys(self._truth)
         self._judged = self._truth.to_judge(
             score_from_ms, span.last_ms or 0, policy.labels.window_ms, "an earlier --score-from"
@@ -176,7 +186,7 @@ class Runner:
             processes: with more than 1 a second process learns, too, where it is worth it.
 
         """
-        comparison, truth = self._comparison, self._truth
+        comparison, truth = self.comparison, self._truth
         alone = truth.global_scores[self._judged]
         scores: dict[str, _Floats] = {}
         timings: dict[tuple[LabelPolicy, str], LabelTiming] = {}
@@ -189,7 +199,7 @@ class Runner:
             if labelled:
                 self._time(timings, setting)
             if setting is not reference:
-                (same if labelled and setting.retrain_ms is None else others).append(setting)
+                (same if labelled and not setting.trains else others).append(setting)
 
         def take() -> Setting | None:
             with suppress(IndexError):
@@ -260,7 +270,15 @@ class Runner:
             waiting=waiting,
             matches=matches,
             matches_a_day=self._policy.matches.per_day,
+            importance=self._importance(),
         )
+
+    def _importance(self) -> Importance | None:
+        """Tell what the global model goes by; None: there is none."""
+        if self._model is None:
+            return None
+        count = len(self._blocks.from_ms)
+        return importance(self._truth, self._model, self._judged, self._blocks_of_all(), count)
 
     def _record(self, labels: LabelPolicy) -> Rehearsal:
         lines, space = first_look(self._read(), self._model)
@@ -294,13 +312,11 @@ class Runner:
 
     def _scored(self, rehearsal: Rehearsal, setting: Setting) -> Rehearsal:
         """Put the global scores of a setting into a recording of its labels."""
-        every_ms, labels = setting.retrain_ms, setting.policy.labels
-        if every_ms is None or self._model is None:
+        if not setting.trains or self._model is None:
             return rehearsal
-        key = every_ms, labels
+        key = setting.retrain_ms, setting.model, setting.inputs, setting.policy.labels
         if key not in self._retrained:
-            scores = retrained(rehearsal, setting.policy, self._model, every_ms)
-            self._retrained[key] = scores
+            self._retrained[key] = retrained(rehearsal, setting, self._model)
         return rehearsal.with_global_scores(self._retrained[key])
 
     def _watch(self, scored: Rehearsal, steps: list[Step]) -> Watch:

@@ -31,7 +31,8 @@ HISTORY_COLUMNS = [f"history.{name}" for name in NAMES]
 
 _NO_HISTORY = NOTHING * len(PARTS)
 _NO_COUNTS, _NO_WEIGHTS = (0.0,) * len(COUNTS), (0.0,) * len(WEIGHTS)
-_COUNTS = [f"preferences.{name}" for name in COUNTS]
+COUNT_COLUMNS = [f"preferences.{name}" for name in COUNTS]
+
 _BEGINS, _ENDS = "preferences[", f"].{WEIGHTS[0]}"
 
 
@@ -47,7 +48,7 @@ def preference_columns(types: Iterable[str], *, counts: bool = True) -> list[str
     Without counts for a linear model: those of later days are larger than all that it has seen.
     """
     weights = [f"{_BEGINS}{kind}].{name}" for kind in types for name in WEIGHTS]
-    return (_COUNTS if counts else []) + weights
+    return (COUNT_COLUMNS if counts else []) + weights
 
 
 def frequent(types: Counter[str]) -> list[str]:
@@ -85,8 +86,8 @@ class Columns:
         self._types: list[str] | None = None
         if "preferences" in inputs:
             names = features["preferences"]
-            self._counts = names[: len(_COUNTS)] == _COUNTS
-            firsts = names[len(_COUNTS) if self._counts else 0 :: len(WEIGHTS)]
+            self._counts = names[: len(COUNT_COLUMNS)] == COUNT_COLUMNS
+            firsts = names[len(COUNT_COLUMNS) if self._counts else 0 :: len(WEIGHTS)]
             self._types = [name[len(_BEGINS) : -len(_ENDS)] for name in firsts]
             if names != preference_columns(self._types, counts=self._counts):
                 raise ModelError("it takes other preferences than this release keeps: train again")

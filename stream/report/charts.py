@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from stream.backtest.freshness import Freshness
+from stream.backtest.importance import Importance
 from stream.backtest.judgement import CalibrationBin, Interval
 from stream.backtest.result import GLOBAL_ALONE, Backtest, Gain
 from stream.backtest.schedule import AtAge
@@ -72,6 +73,29 @@ def differences(found: Backtest) -> str:
             plot.whisker((each.value, row), (low, row), (high, row), kind, said)
         plots.append(plot.svg())
     return "".join(plots)
+
+
+def importance(found: Importance, most: int) -> str:
+    """What the global model would miss most without a feature, the most important ones first."""
+    shown = found.columns[:most]
+    values = [value for one in shown for value in one.log_loss.ends]
+    plot = Plot(
+        numbers([*values, 0.0], "{:.3g}"),
+        places([one.name for one in shown]),
+        title="Log loss without what the feature tells, more",
+        x_label="more important →",
+        width=640.0,
+        height=84.0 + _ROW_HEIGHT * len(shown),
+        left=310.0,
+        right=30.0,
+        rows=True,
+    )
+    plot.rule(x=0.0)
+    for row, one in enumerate(shown):
+        low, high = one.log_loss.ends
+        said = f"{one.name}: {one.log_loss.text('{:+.5f}')}"
+        plot.whisker((one.log_loss.value, row), (low, row), (high, row), "global", said)
+    return plot.svg()
 
 
 def over_time(found: Backtest) -> str:

@@ -7,12 +7,16 @@ from html import escape
 from importlib.resources import files
 
 from stream.backtest.freshness import Freshness
+from stream.backtest.importance import Importance
 from stream.backtest.judgement import Interval
 from stream.backtest.result import GLOBAL_ALONE, Backtest, SettingResult
 from stream.report import charts, rankings, words
 from stream.units import format_duration, format_time
 
 _Rows = Sequence[Sequence[str]]
+
+_MOST_SHOWN = 15
+"""Features whose importance is drawn; a table has all."""
 
 
 def page(found: Backtest) -> str:
@@ -82,6 +86,8 @@ def _sections(found: Backtest) -> Iterator[str]:
     )
     if found.waiting:
         yield _waiting(found)
+    if found.importance is not None:
+        yield _importance(found.importance)
     if found.by_member_examples or found.by_job_examples:
         yield _section(
             "Who gains",
@@ -165,6 +171,26 @@ def _freshness(curve: Freshness) -> str:
         " model's AUC; who came after the freeze has no coefficients at all.",
         f'<div class="row">{charts.freshness(curve)}{charts.ages(curve)}</div>'
         + _table(heads, rows),
+    )
+
+
+def _importance(found: Importance) -> str:
+    rows = [
+        (one.name, words.INPUTS[one.block], one.log_loss.text("{:+.5f}")) for one in found.columns
+    ]
+    blocks = [
+        (words.INPUTS[one.name], one.log_loss.text("{:+.5f}"))
+        for one in found.blocks
+        if len(found.blocks) > 1
+    ]
+    whole = _plain_table(("all of these at once", "log loss, more"), blocks) if blocks else ""
+    return _section(
+        "What the global model goes by",
+        f"Among {found.applications:,} of the applications the values of a feature were dealt out"
+        " at random, so that it tells nothing: by so much the log loss of the global score grows,"
+        " without the effects. Features that say the same stand in for each other.",
+        f'<div class="row">{charts.importance(found, _MOST_SHOWN)}</div>{whole}'
+        + _table(("feature", "of", "log loss, more"), rows),
     )
 
 

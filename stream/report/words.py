@@ -8,6 +8,10 @@ from stream.backtest.judgement import Interval
 from stream.backtest.result import GLOBAL_ALONE, Backtest, Gain, SettingResult
 from stream.units import format_time
 
+INPUTS = {"global": "global features", "history": "histories", "preferences": "preferences"}
+"""What the report calls the blocks that a global model takes."""
+
+_FIRST = 10  # features that count as the most important
 _CALIBRATED = 0.05  # observed over expected within this of 1 is called right
 
 
@@ -20,6 +24,7 @@ def sentences(found: Backtest) -> list[str]:
         *_refresh(found),
         *_decay(found),
         *_settings(found),
+        *_importance(found),
         *_labels(found),
         *_who_gains(found),
         *_calibrated(found),
@@ -139,6 +144,20 @@ def _settings(found: Backtest) -> Iterator[str]:
             f"None of the other {len(found.settings) - 2} settings predicts clearly better than"
             f" “{found.reference}” (by log loss)."
         )
+
+
+def _importance(found: Backtest) -> Iterator[str]:
+    if found.importance is None:
+        return
+    first = [one for one in found.importance.columns[:_FIRST] if one.log_loss.ends[0] > 0.0]
+    if not first:
+        return
+    names = ", ".join(one.name for one in first[:3])
+    further = sum(one.block != "global" for one in first)
+    own = ""
+    if len(found.importance.blocks) > 1:
+        own = f" Of its {len(first)} most important features, the stream itself counts {further}."
+    yield f"What the global model would miss most: {names}.{own}"
 
 
 def _labels(found: Backtest) -> Iterator[str]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from producers.truth import lively
-from stream.backtest.comparison import parse_comparison
+from stream.backtest.comparison import Setting, parse_comparison
 from stream.backtest.rehearsal import Recorder, Rehearsal, record, rehearse
 from stream.backtest.result import GLOBAL_ALONE
 from stream.backtest.retraining import retrained
@@ -30,6 +30,7 @@ from tests.backtest.conftest import lines_of
 MARKET = lively(members=60, jobs=50, days=55, seed=5)
 UNTIL_MS = MARKET.start_ms + 25 * DAY_MS
 EVERY_MS = 12 * DAY_MS
+ANEW = Setting(name="anew", retrain_ms=EVERY_MS)
 TIMES_MS = (UNTIL_MS + EVERY_MS, UNTIL_MS + 2 * EVERY_MS)
 
 
@@ -63,7 +64,7 @@ def test_scores_are_those_of_a_replay_with_rolls(
     recorder = Recorder()
     rest, space = first_look(lines, model)
     replay(rest, recorder, Policy(), model, space, Options(close=True, rolls=rolls))
-    found = recorded.with_global_scores(retrained(recorded, Policy(), model, EVERY_MS))
+    found = recorded.with_global_scores(retrained(recorded, ANEW, model))
     wanted = np.array([one.global_score for one in recorder.scores])
     np.testing.assert_allclose(found.global_scores, wanted, atol=1e-6)
     assert np.abs(wanted - recorded.global_scores)[recorded.times_ms >= TIMES_MS[0]].min() > 0.0
@@ -71,18 +72,20 @@ def test_scores_are_those_of_a_replay_with_rolls(
     np.testing.assert_allclose(full, [one.full_score for one in recorder.scores], atol=1e-5)
 
 
-def test_trees_are_grown_on_the_rows_and_histories_of_that_time(lines: list[LogLine]) -> None:
-    """Each succession's trees are those of what `train` reads of the log up to then."""
+def known(lines: list[LogLine], at_ms: int) -> tuple[Trainer, Trees]:
+    """What `train` reads of the log up to a time, and trees grown on it."""
+    read = trainer(Policy(), at_ms, None, None, "boosted")
+    read.read(lines, lambda _: None)
+    rows = read.rows(at_ms)
+    return read, fit_boosted(rows.X, rows.y, rows.weights)
 
-    def known(at_ms: int) -> tuple[Trainer, Trees]:
-        read = trainer(Policy(), at_ms, None, None, "boosted")
-        read.read(lines, lambda _: None)
-        rows = read.rows(at_ms)
-        return read, fit_boosted(rows.X, rows.y, rows.weights)
 
-    first, trees = known(UNTIL_MS)
-    model = new_model(
-        trees,
+@pytest.fixture(scope="module")
+def trees(lines: list[LogLine]) -> GlobalModel:
+    """Return a boosted model that takes all that it could."""
+    first, scorer = known(lines, UNTIL_MS)
+    return new_model(
+        scorer,
         {
             **first.features(),
             "history": HISTORY_COLUMNS,
@@ -95,14 +98,20 @@ def test_trees_are_grown_on_the_rows_and_histories_of_that_time(lines: list[LogL
         delays=first.delays(),
         inputs=("global", "history", "preferences"),
     )
-    rest, space = first_look(lines, model)
-    recorded = record(rest, Policy(), model, space)
-    found = retrained(recorded, Policy(), model, EVERY_MS)
+
+
+def test_trees_are_grown_on_the_rows_and_histories_of_that_time(
+    lines: list[LogLine], trees: GlobalModel
+) -> None:
+    """Each succession's trees are those of what `train` reads of the log up to then."""
+    rest, space = first_look(lines, trees)
+    recorded = record(rest, Policy(), trees, space)
+    found = retrained(recorded, ANEW, trees)
     X = np.array([np.frombuffer(row, "<f4") for row in recorded.rows])
     wanted = recorded.global_scores.copy()
     for at_ms in TIMES_MS:
         later = recorded.times_ms >= at_ms
-        wanted[later] = known(at_ms)[1].score_all(X[later])
+        wanted[later] = known(lines, at_ms)[1].score_all(X[later])
     np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
@@ -119,7 +128,9 @@ use = []
 """
 
 
-def runner(text: str, lines: list[LogLine], model: GlobalModel | None) -> Runner:
+def runner(
+    text: str, lines: list[LogLine], model: GlobalModel | None, *, simpler: bool = False
+) -> Runner:
     """Compare settings over a log."""
     return Runner(
         read=lambda: lines,
@@ -129,6 +140,7 @@ def runner(text: str, lines: list[LogLine], model: GlobalModel | None) -> Runner
         policy=Policy(),
         model=model,
         score_from_ms=UNTIL_MS,
+        simpler=simpler,
     )
 
 
@@ -148,7 +160,52 @@ def test_a_setting_trains_anew_as_reference_and_as_another(
     assert turned.rankings is not None
 
 
+def test_simpler_models_stand_beside_a_boosted_one(
+    lines: list[LogLine], model: GlobalModel, trees: GlobalModel
+) -> None:
+    """Those that `train` would have made on the same span, without effects; a file names others."""
+    only = '[[setting]]\nname = "as it is"\n'
+    found = runner(only, lines, trees, simpler=True).run()
+    said = {one.name: one.in_words for one in found.settings}
+    assert said == {
+        "as it is": "at every label",
+        "linear model": "a linear model over global features, no effects",
+        "boosted model": "a boosted model over global features, no effects",
+        "boosted, with histories": "a boosted model over global features and histories, no effects",
+        GLOBAL_ALONE: "no effects",
+    }
+    alone = runner(only, lines, model, simpler=True).run()
+    assert len(alone.settings) == 2
+    linear = alone.named(GLOBAL_ALONE)
+    assert found.named("linear model").log_loss.value == pytest.approx(linear.log_loss.value, 1e-6)
+    named = (
+        only
+        + """
+        [[setting]]
+        name = "linear, preferences"
+        model = "linear"
+        inputs = ["preferences"]
+        [[setting]]
+        name = "all"
+        model = "boosted"
+        inputs = ["preferences", "history"]
+        use = []
+        """
+    )
+    other = runner(named, lines, trees).run()
+    whole = other.named(GLOBAL_ALONE).log_loss.value
+    assert other.named("all").log_loss.value == pytest.approx(whole, 1e-6)
+    with_effects = "at every label, a linear model over global features and preferences"
+    assert sorted(other.named("linear, preferences").in_words.split(", ")) == sorted(
+        with_effects.split(", ")
+    )
+    assert other.importance is not None
+    assert {one.block for one in other.importance.columns} == set(trees.manifest.inputs)
+    with pytest.raises(ConfigError, match="takes no preferences, so they were not recorded"):
+        runner(named, lines, model)
+
+
 def test_a_log_that_brings_its_scores_is_refused(log: list[LogLine]) -> None:
     """There is no model to train anew; said before anything is learned."""
-    with pytest.raises(ConfigError, match="retrain: applications bring their global score"):
+    with pytest.raises(ConfigError, match="retrain and model: applications bring their"):
         runner(COMPARED, log, None)

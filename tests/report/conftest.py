@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from stream.backtest.freshness import AgePoint, Freshness, Share
+from stream.backtest.importance import Importance, Missed
 from stream.backtest.judgement import CalibrationBin, Interval
 from stream.backtest.result import (
     GLOBAL_ALONE,
@@ -132,6 +133,21 @@ def found() -> Backtest:
         ),
         by_member_examples=[gain, more],
         by_job_examples=[gain, more],
+        importance=Importance(
+            applications=800,
+            blocks=[
+                Missed(name="global", block="global", log_loss=Interval(0.02, 0.01, 0.03)),
+                Missed(name="history", block="history", log_loss=Interval(0.03, 0.02, 0.04)),
+            ],
+            columns=[
+                Missed(
+                    name="history.job.answers", block="history",
+                    log_loss=Interval(0.0123, 0.008, 0.016),
+                ),
+                Missed(name="<salary>", block="global", log_loss=Interval(0.01, 0.005, 0.015)),
+                Missed(name="noise", block="global", log_loss=Interval(0.0001, -0.001, 0.001)),
+            ],
+        ),
         waiting=[
             AgeBracket(
                 from_ms=0, to_ms=6 * HOUR_MS, moments=1234,

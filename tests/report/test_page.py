@@ -67,8 +67,8 @@ def test_the_page_is_whole_and_loads_nothing(found: Backtest) -> None:
     reader = Balanced()
     reader.feed(text)
     assert reader.open == []
-    assert reader.seen.count("section") == 8
-    assert reader.seen.count("svg") == 13
+    assert reader.seen.count("section") == 9
+    assert reader.seen.count("svg") == 14
     assert set(re.findall(r"https?://[^\s\"'<]+", text)) == {"http://www.w3.org/2000/svg"}
     assert not {"img", "link", "iframe", "object"} & set(reader.seen)
     assert not re.search(r"@import|url\(|src=", text)
@@ -125,9 +125,23 @@ def test_names_are_words_not_markup(found: Backtest) -> None:
 def test_little_can_be_reported_too(found: Backtest) -> None:
     """Without a curve, groups or labels the page has the other sections."""
     bare = msgspec.structs.replace(
-        found, freshness=None, by_member_examples=[], by_job_examples=[], labels=[], waiting=[]
-    )
+        found, freshness=None, by_member_examples=[], by_job_examples=[], labels=[], waiting=[],
+        importance=None,
+    )  # fmt: skip
     assert page(bare).count("<section") == 4
+    assert "goes by" not in page(bare)
+
+
+def test_what_the_global_model_goes_by_is_told(found: Backtest) -> None:
+    """Of each feature, and of whole blocks; blocks only where there are several."""
+    text = page(found)
+    row = "<td>history.job.answers</td><td>histories</td><td>+0.01230 (+0.00800 to +0.01600)</td>"
+    assert row in text
+    assert "<td>global features</td><td>+0.02000 (+0.01000 to +0.03000)</td>" in text
+    told = found.importance
+    assert told is not None
+    alone = msgspec.structs.replace(told, blocks=told.blocks[:1])
+    assert "all of these at once" not in page(msgspec.structs.replace(found, importance=alone))
 
 
 def test_a_picture_stands_alone(found: Backtest) -> None:

@@ -29,6 +29,10 @@ def test_the_figures_are_in_the_sentences(found: Backtest) -> None:
     assert "30% of the applications have a label, and 90% of these labels, counted as they" in text
     assert "Members with over 50 labelled applications gain most: 0.090" in text
     assert "right on average" in text
+    assert (
+        "would miss most: history.job.answers, <salary>. Of its 2 most important features, the"
+        " stream itself counts 1."
+    ) in text
     assert "None of the other 3 settings predicts clearly better" in text
     assert "1,000 applications from 2024-01-01 to 2024-03-10, of which 27%" in subject(found)
 

@@ -1,4 +1,4 @@
-"""Rankings at the moment of decision, where the global model takes histories."""
+"""Rankings at the moment of decision, where the global model takes histories, or preferences."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 
 from stream.backtest.rehearsal import Recorder
 from stream.events.structs import Application, Engagement
-from stream.histories.history import NAMES
 from stream.labels.changes import Scores
 from stream.logs.files import LogLine
 from stream.model.coefficients import Linear
@@ -21,7 +20,7 @@ from stream.replay.single import replay
 from tests import decisions
 from tests.kit import SPACE, TestEvent, to_json
 from tests.partitions.test_rankings import events
-from tests.serving.test_embedded import with_histories
+from tests.serving.test_scores import with_preferences
 
 W = 90 * DAY_MS
 POLICY = Policy(labels=LabelPolicy(aging=(), later_response="off", window_ms=W))
@@ -41,18 +40,21 @@ class Seen(Recorder):
 
 
 def log() -> list[TestEvent]:
-    """Return the events, their applications without scores of their own."""
+    """Return the events, their applications with terms and without scores of their own."""
     return [
-        msgspec.structs.replace(each, global_score=None) if isinstance(each, Application) else each
+        msgspec.structs.replace(each, global_score=None, terms={"skill": ["sql"]})
+        if isinstance(each, Application)
+        else each
         for each in events()
     ]
 
 
 def weighing(name: str) -> GlobalModel:
-    """Return a global model whose score is one number of the history."""
-    weights = np.zeros(1 + len(NAMES))
-    weights[1 + NAMES.index(name)] = 1.0
-    return GlobalModel(with_histories().manifest, Linear(weights))
+    """Return a global model whose score is one number of the history, or of preferences."""
+    columns = with_preferences().columns
+    weights = np.zeros(len(columns))
+    weights[columns.index(name if name.startswith("preferences") else f"history.{name}")] = 1.0
+    return GlobalModel(with_preferences().manifest, Linear(weights))
 
 
 def ranked(name: str) -> tuple[RankingQuality, list[float]]:
@@ -65,9 +67,11 @@ def ranked(name: str) -> tuple[RankingQuality, list[float]]:
     return found, sink.seen
 
 
-@pytest.mark.parametrize("name", ["job.applications", "job.answers"])
+@pytest.mark.parametrize(
+    "name", ["job.applications", "job.answers", "preferences.applications", "preferences.positives"]
+)
 def test_what_is_the_job_s_own_ranks_nobody_in_it(name: str) -> None:
-    """A job's history is that of the moment, for all: whoever came at other times ties."""
+    """A job's numbers are those of the moment, for all: whoever came at other times ties."""
     found, seen = ranked(name)
     assert len(set(seen)) > 5
     assert found.orders["global"]["auc"].value == 0.5
