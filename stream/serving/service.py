@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from http import HTTPStatus
@@ -297,9 +296,7 @@ class Service:
             staleness_s=standing.age_s(now_ms),
             entities=standing.entities,
             applicants=0 if held is None else len(held),
-            left_out=dict(
-                Counter(standing.left_out) + (Counter() if held is None else held.left_out)
-            ),
+            left_out=standing.left_out,
             degraded=degraded(standing, chosen, now_ms),
             model_version=chosen.now.version,
         )
