@@ -323,7 +323,7 @@ def _latencies(broker: str, market: Market, partitions: int) -> tuple[float, flo
     try:
         worker.wait_for_partitions(partitions)
         done = threading.Event()
-        sender = threading.Thread(target=_play, args=(broker, market, done))
+        sender = threading.Thread(target=play, args=(broker, market, done))
         sender.start()
         latencies = _listen(broker, done)
         sender.join()
@@ -336,7 +336,7 @@ def _latencies(broker: str, market: Market, partitions: int) -> tuple[float, flo
     return float(p50), float(p99)
 
 
-def _play(broker: str, market: Market, done: threading.Event) -> None:
+def play(broker: str, market: Market, done: threading.Event) -> None:
     """Send events, a hundredth of a second's worth at a time."""
     producer = Producer({"bootstrap.servers": broker, **_PRODUCER})
     count = min(len(market.lines), int(STEADY_PER_S * STEADY_S))
@@ -373,7 +373,7 @@ def _listen(broker: str, done: threading.Event) -> list[float]:
     first: float | None = None
     while not done.is_set():
         for message in consumer.consume(1000, 0.02):
-            if message.error() is None:
+            if message.error() is None and not (message.key() or b"").startswith(b"control:"):
                 now = time.time()
                 first = first or now
                 if now - first > SETTLING_S:

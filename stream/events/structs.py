@@ -284,8 +284,9 @@ class Coefficients(
 ):
     """One entity's random effect: posterior mode and marginal variances, each of length d.
 
-    ``history`` is what its history was then. Where ``control`` is set it is no entity: a control
-    record, whose effect is :data:`CONTROL`.
+    ``history`` is what its history was then. Where ``control`` or ``read`` is set it is no entity
+    but a record, whose effect is :data:`CONTROL`. ``read``: up to where a partition had read what
+    made it publish, as next offsets by ``topic/partition``.
     """
 
     effect: str
@@ -297,3 +298,4 @@ class Coefficients(
     event_time_ms: int
     history: Summary | msgspec.UnsetType = msgspec.UNSET
     control: Control | msgspec.UnsetType = msgspec.UNSET
+    read: dict[str, int] | msgspec.UnsetType = msgspec.UNSET

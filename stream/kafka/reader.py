@@ -46,6 +46,7 @@ class Chunk(msgspec.Struct):
             last record, such as the end of a transaction.
         at_end: whether there is no more for now.
         error: what the broker says of the partition, if anything.
+        times_ms: of each record, Kafka's own, where the reader is told to give them.
 
     """
 
@@ -55,6 +56,7 @@ class Chunk(msgspec.Struct):
     next: int = 0
     at_end: bool = False
     error: KafkaError | None = None
+    times_ms: list[int] = []
 
     @property
     def lost(self) -> bool:
@@ -76,6 +78,7 @@ class Reader:
         broker: where they are.
         ahead_bytes: how much is fetched before it is asked for, about.
         follows: whether it waits for what comes; else an end is told at once.
+        times: whether the records' times are given.
 
     Raises:
         BrokerError: no broker answers.
@@ -83,8 +86,14 @@ class Reader:
     """
 
     def __init__(
-        self, broker: str, ahead_bytes: int = _AHEAD_BYTES, *, follows: bool = True
+        self,
+        broker: str,
+        ahead_bytes: int = _AHEAD_BYTES,
+        *,
+        follows: bool = True,
+        times: bool = False,
     ) -> None:
+        self._times = times
         self._records = _FIRST_RECORDS
         self._consumer = Consumer(
             client_settings(broker)
@@ -157,6 +166,8 @@ class Reader:
             error, offset = message.error(), message.offset() or 0
             if error is None:
                 chunk.records.append((offset, message.key() or b"", message.value()))
+                if self._times:
+                    chunk.times_ms.append(message.timestamp()[1])
                 chunk.next = offset + 1
                 chunk.at_end = False
             elif error.code() == KafkaError._PARTITION_EOF:

@@ -25,6 +25,13 @@ SECONDS = Metric(
     "From a request's first byte that the service looked at to its answer.",
     (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
+SERVED = Metric(
+    "hearback_serve_learned_seconds",
+    "histogram",
+    (),
+    "From the event that coefficients were learned of, by Kafka's time, until they are served.",
+    (0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0, 60.0),
+)
 CANDIDATES = Metric("hearback_serve_candidates", "counter", (), "Candidates that were scored.")
 REFUSED = Metric(
     "hearback_serve_refused_candidates",
@@ -80,7 +87,7 @@ BUILD = Metric(
 SERVICE = Group(
     "The service",
     (
-        *(REQUESTS, SECONDS, CANDIDATES, REFUSED, UNKNOWN, SHED),
+        *(REQUESTS, SECONDS, SERVED, CANDIDATES, REFUSED, UNKNOWN, SHED),
         *(ENTITIES, APPLICANTS, LEFT_OUT, STALENESS, DEGRADED, READY, BUILD),
     ),
 )
@@ -128,6 +135,9 @@ class ServiceMetrics(Collector):
         self._seconds = Histogram(
             SECONDS.name, SECONDS.text, SECONDS.labels, buckets=SECONDS.buckets, registry=registry
         )
+        self._served = Histogram(
+            SERVED.name, SERVED.text, SERVED.labels, buckets=SERVED.buckets, registry=registry
+        )
         self._of_route = {}  # type: ignore[var-annotated]  # children, by route and status
         self._candidates = _counter(CANDIDATES, registry)
         self._refused = _counter(REFUSED, registry)
@@ -144,6 +154,11 @@ class ServiceMetrics(Collector):
         requests, seconds = found
         requests.inc()
         seconds.observe(time.perf_counter() - began_s)
+
+    def served(self, seconds: list[float]) -> None:
+        """Note how long it took until coefficients were served."""
+        for each in seconds:
+            self._served.observe(each)
 
     def scored(self, candidates: int, refused: int, unknown: Mapping[str, int]) -> None:
         """Note candidates that were scored and refused, and the entities that were not known."""

@@ -28,6 +28,7 @@ from stream.partitions.progress import (
     load_progress,
     save_progress,
 )
+from stream.partitions.readings import Readings
 from stream.policy import Policy
 from stream.quality.judged import JudgedScores
 from stream.stages.base import Stage
@@ -75,6 +76,8 @@ class Partition(ABC):
     topics: ClassVar[tuple[str, ...]]
     outputs: ClassVar[tuple[str, ...]]
     input_topic: ClassVar[str]
+    learns_of: ClassVar[str]
+    """The topic of what changes coefficients."""
     learning: Stage
     counts: ClassVar[tuple[str, ...]] = ("events", "dead_letters", "removed", "routing")
 
@@ -127,8 +130,7 @@ class Partition(ABC):
             max_jump_ms=max_jump_ms(policy),
         )
         self._settled_progress = PROGRESS.encode(self._progress)
-
-    # -- what the shell calls ----------------------------------------------------------------
+        self._readings = Readings(self.stage, number, self.learns_of)
 
     def position(self, topic: str) -> int | None:
         """Next offset to read of a topic; None before the first record."""
@@ -328,6 +330,7 @@ class Partition(ABC):
                 self._publish(entity_id, coefficients, self._now_ms, effect.name)
         self._controls.due |= bool(changed)
         self._messages += self._controls.take(self._now_ms, gate_open=self.judged.gate.open)
+        self._messages += self._readings.take(self.position(self.learns_of), self._now_ms)
         messages, self._messages = self._messages, []
         self._cause_ms.clear()
         self._removed_now.clear()

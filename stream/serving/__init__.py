@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from stream.serving.client import AsyncClient, Client, ServiceError, columns_of, numbers
+from stream.serving.client import (
+    AsyncClient,
+    Client,
+    ServiceError,
+    columns_of,
+    numbers,
+    position_of,
+)
 from stream.serving.messages import (
     Answer,
     ApplicantAnswer,
@@ -36,4 +43,5 @@ __all__ = [
     "ServiceError",
     "columns_of",
     "numbers",
+    "position_of",
 ]

@@ -32,10 +32,12 @@ from stream.serving.messages import (
     RankQuestion,
     ScoreQuestion,
 )
+from stream.serving.positions import AFTER
 
 if TYPE_CHECKING:
     import httpx
     import numpy as np
+    from confluent_kafka import Message
     from numpy.typing import NDArray
 
 _T = TypeVar("_T")
@@ -74,7 +76,9 @@ class Client:
         timeout_s: for an answer.
         verify: path of the CAs that its certificate is checked by; None: the system's.
 
-    Each method raises :class:`ServiceError` where there is no answer.
+    Each method raises :class:`ServiceError` where there is no answer. ``after``: positions of
+    engagements (:func:`position_of`), with commas between: the answer waits up to a second until
+    all that they have led to is in the scores; the problem is ``not_yet`` where that is too short.
 
     """
 
@@ -100,24 +104,30 @@ class Client:
         """End all connections."""
         self._http.close()
 
-    def score(self, question: ScoreQuestion) -> Answer:
+    def score(self, question: ScoreQuestion, *, after: str = "") -> Answer:
         """Score candidates."""
-        return _answer(self._post("/v1/score", question), Answer)
+        return _answer(self._post("/v1/score", question, after), Answer)
 
-    def rank(self, question: RankQuestion) -> Answer:
+    def rank(self, question: RankQuestion, *, after: str = "") -> Answer:
         """Score candidates; return the best, ranked."""
-        return _answer(self._post("/v1/rank", question), Answer)
+        return _answer(self._post("/v1/rank", question, after), Answer)
 
     def entity(self, effect: str, entity_id: str) -> EntityAnswer | None:
         """Return what is known of a member or job; None: nothing is."""
         return _known(self._ask("GET", _path(effect, entity_id), None), EntityAnswer)
 
     def applicants(
-        self, job_id: str, *, top: int = 20, by: By = "probability", at_ms: int | None = None
+        self,
+        job_id: str,
+        *,
+        top: int = 20,
+        by: By = "probability",
+        at_ms: int | None = None,
+        after: str = "",
     ) -> ApplicantsAnswer:
         """Rank the open applicants of a job; ``at_ms``: when ages count, None: now."""
         path = _query(f"/v1/jobs/{_id(job_id)}/applicants", top=top, by=by, at_ms=at_ms)
-        return _answer(self._ask("GET", path, None), ApplicantsAnswer)
+        return _answer(self._ask("GET", path, None, after), ApplicantsAnswer)
 
     def applicant(
         self,
@@ -126,24 +136,26 @@ class Client:
         *,
         by: By = "probability",
         at_ms: int | None = None,
+        after: str = "",
     ) -> ApplicantAnswer | None:
         """Tell where an application stands among the open ones of its job; None: it is not open."""
         path = f"/v1/jobs/{_id(job_id)}/applicants/{_id(application_id)}"
-        return _known(self._ask("GET", _query(path, by=by, at_ms=at_ms), None), ApplicantAnswer)
+        asked = self._ask("GET", _query(path, by=by, at_ms=at_ms), None, after)
+        return _known(asked, ApplicantAnswer)
 
     def jobs(self, search: str = "", *, limit: int = 20) -> JobsAnswer:
         """Find jobs whose id has a text in it, those with most open applicants first."""
         path = _query("/v1/jobs", search=search, limit=limit)
         return _answer(self._ask("GET", path, None), JobsAnswer)
 
-    def _post(self, path: str, question: ScoreQuestion) -> httpx.Response:
-        return self._ask("POST", path, msgspec.msgpack.encode(question))
+    def _post(self, path: str, question: ScoreQuestion, after: str) -> httpx.Response:
+        return self._ask("POST", path, msgspec.msgpack.encode(question), after)
 
-    def _ask(self, method: str, path: str, body: bytes | None) -> httpx.Response:
+    def _ask(self, method: str, path: str, body: bytes | None, after: str = "") -> httpx.Response:
         import httpx  # noqa: PLC0415
 
         try:
-            return self._http.request(method, path, content=body)
+            return self._http.request(method, path, content=body, headers=_after(after))
         except httpx.HTTPError as error:
             raise _silent(self._http.base_url, error) from None
 
@@ -173,24 +185,30 @@ class AsyncClient:
         """End all connections."""
         await self._http.aclose()
 
-    async def score(self, question: ScoreQuestion) -> Answer:
+    async def score(self, question: ScoreQuestion, *, after: str = "") -> Answer:
         """Score candidates."""
-        return _answer(await self._post("/v1/score", question), Answer)
+        return _answer(await self._post("/v1/score", question, after), Answer)
 
-    async def rank(self, question: RankQuestion) -> Answer:
+    async def rank(self, question: RankQuestion, *, after: str = "") -> Answer:
         """Score candidates; return the best, ranked."""
-        return _answer(await self._post("/v1/rank", question), Answer)
+        return _answer(await self._post("/v1/rank", question, after), Answer)
 
     async def entity(self, effect: str, entity_id: str) -> EntityAnswer | None:
         """Return what is known of a member or job; None: nothing is."""
         return _known(await self._ask("GET", _path(effect, entity_id), None), EntityAnswer)
 
     async def applicants(
-        self, job_id: str, *, top: int = 20, by: By = "probability", at_ms: int | None = None
+        self,
+        job_id: str,
+        *,
+        top: int = 20,
+        by: By = "probability",
+        at_ms: int | None = None,
+        after: str = "",
     ) -> ApplicantsAnswer:
         """Rank the open applicants of a job; ``at_ms``: when ages count, None: now."""
         path = _query(f"/v1/jobs/{_id(job_id)}/applicants", top=top, by=by, at_ms=at_ms)
-        return _answer(await self._ask("GET", path, None), ApplicantsAnswer)
+        return _answer(await self._ask("GET", path, None, after), ApplicantsAnswer)
 
     async def applicant(
         self,
@@ -199,28 +217,35 @@ class AsyncClient:
         *,
         by: By = "probability",
         at_ms: int | None = None,
+        after: str = "",
     ) -> ApplicantAnswer | None:
         """Tell where an application stands among the open ones of its job; None: it is not open."""
         path = f"/v1/jobs/{_id(job_id)}/applicants/{_id(application_id)}"
-        return _known(
-            await self._ask("GET", _query(path, by=by, at_ms=at_ms), None), ApplicantAnswer
-        )
+        asked = await self._ask("GET", _query(path, by=by, at_ms=at_ms), None, after)
+        return _known(asked, ApplicantAnswer)
 
     async def jobs(self, search: str = "", *, limit: int = 20) -> JobsAnswer:
         """Find jobs whose id has a text in it, those with most open applicants first."""
         path = _query("/v1/jobs", search=search, limit=limit)
         return _answer(await self._ask("GET", path, None), JobsAnswer)
 
-    async def _post(self, path: str, question: ScoreQuestion) -> httpx.Response:
-        return await self._ask("POST", path, msgspec.msgpack.encode(question))
+    async def _post(self, path: str, question: ScoreQuestion, after: str) -> httpx.Response:
+        return await self._ask("POST", path, msgspec.msgpack.encode(question), after)
 
-    async def _ask(self, method: str, path: str, body: bytes | None) -> httpx.Response:
+    async def _ask(
+        self, method: str, path: str, body: bytes | None, after: str = ""
+    ) -> httpx.Response:
         import httpx  # noqa: PLC0415
 
         try:
-            return await self._http.request(method, path, content=body)
+            return await self._http.request(method, path, content=body, headers=_after(after))
         except httpx.HTTPError as error:
             raise _silent(self._http.base_url, error) from None
+
+
+def position_of(message: Message) -> str:
+    """Position of an engagement, given the message that a producer's ``on_delivery`` gets."""
+    return f"{message.topic()}/{message.partition()}:{message.offset()}"
 
 
 def columns_of(
@@ -270,6 +295,10 @@ def _settings(url: str, token: str | None, timeout_s: float, verify: str | None)
 
         settings["verify"] = ssl.create_default_context(cafile=verify)
     return settings
+
+
+def _after(positions: str) -> dict[str, str]:
+    return {AFTER: positions} if positions else {}
 
 
 def _path(effect: str, entity_id: str) -> str:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from threading import Lock
 
 import msgspec
@@ -35,6 +36,7 @@ from stream.model.folder import GlobalModel
 from stream.policy import Policy
 from stream.serving.applicants import Applicants, Records
 from stream.serving.models import Chosen, Models
+from stream.serving.positions import Position, Waits
 from stream.serving.store import Found, Standing
 from stream.serving.table import Table
 
@@ -55,7 +57,7 @@ class EmbeddedStore:
     Attributes:
         tables: by effect. versions: of the models whose coefficients have come, the first is that
             of the given model. controls: the newest by entity id. preferences: by job id.
-        models: that score.
+        models: that score. waits: those who wait for what they have written.
         partitions: how many the topic of coefficients has; the writer knows.
         applicants: of open jobs; None where the policy does not have them.
         changes: how often anything of the coefficients has changed.
@@ -72,6 +74,7 @@ class EmbeddedStore:
         self.controls: dict[str, Control] = {}
         self.models = Models(model, policy)
         self.preferences: dict[str, bytes] = {}
+        self.waits = Waits()
         self.partitions = 1
         self.changes = 0
         self.applicants: Applicants | None = None
@@ -137,6 +140,10 @@ class EmbeddedStore:
             history=summary or msgspec.UNSET,
         )
 
+    def wait(self, positions: Sequence[Position]) -> Future[None]:
+        """Return what is done when all that engagements have led to is here."""
+        return self.waits.ask(positions)
+
     def standing(self) -> Standing:
         """Tell how it stands."""
         entities = {name: len(table) for name, table in self.tables.items()}
@@ -175,6 +182,7 @@ class EmbeddedStore:
                 self.tables[effect] = empty
         self.controls.clear()
         self.preferences.clear()
+        self.waits.read.clear()
         self.heed_controls()
         if self.applicants is not None:
             self.applicants.clear()
@@ -256,6 +264,9 @@ class EmbeddedStore:
             found = decode_coefficients(value)
         except EventError as error:
             self._left_out[error.reason] += 1
+            return False
+        if found.effect == CONTROL and found.read:
+            self.waits.read |= found.read
             return False
         if found.effect == CONTROL and isinstance(found.control, Control):
             self.controls[found.entity_id] = found.control

@@ -19,9 +19,11 @@ from pathlib import Path
 from threading import Event, Thread
 
 from stream.errors import BrokerError, ConfigError, HearbackError, StateError
-from stream.events.records import COEFFICIENTS, PREFERENCES, TopicNames
+from stream.events.records import COEFFICIENTS, LABELS, PLAIN, PREFERENCES, TopicNames
+from stream.events.structs import CONTROL
+from stream.events.wire import coefficients_key
 from stream.kafka.cluster import TopicEnds, ids_of_topics, look_at_cluster
-from stream.kafka.reader import Reader
+from stream.kafka.reader import Chunk, Reader
 from stream.policy import HOUR_MS
 from stream.serving.embedded import EmbeddedStore
 from stream.serving.memory import give_back
@@ -29,6 +31,7 @@ from stream.serving.snapshot import Place, load_snapshot, save_snapshot
 
 _log = logging.getLogger(__name__)
 
+_CONTROL = coefficients_key(CONTROL, "")
 _ANSWER_S = 5.0
 _ENDS_S = 2.0
 _ASK_S = 1.0
@@ -47,6 +50,8 @@ class Follower:
         broker: where the topics are. application_id: whose.
         store: what it feeds; nobody else writes to it.
         snapshot: the file to begin from and to write to; None: all is read at each start.
+        served: is given the seconds from the event that led to coefficients, as Kafka has its
+            time, to their being in the store.
         now_ms: the wall clock.
 
     """
@@ -58,21 +63,26 @@ class Follower:
         store: EmbeddedStore,
         *,
         snapshot: Path | None = None,
+        served: Callable[[list[float]], None] = lambda _: None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._broker = broker
         self._application_id = application_id
         self._store = store
         self._path = snapshot
+        self._served = served
         self._now_ms = now_ms
         self._places: dict[str, Place] = {}
         """By plain name of the topic, how far it is read."""
+        self._names = PLAIN
         self._targets: dict[str, list[int]] = {}
         """Ends of the partitions; once they are reached all is read as of ``_asked_ms``."""
         self._asked_ms = 0
         self._asked_s = -_ASK_S
         self._saved_s = time.monotonic()
         self._models_by_s = self._saved_s + _MODELS_S
+        self._began_ms: int | None = None
+        """When all was there for the first time."""
         self._changed = False
         self._stop = Event()
         self._thread = Thread(target=self._run, name="follower", daemon=True)
@@ -146,7 +156,7 @@ class Follower:
     def _connect(self) -> None:
         """Find the topics; begin anew where they are others than were followed."""
         cluster = look_at_cluster(self._broker, _ANSWER_S)
-        names = TopicNames.among(self._application_id, cluster.partitions)
+        names = self._names = TopicNames.among(self._application_id, cluster.partitions)
         found = {plain: names.of(plain) for plain in self._store.topics}
         for topic in found.values():
             if not cluster.partitions.get(topic):
@@ -189,9 +199,10 @@ class Follower:
             plain: TopicEnds(self._broker, place.topic, len(place.offsets))
             for plain, place in self._places.items()
         }
+        labels = TopicEnds(self._broker, self._names.of(LABELS), self._store.partitions)
         self._targets = {}
         self._asked_s = -_ASK_S
-        with Reader(self._broker, _AHEAD_BYTES) as reader:
+        with Reader(self._broker, _AHEAD_BYTES, times=True) as reader:
             for topic, place in places.items():
                 for number, offset in enumerate(place.offsets):
                     reader.follow(topic, number, offset)
@@ -206,9 +217,12 @@ class Follower:
                     if chunk.records:
                         takes[chunk.topic]([(key, value) for _, key, value in chunk.records])
                         self._changed = True
+                        if chunk.topic == self._places[COEFFICIENTS].topic:
+                            self._observe(chunk)
                     if chunk.next:
                         places[chunk.topic].offsets[chunk.partition] = chunk.next
                 self._check()
+                self._attend(ends, labels)
                 if time.monotonic() - self._saved_s > _SNAPSHOT_S:
                     self._save()
 
@@ -240,8 +254,33 @@ class Follower:
                 return
             self._targets = {}
             self._store.stands(None, ready=True, current_ms=self._asked_ms)
+            self._began_ms = self._began_ms or self._asked_ms
             if first:
                 give_back()
+
+    def _observe(self, chunk: Chunk) -> None:
+        """Tell how long it took until what has come is served."""
+        began_ms, now_ms = self._began_ms, self._now_ms()
+        if began_ms is not None:
+            self._served(
+                [
+                    (now_ms - time_ms) / 1000.0
+                    for (_, key, _), time_ms in zip(chunk.records, chunk.times_ms, strict=True)
+                    if time_ms >= began_ms and not key.startswith(_CONTROL)
+                ]
+            )
+
+    def _attend(self, ends: dict[str, TopicEnds], labels: TopicEnds) -> None:
+        """See to those who wait for what they have written."""
+        read = [offset for place in self._places.values() for offset in place.offsets]
+        try:
+            self._store.waits.go_on(
+                read,
+                lambda: [end for of in ends.values() for end in of.of_each(_ENDS_S)],
+                lambda: labels.of_each(_ENDS_S),
+            )
+        except BrokerError as error:
+            self._say(str(error))
 
     def _save(self) -> None:
         self._saved_s = time.monotonic()

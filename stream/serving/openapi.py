@@ -26,6 +26,7 @@ from stream.serving.messages import (
     RankQuestion,
     ScoreQuestion,
 )
+from stream.serving.positions import AFTER
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
@@ -38,6 +39,7 @@ _PROBLEMS = {
     "400": "The body cannot be read.",
     "401": "No token, or one that is not in the token file.",
     "408": "The body did not come in time.",
+    "412": "Not all that was named in `Hearback-After` is in the scores yet: ask again.",
     "413": "The body is too large.",
     "415": "The body is of another type.",
     "422": "The question cannot be answered as it is asked.",
@@ -52,10 +54,20 @@ def document() -> dict[str, Any]:
     )
     of = dict(zip((struct.__name__ for struct in _STRUCTS), refs, strict=True))
 
+    after = {
+        "name": AFTER,
+        "in": "header",
+        "required": False,
+        "description": "Positions of engagements, with commas between: the answer waits up to a"
+        " second until all that they have led to is in the scores.",
+        "schema": {"type": "string", "examples": ["engagements/3:1234"]},
+    }
+
     def asked(question: str, summary: str) -> dict[str, Any]:
         return {
             "post": {
                 "summary": summary,
+                "parameters": [after],
                 "requestBody": {"required": True, "content": _content(of[question])},
                 "responses": {
                     "200": {"description": "Scores.", "content": _content(of["Answer"])},
@@ -68,11 +80,11 @@ def document() -> dict[str, Any]:
         return {
             "get": {
                 "summary": summary,
-                "parameters": list(parameters),
+                "parameters": [*parameters, after],
                 "responses": {
                     "200": {"description": summary, "content": _content(of[answer])},
                     "404": {"description": missing, "content": _json(of["Problem"])},
-                    **_problems(of["Problem"], "401", "422", "503"),
+                    **_problems(of["Problem"], "401", "412", "422", "503"),
                 },
             }
         }

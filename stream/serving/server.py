@@ -57,7 +57,11 @@ def serve(config: Config, model_folder: Path, say: Callable[[str], None]) -> int
         Scorer(model, config.policy, store), registry, applicants=store.applicants, tokens=tokens
     )
     follower = Follower(
-        config.broker, config.worker.application_id, store, snapshot=serving.snapshot
+        config.broker,
+        config.worker.application_id,
+        store,
+        snapshot=serving.snapshot,
+        served=service.served,
     )
     commands = CommandReader(config.broker, config.worker.application_id, store.models.take)
     listening = _listen(serving.host, serving.port)

@@ -30,6 +30,7 @@ from stream.serving.job_routes import JobRoutes, route_of
 from stream.serving.messages import EntityAnswer, Problem, RankQuestion, ScoreQuestion
 from stream.serving.openapi import JSON, MSGPACK, document
 from stream.serving.page import POLICY, page_files
+from stream.serving.positions import AFTER, positions_of
 from stream.serving.rankings import NotOpenError
 from stream.serving.scorer import Scorer
 
@@ -41,6 +42,8 @@ MOST_WAITING = 64
 MOST_OPEN = 512
 """Requests that are looked at and not answered: their bodies are coming, or answers going."""
 BODY_S = 10.0
+AFTER_S = 1.0
+"""How long a question waits for what its asker has written."""
 ANSWER_S = 30.0
 
 _TEXT = "text/plain; charset=utf-8"
@@ -50,6 +53,7 @@ _PLAIN_HEADERS = (
 )
 _PROBES = frozenset({"/healthz", "/readyz"})
 _ENTITY = b"/v1/entities/"
+_AFTER = AFTER.lower().encode()
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -74,6 +78,7 @@ class Head(msgspec.Struct, frozen=True, gc=False):
     accept: bytes
     authorization: bytes
     length: int
+    after: bytes
 
 
 class Service:
@@ -88,6 +93,7 @@ class Service:
 
     Attributes:
         arrived: how many requests there are that are not answered; the server knows.
+        served: is given the seconds until coefficients were served.
 
     """
 
@@ -107,6 +113,7 @@ class Service:
         self._tokens = tokens
         self._now_ms = now_ms
         self._metrics = ServiceMetrics(registry, self._state)
+        self.served = self._metrics.served
         self._open = 0
         self._document = msgspec.json.encode(document())
         self._posts: dict[str, tuple[Any, Any, Any]] = {
@@ -152,6 +159,8 @@ class Service:
                     HTTPStatus.SERVICE_UNAVAILABLE, "overload", "too many requests are waiting"
                 )
             self._check(head, path)
+            if head.after and path not in self._gets:
+                await self._wait(head.after.decode("latin-1"))
             reply = await answer(head, receive)
         except RefusedError as refused:
             retry = refused.status == HTTPStatus.SERVICE_UNAVAILABLE
@@ -201,6 +210,18 @@ class Service:
         raise RefusedError(
             HTTPStatus.UNAUTHORIZED, "unauthorized", "Authorization: Bearer TOKEN is needed"
         )
+
+    async def _wait(self, after: str) -> None:
+        """Wait until what the asker has written is in the scores."""
+        try:
+            async with asyncio.timeout(AFTER_S):
+                await asyncio.wrap_future(self._scorer.store.wait(positions_of(after)))
+        except TimeoutError:
+            raise RefusedError(
+                HTTPStatus.PRECONDITION_FAILED,
+                "not_yet",
+                f"not all of {after[:200]} was in the scores within {AFTER_S:g} s: ask again",
+            ) from None
 
     async def _post(self, path: str, head: Head, receive: Receive) -> Reply:
         from_json, from_msgpack, answer = self._posts[path]
@@ -363,6 +384,7 @@ def _head(headers: list[tuple[bytes, bytes]]) -> Head:
         found.get(b"accept", b""),
         found.get(b"authorization", b""),
         int(length) if length.isdigit() else 0,
+        found.get(_AFTER, b""),
     )
 
 

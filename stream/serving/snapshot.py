@@ -80,15 +80,16 @@ class Header(msgspec.Struct, frozen=True):
     """What a snapshot is of.
 
     ``versions``: of the models whose coefficients it has; the first is that of the given model.
-    ``models``: that were rolled in for it. ``places``: of the topics, by plain name.
-    ``current_ms``: wall clock as of which it had all that was published. ``preferences``: of how
-    many jobs it has them. ``applicants``: whether it has those; ``newest_ms``: the newest event
-    time of them.
+    ``models``: that were rolled in for it. ``read``: up to where partitions had read. ``places``:
+    of the topics, by plain name. ``current_ms``: wall clock as of which it had all that was
+    published. ``preferences``: of how many jobs it has them. ``applicants``: whether it has those;
+    ``newest_ms``: the newest event time of them.
     """
 
     versions: list[str]
     controls: dict[str, Control]
     models: list[StoredModel]
+    read: dict[str, int]
     places: dict[str, Place]
     current_ms: int
     sections: list[Section]
@@ -112,6 +113,7 @@ def save_snapshot(
         versions=list(store.versions),
         controls=store.controls,
         models=[StoredModel.of(model) for model in store.models.rolled],
+        read=store.waits.read,
         places=places,
         current_ms=current_ms,
         sections=[
@@ -192,6 +194,7 @@ def load_snapshot(path: Path, store: EmbeddedStore) -> Header:
     store.versions = {version: number for number, version in enumerate(header.versions)}
     store.preferences = preferences
     store.controls = header.controls
+    store.waits.read = header.read
     store.heed_controls()
     return header
 

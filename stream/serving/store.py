@@ -7,6 +7,7 @@ A store that several processes share would have the same methods.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Protocol
 
 import msgspec
@@ -18,6 +19,7 @@ from stream.histories.history import Summary
 from stream.histories.preferences import Preferences
 from stream.model.folder import GlobalModel
 from stream.serving.models import Chosen
+from stream.serving.positions import Position
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
@@ -85,6 +87,9 @@ class Store(Protocol):
 
     def model(self, version: str) -> GlobalModel | None:
         """Return the global model of a version; None: it is not at hand."""
+
+    def wait(self, positions: Sequence[Position]) -> Future[None]:
+        """Return what is done when all that engagements have led to is here."""
 
     def standing(self) -> Standing:
         """Tell how it stands."""

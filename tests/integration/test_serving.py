@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,12 +13,22 @@ from confluent_kafka import Producer
 
 from stream.events.applicants import decode_applicant
 from stream.events.partitioner import partition_of
-from stream.events.records import COEFFICIENTS, LABELS
+from stream.events.records import APPLICATIONS, COEFFICIENTS, ENGAGEMENTS, LABELS
 from stream.events.structs import Coefficients
 from stream.events.wire import coefficients_key, decode_coefficients, encode
+from stream.logs.files import merge
 from stream.policy import DAY_MS
-from stream.serving import Candidate, CandidateFeatures, Client, ScoreQuestion
+from stream.serving import (
+    Candidate,
+    CandidateFeatures,
+    Client,
+    RankQuestion,
+    ScoreQuestion,
+    ServiceError,
+    position_of,
+)
 from stream.serving.belief import Belief, mean_score
+from stream.serving.messages import Parts
 from tests.integration.services import Service, wait
 from tests.integration.workers import hearback
 from tests.integration.world import PARTITIONS, Market, World
@@ -192,6 +203,92 @@ def test_open_applicants_are_ranked_as_the_topics_have_them(
             assert client.applicants(jobs[0]).of > 3
         service.process.terminate()
         assert service.process.wait(30) == 0
+
+
+def test_a_recruiter_who_rejects_somebody_sees_the_list_change(
+    small_world: World, start_service: Callable[[str], Service]
+) -> None:
+    """Whoever asks with the position of what he has written gets a list that has it.
+
+    The list changes with the first answer, whenever that is asked for; a position that is not
+    written yet is not waited for longer than a second.
+    """
+    world = small_world
+    world.start("a")
+    world.produce(log=world.market.parts(2)[0])
+    service = start_service("service")
+    lines = [msgspec.json.decode(line.raw) for line in merge([world.market.log])]
+    like = next(line for line in lines if line["type"] == "application")
+    time_ms = max(line["event_time_ms"] for line in lines)
+    like |= {"member_id": "m-rejected", "job_id": "j-picky"}
+    for name in ("a1", "a2"):
+        written(world, "m-rejected", like | {"application_id": name, "event_time_ms": time_ms})
+    about = {"type": "engagement", "member_id": "m-rejected", "job_id": "j-picky"}
+    about |= {"event_time_ms": time_ms + 1000}
+    answer = about | {"engagement_id": "e2", "application_id": "a2", "action": "message"}
+    first = written(world, "j-picky", answer)
+    wait(lambda: known_label(world, b'"a2"'))  # then "a1", which was sent before it, is known too
+    question = RankQuestion(
+        job_id="j-picky",
+        candidates=[Candidate("m-rejected", features=CandidateFeatures(**blocks(like)))],
+    )
+    with Client(service.url, timeout_s=30.0) as client:
+        before = answered(client, question, first)
+        reject = about | {"engagement_id": "e1", "application_id": "a1", "action": "reject"}
+        position = written(world, "j-picky", reject)
+        parts = answered(client, question, position)
+        assert parts.job < before.job
+        assert parts.member < before.member
+        topic, _, offset = position.rpartition(":")
+        with pytest.raises(ServiceError, match="not_yet") as refused:
+            client.rank(question, after=f"{topic}:{int(offset) + 1000}")
+        assert refused.value.status == 412
+
+
+def blocks(application: dict[str, Any]) -> dict[str, Any]:
+    """Features of an application, by the names that candidates have."""
+    features = application["features"]
+    return {"global_" if name == "global" else name: row for name, row in features.items()}
+
+
+def answered(client: Client, question: RankQuestion, after: str) -> Parts:
+    """Ask for the one candidate's score until it has what was written."""
+    deadline = time.monotonic() + 60.0
+    while True:
+        try:
+            answer = client.rank(question, after=after)
+        except ServiceError as error:
+            if error.problem != "not_yet" or time.monotonic() > deadline:
+                raise
+            continue
+        assert isinstance(answer.candidates, list)
+        return answer.candidates[0].parts
+
+
+def known_label(world: World, text: bytes) -> bool:
+    """Whether a label has been written that has a text in it."""
+    for messages in world.reading(LABELS):
+        if not messages:
+            return False
+        if any(text in (message.value() or b"") for message in messages):
+            return True
+    return False
+
+
+def written(world: World, key: str, event: dict[str, Any]) -> str:
+    """Write an event; return its position."""
+    positions: list[str] = []
+    producer = Producer({"bootstrap.servers": world.broker})
+    topic = APPLICATIONS if event["type"] == "application" else ENGAGEMENTS
+    producer.produce(
+        topic,
+        msgspec.json.encode(event),
+        key.encode(),
+        partition_of(key.encode(), world.partitions),
+        on_delivery=lambda _, message: positions.append(position_of(message)),
+    )
+    assert producer.flush(30) == 0
+    return positions[0]
 
 
 def _mean(client: Client, of: Coefficients) -> list[float]:

@@ -22,6 +22,8 @@ def records(market: Market) -> dict[str, Control]:
     for message in market.sent:
         if message.topic == COEFFICIENTS and (message.key or b"").startswith(b"control:"):
             coefficients = decode_coefficients(message.value or b"")
+            if coefficients.read:
+                continue
             assert isinstance(coefficients.control, Control)
             assert coefficients.effect == "control"
             assert f"control:{coefficients.entity_id}".encode() == message.key

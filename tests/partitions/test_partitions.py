@@ -102,7 +102,8 @@ def test_labels_go_back_to_the_partition_of_their_application() -> None:
     assert len(market.topics[LABELS, home]) == 1
     keys = {message.key for message in market.sent if message.topic == COEFFICIENTS}
     controls = {f"control:per_member:{home}".encode(), b"control:per_job:2"}
-    assert keys == {b"per_member:m7", b"per_job:j", *controls}
+    read = {f"control:read:member:{home}".encode(), b"control:read:job:2"}
+    assert keys == {b"per_member:m7", b"per_job:j", *controls, *read}
 
 
 def test_stray_records_are_misrouted() -> None:

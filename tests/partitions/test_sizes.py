@@ -138,12 +138,13 @@ def test_large_keys_and_names_are_cut(topic: str) -> None:
     raw = kit.to_json(application("b", 10)).replace(b"[1.0,0.5]", b'{"%s":1}' % (b"n" * 250_000))
     market.append(topic, 0, b"m-b", raw)
     market.run()
-    assert len(market.sent) == 2
-    for letter in market.sent:
+    letters = [message for message in market.sent if message.topic == DEAD_LETTERS]
+    assert len(letters) == 2
+    for letter in letters:
         assert size(letter) < MAX_DEAD_LETTER_BYTES + MAX_DEAD_LETTER_KEY_BYTES + 2000
-    assert market.sent[0].key == b"k" * MAX_DEAD_LETTER_KEY_BYTES
-    assert dict(market.sent[0].headers)["truncated"] == b"true"
-    assert dict(market.sent[1].headers)["truncated"] == b"true"
+    assert letters[0].key == b"k" * MAX_DEAD_LETTER_KEY_BYTES
+    assert dict(letters[0].headers)["truncated"] == b"true"
+    assert dict(letters[1].headers)["truncated"] == b"true"
 
 
 @given(
