@@ -19,15 +19,15 @@ from pathlib import Path
 REQUIREMENTS = Path(__file__).with_name("requirements-baselines.txt")
 
 
-def baselines_python() -> Path:
-    """Return the Python of the baselines' environment, making it the first time.
+def baselines_python(requirements: Path = REQUIREMENTS) -> Path:
+    """Return the Python of an environment of baselines, making it the first time.
 
     Another list of requirements, or another Python, is another environment.
 
     Ends the program with what pip said where it cannot install them.
 
     """
-    recipe = sys.version.encode() + REQUIREMENTS.read_bytes()
+    recipe = sys.version.encode() + requirements.read_bytes()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hearback"
     root = Path(os.environ.get("HEARBACK_BASELINES") or cache / "baselines")
     home = root / hashlib.sha256(recipe).hexdigest()[:12]
@@ -39,7 +39,7 @@ def baselines_python() -> Path:
         venv.create(home, with_pip=True)
         made = subprocess.run(
             [python, *("-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
-             *("-r", REQUIREMENTS)],
+             *("-r", requirements)],
             check=False, capture_output=True, text=True,
         )  # fmt: skip
         if made.returncode != 0:

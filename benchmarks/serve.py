@@ -255,8 +255,8 @@ class Questions:
             }
             json = msgspec.json.encode({"job_id": "j1", "columns": lists})
             msgpack = msgspec.msgpack.encode({"job_id": "j1", "columns": packed})
-            self.requests[f"JSON{name}"] = itertools.repeat(_post("application/json", json))
-            packed_post = _post("application/msgpack", msgpack)
+            self.requests[f"JSON{name}"] = itertools.repeat(post("application/json", json))
+            packed_post = post("application/msgpack", msgpack)
             self.requests[f"MessagePack{name}"] = itertools.repeat(packed_post)
 
     def documented(self, known: dict[bytes, Coefficients]) -> list[float]:
@@ -299,7 +299,8 @@ def _get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
 
 
-def _post(kind: str, body: bytes) -> bytes:
+def post(kind: str, body: bytes) -> bytes:
+    """Return a request for scores."""
     head = (
         f"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"

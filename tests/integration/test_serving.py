@@ -114,6 +114,12 @@ def test_what_is_committed_is_served(
         held.append(_publish(world, key, None, "committed"))
         wait(lambda: client.entity(true.effect, true.entity_id) is None)
         assert client.score(ScoreQuestion(job_id="j", candidates=[])).degraded == []
+    third.process.kill()  # after its snapshot, which has what was removed since
+    third.process.wait()
+    with Client(start_service("fourth").url) as client:
+        assert client.entity(true.effect, true.entity_id) is None
+        others = {each: value for each, value in known.items() if each != key}
+        assert not differences(client, others, world.market)
 
 
 Ranked = list[tuple[str, float]]
