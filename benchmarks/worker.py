@@ -20,14 +20,16 @@ that is started for this run. Keys of the last line:
 - ``takeover_s``: a second worker joins, each follows as standby what the other owns, and the first
   is killed: seconds from the assignment until the second works on all partitions;
 - ``restart_s``: that one is killed too and started again on its folder: seconds from its start
-  until it works on all partitions, less the session time-out of 10 s.
+  until it works on all partitions, less the session time-out of 10 s;
+- ``boosted_cpu_times``: CPU time of a worker with boosted trees that takes histories, over that of
+  one with a linear model that keeps none, each the least of its runs, on 20,000 events.
 
 Everything is read from topics that are full before it begins. Worker and Faust take turns; of each
 the fastest run counts. Rates are by the clock, on the cores that the broker has to share; the same
 ratios by the CPU time of the process alone have ``_cpu`` at the end of their keys, and are what to
 look at where other programs are busy too.
 
-Arguments choose parts: ``throughput``, ``latency``, ``recovery``; none means all.
+Arguments choose parts: ``throughput``, ``latency``, ``recovery``, ``boosted``; none means all.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +60,15 @@ from deploy.kafka import Kafka, MissingError
 from producers.kafka import produce
 from producers.simulate import simulate
 from producers.truth import SimulationSettings, draw_truth
+from stream.backtest.tuning import trainer
 from stream.cli import PROGRAM
+from stream.configuration.load import load_config
 from stream.events.applications import RawApplication
 from stream.events.records import APPLICATIONS, COEFFICIENTS, ENGAGEMENTS
 from stream.events.wire import decode_raw
 from stream.logs.files import merge, write_lines
 from stream.model.folder import GlobalModel, load_model
-from stream.model.training import Trainer
+from stream.model.kind import ModelKind
 from stream.policy import DAY_MS, Policy
 from stream.replay.run_folder import RunFolder
 from stream.replay.single import replay
@@ -79,6 +84,7 @@ PARTITIONS = 6
 RUNS = 2
 MARKET = SimulationSettings(seed=11, members=3000, jobs=600, days=30)
 FEW_EVENTS = 2_000  # for what does hundreds a second
+BOOSTED_EVENTS = 20_000
 STEADY_PER_S = 1000
 LATENCY_PARTITIONS = (2, PARTITIONS)
 STEADY_S = 60.0
@@ -92,11 +98,25 @@ _PRODUCER = {"partitioner": "murmur2_random", "linger.ms": 5}
 
 
 class Market:
-    """A simulated log, its size, and the global model trained on its first half."""
+    """A simulated log, or its first ``events``, and the global model trained on its first half.
 
-    def __init__(self, folder: Path) -> None:
+    ``kind``: of the model. ``histories``: whether they are kept, and taken by a boosted one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        events: int | None = None,
+        *,
+        kind: ModelKind = "linear",
+        histories: bool = True,
+    ) -> None:
         self.folder = folder
-        self.lines = list(simulate(MARKET))
+        folder.mkdir(exist_ok=True)
+        self.policy_file = folder / "policy.toml"
+        self.policy_file.write_text("" if histories else "[features]\nhistories = false\n")
+        policy = load_config(None, {}, self.policy_file).policy
+        self.lines = list(islice(simulate(MARKET), events))
         self.log = folder / "log.jsonl"
         self.few = folder / "few.jsonl"
         write_lines(self.log, self.lines)
@@ -105,9 +125,9 @@ class Market:
         self.applications = sum(isinstance(event, RawApplication) for event in raw)
         self.engagements = len(self.lines) - self.applications
         until_ms = MARKET.start_ms + MARKET.days * DAY_MS // 2
-        trainer = Trainer(Policy(), until_ms, draw_truth(MARKET).feature_names)
-        trainer.read(merge([self.log]), lambda _: None)
-        trainer.fit(folder / "model")
+        fitting = trainer(policy, until_ms, draw_truth(MARKET).feature_names, None, kind)
+        fitting.read(merge([self.log]), lambda _: None)
+        fitting.fit(folder / "model")
         self.model: GlobalModel = load_model(folder / "model")
 
 
@@ -124,7 +144,8 @@ class Worker:
                 [
                     *(*PROGRAM, "worker", "--broker", broker),
                     *("--model", str(market.folder / "model"), "--app-id", application_id),
-                    *("--data", str(self._folder / "data"), "--metrics-port", "0"),
+                    *("--policy", str(market.policy_file), "--metrics-port", "0"),
+                    *("--data", str(self._folder / "data")),
                 ],
                 stderr=log,
             )
@@ -304,6 +325,23 @@ def throughput(broker: str, market: Market) -> dict[str, float]:
     return over | {"events_per_s": round(clock["worker"])}
 
 
+def boosted(broker: str, market: Market) -> dict[str, float]:
+    """Compare a worker with trees over histories with a linear one without, in turns."""
+    markets = {
+        "linear, no histories": Market(market.folder / "a", BOOSTED_EVENTS, histories=False),
+        "boosted, histories": Market(market.folder / "b", BOOSTED_EVENTS, kind="boosted"),
+    }
+    least = dict.fromkeys(markets, float("inf"))
+    for _ in range(RUNS):
+        for name, each in markets.items():
+            _, per_cpu_second = worker_rates(broker, each)
+            seconds = BOOSTED_EVENTS / per_cpu_second
+            print(f"{name}: {seconds:.1f} s of CPU", flush=True)
+            least[name] = min(least[name], seconds)
+    linear, trees = least.values()
+    return {"boosted_cpu_times": round(trees / linear, 2)}
+
+
 # -- latency -------------------------------------------------------------------------------------
 
 
@@ -476,7 +514,12 @@ def _states(dice: np.random.Generator) -> Iterator[bytes]:
         yield codec.encode_posterior(Posterior(dice.normal(size=4).tobytes(), 1, Kept.of(kept)))
 
 
-PARTS = {"throughput": throughput, "latency": latency, "recovery": recovery}
+PARTS = {
+    "throughput": throughput,
+    "latency": latency,
+    "recovery": recovery,
+    "boosted": boosted,
+}
 
 
 def main() -> None:
@@ -484,7 +527,7 @@ def main() -> None:
     wanted = sys.argv[1:] or list(PARTS)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        market = Market(folder)
+        market = Market(folder, None if {*wanted} - {"boosted"} else FEW_EVENTS)
         result: dict[str, float] = {}
         with real_kafka(folder / "kafka") as broker:
             for part in wanted:

@@ -135,7 +135,10 @@ class Preferences(msgspec.Struct, array_like=True):
         everywhere = totals[0], totals[1], totals[2]
         weights = {}
         for kind, chosen in _counting(terms):
-            table = self.terms.get(kind, {})
+            table = self.terms.get(kind)
+            if table is None or not (totals[POSITIVE] or totals[NEGATIVE]):
+                weights[kind] = _UNRATED
+                continue
             rows = [row for term in chosen if (row := table.get(term)) is not None]
             weights[kind] = (
                 _summed(rows, 0, everywhere, POSITIVE),
@@ -182,6 +185,7 @@ class JobPreferences(msgspec.Struct, frozen=True, gc=False, tag_field="type", ta
 
 
 _Part = tuple[int, int, int]
+_UNRATED = 0.0, 0.0, 0.0, 0.0
 
 
 def weight(of: _Part, among: _Part, rating: int) -> float:
