@@ -70,8 +70,8 @@ def test_a_worker_scores_by_trees_over_histories_as_a_replay_does(boosted_world:
     for label in live.values():
         assert label.global_ is not None
         assert label.history is not None
-        row = np.frombuffer(label.global_ + label.history, "<f4").astype(np.float64)
-        assert label.global_score == pytest.approx(model.score_all(row[None, :]).item(), abs=1e-9)
+        asked = model.row(label.global_, label.history, label.preferences)
+        assert label.global_score == pytest.approx(model.score(asked), abs=1e-9)
     scores = [[of[key].global_score for key in live] for of in (live, replayed)]
     assert len(set(scores[0])) > 1000
     assert np.asarray(np.corrcoef(scores))[0, 1] > 0.5
