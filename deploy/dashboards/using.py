@@ -151,6 +151,12 @@ _KNOWN = Row(
             unit="s",
         ),
         Panel(
+            title="Event to served",
+            text="From the event that something was learned of until scores have it.",
+            queries=quantiles("hearback_serve_learned_seconds"),
+            unit="s",
+        ),
+        Panel(
             title="Degraded",
             text="Services whose answers say so, by what is wrong.",
             queries=(Query("sum by (reason) (hearback_serve_degraded)", "{{reason}}"),),
