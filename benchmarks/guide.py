@@ -1,8 +1,8 @@
 """The guide 'Your own data' with many applications: its four commands, one after the other.
 
-    make bench NAME=guide ARGS="--members 8560"
+    make bench NAME=guide ARGS="--members 3450"
 
-The invented company of examples/ is made again with so many candidates (8,560 send some 100,000
+The invented company of examples/ is made again with so many candidates (3,450 send some 100,000
 applications to 2,000 jobs), and the commands of docs/your-own-data.md run on its tables as they
 stand there, from CSV to the report. Told of each: time on the wall, CPU time with that of its other
 processes, and the most memory that all of them held together. The last line is one JSON object.
@@ -31,7 +31,7 @@ _LOOK_EVERY_S: Final = 0.5
 def main() -> None:
     """Make the tables, run the commands, tell."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--members", type=int, default=8_560)
+    parser.add_argument("--members", type=int, default=3_450)
     parser.add_argument("--jobs", type=int, default=2_000)
     asked = parser.parse_args()
     members, jobs = asked.members, asked.jobs

@@ -1,7 +1,7 @@
 """Make the tables in this folder: three files of CSV of an invented company.
 
     python examples/tables.py examples
-    python examples/tables.py FOLDER members=8560 jobs=2000     # a larger company
+    python examples/tables.py FOLDER members=3450 jobs=2000     # a larger company
 
 They hold what ``hearback simulate --attributes`` simulates, as an applicant tracking system exports
 it: times in Berlin without saying so, stages with names of their own, skills in one cell.
@@ -21,7 +21,16 @@ import msgspec
 
 from producers.simulate import lively, simulate
 
-SIZES: Final = {"members": 260, "jobs": 60, "days": 75, "applications_per_member": 12.0}
+MARKET: Final = {
+    "members": 140,
+    "jobs": 60,
+    "days": 90,
+    "applications_per_member": 30.0,
+    # Preferences wider apart than usual: so few applications then show what there is to learn.
+    "global_sd": 1.3,
+    "precision_member": 0.8,
+    "precision_job": 1.2,
+}
 _STAGES: Final = {
     "view_profile": "Profile opened",
     "message": "Candidate contacted",
@@ -41,10 +50,10 @@ _OF_CANDIDATE: Final = ("title", "skills", "years", "city", "joined")
 _OF_JOB: Final = ("title", "skills", "years", "pay", "city", "posted", "language")
 
 
-def write(folder: Path, sizes: dict[str, Any]) -> None:
-    """Write the tables of a market of some size into a folder."""
+def write(folder: Path, market: dict[str, Any]) -> None:
+    """Write the tables of a market into a folder."""
     start = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp() * 1000)
-    settings = lively(seed=5, start_ms=start, attributes=True, **sizes)
+    settings = lively(seed=5, start_ms=start, attributes=True, **market)
     events = [msgspec.json.decode(line) for line in simulate(settings)]
     jobs: dict[str, dict[str, Any]] = {}
     applications: dict[str, list[Any]] = {}
@@ -91,4 +100,4 @@ def _write(path: Path, columns: Iterable[str], rows: Iterable[list[Any]]) -> Non
 
 if __name__ == "__main__":
     asked = dict(each.split("=") for each in sys.argv[2:])
-    write(Path(sys.argv[1]), SIZES | {name: int(value) for name, value in asked.items()})
+    write(Path(sys.argv[1]), MARKET | {name: int(value) for name, value in asked.items()})

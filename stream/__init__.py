@@ -60,11 +60,13 @@ VERSION = "0.1.0"
 """The release; the build reads it here."""
 
 _HOMES: Final = {
+    "stream.api.check": ("Checked", "check"),
     "stream.api.comparison": ("Comparison", "backtest"),
     "stream.api.log": ("Log", "LogWarning", "read"),
     "stream.api.model": ("Model", "load_model", "train"),
     "stream.api.report": ("Report",),
     "stream.api.run": ("Metrics", "Run", "load_run", "replay"),
+    "stream.api.tuning": ("Tuned", "tune"),
     "stream.errors": ("HearbackError",),
 }
 """What is offered, by its module, which is imported when one of its names is used. The types of it
@@ -77,7 +79,9 @@ class _WhenUsed:
     """An attribute of this package that is imported when it is used.
 
     Not ``__getattr__``, which is asked only for what is not there: whoever imports the package
-    ``stream.replay`` sets an attribute of that name, and ``hb.replay`` stays the function.
+    ``stream.replay`` sets an attribute of that name, and ``hb.replay`` stays the function. It then
+    has the package's modules and names for attributes, so that ``import stream.replay.reader as
+    reader`` finds what it looks for there.
     """
 
     def __init__(self, home: str, name: str) -> None:
@@ -86,7 +90,11 @@ class _WhenUsed:
 
     def __get__(self, package: ModuleType | None, _: type) -> Any:
         """Import it."""
-        return getattr(import_module(self._home), self._name)
+        found = getattr(import_module(self._home), self._name)
+        beside = sys.modules.get(f"{__name__}.{self._name}")
+        if beside is not None:
+            found.__dict__ = vars(beside)
+        return found
 
     def __set__(self, package: ModuleType, value: object) -> None:
         """Leave the function where a package of its name is imported."""

@@ -130,6 +130,7 @@ def backtest(
     policy: PolicyLike | None = None,
     max_jump: Duration | None = None,
     retrain: Duration | None = None,
+    workers: int = 1,
     force: bool = False,
     progress: bool = True,
 ) -> Comparison:
@@ -150,6 +151,9 @@ def backtest(
         max_jump: hold an event that lies further ahead back until others lie there too.
         retrain: compare the reference also with itself where a new global model is trained so
             often, and rolled in.
+        workers: with 2, a second process learns, too, where it is worth it, with the same figures.
+            A script that uses it needs ``if __name__ == "__main__":`` around its work, as with
+            :mod:`multiprocessing`.
         force: go on in spite of errors that a look at the log finds.
         progress: show on stderr how far it is.
 
@@ -177,5 +181,6 @@ def backtest(
             max_jump_ms=jump_ms,
             retrain_ms=duration_ms(retrain),
             look=look,
+            processes=workers,
         )
     return Comparison(found)

@@ -142,6 +142,10 @@ class Trial(NamedTuple):
     taken: bool
     beyond: bool = False
 
+    def in_words(self) -> str:
+        """Name the setting and its value."""
+        return f"{self.setting} = {self.value}" if self.value else "the start"
+
 
 class Tuner:
     """Chooses settings on a recorded log. ``best`` is right at any time, also in between.
@@ -188,6 +192,21 @@ class Tuner:
     def gained(self) -> tuple[float, float]:
         """What the best effects gain over the global model alone, in nats, and its error."""
         return _mean_and_error(self._losses_alone - self._best_losses)
+
+    def worth(self) -> str:
+        """Say whether the effects are worth anything on this log."""
+        gain, error = self.gained
+        alone, best = self.alone.log_loss, self.best.quality.log_loss
+        if gain < 0.0:
+            return f"on this log the global model alone is better: {alone:.3f} against {best:.3f}"
+        if gain < error:
+            return (
+                "on this log the effects gain less than their standard error: global model alone"
+                f" {alone:.4f}, with effects {best:.4f}"
+            )
+        return (
+            f"the effects gain {gain:.4f} ± {error:.4f} over the global model alone ({alone:.4f})"
+        )
 
     @property
     def most(self) -> int:

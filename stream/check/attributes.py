@@ -106,7 +106,7 @@ class Sample:
         """Give each attribute in turn, by side and name."""
         apps = list(self._apps.values())
         for number, side in enumerate(SIDES):
-            rows = [dict(_flat(_decode(app.said)[number] or {})) for app in apps]
+            rows = [dict(flat(_decode(app.said)[number] or {})) for app in apps]
             owners = [(app.member_id, app.job_id, str(at))[number] for at, app in enumerate(apps)]
             for name in sorted({name for row in rows for name in row}):
                 values = [row.get(name) for row in rows]
@@ -161,14 +161,14 @@ class Sample:
         self.outcomes = answered[self.closed]
 
 
-def _flat(said: dict[str, Any], before: str = "", depth: int = 1) -> Iterator[tuple[str, Any]]:
+def flat(said: dict[str, Any], before: str = "", depth: int = 1) -> Iterator[tuple[str, Any]]:
     """Give all that stands in an object, and in those within it, under its whole name.
 
     But what no path can name: nothing, and names with dots in them.
     """
     for name, value in said.items():
         if isinstance(value, dict) and depth < _DEEPEST and name and "." not in name:
-            yield from _flat(value, f"{before}{name}.", depth + 1)
+            yield from flat(value, f"{before}{name}.", depth + 1)
         elif value is not None and value != "" and name and "." not in name:
             yield before + name, value
 

@@ -23,6 +23,7 @@ def look(
     until_ms: int | None = None,
     whole: bool = True,
     space: FeatureSpace | None = None,
+    attributes: bool = False,
 ) -> tuple[Survey, list[Problem]]:
     """Look through logs.
 
@@ -31,6 +32,7 @@ def look(
         max_jump_ms, from_ms, until_ms: what is left out.
         whole: whether they are all that is learned from.
         space: the feature blocks that applications must have, where they are known.
+        attributes: whether to count these.
 
     Returns:
         What the logs hold, and what is wrong with it, errors first.
@@ -38,7 +40,12 @@ def look(
     """
     read = ReadProgress()
     survey = Survey(
-        policy, max_jump_ms=max_jump_ms, from_ms=from_ms, until_ms=until_ms, space=space
+        policy,
+        max_jump_ms=max_jump_ms,
+        from_ms=from_ms,
+        until_ms=until_ms,
+        space=space,
+        attributes=attributes,
     )
     with reading("checking", read) as progress:
         survey.read(merge(logs, read), progress)

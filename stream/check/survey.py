@@ -11,6 +11,7 @@ import msgspec
 from stream.check.columns import Columns
 from stream.check.joins import Joins
 from stream.check.order import SECONDS, Order
+from stream.check.said import Said
 from stream.check.tallies import Distinct, Tally
 from stream.errors import EventError
 from stream.events.applications import RawApplication
@@ -66,6 +67,7 @@ class Survey:
         from_ms, until_ms: events before and after these times are left out, as the command does.
         space: the feature blocks that applications must have, where they are known; without a
             global one, they must have a global score too.
+        attributes: whether these are counted.
 
     Attributes:
         files: by name. lines: all of them. usable: events. left_out: by ``until_ms``.
@@ -74,6 +76,7 @@ class Survey:
             whose times are counted as micro- or nanoseconds. damage: where files end too early.
         times: by type. actions, job_actions: how often each came. unlisted, unlisted_jobs: of these
             what no list of the policy has. order, joins, blocks: see there. members, jobs: ids.
+        said: attributes; None: not counted.
         scored: applications with a global score or a global block. unscored: with neither.
         misfits: those that ``space`` does not fit. huge_scores: beyond ``max_feature``.
         turns: how often an event is of another type than the one before.
@@ -91,6 +94,7 @@ class Survey:
         from_ms: int | None = None,
         until_ms: int | None = None,
         space: FeatureSpace | None = None,
+        attributes: bool = False,
     ) -> None:
         labels = policy.labels
         self.policy = policy
@@ -114,6 +118,7 @@ class Survey:
         limit = policy.features.max_feature
         self.blocks = {name: Columns(name, limit) for name in ("global", "per_member", "per_job")}
         self.members, self.jobs = Distinct(), Distinct()
+        self.said = Said() if attributes else None
         self.scored = 0
         self.unscored, self.misfits, self.huge_scores = Tally(), Tally(), Tally()
         self._limit = limit
@@ -232,6 +237,8 @@ class Survey:
         self.members.add(app.member_id)
         self.jobs.add(app.job_id)
         attributes = app.member or app.job or app.context
+        if self.said is not None:
+            self.said.add(app)
         if features is not None and features.global_ is not None:
             self.blocks["global"].add(features.global_, line)
         elif app.global_score is None and not attributes:

@@ -33,9 +33,10 @@ def left_out(name: str, mask: int) -> bool:
 
 
 class Distinct:
-    """How many different ids there are; above :data:`MOST_KEPT` an estimate."""
+    """How many different ids there are; above ``most`` an estimate."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_KEPT) -> None:
+        self._most = most
         self._seen: set[str] = set()
         self._mask = 0
 
@@ -44,7 +45,7 @@ class Distinct:
         if name in self._seen or left_out(name, self._mask):
             return
         self._seen.add(name)
-        if len(self._seen) > MOST_KEPT:
+        while len(self._seen) > self._most:
             self._mask = 2 * self._mask + 1
             self._seen = {one for one in self._seen if not left_out(one, self._mask)}
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from stream.features.blocks import FeatureSpace
 
 _MOST_COLUMNS = 12
-_MOST_ACTIONS = 20
 
 Force = Annotated[
     bool,
@@ -44,9 +42,11 @@ def check(
     """Look through logs: what do they hold, and will it be understood?
 
     Shows events by type, ids, the time span and order, actions, how engagements lie to their
-    applications, and the scales of the features. Then each problem in one line, with a file and a
-    line, an example and what to do: times in seconds, actions that the policy does not list,
-    engagements that find no application, a log that is not in order, a file that ends early.
+    applications, the scales of the features, and attributes: their kinds, how many applications
+    have each, and how many different values it has (of lists: items). Then each problem in one
+    line, with a file and a line, an example and what to do: times in seconds, actions that the
+    policy does not list, engagements that find no application, a log that is not in order, a file
+    that ends early.
 
     Exit code 1 if there are errors: what would make figures wrong that look right. Warnings tell
     what is ignored. `train`, `replay`, `tune`, `backtest` and `produce` take the same look first,
@@ -60,6 +60,7 @@ def check(
         policies,
         max_jump_ms=parsed(parse_duration_ms, max_jump),
         until_ms=parsed(parse_time_ms, until),
+        attributes=True,
     )
     _report(survey)
     _tell(found, OUT)
@@ -124,8 +125,9 @@ def _tell(found: list[Problem], console: Console) -> None:
 def _report(survey: Survey) -> None:
     """Print what a log holds."""
     from stream.check.problems import about
+    from stream.check.summary import counts
 
-    for title, values in _counts(survey):
+    for title, values in counts(survey):
         if values:
             OUT.print(key_values(title, values))
     order = survey.order
@@ -149,58 +151,13 @@ def _report(survey: Survey) -> None:
         if len(widest) > _MOST_COLUMNS:
             table.add_row(f"... and {len(widest) - _MOST_COLUMNS:,} that vary less")
         OUT.print(table)
-
-
-def _counts(survey: Survey) -> Iterator[tuple[str, dict[str, int]]]:
-    joins = survey.joins
-    yield "events", {name: times.events for name, times in survey.times.items() if times.events}
-    ids = {"members": survey.members, "jobs": survey.jobs}
-    yield (
-        "different ids",
-        {name if one.exact else f"{name}, about": one.count for name, one in ids.items()},
-    )
-    labels = survey.policy.labels
-    meanings = {
-        **dict.fromkeys(labels.positive_actions, "answered"),
-        **dict.fromkeys(labels.negative_actions, "declined"),
-        **dict.fromkeys(labels.neutral_actions, "no evidence"),
-    }
-    yield (
-        "actions",
-        {
-            f"{name} ({meanings.get(name, 'not in the policy')})": count
-            for name, count in survey.actions.most_common(_MOST_ACTIONS)
-        },
-    )
-    yield "actions of jobs", dict(survey.job_actions.most_common(_MOST_ACTIONS))
-    found = {
-        "joined, in time": joins.joined
-        - joins.early.count
-        - joins.after.count
-        - joins.late_engagements.count
-        - joins.expired.count,
-        "before their application": joins.early.count,
-        "... within clock_skew": joins.skewed.count,
-        "after the window": joins.after.count,
-        "of another member": joins.mismatched.count,
-        "without an application": joins.unmatched.count,
-        "too late by the order": joins.late_engagements.count + joins.expired.count,
-    }
-    sample = f", 1 of {joins.share} ids" if joins.share > 1 else ""
-    if joins.engagements:
-        yield f"engagements{sample}", found
-    others = Counter(
-        {
-            "different ones": joins.applications,
-            "answered": joins.answered,
-            "too late by the order": joins.late_applications.count,
-            "with a global score": survey.scored,
-        }
-    )
-    if joins.applications:
-        yield f"applications{sample}", dict(others)
-    refused = dict(sorted(survey.refused_by_reason().items()))
-    refused["repeats"] = joins.repeats.count
-    refused["conflict"] = sum(tally.count for tally in joins.conflicts.values())
-    refused["outside of the times asked for"] = survey.left_out
-    yield "lines left out", {name: count for name, count in refused.items() if count}
+    said = survey.said
+    if said is not None and said.found:
+        title = f"attributes of {said.applications:,} applications"
+        table = numbers(title, "", "kind", "there", "different values")
+        for name, found in sorted(said.found.items()):
+            filled = f"{found.filled / said.applications:.1%}"
+            table.add_row(name, found.in_words(), filled, found.different())
+        if said.others:
+            table.add_row(f"... and others, {said.others:,} times")
+        OUT.print(table)

@@ -26,21 +26,19 @@ from stream.cli.terminal import (
     OUT,
     numbers,
     rankings_table,
-    reading,
     steps,
     tell,
     tell_left_out,
 )
-from stream.configuration.settings import to_toml
 from stream.errors import ConfigError, StoppedError
-from stream.logs.files import ReadProgress, check_logs, merge
+from stream.logs.files import check_logs
 from stream.model.folder import load_model
 from stream.text import new_folder
 from stream.units import format_time, parse_duration_ms, parse_time_ms
 
 if TYPE_CHECKING:
     from stream.backtest.result import Backtest
-    from stream.backtest.tuning import Trial, Tuner
+    from stream.backtest.tuning import Tuner
     from stream.features.blocks import FeatureSpace
     from stream.policy import Policy
     from stream.quality.tally import Quality
@@ -83,10 +81,7 @@ def tune(
     The file that it writes holds the label policy too and is ready for `--policy`. To see what the
     choice is worth, replay twice with `--score-from TIME`, with it and without.
     """
-    from stream.backtest.rehearsal import record
-    from stream.backtest.training import fitted_model, known_space
-    from stream.backtest.tuning import Tuner, before, cross_fit
-    from stream.replay.reader import first_look
+    from stream.backtest.tuned import begun
 
     start = configured(config, policy=policy).policy
     until_ms = parsed(parse_time_ms, until) or 0
@@ -94,23 +89,21 @@ def tune(
     check_logs(logs)
     if out.exists():
         raise ConfigError(f"{out} is there already: name another file or remove it")
+
+    def look(known: FeatureSpace | None) -> None:
+        look_first(
+            logs, start, force=force, max_jump_ms=max_jump_ms, until_ms=until_ms, space=known
+        )
+
     maker = None if spec is None else fitted_spec(spec, logs, until_ms)
-    known = None if maker else known_space(logs, None, until_ms)
-    look_first(logs, start, force=force, max_jump_ms=max_jump_ms, until_ms=until_ms, space=known)
-    model = None if known else fitted_model(logs, start, until_ms, max_jump_ms, kind, maker=maker)
-    read = ReadProgress()
-    lines, space = first_look(before(merge(logs, read), until_ms), model)
-    space.fitted(start)  # refused before it takes time
-    with reading("labelling", read) as progress:
-        rehearsal = record(lines, start, model, space, progress, max_jump_ms)
-    if model is not None:
-        cross_fit(rehearsal, start, until_ms, kind)
-    tuner = Tuner(rehearsal, start, until_ms)
+    tuner, left_out = begun(
+        logs, start, until_ms, kind=kind, maker=maker, max_jump_ms=max_jump_ms, look=look
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         with steps("trying", tuner.most) as show:
             for done, trial in enumerate(tuner.run(), 1):
-                show(done, f"log loss {tuner.best.quality.log_loss:.4f}, after {_said(trial)}")
+                show(done, f"log loss {tuner.best.quality.log_loss:.4f}, after {trial.in_words()}")
     except KeyboardInterrupt:
         if not tuner.trials:
             raise StoppedError("interrupted before anything was tried") from None
@@ -121,16 +114,16 @@ def tune(
         ) from None
     _write(out, tuner, until_ms)
     OUT.print(_trials(tuner))
-    tell_left_out(rehearsal.left_out)
+    tell_left_out(left_out)
     best, first = tuner.best.quality, tuner.trials[0].quality
     for trial in tuner.trials:
         if trial.beyond and trial.taken:
-            tell(f"{_said(trial)} lies beyond the values that are usual, and is better")
+            tell(f"{trial.in_words()} lies beyond the values that are usual, and is better")
     for said, trial in {"the start": tuner.trials[0], "the best": tuner.best}.items():
         rankings = tuner.rankings(trial.policy)
         if rankings is not None:
             OUT.print(rankings_table(rankings, f"{said}, "))
-    tell(worth(tuner))
+    tell(tuner.worth())
     tell(
         f"log loss {best.log_loss:.4f}, {first.log_loss:.4f} at the start, over"
         f" {int(tuner.judged.sum()):,} applications ({tuner.positives:,} positive) up to"
@@ -138,34 +131,11 @@ def tune(
     )
 
 
-def _said(trial: Trial) -> str:
-    return f"{trial.setting} = {trial.value}" if trial.value else "the start"
-
-
-def worth(tuner: Tuner) -> str:
-    """Say whether the effects are worth anything on this log."""
-    gain, error = tuner.gained
-    alone, best = tuner.alone.log_loss, tuner.best.quality.log_loss
-    if gain < 0.0:
-        return f"on this log the global model alone is better: {alone:.3f} against {best:.3f}"
-    if gain < error:
-        return (
-            "on this log the effects gain less than their standard error: global model alone"
-            f" {alone:.4f}, with effects {best:.4f}"
-        )
-    return f"the effects gain {gain:.4f} ± {error:.4f} over the global model alone ({alone:.4f})"
-
-
 def _write(out: Path, tuner: Tuner, until_ms: int) -> None:
-    best = tuner.best
-    text = (
-        f"# Chosen by hearback tune on events up to {format_time(until_ms)}: prequential log loss"
-        f" {best.quality.log_loss:.4f}\n# over {int(tuner.judged.sum())} applications,"
-        f" {tuner.trials[0].quality.log_loss:.4f} at the start, {tuner.alone.log_loss:.4f} of the"
-        f" global model alone.\n\n{to_toml(best.policy)}"
-    )
+    from stream.backtest.tuned import policy_text
+
     partial = out.with_name(out.name + ".part")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_text(policy_text(tuner, until_ms), encoding="utf-8")
     partial.replace(out)
 
 

@@ -308,6 +308,9 @@ class RunFolder:
                 self._rocks.flush()
         finally:
             self._open.close()
+            for file in (self.path / STATE).rglob("*"):  # RocksDB goes by the umask alone
+                if file.is_file():
+                    file.chmod(0o600)
 
     def checkpoint_state(self, path: Path) -> None:
         """Copy the state as it is (:meth:`stream.state.store.RocksStore.checkpoint`)."""

@@ -26,7 +26,6 @@ from stream.backtest.tuning import (
     cross_fit,
     train_until,
 )
-from stream.cli.compare import worth
 from stream.configuration.load import load_config
 from stream.configuration.settings import to_toml
 from stream.errors import ConfigError
@@ -168,10 +167,10 @@ def test_it_says_what_the_effects_are_worth(tuner: Tuner, markets: Markets) -> N
     """Worse than the global model alone, no more than noise, or better; that baseline is exact."""
     scores = markets.early.global_scores[tuner.judged]
     assert tuner.alone == quality(markets.early.targets[tuner.judged], scores)
-    assert "less than their standard error" in worth(tuner)
+    assert "less than their standard error" in tuner.worth()
     weak = Tuner(markets.early, START, UNTIL_MS)
     start = next(weak.run())
-    assert worth(weak) == (
+    assert weak.worth() == (
         "on this log the global model alone is better:"
         f" {weak.alone.log_loss:.3f} against {start.quality.log_loss:.3f}"
     )
@@ -185,7 +184,7 @@ def test_it_says_what_the_effects_are_worth(tuner: Tuner, markets: Markets) -> N
     )  # fmt: skip
     better = Tuner(strong, Policy(), UNTIL_MS + 30 * DAY_MS)
     next(better.run())
-    assert worth(better).startswith("the effects gain 0.")
+    assert better.worth().startswith("the effects gain 0.")
 
 
 def test_only_closed_windows_are_judged(tuner: Tuner, markets: Markets) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.check.test_problems import ANSWERS, APPS, GOOD, encoded, in_time, moved
+from stream.check.said import MOST, Said
+from stream.events.applications import RawApplication
+from tests.check.test_problems import ANSWERS, APPS, GOOD, Line, encoded, in_time, moved
 from tests.cli.test_history import hearback
 
 
@@ -24,6 +26,49 @@ def test_check_shows_what_a_log_holds(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "error: there are 40 applications and no engagements" in done.stdout
     assert done.stderr == "hearback: 1 error in the log; each line above says what to do\n"
+
+
+def test_check_lists_attributes(tmp_path: Path) -> None:
+    """Each with its kinds, how many applications have it, and how many values there are."""
+    log = tmp_path / "log.jsonl"
+    apps: list[Line] = []
+    for number, app in enumerate(APPS):
+        member: Line = {"skills": ["sql", f"s{number % 7}"], "home": {"city": "Bonn"}}
+        member["years"] = number if number % 4 else str(number)
+        job = {"posted": f"2017-01-{1 + number % 20:02d}"} if number % 2 else {"posted": None}
+        apps.append({**app, "member": member, "job": job})
+    log.write_bytes(encoded(in_time([*apps, *ANSWERS])))
+    done = hearback("check", log)
+    rows = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    at = rows.index("attributes of 40 applications")
+    assert rows[at + 1 : at + 6] == [
+        "kind there different values",
+        "job.posted date 50.0% 10",
+        "member.home.city text 100.0% 1",
+        "member.skills list 100.0% 8",
+        "member.years number 75%, text 25% 100.0% 40",
+    ]
+
+
+def test_counting_values_takes_bounded_memory() -> None:
+    """Of many values an estimate is told, within a tenth; names beyond a limit are counted."""
+    said = Said()
+    for number in range(30_000):
+        context: Line = {"n": number, f"x{number % 300}": True}
+        said.add(raw_application(f"a{number}", context))
+    assert len(said.found) == MOST
+    assert said.others == 30_000 * (301 - MOST) // 300
+    one = said.found["context.n"]
+    assert one.different().startswith("about ")
+    assert abs(one.values.count / 30_000 - 1) < 0.1
+    assert len(one.values._seen) <= 4096
+
+
+def raw_application(name: str, context: Line) -> RawApplication:
+    """Application with attributes of the occasion."""
+    return RawApplication(
+        application_id=name, member_id="m", job_id="j", event_time_ms=0, context=context
+    )
 
 
 @pytest.mark.parametrize("command", ["replay", "train", "tune", "backtest"])
