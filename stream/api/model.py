@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stream import progress as shown
 from stream.api import html
 from stream.api.given import Duration, PolicyLike, Time, duration_ms, moment, settings, time_ms
 from stream.api.log import Log, Source, as_log, look_first
+from stream.backtest.explained import explained
 from stream.backtest.training import learned_spec
 from stream.backtest.training import train as fit
 from stream.errors import ConfigError
@@ -22,6 +25,9 @@ from stream.model.folder import load_model as load
 from stream.model.folder import save_model as save
 from stream.model.kind import ModelKind
 from stream.text import new_folder
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 class Model:
@@ -73,6 +79,42 @@ class Model:
         new_folder(path)
         save(path, self.frozen)
         return path
+
+    def explain(
+        self,
+        log: Log | Source,
+        application: str,
+        *,
+        job: str | None = None,
+        policy: PolicyLike | None = None,
+        progress: bool = True,
+    ) -> pl.DataFrame:
+        """Say what each feature adds to an application's global score, in log-odds.
+
+        A row for each, the most first, and the constant last; together they are the score.
+
+        Args:
+            log: that has it, from its beginning: of :func:`stream.read`, or a file or frame.
+            application: its id.
+            job: the id of its job, where several have applications of this id.
+            policy: whose labels make the histories that the model may take: a file, or a
+                dictionary.
+            progress: show on stderr how far it is.
+
+        Raises:
+            ConfigError: it is not there, or Polars is not installed.
+
+        """
+        try:
+            polars = import_module("polars")
+        except ModuleNotFoundError:
+            raise ConfigError("frames need Polars: pip install 'hearback-stream[frames]'") from None
+        paths, policies = as_log(log).paths, settings(policy).policy
+        with shown.hidden(not progress):
+            parts = explained(self.frozen, policies, paths, application, job)
+        columns = {"feature": str, "value": float, "adds": float}
+        frame: pl.DataFrame = polars.DataFrame(parts, schema=columns, orient="row")
+        return frame
 
     def __repr__(self) -> str:
         """Name kind and version."""

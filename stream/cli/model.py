@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,11 +25,8 @@ from stream.cli.options import (
     parsed,
 )
 from stream.cli.terminal import OUT, numbers, reading, tell
-from stream.errors import ConfigError, EventError, ModelError
-from stream.events.structs import Application
-from stream.events.wire import decode_event
-from stream.labels.changes import Entered
-from stream.logs.files import LogLine, ReadProgress, merge
+from stream.errors import ConfigError, ModelError
+from stream.logs.files import ReadProgress, merge
 from stream.model.folder import load_model, new_model, save_model
 from stream.text import new_folder
 from stream.units import format_time, parse_duration_ms, parse_time_ms
@@ -41,8 +37,6 @@ if TYPE_CHECKING:
     from stream.policy import Policy
 
 model = group("Global models: take over one of XGBoost or LightGBM; explain a score; roll one in.")
-
-_PROGRESS = 10_000
 
 
 @model.command("import")
@@ -321,77 +315,17 @@ def explain(
     Histories and preferences are those that the logs give, from their beginning, under the policy's
     labels.
     """
+    from stream.backtest.explained import explained
+
     loaded = load_model(folder)
     policies = configured(config, policy=policy).policy
-    read = ReadProgress()
-    with reading("looking for the application", read) as progress:
-        x = _features(loaded, policies, logs, read, progress, application, job)
-    import numpy as np
-
-    values = np.frombuffer(x, "<f4")
-    *parts, (_, constant) = loaded.contributions(values)
-    order = sorted(range(len(parts)), key=lambda at: -abs(parts[at][1]))
-    table = numbers(f"global score {loaded.score(x):+.4f}", "feature", "value", "adds")
-    for at in order[:most]:
-        name, adds = parts[at]
-        table.add_row(name, f"{values[at]:g}", f"{adds:+.4f}")
-    if len(order) > most:
-        rest = sum(parts[at][1] for at in order[most:])
-        table.add_row(f"{len(order) - most} others", "", f"{rest:+.4f}")
-    table.add_row("constant", "", f"{constant:+.4f}")
+    *parts, constant = explained(loaded, policies, logs, application, job)
+    score = sum(part.adds for part in parts) + constant.adds
+    table = numbers(f"global score {score:+.4f}", "feature", "value", "adds")
+    for part in parts[:most]:
+        table.add_row(part.feature, f"{part.value:g}", f"{part.adds:+.4f}")
+    if len(parts) > most:
+        rest = sum(part.adds for part in parts[most:])
+        table.add_row(f"{len(parts) - most} others", "", f"{rest:+.4f}")
+    table.add_row("constant", "", f"{constant.adds:+.4f}")
     OUT.print(table)
-
-
-def _features(
-    model: GlobalModel,
-    policy: Policy,
-    logs: list[Path],
-    read: ReadProgress,
-    progress: Callable[[int], None],
-    application_id: str,
-    job_id: str | None,
-) -> bytes:
-    """Find an application in logs; return the float32 bytes of the model's columns.
-
-    Raises:
-        ConfigError: it is not there, or has no global features.
-
-    """
-    for app, row in _applications(model, policy, _told(merge(logs, read), progress)):
-        if app.application_id == application_id and job_id in {None, app.job_id}:
-            if app.features.global_ is None:
-                raise ConfigError(f"application {application_id} has no global features")
-            return row
-    where = "" if job_id is None else f" to job {job_id}"
-    raise ConfigError(f"no application {application_id}{where} in these logs fits the model")
-
-
-def _told(lines: Iterable[LogLine], progress: Callable[[int], None]) -> Iterator[LogLine]:
-    for count, line in enumerate(lines):
-        if count % _PROGRESS == 0:
-            progress(count)
-        yield line
-
-
-def _applications(
-    model: GlobalModel, policy: Policy, lines: Iterable[LogLine]
-) -> Iterator[tuple[Application, bytes]]:
-    """Give the applications that fit the model, with the bytes of the model's columns."""
-    if model.takes_further:
-        from stream.backtest.rehearsal import label_steps
-
-        for step in label_steps(lines, policy, model, model.space):
-            if isinstance(step, Entered):
-                app, scores = step.application, step.scores
-                x = app.features.global_ or b""
-                yield app, model.row(x, scores.history, scores.preferences)
-        return
-    for line in lines:
-        if line.damaged is not None:
-            continue
-        try:
-            event = decode_event(line.raw, model.space)
-        except EventError:
-            continue
-        if isinstance(event, Application):
-            yield event, event.features.global_ or b""

@@ -57,7 +57,7 @@ _ACTIONS: Final = {
     "interview": r"interview|screen|on-?site|assessment|gespräch",
     "shortlist": r"short-?list",
     "message": r"messag|contact|e-?mail|replied|invit|nachricht",
-    "view_profile": r"view|open(ed)? (profile|cv|resume)",
+    "view_profile": r"view|open(ed)? (profile|cv|resume)|(profile|cv|resume) open",
     "note": r"\bnote|comment",
     "forward": r"forward|shared",
     "skip": r"skip",

@@ -23,7 +23,7 @@ from stream.backtest.result import GLOBAL_ALONE
 from stream.cli import app
 from stream.errors import ConfigError, LogError, ModelError
 from stream.logs.files import write_lines
-from stream.replay.run_folder import DEAD_LETTERS, METRICS
+from stream.replay.run_folder import DEAD_LETTERS, METRICS, STATE
 
 MARKET = lively(seed=3, members=120, jobs=60, days=45, applications_per_member=12)
 UNTIL = "2024-01-29"
@@ -153,7 +153,9 @@ def test_a_temporary_run_goes_with_its_object(
     assert capsys.readouterr() == ("", "")
     folder = found.path
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert all(file.stat().st_mode & 0o777 == 0o600 for file in folder.iterdir() if file.is_file())
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert any(file.parent.name == STATE for file in files)
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
     del found
     gc.collect()
     assert not folder.exists()

@@ -122,3 +122,19 @@ def test_functions_stay_what_they_are_whatever_is_imported() -> None:
         [sys.executable, "-W", "error", "-c", program], check=True, capture_output=True, text=True
     )
     assert done.stdout.split() == ["replay", "labels.jsonl", "True"]
+
+
+def test_modules_are_found_beside_the_functions_of_their_packages() -> None:
+    """``import stream.replay.x as y`` gives the module, before and after the function was used."""
+    program = (
+        "import stream.replay.run_folder as folder, stream as hb, inspect;"
+        " assert hb.replay.__name__ == 'replay';"
+        " import stream.replay.savepoint as savepoint, stream.check.survey as survey;"
+        " import stream.backtest.schedule as schedule;"
+        " assert inspect.signature(hb.check).parameters['log'];"
+        " print(folder.LABELS, savepoint.Options.__name__, survey.Survey.__name__, schedule.NEVER)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["labels.jsonl", "Options", "Survey", "None"]

@@ -58,6 +58,28 @@ def test_the_guide_leads_to_the_report(tmp_path: Path) -> None:
     assert made.features.global_
 
 
+def test_a_first_map_is_guessed(tmp_path: Path) -> None:
+    """`import --guess` writes a map that the same command takes, and shows what it makes of rows."""
+    for table in EXAMPLES.glob("*.csv"):
+        shutil.copy(table, tmp_path)
+    tables = [f"--{name}={name}.csv" for name in ("applications", "actions", "jobs")]
+    done = hearback("import", *tables, "--map", "map.toml", "--guess", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "map.toml").read_text("utf-8").strip() in done.stdout
+    assert 'zone = "UTC"  # a guess' in done.stdout
+    assert '"Profile opened" = "view_profile"' in done.stdout
+    for kind in ("application", "engagement", "job"):
+        assert f'{{"type":"{kind}"' in done.stdout
+    made = hearback("import", *tables, "--map", "map.toml", "--out", "log.jsonl", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    lines = (tmp_path / "log.jsonl").read_bytes().splitlines()
+    count = len((EXAMPLES / "applications.csv").read_bytes().splitlines()) - 1
+    assert sum(b'"type":"application"' in line[:22] for line in lines) == count
+    again = hearback("import", *tables, "--map", "map.toml", "--guess", cwd=tmp_path)
+    assert again.returncode == 1
+    assert "map.toml is there already" in again.stderr
+
+
 def test_the_tables_can_be_made_again(tmp_path: Path) -> None:
     """The script gives the same bytes, which are some hundred kilobytes in all."""
     subprocess.run(
