@@ -59,7 +59,7 @@ def test_the_guide_leads_to_the_report(tmp_path: Path) -> None:
 
 
 def test_a_first_map_is_guessed(tmp_path: Path) -> None:
-    """`import --guess` writes a map that the same command takes, and shows what it makes of rows."""
+    """`import --guess` writes a map that the same command takes, and shows what becomes of rows."""
     for table in EXAMPLES.glob("*.csv"):
         shutil.copy(table, tmp_path)
     tables = [f"--{name}={name}.csv" for name in ("applications", "actions", "jobs")]
