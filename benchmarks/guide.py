@@ -22,6 +22,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+from stream.cli import PROGRAM
+
 ROOT: Final = Path(__file__).parents[1]
 GUIDE: Final = ROOT / "docs" / "your-own-data.md"
 _COMMANDS: Final = ("import", "features", "train", "backtest")
@@ -49,7 +51,7 @@ def main() -> None:
         told = {}
         for line in lines[: len(_COMMANDS)]:
             words = shlex.split(line)
-            told[words[0]] = measured([sys.executable, "-m", "stream.cli", *words], folder)
+            told[words[0]] = measured([*PROGRAM, *words], folder)
             print(f"{words[0]}: {told[words[0]]}", flush=True)
     assert tuple(told) == _COMMANDS
     total = {key: round(sum(one[key] for one in told.values())) for key in ("wall_s", "cpu_s")}
