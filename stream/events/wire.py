@@ -19,7 +19,6 @@ from struct import error as StructError  # noqa: N812
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
-import numpy as np
 import orjson
 
 from stream.errors import (
@@ -66,7 +65,6 @@ as fast so as in digits, which are read too."""
 
 MAX_MESSAGE_BYTES = 256 * 1024
 
-_FLOAT32 = np.dtype("<f4")
 _MAGIC = b"\0"
 _HEADER_BYTES = 5
 
@@ -334,7 +332,9 @@ def digits(packed: bytes) -> Any:
 
     It is :class:`msgspec.Raw`, for fields that are lists of numbers to those who read them.
     """
-    values = np.frombuffer(packed, _FLOAT32)
+    import numpy as np  # noqa: PLC0415 - help and settings do without it
+
+    values = np.frombuffer(packed, "<f4")
     return msgspec.Raw(orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY))
 
 

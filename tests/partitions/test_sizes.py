@@ -34,7 +34,7 @@ from tests import kit
 from tests.kit import Market, application, engagement
 
 POLICY = Policy(labels=LabelPolicy(window_ms=20_000, allowed_lateness_ms=0, orphan_ttl_ms=10_000))
-LONG = b"-3e-9"  # grows most: float32 gives it 17 digits more
+LONG = b"1e6"  # grows most: sent on, it is 1000000.0
 FRAMING_BYTES = 1000
 
 
@@ -104,11 +104,12 @@ def test_the_largest_event_makes_messages_that_every_topic_takes() -> None:
 
 
 def test_what_grows_beyond_the_bound_on_its_way_costs_that_event() -> None:
-    """Forty thousand numbers of five bytes have twenty-two each when float32 is told exactly."""
-    raw = full(2, 42_000)
-    event = msgspec.json.decode(raw)
-    market = Market(POLICY, 1, global_model=model(2, 42_000))
-    market.append(APPLICATIONS, 0, event["member_id"].encode(), raw)
+    """Features by name may leave out what is zero; sent on, each of 300,000 takes four bytes."""
+    app = application("a", 10)
+    event = msgspec.json.decode(kit.to_json(app))
+    event["features"] = {"global": {"7": 1}, "per_member": [1, 1], "per_job": [1, 1]}
+    market = Market(POLICY, 1, global_model=model(2, 300_000))
+    market.append(APPLICATIONS, 0, app.member_id.encode(), msgspec.json.encode(event))
     market.run()
     (letter,) = market.sent
     assert dict(letter.headers)["reason"] == b"too_large"
