@@ -306,7 +306,8 @@ def _path(effect: str, entity_id: str) -> str:
 
 
 def _id(entity_id: str) -> str:
-    return quote(entity_id, safe="")
+    # Neither "." nor ".." may be a part of a path as it stands: it would lead to another one.
+    return quote(entity_id, safe="") if entity_id.strip(".") else entity_id.replace(".", "%2E")
 
 
 def _query(path: str, **given: str | int | None) -> str:

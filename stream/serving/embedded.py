@@ -147,9 +147,9 @@ class EmbeddedStore:
     def standing(self) -> Standing:
         """Tell how it stands."""
         entities = {name: len(table) for name, table in self.tables.items()}
-        left_out = self._left_out
+        left_out = Counter(self._left_out)  # a copy: the writer counts on
         if self.applicants is not None:
-            left_out = left_out + self.applicants.left_out
+            left_out.update(dict(self.applicants.left_out))
         return Standing(
             *(self._ready, self._current_ms, entities, dict(left_out)),
             *(self._why_not, self._degraded),

@@ -272,11 +272,11 @@ class Follower:
 
     def _attend(self, ends: dict[str, TopicEnds], labels: TopicEnds) -> None:
         """See to those who wait for what they have written."""
-        read = [offset for place in self._places.values() for offset in place.offsets]
+        read = _by_partition({plain: each.offsets for plain, each in self._places.items()})
         try:
             self._store.waits.go_on(
                 read,
-                lambda: [end for of in ends.values() for end in of.of_each(_ENDS_S)],
+                lambda: _by_partition({plain: of.of_each(_ENDS_S) for plain, of in ends.items()}),
                 lambda: labels.of_each(_ENDS_S),
             )
         except BrokerError as error:
@@ -294,3 +294,8 @@ class Follower:
             self._changed = False
         except OSError as error:
             _log.warning("no snapshot is written: %s", error)
+
+
+def _by_partition(offsets: dict[str, list[int]]) -> dict[str, int]:
+    """Give offsets of topics their names, ``topic/partition``."""
+    return {f"{plain}/{n}": at for plain, of in offsets.items() for n, at in enumerate(of)}

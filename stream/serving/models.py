@@ -167,9 +167,9 @@ class Models:
         """
         held, different = self._held, self._different
         common = different[0] if len(different) == 1 else None if different else self._default
-        now = self._now(held, at_ms)
+        now = self._now(held, different, at_ms)
         if not job_ids:
-            in_force = {_at(each, at_ms)[1] for each in self._different}
+            in_force = {_at(each, at_ms)[1] for each in different}
             return Chosen(now, [now], None, in_force <= held.keys())
         if times_ms is None:
             times_ms = np.full(1 if common is not None else len(job_ids), float(at_ms))
@@ -179,7 +179,7 @@ class Models:
         if common is not None:
             versions, places = common.versions, common.at(times_ms)
         else:
-            versions, places = self._of_each(job_ids, times_ms, partitions)
+            versions, places = self._of_each(different, job_ids, times_ms, partitions)
         if len(places) == 1 or (places == places[:1]).all():
             model = held.get(versions[places[0]]) if len(places) else now
             return Chosen(now, [model or self.given], None, model is not None)
@@ -188,21 +188,27 @@ class Models:
         complete = all(model is not None for model in found)
         return Chosen(now, [model or self.given for model in found], of, complete)
 
-    def _now(self, held: dict[str, GlobalModel], at_ms: int) -> GlobalModel:
+    def _now(
+        self, held: dict[str, GlobalModel], different: tuple[Succession, ...], at_ms: int
+    ) -> GlobalModel:
         """Return the newest model in force that is at hand."""
-        found = [_at(each, at_ms) for each in self._different]
+        found = [_at(each, at_ms) for each in different]
         version = max(found)[1] if found else self.given.version
         return held.get(version, self.given)
 
     def _of_each(
-        self, job_ids: Sequence[str], times_ms: NDArray[np.float64], partitions: int
+        self,
+        different: tuple[Succession, ...],
+        job_ids: Sequence[str],
+        times_ms: NDArray[np.float64],
+        partitions: int,
     ) -> tuple[list[str], NDArray[np.intp]]:
         """Versions, and the place of each candidate's, where partitions do not say the same.
 
         One that says nothing has published nothing: it will go by what was rolled in last.
         """
         versions: dict[str, int] = {}
-        newest = max(self._different, key=lambda each: each.from_ms[-1])
+        newest = max(different, key=lambda each: each.from_ms[-1])
         size = max(len(times_ms), len(job_ids))
         places = np.zeros(size, np.intp)
         of_jobs = [partition_of(each.encode(), partitions) for each in job_ids]

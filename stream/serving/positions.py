@@ -68,7 +68,7 @@ class _Wait:
         self.future: Future[None] = Future()
         self.read = {f"{ENGAGEMENTS}/{number}": at + 1 for number, at in sorted(positions)}
         self.labels: dict[str, int] | None = None
-        self.ends: Sequence[int] | None = None
+        self.ends: Mapping[str, int] | None = None
 
 
 class Waits:
@@ -87,20 +87,20 @@ class Waits:
     def ask(self, positions: Sequence[Position]) -> Future[None]:
         """Return what is done when all that engagements have led to is there."""
         wait = _Wait(positions)
-        with self._lock:
-            self._waits.append(wait)
+        with self._lock:  # who gave up would stay while the broker is away: nobody goes on then
+            self._waits = [*(each for each in self._waits if not each.future.done()), wait]
         return wait.future
 
     def go_on(
         self,
-        offsets: Sequence[int],
-        ends: Callable[[], Sequence[int]],
+        offsets: Mapping[str, int],
+        ends: Callable[[], Mapping[str, int]],
         ends_of_labels: Callable[[], Sequence[int]],
     ) -> None:
         """Look who need not wait any more.
 
         Args:
-            offsets: up to where all that is followed was read and entered.
+            offsets: up to where all that is followed was read and entered, by ``topic/partition``.
             ends: asks for the ends of the same. ends_of_labels: for those of ``labels``.
 
         Raises:
@@ -126,7 +126,7 @@ class Waits:
         for each in waits:
             if (
                 each.ends is not None
-                and all(offset >= end for offset, end in zip(offsets, each.ends, strict=True))
+                and _reached(offsets, each.ends)
                 and each.future.set_running_or_notify_cancel()
             ):
                 each.future.set_result(None)

@@ -267,10 +267,9 @@ def _fill_applicants(
         if length > _MOST_PART_BYTES:
             raise StateError(f"{path} is damaged: a part of it is too long")
         try:
-            rows = _ROWS.decode(reader.read(length))
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            applicants.restore(_ROWS.decode(reader.read(length)), newest_ms)
+        except (msgspec.MsgspecError, UnicodeDecodeError, OverflowError) as error:
             raise StateError(f"{path} is damaged: {error}") from None
-        applicants.restore(rows, newest_ms)
 
 
 def _preferences(path: Path, count: int, reader: _Hashed, file_bytes: int) -> dict[str, bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,11 +13,13 @@ from hypothesis import strategies as st
 
 from stream.errors import StateError
 from stream.events.applicants import Applicant, applicants_key, encode_applicant
+from stream.events.records import COEFFICIENTS
 from stream.events.wire import AllFeatures
 from stream.model.folder import GlobalModel
 from stream.policy import DAY_MS, HOUR_MS, ApplicantSettings, Policy
 from stream.serving.applicants import Applicants
 from stream.serving.belief import Belief, mean_score, probability
+from stream.serving.snapshot import Place, load_snapshot, save_snapshot
 from stream.serving.waiting import Waiting
 from tests.kit import model
 from tests.serving.asking import NOW_MS, Asked
@@ -350,6 +353,20 @@ def test_rows_are_taken_over_as_they_are() -> None:
         assert other.get(f"/j/applicants{query}") == asked.get(f"/j/applicants{query}")
     with pytest.raises(StateError):
         other.held.restore([msgspec.structs.replace(rows[0], per_job=b"")], None)
+
+
+def test_a_snapshot_with_a_damaged_applicant_is_refused(tmp_path: Path) -> None:
+    """With any byte of the applicants changed, so that the service begins anew."""
+    asked, path = Holding(), tmp_path / "snapshot"
+    asked.publish(applicant("a", NOW_MS, score=0.5))
+    places = {COEFFICIENTS: Place("coefficients", "", [1])}
+    save_snapshot(path, asked.store, places, current_ms=NOW_MS)
+    whole = path.read_bytes()
+    for at in range(len(whole) - 160, len(whole)):
+        for flipped in (0x01, 0x80, 0xFF):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ flipped]) + whole[at + 1 :])
+            with pytest.raises(StateError):
+                load_snapshot(path, Holding().store)
 
 
 def test_metrics_tell_how_many_are_held_and_what_was_not_taken() -> None:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from random import Random
 from threading import Event, Thread
 from typing import Any
+from weakref import ref
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,7 @@ from stream.events.structs import Coefficients
 from stream.policy import Policy
 from stream.serving import service as service_module
 from stream.serving.embedded import EmbeddedStore
-from stream.serving.positions import MOST, Position, positions_of
+from stream.serving.positions import MOST, Position, Waits, positions_of
 from tests.kit import Market, application, engagement, model
 from tests.serving.asking import Asked
 from tests.serving.test_ranks import candidates
@@ -70,7 +71,8 @@ class Topic:
     def go_on(self) -> None:
         """See to those who wait."""
         labels = [len(self._market.topics[LABELS, number]) for number in range(COUNT)]
-        self._store.waits.go_on(self.offsets, self.ends, lambda: labels)
+        read, ends = (dict(zip("01", each, strict=True)) for each in (self.offsets, self.ends()))
+        self._store.waits.go_on(read, lambda: ends, lambda: labels)
 
     def read_all(self) -> None:
         """Take everything in."""
@@ -159,8 +161,32 @@ def test_a_question_waits_and_is_refused_in_the_end(monkeypatch: pytest.MonkeyPa
     follower.join()
 
 
+def test_who_gave_up_is_not_held_while_the_broker_is_away() -> None:
+    """Nobody goes on with those who wait then; who asks next makes room."""
+    waits = Waits()
+    asked = [waits.ask([Position(0, 7)]) for _ in range(3)]
+    for each in asked:
+        each.cancel()
+    held = [ref(each) for each in asked]
+    del asked, each
+    waits.ask([Position(0, 7)])
+    assert [each() for each in held] == [None] * 3
+
+
+def test_a_topic_more_is_followed_while_somebody_waits() -> None:
+    """As when a model is rolled in that takes preferences: the wait ends as it would have."""
+    waits = Waits()
+    waits.read["engagements/0"] = 8
+    done = waits.ask([Position(0, 7)])
+    ends = {"coefficients/0": 3}
+    waits.go_on({"coefficients/0": 2}, lambda: ends, lambda: [0])
+    assert not done.done()
+    waits.go_on({"preferences/0": 0, "coefficients/0": 3}, lambda: ends, lambda: [0])
+    assert done.done()
+
+
 def go_on(store: EmbeddedStore, stop: Event) -> None:
     """See to those who wait, as a follower does that has read all."""
     while not stop.is_set():
-        store.waits.go_on([3], lambda: [3], lambda: [0])
+        store.waits.go_on({"coefficients/0": 3}, lambda: {"coefficients/0": 3}, lambda: [0])
         stop.wait(0.005)

@@ -209,6 +209,7 @@ def test_open_applicants_are_told_over_sockets(served: Served) -> None:
         applicant(f"a{n}", now_ms - n * 1000, member=f"m{n}", model_version=served.version)
         for n in range(1, 5)
     ]
+    apps.append(applicant("..", now_ms, job=".", model_version=served.version))
     for topic, messages in (
         (APPLICANTS, published(*apps)),
         (LABELS, [label("a1", "positive", at_ms=now_ms)]),
@@ -226,6 +227,9 @@ def test_open_applicants_are_told_over_sockets(served: Served) -> None:
         assert second is not None
         assert (second.rank, second.of, second.log_odds) == (2, 3, found.applicants[1].log_odds)
         assert client.applicant("j", "a1") is None
+        dots = client.applicant(".", "..")
+        assert dots is not None
+        assert (dots.job_id, dots.application_id) == (".", "..")
         assert [each.job_id for each in client.jobs("j").jobs] == ["j"]
         with pytest.raises(ServiceError, match="422"):
             client.applicants("j", top=0)
