@@ -147,7 +147,7 @@ def roll(
         typer.Option(
             metavar="MODEL",
             help="Roll nothing in and fail (exit code 1) when the new model is worse than this one,"
-            " on the applications of --on that neither was trained on.",
+            " on the applications of --on whose windows ended after both were trained.",
         ),
     ] = None,
     logs: Annotated[
@@ -277,14 +277,16 @@ def _say(text: str) -> None:
 
 
 def _judge(new: GlobalModel, than: Path, logs: list[Path], policy: Policy, margin: float) -> None:
-    """Refuse a model that is worse than another on what neither has seen."""
+    """Refuse a model that is worse than another on windows that ended after both were trained."""
     from stream.backtest.tuning import trainer as trainer_of
     from stream.model.held_out import check_not_worse
     from stream.stages.succession import BLOCKS, check_fits
 
     old = load_model(than)
     check_fits(new, old, policy)
-    kind: ModelKind = "boosted" if new.takes_history or old.takes_history else "linear"
+    # Only trees take histories, and counts of preferences.
+    trees = any(one.takes_further and one.manifest.kind == "boosted" for one in (new, old))
+    kind: ModelKind = "boosted" if trees else "linear"
     names = new.space.maker or {block: new.manifest.features[block] for block in BLOCKS}
     trainer = trainer_of(policy, None, names, None, kind)
     read = ReadProgress()

@@ -80,7 +80,7 @@ def train(
         typer.Option(
             metavar="MODEL",
             help="Write nothing and fail (exit code 1) when the new model is worse than this one,"
-            " on the held-out applications that it has not seen.",
+            " on the held-out applications whose windows ended after it was trained.",
         ),
     ] = None,
     margin: Margin = 0.005,

@@ -36,8 +36,10 @@ Fit = Callable[[Rows], Callable[[Floats32], NDArray[np.float64]]]
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """What the held-out part says of a new model, and of one before it.
 
-    ``before`` and ``after``: of the old and the new one, on the ``compared`` applications that the
-    old one was not trained on; ``before`` is None where there is no old one. ``losses``: of the new
+    ``before`` and ``after``: of the old and the new one, on the ``compared`` applications whose
+    windows ended after the old one was trained, for their labels were not final then; one that was
+    fitted on aged rows has seen the early ones among their answers, which favours it. ``before`` is
+    None where there is no old one. ``losses``: of the new
     one, on each application that is held out.
     """
 
@@ -127,7 +129,7 @@ def hold_out(
 def compare(
     final: Rows, window_ms: int, names: Sequence[str], new: GlobalModel, old: GlobalModel
 ) -> Judgement | Unjudged:
-    """Judge two models on the applications that neither was trained on.
+    """Judge two models on the applications whose windows ended after both were trained.
 
     Args:
         final: the applications whose labels are final (n,), closed rows.
@@ -184,8 +186,9 @@ def check_not_worse(judged: Judgement | Unjudged, than: Path | str, margin: floa
     if lower or new.log_loss > old.log_loss + margin:
         raise ModelError(
             f"the new model is worse than {than}, by more than {margin:g}, on {judged.compared:,}"
-            f" applications that neither has seen: {in_words(new.auc, new.log_loss)}, before"
-            f" {in_words(old.auc, old.log_loss)}; nothing was written"
+            " applications whose windows ended after that one was trained:"
+            f" {in_words(new.auc, new.log_loss)}, before {in_words(old.auc, old.log_loss)};"
+            " nothing was written"
         )
 
 

@@ -130,7 +130,7 @@ class TrainingSet:
         Inputs beside the global features that do not pay there are left out from then on.
 
         Args:
-            than: a model to compare it with, on those of them that it has not seen.
+            than: a model to compare it with, on those whose windows ended after it was trained.
             progress: is told what is being done.
 
         Raises:

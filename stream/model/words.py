@@ -125,7 +125,7 @@ def held_out(judged: Judgement | Unjudged) -> str:
     if judged.before is not None:
         new, old = judged.after, judged.before
         told += (
-            f"; of {judged.compared:,} that the model before has not seen"
+            f"; on {judged.compared:,} whose windows ended after the model before was trained"
             f" {in_words(new.auc, new.log_loss)}, before {in_words(old.auc, old.log_loss)}"
         )
     return told

@@ -181,9 +181,10 @@ def _who_gains(found: Backtest) -> Iterator[str]:
         none = next((one for one in groups if one.examples == "0"), None)
         if total <= 0 or most.log_loss_gained.value <= 0:
             continue
-        first = "" if none is None else f", those without any {_gained(none)}"
+        first = "" if none is None or none is most else f", those without any {_gained(none)}"
+        examples = "no" if most is none else most.examples
         yield (
-            f"{whose.capitalize()} with {most.examples} labelled applications gain most:"
+            f"{whose.capitalize()} with {examples} labelled applications gain most:"
             f" {_gained(most)} nats of log loss per application{first}."
         )
 

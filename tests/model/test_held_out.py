@@ -172,7 +172,7 @@ def test_train_reports_and_refuses(
     assert kept.auc is not None
     compare = ("--out", tmp_path / "new", "--not-worse-than", tmp_path / "old")
     assert train(*compare, "--margin", 0.5) == 0
-    assert "that the model before has not seen" in capsys.readouterr().out
+    assert "whose windows ended after the model before was trained" in capsys.readouterr().out
     manifest = msgspec.json.decode((tmp_path / "new" / "manifest.json").read_bytes())
     assert manifest["held_out"]["applications"] > 100
     monkeypatch.setattr(

@@ -119,7 +119,7 @@ def test_the_command_trains_judges_and_names(
     assert hearback(monkeypatch, *given, *compared) == 0
     said = capsys.readouterr().out
     manifest = load_model(out).manifest
-    assert "that the model before has not seen" in said
+    assert "whose windows ended after the model before was trained" in said
     assert "prior precision of the effects: λ" in said
     assert manifest.prior_precision is not None
     assert manifest.features["global"] == load_model(folder / "model").manifest.features["global"]

@@ -37,6 +37,16 @@ def test_the_figures_are_in_the_sentences(found: Backtest) -> None:
     assert "1,000 applications from 2024-01-01 to 2024-03-10, of which 27%" in subject(found)
 
 
+def test_who_has_no_example_is_named_once(found: Backtest) -> None:
+    """Where members without labelled applications gain most, that is said once."""
+    none, more = found.by_member_examples
+    none = msgspec.structs.replace(none, log_loss_gained=Interval(0.2, 0.1, 0.3))
+    text = said(msgspec.structs.replace(found, by_member_examples=[none, more]))
+    assert (
+        "Members with no labelled applications gain most: 0.200 nats of log loss per application."
+    ) in text
+
+
 def test_a_better_setting_is_named(found: Backtest) -> None:
     """A setting whose log loss is clearly lower is recommended by name."""
     better = setting("half-life 7 days", "per_job.half_life = 7d", 0.74, 0.51)

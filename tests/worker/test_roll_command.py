@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
@@ -18,7 +19,9 @@ from stream.cli import app
 from stream.errors import ConfigError, ModelError
 from stream.kafka.embedded import EmbeddedBroker
 from stream.logs.files import merge, write_lines
+from stream.model.boosting import fit_boosted
 from stream.model.coefficients import Linear
+from stream.model.columns import preference_columns
 from stream.model.folder import GlobalModel, new_model, save_model
 from stream.model.held_out import Judgement, Unjudged
 from stream.partitions.commands import RollCommand, control_of
@@ -101,6 +104,36 @@ def test_two_models_are_compared_on_what_neither_has_seen(
     late = model_of(features, best, MARKET.start_ms + 400 * DAY_MS)
     assert isinstance(made.compare(late, old), Unjudged)
     assert math.isfinite(judged.held_out.log_loss)
+
+
+def test_trees_over_preferences_without_histories_are_judged(
+    tmp_path: Path, embedded_broker: EmbeddedBroker
+) -> None:
+    """They take counts of preferences, which a linear model's training does not make."""
+    log, until = tmp_path / "log.jsonl", format_time(TRAINED_MS)
+    write_lines(log, simulate(msgspec.structs.replace(MARKET, preference_sd=1.0, terms_share=1.0)))
+    read = trainer(Policy(), TRAINED_MS, None, None, "boosted")
+    read.read(merge([log]), lambda _: None)
+    preferences = preference_columns(["skill", "title"])
+    d, rng = MARKET.d_global + len(preferences), np.random.default_rng(5)
+    model = new_model(
+        fit_boosted(rng.normal(size=(200, d)), rng.integers(0, 2, 200), np.ones(200)),
+        {**read.features(), "preferences": preferences},
+        trained_from_ms=MARKET.start_ms,
+        trained_until_ms=TRAINED_MS,
+        applications=1,
+        positives=1,
+        inputs=("global", "preferences"),
+    )
+    folder = str(tmp_path / "model")
+    save_model(tmp_path / "model", model)
+    broker = ["--broker", embedded_broker.bootstrap_servers, "--app-id", "trees"]
+    embedded_broker.create_topics({control_of("trees"): 1})
+    gate = ["--on", str(log), "--not-worse-than", folder]
+    done = CliRunner().invoke(app, ["model", "roll", folder, "--at", until, *broker, *gate])
+    assert done.exit_code == 0, done.exception
+    (roll,) = sent_rolls(embedded_broker.bootstrap_servers, "trees")
+    assert roll.model.manifest.model_version == model.version
 
 
 def test_the_command_sends_the_model_or_refuses_it(
