@@ -244,8 +244,8 @@ class ApplicantScored(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         probability_now: that one still comes.
         standard_deviation: of the log-odds, as the members' and jobs' models have it.
         member_known, job_known: false: the prior stands for what is not known.
-        reasons: the features that add or take most, the largest first; without what is the same for
-            everybody, the global model's constant.
+        reasons: the features with the largest contributions of either sign, the largest first,
+            without the global model's constant, which is the same for everybody.
 
     """
 

@@ -6,8 +6,8 @@ const USUAL = {
   global: "the base rate", per_member: "the member's own record", per_job: "the job's own record"};
 const DEGRADED = {
   stale: "The service hears nothing new from the broker, and answers with what it knows.",
-  other_model_in_force: "The workers score with another model than this service:"
-    + " start it with that one.",
+  other_model_in_force: "Workers score with a model that this service does not have:"
+    + " start it with the --model that they were started with.",
 };
 
 export const percent = p => {
