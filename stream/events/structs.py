@@ -200,7 +200,9 @@ class Label(msgspec.Struct, Scored, frozen=True, gc=False):
     float32 bytes of shape (36,) in the order of :data:`stream.histories.history.NAMES`, and what
     the job had preferred of its terms. ``model_version`` is of the global model that scored it,
     ``first_model`` of the one that the state began with, where that is another. ``global_`` is what
-    it scored, for who trains the next one; None: nothing, or nobody asked.
+    it scored, for who trains the next one; None: nothing, or nobody asked. ``declined_time_ms`` is
+    of a decline before a positive answer, where no label of its own tells of it: the application
+    was read after both.
     """
 
     application_id: str
@@ -229,6 +231,7 @@ class Label(msgspec.Struct, Scored, frozen=True, gc=False):
     preferences: Preferred | None = None
     first_model: str | None = None
     global_: bytes | None = None
+    declined_time_ms: int | None = None
 
 
 class Match(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="match"):

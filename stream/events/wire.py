@@ -136,6 +136,7 @@ class LabelMessage(
     further_scores: FurtherScores | msgspec.UnsetType = msgspec.UNSET
     previous_weight: float | None = None
     first_model: str | msgspec.UnsetType = msgspec.UNSET
+    declined_time_ms: TimeMs | msgspec.UnsetType = msgspec.UNSET
 
 
 _FEATURES = LabelMessage.__struct_fields__.index("features")
@@ -272,6 +273,7 @@ def encode_label(label: Label) -> bytes:
             label.further_scores or msgspec.UNSET,
             label.previous_weight,
             label.first_model or msgspec.UNSET,
+            msgspec.UNSET if label.declined_time_ms is None else label.declined_time_ms,
         )
     )
 
@@ -299,11 +301,12 @@ def _label(
         space.per_member.pack(features.per_member),
         space.per_job.pack(features.per_job),
     )
+    declined_time_ms = values.pop()
     first_model = values.pop() or None
     values[-2] = values[-2] or None  # further scores
     history = packed_numbers(features.history, len(NAMES))
     values += (history, features.preferences or None, first_model)
-    values.append(packed_global)
+    values += (packed_global, None if declined_time_ms is msgspec.UNSET else declined_time_ms)
     return Label(*values)
 
 

@@ -47,20 +47,22 @@ class Change(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     ``facts`` are those after the change; ``previous_weight`` is what the label before it counted.
     ``label`` is False for the one closing that says nothing new: that of a positive. ``closed``
-    says that the window has closed: the label is the truth.
+    says that the window has closed: the label is the truth. ``declined_time_ms``: when it had been
+    declined before it was answered, where both were read before it was.
     """
 
     job_id: str
     application_id: str
     facts: Facts
-    previous: Kind
-    previous_rule: str | None
-    previous_weight: float
+    previous: Kind = Kind.PENDING
+    previous_rule: str | None = None
+    previous_weight: float = 1.0
     final: bool
     evidence_time_ms: int | None
     label_time_ms: int
     label: bool = True
     closed: bool = False
+    declined_time_ms: int | None = None
 
     @property
     def kind(self) -> Kind:
@@ -144,6 +146,7 @@ def label_of(change: Change, versions: Sequence[str]) -> Label:
         facts.preferences,
         versions[0] if facts.model else None,
         facts.global_,
+        change.declined_time_ms,
     )
 
 

@@ -75,7 +75,7 @@ CLOSED = "closed"  # the one job action that is known
 _REPEAT = (Ignored("repeats"),)
 
 # Looking a member of an enumeration up takes 0.1 µs, and every event would do so several times.
-_UNKNOWN = State.UNKNOWN
+_UNKNOWN, _EXPLICIT = State.UNKNOWN, State.EXPLICIT
 _READ, _READ_LATE, _OUTSIDE = Stimulus.READ, Stimulus.READ_LATE, Stimulus.OUTSIDE
 _ANSWERED = Stimulus.ANSWERED
 _PENDING, _POSITIVE, _WINDOW = Kind.PENDING, Kind.POSITIVE, DeadlineKind.WINDOW
@@ -256,11 +256,13 @@ class LabelMachine:
             known.append((stretch.evidence_ms, RULES[stretch.rule]))
         given: Transition = _ENTERED
         decided_ms: int | None = None
+        declined_ms: int | None = None
         for time_ms, stimulus in sorted(known) if known else ():
             transition = after(given.state, stimulus)
             if transition.ignored:
                 steps.append(Ignored(transition.ignored))
             if transition.label is not None:
+                declined_ms = decided_ms if given.state == _EXPLICIT else None
                 given, decided_ms = transition, time_ms
         weight = 1.0
         if given.label is None and (reached := self._aging.reached(submitted_ms, watermark_ms)):
@@ -306,12 +308,10 @@ class LabelMachine:
             job_id=job_id,
             application_id=application_id,
             facts=facts,
-            previous=_PENDING,
-            previous_rule=None,
-            previous_weight=1.0,
             final=given.final,
             evidence_time_ms=decided_ms,
             label_time_ms=latest(decided_ms or 0, watermark_ms),
+            declined_time_ms=declined_ms,
         )
         return [*steps, change]
 

@@ -74,6 +74,7 @@ LABELS: Final = (
     Column("application_time_ms", "time", "when the member applied"),
     Column("evidence_time_ms", "time", "when what it rests on happened", "nothing happened"),
     Column("label_time_ms", "time", "event time at which it was known"),
+    Column("declined_time_ms", "time", "of a decline that has no label", "there was none"),
     _VERSION,
     Column("first_model", "text", "the global model that the state began with", "it is the same"),
     Column("features.global", "float32s", "block global: what is scored", "a score was brought"),

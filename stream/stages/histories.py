@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from stream.events.ladder import Kind
 from stream.events.structs import Application, Label
 from stream.histories.history import NOTHING, Answer, History, Summary, fingerprint
@@ -40,8 +42,8 @@ from stream.state.stored_histories import StoredValues
 PAIRS = "pairs"
 """Names the markers of forgotten members in the job stage."""
 
-_ANSWERED = frozenset({Kind.NEGATIVE_EXPLICIT.wire, Kind.POSITIVE.wire})
-_POSITIVE = Kind.POSITIVE.wire
+_DECLINED, _POSITIVE = Kind.NEGATIVE_EXPLICIT.wire, Kind.POSITIVE.wire
+_ANSWERED = frozenset({_DECLINED, _POSITIVE})
 
 
 class EntityHistories(Protocol):
@@ -101,6 +103,9 @@ class MemberHistories:
         at_ms = label.evidence_time_ms
         if label.kind not in _ANSWERED or at_ms is None or label.history is None:
             return
+        if label.declined_time_ms is not None:
+            self.learn(_decline_before(label))
+            label = msgspec.structs.replace(label, previous=_DECLINED)
         key = keys.key(keys.HISTORY, "member", label.member_id)
         history = self._values.get(key)
         if history is None:
@@ -216,6 +221,8 @@ class JobHistories:
         at_ms = label.evidence_time_ms
         if label.kind not in _ANSWERED or at_ms is None:
             return
+        if label.declined_time_ms is not None:
+            self.learn(_decline_before(label))
         pair_key, job_key = _of_pair(label), _of_job(label.job_id)
         pair, job = self._values.get(pair_key), self._values.get(job_key)
         if pair is None or job is None:
@@ -306,6 +313,17 @@ class JobHistories:
         if self._values.get(key) is not None:
             self._values.put(key, None)
             self._census.pairs(-1)
+
+
+def _decline_before(label: Label) -> Label:
+    """What would have been told of a decline, had it not been read together with the answer."""
+    return msgspec.structs.replace(
+        label,
+        kind=_DECLINED,
+        label=0,
+        evidence_time_ms=label.declined_time_ms,
+        declined_time_ms=None,
+    )
 
 
 def _of_job(job_id: str) -> bytes:

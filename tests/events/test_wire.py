@@ -582,7 +582,9 @@ def test_clock_watermark_label_and_coefficients_survive_the_wire() -> None:
     for mark in (Watermark(3, None, False), Watermark(0, 7, True)):
         assert wire.decode_by_job(wire.encode(mark), SPACE) == mark
     assert wire.decode_label(wire.encode_label(_LABEL), SPACE) == _LABEL
-    rolled = msgspec.structs.replace(_LABEL, first_model="u", further_scores={"pair": 0.5})
+    rolled = msgspec.structs.replace(
+        _LABEL, first_model="u", further_scores={"pair": 0.5}, declined_time_ms=0
+    )
     assert wire.decode_label(wire.encode_label(rolled), SPACE) == rolled
     assert wire.decode_coefficients(wire.encode(_COEFFICIENTS)) == _COEFFICIENTS
     assert wire.coefficients_key("per_member", "m") == b"per_member:m"

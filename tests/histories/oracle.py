@@ -44,6 +44,23 @@ def numbers(known: Sequence[Known], at_ms: int) -> Numbers:
     return (n, r, p, *rates, n7, r7, *recent, n - r, *since)
 
 
+def known_of(
+    of: Application, engagements: Iterable[Engagement], *, window_ms: int, skew_ms: int
+) -> Known:
+    """What is known of an application by some engagements, others' among them."""
+    times: dict[bool, list[int]] = {True: [], False: []}
+    for each in engagements:
+        ids = each.job_id, each.application_id, each.member_id
+        if ids != (of.job_id, of.application_id, of.member_id):
+            continue
+        last = of.event_time_ms + window_ms
+        inside = of.event_time_ms - skew_ms <= each.event_time_ms <= last
+        if inside and each.action in POSITIVE | NEGATIVE:
+            at = max(each.event_time_ms, of.event_time_ms)
+            times[each.action in POSITIVE].append(at)
+    return Known(of.event_time_ms, times[True] + times[False], times[True])
+
+
 def first_sights(
     events: Iterable[Application | Engagement | JobEvent],
     *,
@@ -73,17 +90,7 @@ def first_sights(
             continue
 
         def known(of: Application) -> Known:
-            times: dict[bool, list[int]] = {True: [], False: []}
-            for each in engagements:
-                ids = each.job_id, each.application_id, each.member_id
-                if ids != (of.job_id, of.application_id, of.member_id):
-                    continue
-                last = of.event_time_ms + window_ms
-                inside = of.event_time_ms - skew_ms <= each.event_time_ms <= last
-                if inside and each.action in POSITIVE | NEGATIVE:
-                    at = max(each.event_time_ms, of.event_time_ms)
-                    times[each.action in POSITIVE].append(at)
-            return Known(of.event_time_ms, times[True] + times[False], times[True])
+            return known_of(of, engagements, window_ms=window_ms, skew_ms=skew_ms)
 
         parts = (
             [x for x in read if x.member_id == event.member_id],

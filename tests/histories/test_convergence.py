@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.events.structs import Application, Label
+from stream.events.structs import Application, Engagement, Label
 from stream.histories.history import HALF_LIFE_MS, MOST_OPEN, Answer, History, fingerprint
 from stream.policy import HOUR_MS, LabelPolicy, Policy
 from stream.stages.histories import JobHistories, MemberHistories
@@ -24,8 +24,9 @@ from stream.state.stored_facts import StoredFacts
 from tests import oracle
 from tests.bootstrap.test_split import replayed
 from tests.conftest import thorough
+from tests.histories.oracle import known_of
 from tests.kit import Market, TestEvent, application
-from tests.labels.bench import SKEW, W, arrivals
+from tests.labels.bench import LATENESS, SKEW, W, arrivals, logs
 from tests.partitions import test_partitions
 from tests.stages.test_entities import label
 
@@ -118,6 +119,67 @@ def test_crashes_and_interleavings_change_no_history(
         job = market.stores["job", number]
         assert not list(job.scan(keys.PAIR, keys.after(keys.PAIR)))
         assert market.partitions["job", number].learning.census.counts.pairs == 0
+
+
+@st.composite
+def answers_in_order(draw: st.DrawFn) -> list[TestEvent]:
+    """A log in any order within lateness, but for the engagements of each application.
+
+    Those are in their order, as they stand in a partition whose producer wrote them so.
+    """
+    delayed = [
+        (event.event_time_ms + draw(st.integers(0, LATENESS)), number, event)
+        for number, event in enumerate(draw(logs()))
+    ]
+    arrived = [event for _, _, event in sorted(delayed, key=lambda item: item[:2])]
+    own: dict[tuple[str, str], list[Engagement]] = {}
+    for event in sorted(arrived, key=lambda event: event.event_time_ms):
+        if isinstance(event, Engagement):
+            own.setdefault((event.job_id, event.application_id), []).append(event)
+    return [
+        own[event.job_id, event.application_id].pop(0) if isinstance(event, Engagement) else event
+        for event in arrived
+    ]
+
+
+def check_times(stores: Iterable[Store], events: Sequence[TestEvent]) -> None:
+    """Last answers of members and jobs are the latest of each application's earliest."""
+    engagements = [event for event in events if isinstance(event, Engagement)]
+    answers: dict[tuple[str, str], list[int]] = {}
+    positives: dict[tuple[str, str], list[int]] = {}
+    for event in events:
+        if isinstance(event, Application):
+            known = known_of(event, engagements, window_ms=W, skew_ms=SKEW)
+            for entity in (("member", event.member_id), ("job", event.job_id)):
+                answers.setdefault(entity, []).append(min(known.answers, default=-1))
+                positives.setdefault(entity, []).append(min(known.positives, default=-1))
+    for entity, history in stored(stores):
+        wanted = max(answers[entity]), max(positives[entity])
+        assert (history.answered_ms, history.positive_ms) == wanted, entity
+
+
+@given(
+    answers_in_order(),
+    st.integers(1, 3),
+    st.randoms(use_true_random=False),
+    st.sampled_from([test_partitions.POLICY, test_partitions.AGED]),
+)
+def test_when_somebody_was_answered_last_depends_on_no_order(
+    events: list[TestEvent], partitions: int, random: Random, policy: Policy
+) -> None:
+    """Whether applications are read before their answers or after: their earliest times count."""
+    market = Market(policy, partitions)
+    market.produce(events)
+    market.clock(20_000)
+    for _ in range(40):
+        stage = random.choice(["member", "job"])
+        number = random.randrange(partitions)
+        topic = random.choice(market.partitions[stage, number].topics)
+        market.step(stage, number, topic, random.choice([1, 2, 5, 50]))
+    market.run()
+    for stores in (market.stores.values(), [replayed(events, policy, close=True).store]):
+        check_all(stores, events)
+        check_times(stores, events)
 
 
 def undone(market: Market, stage: str, number: int, topic: str) -> None:

@@ -84,9 +84,6 @@ def test_a_worker_scores_by_trees_over_histories_as_a_replay_does(boosted_world:
         history = found[name].history
         assert each.history
         assert history
-        # Of a decline that was read before its application, and a positive answer to it, the worker
-        # has one label: that of the positive one, which is then its first answer.
-        history = msgspec.structs.replace(history, answered_ms=each.history.answered_ms)
         have, want = (
             [at or 0 for at in msgspec.structs.astuple(one)] for one in (history, each.history)
         )
