@@ -18,7 +18,6 @@ class Readings:
 
     Args:
         stage: of it. number: of it. topic: whose position is told.
-        position: up to where it had read when it was opened; None: nothing.
 
     """
 

@@ -102,7 +102,10 @@ def route_of(raw_path: bytes) -> tuple[str, list[str]] | None:
 def _query(raw: bytes, kind: type[_T]) -> _T:
     """Read a query string."""
     try:
-        given = dict(parse_qsl(raw.decode(), keep_blank_values=True, strict_parsing=bool(raw)))
+        pairs = parse_qsl(raw.decode(), keep_blank_values=True, strict_parsing=bool(raw))
+        given = dict(pairs)
+        if len(given) < len(pairs):
+            raise QuestionError("the query: give each parameter once")
         return msgspec.convert(given, kind, strict=False)
     except (ValueError, msgspec.ValidationError) as error:
         raise QuestionError(f"the query: {error}") from None

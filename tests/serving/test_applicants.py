@@ -320,7 +320,7 @@ def test_messages_that_cannot_be_used_are_left_out_and_counted() -> None:
     assert asked.held.left_out.total() == len(BAD) + 2
 
 
-QUERIES = ("top=0", "top=x", "by=luck", "at_ms=-1", "what=1", "top=3&", "=", "top")
+QUERIES = ("top=0", "top=x", "by=luck", "at_ms=-1", "what=1", "top=3&", "=", "top", "top=1&top=2")
 
 
 def test_a_query_that_is_none_is_refused() -> None:
