@@ -3,14 +3,15 @@
 Simulated markets whose recruiters have preferences of several strengths, as ``hearback simulate
 --preferences`` makes them (:mod:`producers.terms` says what they are; nothing here was tuned to
 them), three seeds of each. Models are trained on the first half and judged on the second, at the
-moment of decision: the one who was answered among all who waited for the same job, by the global
-score of first sight and the effects' coefficients of that moment. NDCG@1 is the share of decisions
-in which the one answered stood first, alone.
+moment of decision: the one who was answered among all who waited for the same job, by the effects'
+coefficients of that moment, and by the global score over the histories of job and pair and the
+preferences of that moment, as the job stage ranks (:mod:`stream.stages.decisions`). NDCG@1 is the
+share of decisions in which the one answered stood first, alone.
 
 Settings, all with both effects:
 
 - *without*: a linear global model over the features of the log;
-- *features*: linear, or boosted, over the preferences read at first sight, too;
+- *features*: linear, or boosted, over what `train` keeps of preferences and of histories, too;
 - *hashed*: the candidate's terms in columns of the job's effect: each adds 1 to the column that its
   CRC-32 chooses among 32;
 - *both*: linear over preferences, and hashed;
@@ -35,16 +36,22 @@ from producers.drift import Preferences
 from producers.simulate import simulate
 from producers.terms import CHANNELS, Terms
 from producers.truth import SimulationSettings, lively
-from stream.backtest.decisions import Watch
+from stream.backtest.decisions import ScoreOf, Watch
 from stream.backtest.rehearsal import Rehearsal, Step, record, rehearse
 from stream.backtest.tuning import train_until
-from stream.events.structs import Application
+from stream.events.structs import Application, Label
 from stream.features.blocks import FeatureSpace
+from stream.histories.history import NOTHING, NUMBERS_BYTES
 from stream.logs.files import LogLine
 from stream.model.folder import GlobalModel
 from stream.policy import DAY_MS, FeaturePolicy, Policy
 from stream.quality.ranking import Owner
 from stream.replay.reader import first_look
+from stream.stages.histories import JobHistories
+from stream.state.census import Census
+from stream.state.overlay import Overlay
+from stream.state.store import MemoryStore
+from stream.state.stored_facts import StoredFacts
 
 STRENGTHS = (0.5, 1.0, 2.0)
 SEEDS = (21, 22, 23)
@@ -101,8 +108,9 @@ def judged(settings: SimulationSettings) -> dict[str, dict[str, list[float]]]:
     found["truth"] = copy.copy(recorded)
     found["truth"].global_scores = true_scores(settings, recorded)
     said = {}
+    models["both"] = models["features"]
     for name, rehearsal in found.items():
-        watch = Firsts(rehearsal, Policy().labels.window_ms, until_ms)
+        watch = Firsts(rehearsal, Policy().labels.window_ms, until_ms, models.get(name))
         rehearse(rehearsal, Policy(), () if name == "truth" else None, watch=watch)
         said[name] = watch.first
     return said
@@ -123,26 +131,71 @@ def scored_by(rehearsal: Rehearsal, model: GlobalModel) -> Rehearsal:
 
 
 class Firsts(Watch):
-    """Keeps, by job, whether the one answered stood first, alone."""
+    """Keeps, by job, whether the one answered stood first, alone.
 
-    def __init__(self, rehearsal: Rehearsal, window_ms: int, from_ms: int) -> None:
+    Args:
+        rehearsal, window_ms, from_ms: as of :class:`Watch`.
+        model: scores the candidates anew at each decision, where it takes more than the features;
+            None: none does.
+
+    """
+
+    def __init__(
+        self, rehearsal: Rehearsal, window_ms: int, from_ms: int, model: GlobalModel | None
+    ) -> None:
         super().__init__(rehearsal, window_ms, from_ms)
         self.first: dict[str, list[float]] = {}
         self._asked = rehearsal.applications
+        self._first_sight = rehearsal.global_scores
+        self._model = model if model is not None and model.takes_further else None
+        overlay = Overlay(MemoryStore())
+        census = Census(overlay)
+        facts = StoredFacts(overlay, census)
+        self._histories = JobHistories(overlay, window_ms, facts=facts, census=census)
+        self._of_members = {
+            number: label.history[:NUMBERS_BYTES]
+            for number, label in rehearsal.steps
+            if label is not None and label.history is not None
+        }
+
+    def scored(self, number: int) -> None:
+        """Count an application."""
+        super().scored(number)
+        self._histories.enter(self._asked[number], None)
+
+    def label(self, number: int, label: Label, scores: Mapping[str, ScoreOf]) -> None:
+        """Judge before the label is learned."""
+        super().label(number, label, scores)
+        self._histories.learn(label)
 
     def decided(
         self,
         within: Owner,
         numbers: list[int],
-        at_ms: int,  # noqa: ARG002
+        at_ms: int,
         values: _Floats,
         *,
         sampled: bool,
     ) -> None:
         """Keep a decision of a job all of whose candidates are ranked."""
-        if within == "job" and not sampled:
-            first = values[3, 0] > values[3, 1:].max()
-            self.first.setdefault(self._asked[numbers[0]].job_id, []).append(float(first))
+        if within != "job" or sampled:
+            return
+        full = values[3]
+        if self._model is not None:
+            full = full - self._first_sight[numbers] + self._scored_now(self._model, numbers, at_ms)
+        first = full[0] > full[1:].max()
+        self.first.setdefault(self._asked[numbers[0]].job_id, []).append(float(first))
+
+    def _scored_now(self, model: GlobalModel, numbers: list[int], at_ms: int) -> _Floats:
+        """Log-odds (n,) by what has happened in the job, and that of the member at first sight."""
+        rows = []
+        for number in numbers:
+            app = self._asked[number]
+            history = self._of_members.get(number, NOTHING)
+            history += self._histories.as_of(app.job_id, app.member_id, at_ms)
+            preferred = self._histories.preferred(app.job_id, app.channel, app.terms)
+            rows.append(model.row(app.features.global_ or b"", history, preferred))
+        return model.score_all(np.array([np.frombuffer(row, "<f4") for row in rows]))
 
 
 def figures(hits: Mapping[str, _Hits]) -> dict[str, list[float]]:

@@ -9,6 +9,11 @@ trees with histories were better in 13 on what came after, by 0.006 nats in the 
 
 Preferences stay only where the model with them is better by more than the standard error: where
 recruiters have none they are noise, and whoever scores with the model must follow them too.
+
+Preferences are judged first, beside histories. On twelve simulated markets of 8,500 applications to
+fit on (strengths 0 to 2, three seeds each) trees chosen so were 0.0020 nats behind the best of the
+four combinations on what came after; 0.0046 when the best on the held-out part was taken, 0.0037
+when histories were judged first and without preferences, 0.0039 when histories had to gain too.
 """
 
 from __future__ import annotations

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from benchmarks.preferences import Firsts
 from producers.simulate import simulate
 from producers.truth import lively
+from stream.backtest.rehearsal import record, rehearse
 from stream.backtest.tuning import train_until, trainer
 from stream.errors import ConfigError, ModelError
 from stream.events.structs import Label
@@ -27,6 +30,8 @@ from stream.model.folder import load_model, save_model
 from stream.model.kind import ModelKind
 from stream.model.labels import LabelTrainer
 from stream.policy import DAY_MS, FeaturePolicy, Policy
+from stream.quality.ranking import Owner
+from stream.replay.reader import first_look
 from tests.model.test_boosted_model import blocks, hearback, replayed
 
 KINDS: tuple[ModelKind, ...] = ("linear", "boosted")
@@ -219,3 +224,36 @@ def test_the_most_frequent_types_are_taken() -> None:
     counts = Counter({f"t{number:02d}": 100 - number for number in range(20)})
     assert frequent(counts) == [f"t{number:02d}" for number in range(16)]
     assert frequent(Counter({"b": 1, "a": 1})) == ["a", "b"]
+
+
+class WithoutMembers(Firsts):
+    """Ranks without the members' scores: a replay has those of first sight."""
+
+    def decided(
+        self,
+        within: Owner,
+        numbers: list[int],
+        at_ms: int,
+        values: NDArray[np.float64],
+        *,
+        sampled: bool,
+    ) -> None:
+        """Rank by the global score and the job's."""
+        with_job = values[[0, 1, 2, 2, 4]]
+        super().decided(within, numbers, at_ms, with_job, sampled=sampled)
+
+
+def test_the_benchmark_ranks_as_the_job_stage_does(folder: Path) -> None:
+    """With what has happened by the decision: global and job's score give a replay's NDCG@1."""
+    model = load_model(folder / "boosted")
+    assert model.takes_history
+    assert model.takes_preferences
+    lines, space = first_look(merge([folder / "log.jsonl"]), model)
+    recorded = record(lines, Policy(), model, space)
+    watch = WithoutMembers(recorded, Policy().labels.window_ms, 0, model)
+    rehearse(recorded, Policy(), watch=watch)
+    first = [x for found in watch.first.values() for x in found]
+    assert recorded.metrics is not None
+    assert recorded.metrics.rankings is not None
+    wanted = recorded.metrics.rankings.orders["with_job"]["ndcg_at_1"].value
+    assert sum(first) / len(first) == pytest.approx(wanted)
