@@ -17,6 +17,7 @@ objects a job's counts take five times as much memory, and a question asks for f
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -197,7 +198,9 @@ class EmbeddedStore:
         for effect, entities in newest.items():
             removed = [entity_id for entity_id, found in entities.items() if found is None]
             found = [each for each in entities.values() if each is not None]
-            self.models.reached(max((each.event_time_ms for each in found), default=0))
+            newest_ms = max((each.event_time_ms for each in found), default=0)
+            # An event of the future, from a wrong clock, ends nobody's window.
+            self.models.reached(min(newest_ms, time.time_ns() // 1_000_000))
             table = self.tables[effect]
             for first in range(0, len(removed), _AT_ONCE):
                 with self._lock:

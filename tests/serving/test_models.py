@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 
 import msgspec
@@ -184,6 +185,23 @@ def test_models_are_let_go_after_their_windows(tmp_path: Path) -> None:
         held.models.take(other)
     with pytest.raises(StateError, match="of another model"):
         load_snapshot(path, EmbeddedStore(named("x", model()), Policy()))
+
+
+def test_an_event_of_the_future_lets_no_model_go() -> None:
+    """By the wall clock the windows of their applications are not over."""
+    held = EmbeddedStore(model(), Policy())
+    now_ms = time.time_ns() // 1_000_000
+    since = [("test-model", 0), ("b", now_ms - 2 * DAY_MS), ("c", now_ms - DAY_MS)]
+    for version, _ in since[1:]:
+        held.models.take(named(version, model()))
+    models = [ModelSince(*each) for each in since]
+    said = Control(effect="per_job", partition=0, models=models, gate="open", prior_precision=[])
+    held.controls["per_job:0"] = said
+    held.heed_controls()
+    ahead_ms = now_ms + 10_000 * DAY_MS
+    found = msgspec.structs.replace(coefficients("per_job", "j", 1), event_time_ms=ahead_ms)
+    held.apply([record(found)])
+    assert {each.version for each in held.models.rolled} == {"b", "c"}
 
 
 def test_a_model_that_is_named_and_not_here_is_told() -> None:
