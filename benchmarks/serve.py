@@ -3,8 +3,10 @@
 500 candidates of one job: 16 features of each, which the job's coefficients multiply, and 16 of the
 job, which the members' do. A service in a process of its own scores them, over loopback; members
 are drawn from 200,000. It is asked in columns, in JSON and in MessagePack; with 16 features of each
-pair in both blocks; for the best 20 of 500 applicants of a job that it holds, whose scores it has
-already or, of another job each time, makes anew; and without work (`/healthz`). Beside it the way
+pair in both blocks; for the best 20 of 500 applicants of a job that it holds; and without work
+(`/healthz`). Of held applicants it has the list already; or a message about another job, or about
+this one, is taken in before each request, so that the scores are looked after, or made anew; or
+it is another job each time, of more than are kept. Beside it the way
 of docs/learning.md, a dictionary of messages and `stream.serving.belief`. What is printed is CPU of
 the process that scores, by turns in one run; a core's requests a second are one over it. p50 and
 p99 are wall time of one client.
@@ -56,7 +58,7 @@ from stream.serving.service import Service
 from stream.serving.snapshot import Place, load_snapshot, save_snapshot
 
 CANDIDATES, FEATURES = 500, 16
-HELD_JOBS = ["j1", *(f"k{number}" for number in range(100))]  # more than scores are kept of
+HELD_JOBS = ["j1", *(f"k{number}" for number in range(100))]  # more than are kept
 ENTITIES = 1_000_000
 BATCH = 2_000
 TURNS, REQUESTS = 7, 100
@@ -77,26 +79,27 @@ def a_model() -> GlobalModel:
     )
 
 
+def learned(rng: np.random.Generator, version: str, effect: str, entity_id: str) -> Coefficients:
+    """Return some coefficients."""
+    mean = rng.normal(size=FEATURES)
+    return Coefficients(
+        effect=effect,
+        entity_id=entity_id,
+        model_version=version,
+        mean=mean.tolist(),
+        variance=(0.1 + mean * mean).tolist(),
+        examples=12,
+        event_time_ms=1_700_000_000_000,
+    )
+
+
 def messages(version: str, entities: int) -> Iterator[list[tuple[bytes, bytes | None]]]:
     """Give messages of members, and of one job, as they are polled."""
     rng = np.random.default_rng(1)
-
-    def of(effect: str, entity_id: str) -> Coefficients:
-        mean = rng.normal(size=FEATURES)
-        return Coefficients(
-            effect=effect,
-            entity_id=entity_id,
-            model_version=version,
-            mean=mean.tolist(),
-            variance=(0.1 + mean * mean).tolist(),
-            examples=12,
-            event_time_ms=1_700_000_000_000,
-        )
-
-    job = of("per_job", "j1")
+    job = learned(rng, version, "per_job", "j1")
     yield [(coefficients_key("per_job", "j1"), encode(job))]
     for first in range(0, entities, BATCH):
-        found = [of("per_member", f"m{first + n:07d}") for n in range(BATCH)]
+        found = [learned(rng, version, "per_member", f"m{first + n:07d}") for n in range(BATCH)]
         yield [(coefficients_key("per_member", each.entity_id), encode(each)) for each in found]
 
 
@@ -139,10 +142,20 @@ def serve() -> None:
         store.topics[APPLICANTS](applicants(model.version, job_id))
     store.stands(None, ready=True, current_ms=time.time_ns() // 1_000_000)
     service = Service(Scorer(model, policy, store), process_registry(), applicants=store.applicants)
+    rng = np.random.default_rng(3)
+    jobs = [learned(rng, model.version, "per_job", "k0") for _ in range(100)]
+    news = itertools.cycle([(coefficients_key("per_job", "k0"), encode(job)) for job in jobs])
+
+    async def learning(scope: Any, receive: Any, send: Any) -> None:
+        """Answer; first learn something of the job k0, where that is wished."""
+        if (b"x-learn", b"1") in scope["headers"]:
+            store.apply([next(news)])
+        await service(scope, receive, send)
+
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(
-            service,
+            learning,
             loop="uvloop",
             http=GuardedProtocol,
             ws="none",
@@ -240,7 +253,10 @@ class Questions:
         }
         self.requests["held applicants"] = itertools.repeat(_get(_OF.format("j1")))
         others = itertools.cycle([_get(_OF.format(job_id)) for job_id in HELD_JOBS])
-        self.requests["held, scored anew"] = others
+        self.requests["held, another job each"] = others
+        self.requests["without work, learning"] = itertools.repeat(_get("/healthz", "X-Learn: 1"))
+        for name, job_id in (("held, others learned", "k1"), ("held, scored anew", "k0")):
+            self.requests[name] = itertools.repeat(_get(_OF.format(job_id), "X-Learn: 1"))
         for name, member in (("", self.member[:1]), (", both blocks", self.member)):
             lists = {
                 "member_id": self.ids,
@@ -295,8 +311,9 @@ class Connection:
         return body
 
 
-def _get(path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+def _get(path: str, *headers: str) -> bytes:
+    lines = [f"GET {path} HTTP/1.1", "Host: x", *headers, "", ""]
+    return "\r\n".join(lines).encode()
 
 
 def post(kind: str, body: bytes) -> bytes:
@@ -338,7 +355,7 @@ def requests() -> dict[str, dict[str, float]]:
         assert difference < 1e-9, difference
         for _ in range(TURNS):
             for name, request in questions.requests.items():
-                light = name in {"without work", "held applicants"}
+                light = name.startswith(("without work", "held"))
                 count = REQUESTS * (10 if light else 5)
                 began = cpu_s(server.pid)
                 for _ in range(count):

@@ -56,4 +56,6 @@ class Linear:
 
     def contributions(self, x: Floats32) -> NDArray[np.float64]:
         """x_k·β_k of each column, and 0."""
-        return np.append(x.astype(np.float64) * self.coefficients, 0.0)
+        found = np.zeros(len(self.coefficients) + 1)
+        np.multiply(x, self.coefficients, found[:-1])
+        return found

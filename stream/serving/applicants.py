@@ -133,6 +133,7 @@ class Applicants:
         self.window_ms = policy.labels.window_ms
         self._guard = JumpGuard(max_jump_ms(policy))
         self._lock = Lock()
+        self._changes = 0
         self.left_out: Counter[str] = Counter()
         self.clear()
 
@@ -144,7 +145,6 @@ class Applicants:
             self._most_jobs = 0
             self._free_numbers: list[int] = []
             self._free: list[int] = []
-            self._changes = 0
             self._early: dict[tuple[str, str], int] = {}
             self._earlier: dict[tuple[str, str], int] = {}
             self._jumps = Jumps()
@@ -247,18 +247,18 @@ class Applicants:
             job = self._jobs.get(job_id)
             if job is None:
                 return None
-            slots = list(job.slots.values())
+            slots = np.fromiter(job.slots.values(), np.int64, len(job.slots))
             return Held(
                 job.version,
                 list(job.slots),
-                [self._member_ids[slot] for slot in slots],
-                [self._models[slot] for slot in slots],
+                list(map(self._member_ids.__getitem__, job.slots.values())),
+                list(map(self._models.__getitem__, job.slots.values())),
                 self._per_member[slots].astype(np.float64),
                 self._per_job[slots].astype(np.float64),
                 self._global_score[slots],
                 self._times_ms[slots].astype(np.float64),
                 self._states[slots],
-                [self._seen[slot] for slot in slots],
+                list(map(self._seen.__getitem__, job.slots.values())),
             )
 
     def version_of(self, job_id: str) -> int | None:

@@ -59,6 +59,23 @@ class Rows(NamedTuple):
     variance: NDArray[np.float32]
 
 
+class Places:
+    """Where the rows of the same entities are, for who asks for them again and again.
+
+    Args:
+        ids: the entities.
+
+    """
+
+    __slots__ = ("found_in", "ids", "known", "removed", "slots")
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        self.ids = ids
+        self.slots = np.zeros(len(ids), np.int64)
+        self.found_in: dict[str, int] | None = None
+        self.removed = self.known = 0
+
+
 class Table:
     """Rows by entity.
 
@@ -71,6 +88,8 @@ class Table:
         self.size = size
         self.slots: dict[str, int] = {}
         self.free: list[int] = []
+        self.removed = 0
+        """How many rows were ever freed."""
         self.hidden: NDArray[np.bool_] | None = None
         """By number of a model's version, whether its rows are passed over; None: none are."""
         self.used = 1
@@ -142,16 +161,36 @@ class Table:
         if slot is None:
             return False
         self.free.append(slot)
+        self.removed += 1
         self.mean[slot] = 0.0
         self.variance[slot] = 0.0
         return True
 
     def rows(self, ids: Sequence[str | None]) -> Rows:
         """Copy the rows of entities; None is one that is not known."""
+        return self._copied(self._find(ids))
+
+    def rows_at(self, places: Places) -> Rows:
+        """Copy the rows of the same entities as before.
+
+        An entity keeps its row until one is removed, so only those that had none are looked up.
+        """
+        if places.found_in is not self.slots or places.removed != self.removed:
+            places.slots = self._find(places.ids)
+        elif places.known != len(self.slots):
+            missing = np.flatnonzero(places.slots == 0)
+            places.slots = places.slots.copy()
+            places.slots[missing] = self._find([places.ids[at] for at in missing.tolist()])
+        places.found_in, places.removed, places.known = self.slots, self.removed, len(self.slots)
+        return self._copied(places.slots)
+
+    def _find(self, ids: Sequence[str | None]) -> NDArray[np.int64]:
         get: Callable[[str | None, int], int] = self.slots.get  # type: ignore[assignment]
-        slots = np.fromiter(map(get, ids, repeat(0)), np.int64, len(ids))
+        return np.fromiter(map(get, ids, repeat(0)), np.int64, len(ids))
+
+    def _copied(self, slots: NDArray[np.int64]) -> Rows:
         if self.hidden is not None:
-            slots[self.hidden[self.about["version"][slots]]] = 0
+            slots = np.where(self.hidden[self.about["version"][slots]], 0, slots)
         return Rows(slots, self.mean.take(slots, axis=0), self.variance.take(slots, axis=0))
 
     def summaries(self, slots: NDArray[np.int64]) -> list[Summary | None]:

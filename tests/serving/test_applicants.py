@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 from stream.errors import StateError
 from stream.events.applicants import Applicant, applicants_key, encode_applicant
 from stream.events.records import COEFFICIENTS
-from stream.events.wire import AllFeatures
+from stream.events.structs import Control
+from stream.events.wire import AllFeatures, coefficients_key
 from stream.model.folder import GlobalModel
 from stream.policy import DAY_MS, HOUR_MS, ApplicantSettings, Policy
 from stream.serving.applicants import Applicants
 from stream.serving.belief import Belief, mean_score, probability
+from stream.serving.rankings import Rankings
+from stream.serving.scorer import Scorer
 from stream.serving.snapshot import Place, load_snapshot, save_snapshot
 from stream.serving.waiting import Waiting
 from tests.kit import model
@@ -298,6 +301,68 @@ def test_an_answer_counts_at_once_and_so_do_coefficients() -> None:
     ]
     asked.held.decide([label("b", "positive")], NOW_MS)
     assert [each["application_id"] for each in asked.get("/j/applicants")["applicants"]] == ["a"]
+
+
+CHANGES = st.lists(
+    st.tuples(
+        st.sampled_from(["enter", "end", "answer", "learn", "forget", "shut", "open", "clear"]),
+        st.sampled_from(["j", "k"]),
+        st.integers(0, 3),
+        st.sampled_from([-1.0, 0.0, 0.5]),
+    ),
+    max_size=12,
+)
+
+
+@given(changes=CHANGES)
+def test_what_is_kept_tells_what_a_new_service_would(
+    changes: list[tuple[str, str, int, float]],
+) -> None:
+    """After each change of applicants, coefficients or gates, of this job or another's."""
+    asked = Holding()
+    asked.publish(*(applicant(f"a{n}", NOW_MS - n, member=f"m{n}") for n in range(4)))
+    for change, job, number, value in changes:
+        name, key = f"a{number}", applicants_key(job, f"a{number}")
+        match change:
+            case "enter":
+                asked.publish(
+                    applicant(name, NOW_MS - number, job=job, member=f"m{number}", score=value)
+                )
+            case "end":
+                asked.held.apply([(key, None)], NOW_MS)
+            case "answer":
+                asked.held.decide([label(name, "positive", job=job)], NOW_MS)
+            case "learn":
+                known(asked, "per_member", f"m{number}", [value, 1.0], 0.25)
+                known(asked, "per_job", job, [value], 0.5 + number)
+            case "forget":
+                gone = (("per_member", f"m{number}"), ("per_job", job))
+                asked.store.apply([(coefficients_key(*each), None) for each in gone])
+            case "shut" | "open":
+                asked.store.controls["c"] = Control(
+                    effect="per_member",
+                    partition=0,
+                    models=[],
+                    gate="shut" if change == "shut" else "open",
+                    prior_precision=[2.0 + number] * 2,
+                )
+                asked.store.heed_controls()
+            case "clear":
+                asked.store.clear()
+        new = Rankings(Scorer(model(), HELD, asked.store), asked.held)
+        for each in "jk":
+            answer = new.of_job(each, top=2, by="probability", at_ms=None, now_ms=NOW_MS)
+            assert asked.get(f"/{each}/applicants?top=2") == msgspec.to_builtins(answer)
+
+
+def test_the_best_are_those_of_all_ranked() -> None:
+    """Fewer are told in the same order, where many have equal scores too."""
+    asked = Holding()
+    asked.publish(*(applicant(f"a{n:02}", NOW_MS, score=n % 3) for n in range(40)))
+    for by in ("probability", "probability_now", "next"):
+        ranked = asked.get(f"/j/applicants?top=100&by={by}")["applicants"]
+        for top in (1, 13, 14, 20, 39, 40):
+            assert asked.get(f"/j/applicants?top={top}&by={by}")["applicants"] == ranked[:top]
 
 
 BAD: list[Message] = [

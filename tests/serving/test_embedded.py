@@ -26,6 +26,7 @@ from stream.model.folder import GlobalModel
 from stream.policy import EffectSettings, Policy
 from stream.serving.embedded import EmbeddedStore
 from stream.serving.snapshot import Place, load_snapshot, save_snapshot
+from stream.serving.store import Found
 from tests.kit import model
 
 SIZES = {"per_member": 2, "per_job": 1}
@@ -337,15 +338,17 @@ def test_no_row_is_ever_torn() -> None:
     torn: list[object] = []
     stop = threading.Event()
 
-    def read() -> None:
+    def read(find: Callable[[], Found]) -> None:
         while not stop.is_set():
-            found = held.find("per_member", ids)
+            found = find()
             mean = found.mean[found.known]
             variance = found.variance[found.known]
             if (mean != mean[:, :1]).any() or (variance != mean[:, :1]).any():
                 torn.append(mean)
 
-    readers = [threading.Thread(target=read) for _ in range(2)]
+    again = held.finder("per_member", ids)
+    ways: list[Callable[[], Found]] = [lambda: held.find("per_member", ids), again, again]
+    readers = [threading.Thread(target=read, args=[way]) for way in ways]
     for reader in readers:
         reader.start()
     blank = coefficients("per_member", "m0", 1)
