@@ -4,8 +4,8 @@ An applicant's score is the global one of its first sight, plus z'θ of the memb
 with the coefficients of now: what the worker itself believes of it. Its features are what the
 global model was asked then, so its histories are those of then too.
 
-Scores of a job are kept until its applicants or any coefficients change. Ages are not part of them;
-who asks again within the second, by which ages count, gets the same list.
+Scores of a job are kept until its applicants change, or coefficients of it or of one of them. Ages
+are not part of them; who asks again within the second, by which ages count, gets the same list.
 """
 
 from __future__ import annotations
