@@ -83,6 +83,8 @@ class Follower:
         self._models_by_s = self._saved_s + _MODELS_S
         self._began_ms: int | None = None
         """When all was there for the first time."""
+        self._at_hand = False
+        """A snapshot has all: it is served where no broker answers."""
         self._changed = False
         self._stop = Event()
         self._thread = Thread(target=self._run, name="follower", daemon=True)
@@ -124,8 +126,8 @@ class Follower:
             self._save()
 
     def _say(self, why_not: str | None) -> None:
-        """Note that it is not up to date, and why."""
-        self._store.stands(why_not, ready=self._store.standing().ready)
+        """Note that it is not up to date, and why; a snapshot is served until it can be."""
+        self._store.stands(why_not, ready=self._at_hand or self._store.standing().ready)
 
     def _begin(self) -> None:
         """Take the snapshot, if there is one that can be gone on from."""
@@ -148,9 +150,9 @@ class Follower:
         if PREFERENCES not in topics:
             self._store.preferences.clear()
         self._store.partitions = len(header.places[COEFFICIENTS].offsets)
-        whole = self._places.keys() == topics
+        self._at_hand = self._places.keys() == topics
         self._store.stands(
-            "the broker was not asked yet", ready=whole, current_ms=header.current_ms
+            "what followed the snapshot is being read", ready=False, current_ms=header.current_ms
         )
 
     def _connect(self) -> None:
@@ -185,6 +187,7 @@ class Follower:
         if any(any(place.offsets) for place in self._places.values()):
             _log.warning("%s: read from the start", ", ".join(self._store.topics))
             self._store.clear()
+        self._at_hand = False
         self._store.stands("the topics are being read", ready=False)
         self._places = places
 

@@ -155,6 +155,7 @@ def follower(broker: str, tmp_path: Path) -> Iterator[Follower]:
     for table in EXAMPLES.glob("*.csv"):
         shutil.copy(table, tmp_path)
     (tmp_path / "map.toml").write_text(fenced("toml")[0], "utf-8")
+    remove_topics(broker)
     following = Follower(tmp_path, broker)
     for line in commands(0)[:3]:  # the fourth is the report
         following.follow(line)

@@ -114,7 +114,7 @@ def test_what_is_committed_is_served(
         held.append(_publish(world, key, None, "committed"))
         wait(lambda: client.entity(true.effect, true.entity_id) is None)
         assert client.score(ScoreQuestion(job_id="j", candidates=[])).degraded == []
-    third.process.kill()  # after its snapshot, which has what was removed since
+    third.process.kill()  # its snapshot is older than the tombstone
     third.process.wait()
     with Client(start_service("fourth").url) as client:
         assert client.entity(true.effect, true.entity_id) is None

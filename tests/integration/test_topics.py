@@ -52,7 +52,7 @@ def test_topics_are_as_they_have_to_be(client: AdminClient, broker: str) -> None
     """Made once, with counts, retention and compaction; a second time nothing is made."""
     made = create_topics(broker, "app", WINDOW_MS)
     assert set(made.values()) == {True}
-    assert len(made) == 11
+    assert len(made) == 12
     assert set(create_topics(broker, "app", WINDOW_MS).values()) == {False}
     assert check_topics(broker, "app", WINDOW_MS) == (12, False, PLAIN)
     labels = settings(client, LABELS)

@@ -137,6 +137,23 @@ def test_a_restart_reads_only_what_followed_the_snapshot(
     assert run(30.0, entities=301).given == 302
 
 
+def test_a_restart_is_ready_once_what_followed_the_snapshot_is_read(
+    broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    """Nobody is told of an entity that was removed meanwhile."""
+    path = tmp_path / "snapshot"
+    send(broker, *(coefficients("per_member", f"m{n}", n) for n in range(300)))
+    for removed in ("nobody", "m7"):
+        send(broker, ("per_member", removed))
+        held = store()
+        follower = Follower(broker.bootstrap_servers, "hearback", held, snapshot=path)
+        follower.start()
+        wait(lambda held=held: held.standing().ready)  # type: ignore[misc]
+        assert (held.entity("per_member", "m7") is None) == (removed == "m7")
+        follower.stop()
+        assert follower.failed is None
+
+
 def test_preferences_are_followed_beside_coefficients(
     broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
