@@ -79,7 +79,8 @@ class Rehearsal:
         steps: scoring and learning, in the replay's order.
         global_scores: log-odds (n,); others may be put in their place.
         recorded: the full scores of the recording replay (n,).
-        rows: what a global model like the recording's scores of each, float32 bytes of its columns.
+        rows: what a global model like the recording's scores of each, float32 bytes of its columns;
+            none where it has no global features.
         targets: 0/1, the last label of each (n,); NaN where none came.
         times_ms: application times (n,).
         space: the feature blocks.
@@ -103,7 +104,7 @@ class Rehearsal:
         self.rows = [app.features.global_ or b"" for app in recorder.applications]
         if model is not None and model.takes_further:
             self.rows = [
-                model.row(x, one.history, one.preferences)
+                model.row(x, one.history, one.preferences) if x else x
                 for x, one in zip(self.rows, recorder.scores, strict=True)
             ]
         self.steps = recorder.steps
@@ -115,6 +116,15 @@ class Rehearsal:
                 self.targets[number] = label.label
         self.times_ms = np.array([app.event_time_ms for app in self.applications], dtype=np.int64)
         self.space = space
+
+    def matrix(self) -> tuple[NDArray[np.float32], _Bools]:
+        """Return the columns of all (n, d), and who has them (n,): of others they are 0."""
+        there = np.array([bool(row) for row in self.rows])
+        found = [np.frombuffer(row, "<f4") for row in self.rows if row]
+        X = np.zeros((len(there), len(found[0]) if found else 0), dtype=np.float32)
+        if found:
+            X[there] = found
+        return X, there
 
     def with_global_scores(self, scores: _Floats) -> Rehearsal:
         """Return the same with other global scores (n,), in log-odds."""

@@ -77,9 +77,10 @@ def retrained(rehearsal: Rehearsal, setting: Setting, model: GlobalModel) -> NDA
     """
     kind = model.manifest.kind if setting.model is None else setting.model
     at = _columns(setting, model)
-    X = np.array([np.frombuffer(row, "<f4") for row in rehearsal.rows])[:, at]
+    X, there = rehearsal.matrix()
+    X = X[:, at]
     names = [model.columns[column] for column in at]
-    known = _training_set(rehearsal, X, setting.policy, names, kind)
+    known = _training_set(rehearsal, X, there, setting.policy, names, kind)
     scores, times_ms = rehearsal.global_scores.copy(), rehearsal.times_ms
     own = np.array([app.global_score is None for app in rehearsal.applications])
     until_ms = model.manifest.trained_until_ms
@@ -122,12 +123,14 @@ def _is_count(block: str, name: str) -> bool:
 def _training_set(
     rehearsal: Rehearsal,
     X: NDArray[np.float32],
+    there: NDArray[np.bool_],
     policy: Policy,
     columns: list[str],
     kind: ModelKind,
 ) -> TrainingSet:
     """Gather the recording's applications, and when their labels became what they are.
 
+    ``there``: who has columns (n,); others are left out.
     Columns, of whatever blocks, are all global features here.
     """
     rows = [Row(None, x) for x in X]
@@ -142,6 +145,8 @@ def _training_set(
     names = {"global": columns, "per_member": [], "per_job": []}
     known = TrainingSet(policy, names, kind)
     for number in np.argsort(rehearsal.times_ms, kind="stable").tolist():
+        if not there[number]:
+            continue
         app = rehearsal.applications[number]
         known.put(rows[number], app.job_id, app.event_time_ms)
     return known

@@ -359,6 +359,8 @@ def cross_fit(
 ) -> None:
     """Put global scores in place that no application of the same job took part in.
 
+    Applications without global features keep the score that they bring.
+
     Args:
         rehearsal: whose scores are put in place.
         policy: for how long labels are waited for. until_ms: end of what may be known.
@@ -369,8 +371,8 @@ def cross_fit(
         ConfigError: too few jobs or outcomes for that.
 
     """
-    X = np.array([np.frombuffer(row, dtype="<f4") for row in rehearsal.rows])
-    known = rehearsal.times_ms + policy.labels.window_ms <= until_ms
+    X, there = rehearsal.matrix()
+    known = there & (rehearsal.times_ms + policy.labels.window_ms <= until_ms)
     known &= ~np.isnan(rehearsal.targets)
     part = np.array([zlib.crc32(one.job_id.encode()) % _PARTS for one in rehearsal.applications])
     fit = _fit(kind, X[known], rehearsal.targets[known], _numbered(rehearsal)[known], strength)
@@ -383,7 +385,8 @@ def cross_fit(
                 " log, or send a global_score with the applications"
             )
         scorer = fit(X[fitted], y)
-        rehearsal.global_scores[part == number] = scorer.score_all(X[part == number])
+        left_out = there & (part == number)
+        rehearsal.global_scores[left_out] = scorer.score_all(X[left_out])
 
 
 def _fit(

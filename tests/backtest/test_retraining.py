@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from stream.backtest.rehearsal import Recorder, Rehearsal, record, rehearse
 from stream.backtest.result import GLOBAL_ALONE
 from stream.backtest.retraining import retrained
 from stream.backtest.runner import Runner, look_through
-from stream.backtest.tuning import train_until, trainer
+from stream.backtest.tuning import cross_fit, train_until, trainer
 from stream.configuration.settings import parse_toml
 from stream.errors import ConfigError
 from stream.logs.files import LogLine
@@ -113,6 +115,31 @@ def test_trees_are_grown_on_the_rows_and_histories_of_that_time(
         later = recorded.times_ms >= at_ms
         wanted[later] = known(lines, at_ms)[1].score_all(X[later])
     np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_applications_that_bring_their_score_take_no_part(
+    lines: list[LogLine], model: GlobalModel
+) -> None:
+    """Without global features they keep it; the others are scored by the new models."""
+    mixed = []
+    for at, line in enumerate(lines):
+        event = json.loads(line.raw)
+        if event["type"] == "application" and at % 7 == 0:
+            del event["features"]["global"]
+            event["global_score"] = -1.5
+        mixed.append(LogLine("log", at, json.dumps(event).encode()))
+    rest, space = first_look(mixed, model)
+    recorded = record(rest, Policy(), model, space)
+    brings = np.array([app.global_score is not None for app in recorded.applications])
+    assert 0 < brings.sum() < len(brings)
+    found = retrained(recorded, ANEW, model)
+    assert set(found[brings]) == {-1.5}
+    later = (recorded.times_ms >= TIMES_MS[0]) & ~brings
+    assert (found[later] != recorded.global_scores[later]).all()
+    assert (found[~later] == recorded.global_scores[~later]).all()
+    cross_fit(recorded, Policy(), TIMES_MS[1])
+    assert set(recorded.global_scores[brings]) == {-1.5}
+    assert len(set(recorded.global_scores[~brings])) > 100
 
 
 COMPARED = """
