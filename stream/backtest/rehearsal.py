@@ -104,8 +104,10 @@ class Rehearsal:
         self.rows = [app.features.global_ or b"" for app in recorder.applications]
         if model is not None and model.takes_further:
             self.rows = [
-                model.row(x, one.history, one.preferences) if x else x
-                for x, one in zip(self.rows, recorder.scores, strict=True)
+                b""
+                if (x := app.features.global_) is None
+                else model.row(x, one.history, one.preferences)
+                for app, one in zip(recorder.applications, recorder.scores, strict=True)
             ]
         self.steps = recorder.steps
         self.global_scores: _Floats = np.array([one.global_score for one in recorder.scores])
@@ -119,8 +121,8 @@ class Rehearsal:
 
     def matrix(self) -> tuple[NDArray[np.float32], _Bools]:
         """Return the columns of all (n, d), and who has them (n,): of others they are 0."""
-        there = np.array([bool(row) for row in self.rows])
-        found = [np.frombuffer(row, "<f4") for row in self.rows if row]
+        there = np.array([app.features.global_ is not None for app in self.applications])
+        found = [np.frombuffer(self.rows[at], "<f4") for at in np.flatnonzero(there)]
         X = np.zeros((len(there), len(found[0]) if found else 0), dtype=np.float32)
         if found:
             X[there] = found
