@@ -31,6 +31,7 @@ WAYS: Final = {
 """What the report calls the ways of taking labels."""
 
 _EFFECTS: Final = (("both", "both effects"), ("member", "per member"), ("job", "per job"))
+_NAME_CHARS: Final = 34  # of a feature beside a plot; the table has the whole
 _ROW_HEIGHT: Final = 27.0
 
 
@@ -75,18 +76,22 @@ def differences(found: Backtest) -> str:
     return "".join(plots)
 
 
+def _cut(name: str) -> str:
+    return name if len(name) <= _NAME_CHARS else f"{name[: _NAME_CHARS - 1]}…"
+
+
 def importance(found: Importance, most: int) -> str:
     """What the global model would miss most without a feature, the most important ones first."""
     shown = found.columns[:most]
     values = [value for one in shown for value in one.log_loss.ends]
     plot = Plot(
         numbers([*values, 0.0], "{:.3g}"),
-        places([one.name for one in shown]),
+        places([_cut(one.name) for one in shown]),
         title="Log loss without what the feature tells, more",
         x_label="more important →",
-        width=640.0,
-        height=84.0 + _ROW_HEIGHT * len(shown),
-        left=310.0,
+        width=520.0,
+        height=110.0 + _ROW_HEIGHT * len(shown),
+        left=230.0,
         right=30.0,
         rows=True,
     )
