@@ -206,8 +206,8 @@ def test_the_guide_leads_to_scores_of_running_services(follower: Follower, broke
     for line in commands(4):
         follower.follow(line)
     following = load_model(follower.folder / "next").manifest.features
-    for block in ("global", "per_member", "per_job"):  # preferences are inputs where they pay
-        assert following[block] == model.manifest.features[block]
+    for name in ("global", "per_member", "per_job"):  # preferences are inputs where they pay
+        assert following[name] == model.manifest.features[name]
     for line in [*commands(5), *commands(6)]:
         told = follower.follow(line)
     assert len(fenced("console")) == 7
