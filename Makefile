@@ -59,7 +59,7 @@ kernel: setup ## compile the kernel; minutes on a busy machine, so no test has t
 test: kernel ## all tests but those on a real Kafka
 	$(BIN)/python -m pytest --ignore tests/integration
 
-test-integration: kernel ## on a real Kafka: every crash point, 5 random kills (20 minutes)
+test-integration: kernel ## on a real Kafka: every crash point, 5 random kills (25 minutes)
 	$(BIN)/python -m pytest tests/integration/$(ONLY) $(if $(ONLY),,-m "not long")
 
 test-kafka: kernel ## all of them, with 20 random kills (half an hour)
