@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import re
 import time
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -18,6 +20,9 @@ _log = logging.getLogger(__name__)
 _LEAST_CHARS = 16
 _LOOK_S = 1.0
 _BEARER = b"bearer "
+_OF_LOOPBACK = re.compile(
+    rb"(?:127(?:\.[0-9]{1,3}){3}|(?:[a-z0-9_-]+\.)*localhost|\[::1\])(?::[0-9]+)?", re.IGNORECASE
+)
 
 
 class Tokens:
@@ -66,8 +71,18 @@ class Tokens:
             _log.warning("%s: the tokens read before are still taken", error)
 
 
+@lru_cache(16)
+def names_loopback(host: bytes) -> bool:
+    """Whether a header ``Host`` has a name or address that can only be one of this machine.
+
+    Without tokens it must be. Else a site that a browser shows could have its own name point to
+    127.0.0.1 (DNS rebinding), and the browser would let it read what is answered.
+    """
+    return _OF_LOOPBACK.fullmatch(host) is not None
+
+
 def check_access(serving: ServingSection) -> None:
-    """Refuse to listen to other machines without a token, or in plain text.
+    """Refuse to serve other machines without a token, or in plain text.
 
     Raises:
         ConfigError: the message says what is missing.
@@ -78,6 +93,11 @@ def check_access(serving: ServingSection) -> None:
     for path in (serving.certificate_file, serving.key_file):
         if path is not None and not path.is_file():
             raise ConfigError(f"[serving] there is no file {path}")
+    if serving.behind_proxy and serving.token_file is None:
+        raise ConfigError(
+            "[serving] behind_proxy: other machines may ask through the proxy: give a token_file"
+            " (--token-file)"
+        )
     if _is_local(serving.host):
         return
     if serving.token_file is None:

@@ -42,6 +42,7 @@ _PROBLEMS = {
     "412": "Not all that was named in `Hearback-After` is in the scores yet: ask again.",
     "413": "The body is too large.",
     "415": "The body is of another type.",
+    "421": "There are no tokens, and `Host` is no name or address of a loopback interface.",
     "422": "The question cannot be answered as it is asked.",
     "503": "Not ready yet, or too many requests wait: try again after `Retry-After` seconds.",
 }
@@ -84,7 +85,7 @@ def document() -> dict[str, Any]:
                 "responses": {
                     "200": {"description": summary, "content": _content(of[answer])},
                     "404": {"description": missing, "content": _json(of["Problem"])},
-                    **_problems(of["Problem"], "401", "412", "422", "503"),
+                    **_problems(of["Problem"], "401", "412", "421", "422", "503"),
                 },
             }
         }

@@ -23,7 +23,7 @@ from prometheus_client.exposition import choose_encoder
 
 from stream.errors import QuestionError
 from stream.metrics.service import ServiceMetrics, State
-from stream.serving.access import Tokens
+from stream.serving.access import Tokens, names_loopback
 from stream.serving.answers import degraded, rank, score
 from stream.serving.applicants import Applicants
 from stream.serving.job_routes import JobRoutes, route_of
@@ -50,6 +50,8 @@ _TEXT = "text/plain; charset=utf-8"
 _PLAIN_HEADERS = (
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
+    # No page of another site may so much as see whether there is an answer.
+    (b"cross-origin-resource-policy", b"same-origin"),
 )
 _PROBES = frozenset({"/healthz", "/readyz"})
 _ENTITY = b"/v1/entities/"
@@ -77,6 +79,7 @@ class Head(msgspec.Struct, frozen=True, gc=False):
     content_type: bytes
     accept: bytes
     authorization: bytes
+    host: bytes
     length: int
     after: bytes
 
@@ -88,7 +91,7 @@ class Service:
         scorer: what it answers with.
         applicants: of open jobs; None: they are not held.
         registry: of the metrics.
-        tokens: who may ask; None: everybody.
+        tokens: who may ask; None: everybody, by a name of this machine alone.
         now_ms: the wall clock.
 
     Attributes:
@@ -205,11 +208,20 @@ class Service:
         raise RefusedError(HTTPStatus.NOT_FOUND, "not_found", "see /openapi.json")
 
     def _check(self, head: Head, path: str) -> None:
-        if self._tokens is None or path in self._free or self._tokens.allow(head.authorization):
+        if path in self._free:
             return
-        raise RefusedError(
-            HTTPStatus.UNAUTHORIZED, "unauthorized", "Authorization: Bearer TOKEN is needed"
-        )
+        if self._tokens is None:
+            if not names_loopback(head.host):
+                raise RefusedError(
+                    HTTPStatus.MISDIRECTED_REQUEST,
+                    "host",
+                    "without tokens only localhost and 127.0.0.1 are served by name: ask for one"
+                    " of them, or start the service with a --token-file",
+                )
+        elif not self._tokens.allow(head.authorization):
+            raise RefusedError(
+                HTTPStatus.UNAUTHORIZED, "unauthorized", "Authorization: Bearer TOKEN is needed"
+            )
 
     async def _wait(self, after: str) -> None:
         """Wait until what the asker has written is in the scores."""
@@ -383,6 +395,7 @@ def _head(headers: list[tuple[bytes, bytes]]) -> Head:
         found.get(b"content-type", b"").lower(),
         found.get(b"accept", b""),
         found.get(b"authorization", b""),
+        found.get(b"host", b""),
         int(length) if length.isdigit() else 0,
         found.get(_AFTER, b""),
     )

@@ -86,7 +86,7 @@ class Asked:
             encode = msgspec.msgpack.encode if "msgpack" in kind else msgspec.json.encode
             raw = encode(raw)
         chunks = [raw] if parts is None else parts
-        sent = {"content-type": kind} | (headers or {})
+        sent = {"host": "127.0.0.1", "content-type": kind} | (headers or {})
         path, _, query = path.partition("?")
         scope = {
             "type": "http",

@@ -304,14 +304,14 @@ def test_slow_clients_are_left(served: Served) -> None:
             stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(50)
         ]
         for each in slow:
-            each.sendall(b"POST /v1/score HTTP/1.1\r\nHost: x\r\n")
+            each.sendall(b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\n")
         endless = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
         with contextlib.suppress(OSError):
             for _ in range(4):
                 endless.sendall(b"X-Filler: " + b"x" * 60_000 + b"\r\n")
                 time.sleep(0.05)
         half = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-        head = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         half.sendall(head + b"Content-Length: 100\r\n\r\n{")
         with Client(url) as client:
             for _ in range(20):

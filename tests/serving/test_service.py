@@ -174,6 +174,50 @@ def test_only_who_has_a_token_may_ask(tmp_path: Path) -> None:
     assert status("Bearer third-of-the-tokens") == 200
 
 
+OF_LOOPBACK = [
+    "localhost",
+    "LocalHost:9465",
+    "a.b-c.localhost:1",
+    "127.0.0.1",
+    "127.9.8.7:80",
+    "[::1]:9",
+]
+OF_OTHERS = [
+    *("", "example.org", "127.0.0.1.example.org", "localhost.example.org:9465", "notlocalhost"),
+    *("127.0.0.1:9465@example.org", "example.org:127", "10.0.0.1", "0.0.0.0:9465", "[::2]"),
+    *(".localhost", "localhost:", "localhost/", "localhost localhost", "localhost\n", "[::1", "é"),
+]
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/entities/per_job/j", "/metrics", "/v1/score"])
+def test_without_tokens_nothing_is_told_under_a_name_of_elsewhere(path: str) -> None:
+    """Any site's name can be made to point to 127.0.0.1; a browser then shows its pages all.
+
+    Probes and the page's files have nothing to tell. No other site's page may embed anything.
+    """
+    asked = Asked(model())
+    body = RIGHT if path == "/v1/score" else None
+    for host in OF_LOOPBACK:
+        assert asked.ask(path, body, headers={"host": host}).status in {200, 404}, host
+    for host in OF_OTHERS:
+        reply = asked.ask(path, body, headers={"host": host})
+        assert (reply.status, reply.json()["reason"]) == (421, "host"), host
+        assert "--token-file" in reply.json()["message"]
+        assert reply.headers["cross-origin-resource-policy"] == "same-origin"
+        for free in ("/healthz", "/readyz", "/", "/page.js"):
+            assert asked.ask(free, headers={"host": host}).status == 200
+
+
+def test_with_tokens_any_name_will_do(tmp_path: Path) -> None:
+    """Prometheus and proxies use names of their own; a page of another site has no token."""
+    path = tmp_path / "tokens"
+    path.write_text("sixteen-characters\n")
+    asked = Asked(model(), tokens=Tokens(path))
+    headers = {"host": "serve:9465", "authorization": "Bearer sixteen-characters"}
+    assert asked.ask("/metrics", headers=headers).status == 200
+    assert asked.ask("/metrics", headers={"host": "serve:9465"}).status == 401
+
+
 def test_a_token_file_must_have_tokens(tmp_path: Path) -> None:
     """Of some length."""
     path = tmp_path / "tokens"
@@ -186,11 +230,14 @@ def test_a_token_file_must_have_tokens(tmp_path: Path) -> None:
 
 
 def test_other_machines_need_a_token_and_tls(tmp_path: Path) -> None:
-    """Localhost does not; a proxy may have the certificate."""
+    """Localhost does not; a proxy may have the certificate, but it lets others ask."""
     file = tmp_path / "file"
     file.write_text("x")
     for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost"):
         check_access(ServingSection(host=host))
+        check_access(ServingSection(host=host, token_file=file, behind_proxy=True))
+        with pytest.raises(ConfigError, match="through the proxy: give a token_file"):
+            check_access(ServingSection(host=host, behind_proxy=True))
     for host in ("0.0.0.0", "::", "10.0.0.1", "example.org"):  # noqa: S104
         with pytest.raises(ConfigError, match="give a token_file"):
             check_access(ServingSection(host=host, behind_proxy=True))
