@@ -38,6 +38,7 @@ from stream.histories.history import NAMES
 from stream.histories.preferences import Preferred
 from stream.partitions.jumps import JumpGuard, Jumps, max_jump_ms
 from stream.policy import Policy
+from stream.serving.jobs import Job, Jobs, with_most
 from stream.serving.messages import JobFound
 
 OPEN, DECLINED, ANSWERED = 0, 1, 2
@@ -47,6 +48,7 @@ _FREE: Final = -1
 _STATES = {Kind.NEGATIVE_EXPLICIT.wire: DECLINED, Kind.POSITIVE.wire: ANSWERED}
 _FIRST_ROWS = 1024
 _AT_ONCE = 64  # rows that are entered while readers wait
+_COUNTED_AT_ONCE = 1 << 16  # slots, while all wait: a tenth of a millisecond
 
 Records = Sequence[tuple[bytes, bytes | None]]
 """Key and value of each; a tombstone has no value."""
@@ -104,17 +106,6 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     seen: list[Seen | None]
 
 
-class _Job:
-    """Slots by application; ``version``: the number of the last change."""
-
-    __slots__ = ("number", "slots", "version")
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.slots: dict[str, int] = {}
-        self.version = 0
-
-
 class Applicants:
     """Open jobs' applicants.
 
@@ -133,6 +124,9 @@ class Applicants:
         self.window_ms = policy.labels.window_ms
         self._guard = JumpGuard(max_jump_ms(policy))
         self._lock = Lock()
+        self._search = Lock()
+        self._open_from_ms: int = np.iinfo(np.int64).min
+        """Applications of this time or later are counted as open, if they are not decided."""
         self._changes = 0
         self.left_out: Counter[str] = Counter()
         self.clear()
@@ -140,10 +134,8 @@ class Applicants:
     def clear(self) -> None:
         """Forget everybody."""
         with self._lock:
-            self._jobs: dict[str, _Job] = {}
+            self._jobs = Jobs()
             self._used = 0  # slots; those from here on were never used
-            self._most_jobs = 0
-            self._free_numbers: list[int] = []
             self._free: list[int] = []
             self._early: dict[tuple[str, str], int] = {}
             self._earlier: dict[tuple[str, str], int] = {}
@@ -156,6 +148,7 @@ class Applicants:
             self._global_score = np.zeros(_FIRST_ROWS)
             self._numbers = np.zeros(_FIRST_ROWS, np.int32)
             self._states = np.full(_FIRST_ROWS, _FREE, np.int8)
+            self._counted = np.zeros(_FIRST_ROWS, np.bool_)  # as open
             self._per_member = np.zeros((_FIRST_ROWS, self._space.per_member.size), np.float32)
             self._per_job = np.zeros((_FIRST_ROWS, self._space.per_job.size), np.float32)
 
@@ -244,7 +237,7 @@ class Applicants:
     def of_job(self, job_id: str) -> Held | None:
         """Copy the applicants of a job; None: none is held."""
         with self._lock:
-            job = self._jobs.get(job_id)
+            job = self._jobs.by_id.get(job_id)
             if job is None:
                 return None
             slots = np.fromiter(job.slots.values(), np.int64, len(job.slots))
@@ -263,35 +256,29 @@ class Applicants:
 
     def version_of(self, job_id: str) -> int | None:
         """Return the version of a job's applicants; None: none is held."""
-        job = self._jobs.get(job_id)
+        job = self._jobs.by_id.get(job_id)
         return None if job is None else job.version
 
     def search(self, text: str, limit: int, at_ms: int) -> list[JobFound]:
         """Find the jobs whose id has a text in it: those with most open applicants, by id."""
-        with self._lock:
-            used = self._used
-            states, times, numbers = self._states[:used], self._times_ms[:used], self._numbers
-            open_ = (states == OPEN) & (times >= at_ms - self.window_ms)
-            waiting = np.bincount(numbers[:used][open_], minlength=self._most_jobs)
-            held = np.bincount(numbers[:used][states != _FREE], minlength=self._most_jobs)
-            found = sorted(
-                (-int(waiting[job.number]), job_id)
-                for job_id, job in self._jobs.items()
-                if text in job_id
-            )[:limit]
-            return [
-                JobFound(
-                    job_id,
-                    -fewer,
-                    int(held[self._jobs[job_id].number]),
-                    max(int(times[slot]) for slot in self._jobs[job_id].slots.values()),
-                )
-                for fewer, job_id in found
-            ]
+        with self._search:
+            self._count(at_ms - self.window_ms)
+            with self._lock:
+                ids, open_ = self._jobs.counted()
+        found = with_most(ids, open_, text, limit)
+        told: list[JobFound] = []
+        for first in range(0, len(found), _AT_ONCE):
+            with self._lock:
+                for job_id, count in found[first : first + _AT_ONCE]:
+                    job = self._jobs.by_id.get(job_id)
+                    if job is not None:
+                        newest_ms = job.newest(self._times_ms)
+                        told.append(JobFound(job_id, count, len(job.slots), newest_ms))
+        return told
 
     def rows(self) -> Iterator[Row]:
         """Give all that is held, as the writer has it."""
-        for job_id, job in self._jobs.items():
+        for job_id, job in self._jobs.by_id.items():
             for application_id, slot in job.slots.items():
                 yield Row(
                     application_id,
@@ -347,9 +334,7 @@ class Applicants:
             self.newest_ms = newest_ms
 
     def _put(self, row: Row) -> None:
-        job = self._jobs.get(row.job_id)
-        if job is None:
-            job = self._jobs[row.job_id] = _Job(self._number())
+        job = self._jobs.by_id.get(row.job_id) or self._jobs.add(row.job_id)
         slot = job.slots.get(row.application_id)
         state = row.state
         if slot is None:
@@ -359,6 +344,7 @@ class Applicants:
             state = max(state, *early)
         else:
             state = max(state, int(self._states[slot]))
+            self._leave(job, slot)
         self._member_ids[slot] = row.member_id
         self._models[slot] = row.model_version
         self._seen[slot] = row.seen
@@ -368,41 +354,67 @@ class Applicants:
         self._states[slot] = state
         self._per_member[slot] = np.frombuffer(row.per_member, "<f4")
         self._per_job[slot] = np.frombuffer(row.per_job, "<f4")
+        if job.newest_ms is not None:
+            job.newest_ms = max(job.newest_ms, row.time_ms)
+        if state == OPEN and row.time_ms >= self._open_from_ms:
+            self._counted[slot] = True
+            self._jobs.open[job.number] += 1
         self._changed(job)
 
+    def _leave(self, job: Job, slot: int) -> None:
+        """Count what is in a slot no more, neither as open nor as the newest."""
+        if self._counted[slot]:
+            self._counted[slot] = False
+            self._jobs.open[job.number] -= 1
+        if job.newest_ms == self._times_ms[slot]:
+            job.newest_ms = None
+
     def _remove(self, job_id: str, application_id: str) -> None:
-        job = self._jobs.get(job_id)
+        job = self._jobs.by_id.get(job_id)
         slot = None if job is None else job.slots.pop(application_id, None)
         if job is None or slot is None:
             return
+        self._leave(job, slot)
         self._states[slot] = _FREE
         self._member_ids[slot] = self._models[slot] = ""
         self._seen[slot] = None
         self._free.append(slot)
         self._changed(job)
         if not job.slots:
-            del self._jobs[job_id]
-            self._free_numbers.append(job.number)
+            self._jobs.remove(job_id)
 
     def _raise(self, job_id: str, application_id: str, state: int) -> None:
-        job = self._jobs.get(job_id)
+        job = self._jobs.by_id.get(job_id)
         slot = None if job is None else job.slots.get(application_id)
         if job is None or slot is None:
             name = job_id, application_id
             self._early[name] = max(state, self._early.get(name, OPEN))
         elif state > self._states[slot]:
+            self._leave(job, slot)
             self._states[slot] = state
             self._changed(job)
 
-    def _changed(self, job: _Job) -> None:
+    def _changed(self, job: Job) -> None:
         self._changes += 1
         job.version = self._changes
 
-    def _number(self) -> int:
-        if self._free_numbers:
-            return self._free_numbers.pop()
-        self._most_jobs += 1
-        return self._most_jobs - 1
+    def _count(self, from_ms: int) -> None:
+        """Count as open what is of a time or later, a part of the slots at once."""
+        if from_ms == self._open_from_ms:
+            return
+        with self._lock:
+            self._open_from_ms = from_ms
+        for first in range(0, self._used, _COUNTED_AT_ONCE):
+            with self._lock:
+                part = slice(first, min(first + _COUNTED_AT_ONCE, self._used))
+                open_ = (self._states[part] == OPEN) & (self._times_ms[part] >= from_ms)
+                changed = np.flatnonzero(open_ != self._counted[part])
+                np.add.at(
+                    self._jobs.open,
+                    self._numbers[part][changed],
+                    np.where(open_[changed], np.int32(1), np.int32(-1)),
+                )
+                self._counted[part] = open_
 
     def _slot(self) -> int:
         if self._free:
@@ -413,7 +425,10 @@ class Applicants:
         self._models.append("")
         self._seen.append(None)
         if slot == len(self._states):
-            for name in ("times_ms", "global_score", "numbers", "states", "per_member", "per_job"):
+            for name in (
+                *("times_ms", "global_score", "numbers", "states", "counted"),
+                *("per_member", "per_job"),
+            ):
                 setattr(self, f"_{name}", _larger(getattr(self, f"_{name}")))
             self._states[slot:] = _FREE
         return slot

@@ -18,8 +18,10 @@ from stream.events.structs import Control
 from stream.events.wire import AllFeatures, coefficients_key
 from stream.model.folder import GlobalModel
 from stream.policy import DAY_MS, HOUR_MS, ApplicantSettings, Policy
+from stream.serving import applicants as applicants_module
 from stream.serving.applicants import Applicants
 from stream.serving.belief import Belief, mean_score, probability
+from stream.serving.messages import JobFound
 from stream.serving.rankings import Rankings
 from stream.serving.scorer import Scorer
 from stream.serving.snapshot import Place, load_snapshot, save_snapshot
@@ -267,6 +269,56 @@ def test_a_job_is_found_by_a_part_of_its_id() -> None:
     ]
     assert [each["job_id"] for each in asked.get("?search=%C3%A9/")["jobs"]] == ["é/2", "é/1"]
     assert asked.get("/%C3%A9%2F1/applicants")["of"] == 1
+
+
+LISTS = st.lists(
+    st.tuples(
+        st.sampled_from([*["enter"] * 4, "answer", "decline", "end", "search", "search", "clear"]),
+        st.sampled_from(["a", "ab", "b", ""]),
+        st.integers(0, 4),
+        st.integers(0, 6),
+    ),
+    max_size=40,
+)
+
+
+@given(changes=LISTS, parts=st.sampled_from([1, 3, 1 << 16]))
+def test_jobs_are_listed_as_by_looking_at_every_applicant(
+    changes: list[tuple[str, str, int, int]], parts: int
+) -> None:
+    """Whatever came in between, and whether time has gone on since or back."""
+    held = Applicants(model().space, HELD)
+    step_ms = WINDOW_MS // 2
+    oracle: dict[tuple[str, str], list[int]] = {}  # time, whether decided
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(applicants_module, "_COUNTED_AT_ONCE", parts)
+        for change, job, number, at in changes:
+            key, at_ms = (f"j{job}", f"a{number}"), NOW_MS + at * step_ms
+            match change:
+                case "enter":
+                    held.apply(published(applicant(key[1], at_ms, job=key[0])), NOW_MS)
+                    oracle[key] = [at_ms, oracle.get(key, [0, 0])[1]]
+                case "answer" | "decline":
+                    if key not in oracle:  # or it would wait for the application
+                        continue
+                    kind = "positive" if change == "answer" else "negative_explicit"
+                    held.decide([label(key[1], kind, job=key[0])], NOW_MS)
+                    oracle[key][1] = 1
+                case "end":
+                    held.apply([(applicants_key(*key), None)], NOW_MS)
+                    oracle.pop(key, None)
+                case "clear":
+                    held.clear()
+                    oracle.clear()
+                case "search":
+                    expected = []
+                    for name in {each for each, _ in oracle if job in each}:
+                        of = [told for (each, _), told in oracle.items() if each == name]
+                        open_ = sum(at_ms - ms <= WINDOW_MS and not decided for ms, decided in of)
+                        newest_ms = max(ms for ms, _ in of)
+                        expected.append(JobFound(name, open_, len(of), newest_ms))
+                    expected.sort(key=lambda each: (-each.open, each.job_id))
+                    assert held.search(job, number + 1, at_ms) == expected[: number + 1]
 
 
 def test_ages_count_in_event_time() -> None:
