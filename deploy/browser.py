@@ -144,13 +144,7 @@ class Browser:
             dark: whether the user likes dark pages. still: whether reduced motion.
 
         """
-        self.do(
-            "Emulation.setDeviceMetricsOverride",
-            width=size[0],
-            height=size[1],
-            deviceScaleFactor=1,
-            mobile=False,
-        )
+        self.resize(size)
         wishes = {
             "prefers-color-scheme": "dark" if dark else "light",
             "prefers-reduced-motion": "reduce" if still else "no-preference",
@@ -161,6 +155,16 @@ class Browser:
         begun = self.do("Page.navigate", url=url)
         while "loaderId" in begun and not self._loaded:  # without: another fragment of the same
             self._heard(time.monotonic() + _PATIENCE_S)
+
+    def resize(self, size: tuple[int, int]) -> None:
+        """Make the window so wide and high, in pixels."""
+        self.do(
+            "Emulation.setDeviceMetricsOverride",
+            width=size[0],
+            height=size[1],
+            deviceScaleFactor=1,
+            mobile=False,
+        )
 
     def run(self, script: str) -> Any:
         """Return the value of an expression of JavaScript, in the page."""

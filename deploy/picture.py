@@ -16,11 +16,12 @@ from deploy.compose import services
 from deploy.monitoring import TOKEN
 
 IMAGES = Path("docs/images")
-QUERY = (
-    'sum by (score) (hearback_quality_log_loss_nats{judged="early"})'
+QUERY = (  # in thousandths: the graph's axis has no room for more digits
+    '1000 * sum by (score) (hearback_quality_log_loss_nats{judged="early"})'
     ' / on () group_left sum(hearback_quality_applications{judged="early"})'
 )
 
+_LOOKED_S = 60.0  # a worker's page has a rate to show once it was looked at for a while
 _SETTLE_S = 2.0  # a row's last move is over, and the list was asked for again
 PAGES = {
     "applicants-light.png": ((1400, 900), False, True),
@@ -54,6 +55,26 @@ def take(url: str, alive: str, image: Path) -> None:
     with urllib.request.urlopen(alive, timeout=10):  # noqa: S310 - localhost
         pass
     look(url, f"--screenshot={image.absolute()}")
+
+
+def take_status(worker: str, image: Path, looked_s: float = _LOOKED_S) -> None:
+    """Take the picture of a worker's page, all of it.
+
+    Args:
+        worker: its address. image: the file. looked_s: for how long the page is looked at before.
+
+    Raises:
+        MissingError: there is no browser.
+        RuntimeError: the page does not get so far.
+
+    """
+    with Browser() as browser:
+        browser.show(f"{worker}/", size=(1400, 900))
+        browser.wait_for("document.getElementById('ready').textContent")
+        time.sleep(looked_s)
+        height = browser.run("document.documentElement.scrollHeight")
+        browser.resize((1400, height))
+        browser.picture(image)
 
 
 def take_applicants(service: str, token: str, folder: Path) -> list[Path]:
@@ -92,7 +113,7 @@ def main() -> int:
     try:
         page = graph_url(prometheus, QUERY, 10)
         take(page, f"{prometheus}/-/ready", IMAGES / "prometheus.png")
-        take(f"{worker}/", f"{worker}/healthz", IMAGES / "status-page.png")
+        take_status(worker, IMAGES / "status-page.png")
         taken = take_applicants(service, TOKEN.read_text(encoding="utf-8").strip(), IMAGES)
     except (MissingError, RuntimeError, OSError) as error:
         sys.stderr.write(f"no picture: {error} (is `make stack` running?)\n")

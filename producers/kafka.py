@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import median_low
+from typing import Final
 
 from producers.outbox import (
     REPORT_S,
@@ -31,6 +34,11 @@ from stream.units import format_time
 
 _TELL_S = 1.0
 """Between two reports that the logs are being read before they are played."""
+
+_FOLLOW: Final = 100
+"""So many lines that follow show whether a line's time is wrong: with half of them it is usual."""
+
+_Timed = tuple[LogLine, LineHead | None, int]
 
 __all__ = [
     "ProduceProgress",
@@ -115,12 +123,13 @@ def produce(
     )
     try:
         pace = _Pace(speed)
-        for index, (line, head, time_ms) in enumerate(_timed(merge(paths, progress.read))):
+        timed = _timed(merge(paths, progress.read))
+        follow = 0 if math.isinf(speed) else _FOLLOW
+        for index, ((line, head, time_ms), following) in enumerate(_followed(timed, follow)):
             if time_ms not in chosen:
                 progress.left_out += 1
                 continue
-            follows_ms = math.inf if survey is None else survey.follows_ms(index)
-            pace.wait(time_ms, follows_ms, outbox)
+            pace.wait(time_ms, following, outbox)
             outbox.send_line(line, head, time_ms)
             if survey is not None and clocks and progress.event_time_ms is not None:
                 outbox.tell_time(survey.clock_ms(index, progress.event_time_ms), survey.topics)
@@ -155,11 +164,14 @@ class _Pace:
         self._start: tuple[int, float] | None = None
         self._latest_ms = 0
 
-    def wait(self, time_ms: int, follows_ms: float, outbox: Outbox) -> None:
-        """Wait for an event's time; not for one that lies hours ahead of all that follows."""
+    def wait(self, time_ms: int, following: Collection[_Timed], outbox: Outbox) -> None:
+        """Wait for an event's time; not for one hours ahead of half of the lines that follow.
+
+        Not of all of them: the one that comes a day late is no reason to hurry those before it.
+        """
         if math.isinf(self._speed) or time_ms <= self._latest_ms or is_absurd(time_ms):
             return
-        if time_ms >= follows_ms + 2 * HOUR_MS:
+        if following and time_ms >= median_low(ms for _, _, ms in following) + 2 * HOUR_MS:
             return
         self._latest_ms = time_ms
         if self._start is None:
@@ -170,7 +182,18 @@ class _Pace:
             outbox.idle(min(left, REPORT_S))
 
 
-def _timed(lines: Iterator[LogLine]) -> Iterator[tuple[LogLine, LineHead | None, int]]:
+def _followed(lines: Iterator[_Timed], most: int) -> Iterator[tuple[_Timed, Collection[_Timed]]]:
+    """Attach the lines that follow, so many at most."""
+    following: deque[_Timed] = deque()
+    for each in lines:
+        following.append(each)
+        if len(following) > most:
+            yield following.popleft(), following
+    while following:
+        yield following.popleft(), following
+
+
+def _timed(lines: Iterator[LogLine]) -> Iterator[_Timed]:
     """Attach head and time; a line without a time has that of the line before it."""
     time_ms = 0
     for line in lines:

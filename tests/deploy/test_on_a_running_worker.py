@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from deploy import picture
+from deploy import browser, picture
 from deploy.dashboards import ALL
 from deploy.dashboards.panels import RATE
 from deploy.kafka import free_ports
@@ -244,3 +244,14 @@ def test_a_browser_shows_a_query_on_prometheus_own_page(run: Run, tmp_path: Path
     for score in ("global", "with_member", "with_job", "full"):
         assert f'{{score="{score}"}}' in page
     assert (tmp_path / "prometheus.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_of_the_status_page_can_be_taken(run: Run, tmp_path: Path) -> None:
+    """The page is drawn to its end, however long it is."""
+    try:
+        picture.take_status(run.worker, tmp_path / "status-page.png", looked_s=0.0)
+    except browser.MissingError as missing:
+        pytest.skip(f"page not looked at: {missing}")
+    head = (tmp_path / "status-page.png").read_bytes()[:24]
+    assert (head[:4], int.from_bytes(head[16:20])) == (b"\x89PNG", 1400)
+    assert int.from_bytes(head[20:24]) >= 900

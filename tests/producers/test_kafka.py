@@ -369,6 +369,25 @@ def test_speed_is_that_of_event_time(broker: str, tmp_path: Path) -> None:
     assert progress.event_time_ms == START_MS + hour // 2
 
 
+@pytest.mark.parametrize("clocks", [True, False])
+def test_who_comes_late_hurries_nobody(broker: str, tmp_path: Path, clocks: bool) -> None:
+    """What stands before a line that is a day late keeps its pace; a wrong time holds up nobody."""
+    hour = 3_600_000
+    times = [k * hour // 4 for k in range(9)]
+    times.insert(8, -24 * hour)
+    times.insert(3, 30 * hour)
+    path = log(tmp_path, *(application(k, START_MS + t) for k, t in enumerate(times)))
+    seen: list[tuple[float, int]] = []
+    began = time.monotonic()
+    produce(
+        [path], broker, speed=3_600, clocks=clocks,
+        on_progress=lambda progress: seen.append((time.monotonic() - began, progress.sent)),
+    )  # fmt: skip
+    assert 2.0 <= time.monotonic() - began < 8.0
+    assert max(sent for at, sent in seen if at < 1.0) <= 6  # of an hour: five, and the wrong one
+    assert seen[-1][1] == len(times)
+
+
 @pytest.mark.parametrize(
     ("window_days", "orphan_days", "clock_days", "expected_ms"),
     [

@@ -151,6 +151,44 @@ def test_a_job_is_found_and_its_list_moves_as_the_market_plays(browser: Browser)
     }
 
 
+def test_only_the_market_moves_rows(browser: Browser) -> None:
+    """Another order, a longer list or a second look at a job is no move, and makes nobody new."""
+    asked = Holding()
+    for n in range(30):
+        one = applicant(f"a{n:02}", NOW_MS - (1 + n % 7) * HOUR_MS, member=f"m{n}", score=-n / 30)
+        asked.publish(one)
+    marks = f"{ROWS}.map(row => row.querySelector('.rank small').textContent).join('')"
+    chances = f"{ROWS}.map(row => row.querySelector('.chance b').textContent)"
+    with serving(asked) as url:
+        browser.show(f"{url}#job=j")
+        browser.wait_for(f"{ROWS}.length === 20")
+        for by in ("probability_now", "next", "probability"):
+            browser.run(
+                f"document.getElementById('by').value = '{by}';"
+                " document.getElementById('by').dispatchEvent(new Event('change'))"
+            )
+            told = asked.get(f"/j/applicants?top=20&by={by}")["applicants"]
+            browser.wait_for(f"{SHOWN}.join() === '{','.join(one['member_id'] for one in told)}'")
+            browser.wait_for(
+                f"{ROWS}[0].querySelector('.chance small').textContent.startsWith("
+                f"'{'now' if by == 'probability' else 'at first'}')"
+            )
+            field = "probability" if by == "probability" else "probability_now"
+            assert browser.run(chances) == [f"{100 * one[field]:.0f}\u00a0%" for one in told]
+            assert browser.run(marks) == ""
+        asked.held.decide([label("a00", "positive")], NOW_MS)
+        browser.wait_for(f"{SHOWN}[0] === 'm1'")
+        assert browser.run(marks) == "▲ 1" * 19 + "▲"  # the last comes from below
+        browser.run("document.getElementById('more').click()")
+        browser.wait_for(f"{ROWS}.length === 29")
+        assert browser.run(marks) == ""
+        browser.run("location.hash = ''")
+        browser.wait_for(f"{ROWS}.length === 0")
+        browser.run("location.hash = 'job=j'")
+        browser.wait_for(f"{ROWS}.length === 20")
+        assert browser.run(marks) == ""
+
+
 SENTENCES: tuple[tuple[list[tuple[str, str, float]], str], ...] = (
     ([], "Nothing tells this applicant from others yet."),
     (
@@ -211,6 +249,7 @@ def test_a_member_sees_where_it_stands(browser: Browser) -> None:
             f"{100 * told['probability_now']:.0f} %",
             "after 4 hours without an answer",
             f"+{told['parts']['member']:.2f}",
+            f"together\nin log-odds\n{told['log_odds']:+.2f}",
             "What counts for it",
             "What counts against it",
             "j0 for this job",

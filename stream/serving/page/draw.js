@@ -44,24 +44,31 @@ export function drawJobs(jobs, chosen, choose) {
   });
 }
 
-/** The ranking; rows glide to where they now stand, and say for a while how they got there. */
-export function drawApplicants(list, chosen, choose) {
+/** The ranking; rows glide to where they now stand, and say for a while how they got there. What the
+ * reader has changed, ``by`` or ``top``, is no move. */
+export function drawApplicants(list, by, top, chosen, choose) {
   const most = scale(list.applicants);
   const before = new Map([...at("applicants").children].map(li => [li.dataset.key, {
     top: li.getBoundingClientRect().top, rank: +li.dataset.rank}]));
-  const first = at("applicants").dataset.job !== list.job_id;
-  at("applicants").dataset.job = list.job_id;
+  const was = at("applicants").dataset;
+  const first = was.job !== list.job_id, again = !first && was.by === by && +was.top === top;
+  const entered = before.size === +was.of ? "new" : "▲"; // it may have come from further down
+  Object.assign(was, {job: list.job_id, by, top, of: list.of});
   keyed(at("applicants"), list.applicants, each => each.application_id, newRow(choose),
     (item, each) => {
       const [rank, who, parts, chance, text] = item.firstChild.children;
-      moved(item, rank, each.rank, first ? each.rank : before.get(each.application_id)?.rank);
+      if (!again) item.dataset.since = 0;
+      moved(item, rank, each.rank, again ? before.get(each.application_id)?.rank : each.rank, entered);
       rank.firstChild.textContent = each.rank;
       const applied = span(list.as_of_ms - each.application_time_ms);
       who.replaceChildren(make("b"), make("small", `applied ${applied} ago`));
       who.firstChild.append(id(each.member_id));
       lanes(parts, each.parts, most);
-      chance.firstChild.textContent = percent(each.probability);
-      chance.lastChild.textContent = `now ${percent(each.probability_now)}`;
+      const [large, small, words] = by === "probability"
+        ? [each.probability, each.probability_now, "now"]
+        : [each.probability_now, each.probability, "at first"];
+      chance.firstChild.textContent = percent(large);
+      chance.lastChild.textContent = `${words} ${percent(small)}`;
       sentence(text, each.reasons);
       mark(item.firstChild, each.application_id === chosen);
     });
@@ -79,11 +86,11 @@ const newRow = choose => () => {
   return button;
 };
 
-function moved(item, shown, rank, was) {
+function moved(item, shown, rank, was, entered) {
   const now = Date.now();
   if (was !== rank) {
     item.dataset.since = now;
-    const [kind, text] = was == null ? ["new", "new"]
+    const [kind, text] = was == null ? [entered === "new" ? "new" : "up", entered]
       : was > rank ? ["up", `▲ ${was - rank}`] : ["down", `▼ ${rank - was}`];
     shown.className = `rank ${kind}`;
     shown.lastChild.textContent = text;
@@ -190,7 +197,9 @@ function sum(each) {
     if (!known[name]) said.append(make("small", "nothing learned yet"));
     made.append(said, bar, make("b", signed(each.parts[name])));
   }
-  made.append(make("span", "log-odds"), make("span"), make("b", signed(each.log_odds)));
+  const said = make("span", "together");
+  said.append(make("small", "in log-odds"));
+  made.append(said, make("span"), make("b", signed(each.log_odds)));
   return made;
 }
 

@@ -91,7 +91,8 @@ function draw(jobs, ranking, one) {
 
 function drawRanking(ranking) {
   const some = ranking.applicants.length > 0;
-  drawApplicants(ranking, looked.application, application => look({...looked, application}));
+  drawApplicants(ranking, at("by").value, top, looked.application,
+    application => look({...looked, application}));
   at("legend").hidden = !some;
   at("more").hidden = ranking.of <= ranking.applicants.length || top >= MOST;
   const told = ranking.applicants.length < ranking.of ? `, the first ${ranking.applicants.length} below` : "";
@@ -150,6 +151,7 @@ function readAddress(first) {
     at("job-name").firstChild.textContent = job ?? "Choose a job";
     document.querySelector(".by").hidden = job === null;
     at("applicants").replaceChildren();
+    delete at("applicants").dataset.job; // the same job later: nobody has moved
     at("job-about").textContent = "";
     at("legend").hidden = at("more").hidden = true;
     show("ranking-none", job === null
