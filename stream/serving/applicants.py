@@ -6,7 +6,8 @@ copy theirs, each while the other waits.
 
 Labels and applicants come from two topics, so a label may be read before the application that it is
 about. It waits then, until twice all was read that had been written (:meth:`Applicants.settle`):
-by then its application is there, or none is held.
+by then its application is there, or none is held. Most labels of a topic are of nobody who is open
+any more; its reader says where none has to wait (:attr:`Applicants.expects`).
 
 Shapes: n applicants of one job; d features of a block.
 """
@@ -47,6 +48,7 @@ OPEN, DECLINED, ANSWERED = 0, 1, 2
 _FREE: Final = -1
 _STATES = {Kind.NEGATIVE_EXPLICIT.wire: DECLINED, Kind.POSITIVE.wire: ANSWERED}
 _FIRST_ROWS = 1024
+_ARRAYS = ("times_ms", "global_score", "numbers", "states", "counted", "per_member", "per_job")
 _AT_ONCE = 64  # rows that are entered while readers wait
 _COUNTED_AT_ONCE = 1 << 16  # slots, while all wait: a tenth of a millisecond
 
@@ -114,6 +116,7 @@ class Applicants:
 
     Attributes:
         window_ms: W. left_out: messages that were not taken, by reason.
+        expects: whether labels may come before their applications; the writer knows.
         newest_ms: the largest event time read; None: nothing was. A time that is far ahead of all
             others counts when others confirm it (:mod:`stream.partitions.jumps`).
 
@@ -129,6 +132,7 @@ class Applicants:
         """Applications of this time or later are counted as open, if they are not decided."""
         self._changes = 0
         self.left_out: Counter[str] = Counter()
+        self.expects = True
         self.clear()
 
     def clear(self) -> None:
@@ -160,10 +164,13 @@ class Applicants:
 
     @property
     def topics(self) -> dict[str, Callable[[Records], None]]:
-        """Which they are fed from, by plain name, and what takes their messages in."""
+        """Which they are fed from, by plain name, and what takes their messages in.
+
+        Ends are asked for in this order: the application of a label that was there by then was.
+        """
         return {
-            APPLICANTS: lambda records: self.apply(records, _now_ms()),
             LABELS: lambda records: self.decide(records, _now_ms()),
+            APPLICANTS: lambda records: self.apply(records, _now_ms()),
         }
 
     def apply(self, records: Records, now_ms: int) -> None:
@@ -387,8 +394,9 @@ class Applicants:
         job = self._jobs.by_id.get(job_id)
         slot = None if job is None else job.slots.get(application_id)
         if job is None or slot is None:
-            name = job_id, application_id
-            self._early[name] = max(state, self._early.get(name, OPEN))
+            if self.expects:
+                name = job_id, application_id
+                self._early[name] = max(state, self._early.get(name, OPEN))
         elif state > self._states[slot]:
             self._leave(job, slot)
             self._states[slot] = state
@@ -425,10 +433,7 @@ class Applicants:
         self._models.append("")
         self._seen.append(None)
         if slot == len(self._states):
-            for name in (
-                *("times_ms", "global_score", "numbers", "states", "counted"),
-                *("per_member", "per_job"),
-            ):
+            for name in _ARRAYS:
                 setattr(self, f"_{name}", _larger(getattr(self, f"_{name}")))
             self._states[slot:] = _FREE
         return slot

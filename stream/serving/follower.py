@@ -5,6 +5,9 @@ follow a topic, and none of them is missed when it ends. Once a second it asks f
 partitions; when all up to there was read, the store has everything as of the question. That is how
 old a score may be, whether the broker is there or not.
 
+Labels are read once applicants are read to where they ended: then those of whom no applicant is
+held need not be kept, and a topic has many.
+
 Kafka lets a compacted topic's tombstones go after a day (``delete.retention.ms``). Whoever was away
 for longer than half of that may have missed one, so it begins anew: an old snapshot is left aside,
 and so is what is held after an outage of that length.
@@ -19,7 +22,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 from stream.errors import BrokerError, ConfigError, HearbackError, StateError
-from stream.events.records import COEFFICIENTS, LABELS, PLAIN, PREFERENCES, TopicNames
+from stream.events.records import APPLICANTS, COEFFICIENTS, LABELS, PLAIN, PREFERENCES, TopicNames
 from stream.events.structs import CONTROL
 from stream.events.wire import coefficients_key
 from stream.kafka.cluster import TopicEnds, ids_of_topics, look_at_cluster
@@ -197,7 +200,10 @@ class Follower:
         A model that is rolled in may take what another topic says.
         """
         places = {place.topic: place for place in self._places.values()}
-        takes = {place.topic: self._store.topics[plain] for plain, place in self._places.items()}
+        plains = {place.topic: plain for plain, place in self._places.items()}
+        takes = self._store.topics
+        applicants = self._store.applicants
+        later = set() if applicants is None else {self._places[LABELS].topic}
         ends = {
             plain: TopicEnds(self._broker, place.topic, len(place.offsets))
             for plain, place in self._places.items()
@@ -206,9 +212,8 @@ class Follower:
         self._targets = {}
         self._asked_s = -_ASK_S
         with Reader(self._broker, _AHEAD_BYTES, times=True) as reader:
-            for topic, place in places.items():
-                for number, offset in enumerate(place.offsets):
-                    reader.follow(topic, number, offset)
+            for topic in places.keys() - later:
+                _read_on(reader, places[topic])
             while not self._stop.is_set() and self._store.topics.keys() == self._places.keys():
                 self._look(ends)
                 for chunk in reader.poll(_POLL_S):
@@ -218,12 +223,17 @@ class Follower:
                         )
                         raise BrokerError(f"{chunk.topic}-{chunk.partition} cannot be read on")
                     if chunk.records:
-                        takes[chunk.topic]([(key, value) for _, key, value in chunk.records])
+                        plain = plains[chunk.topic]
+                        if applicants is not None and plain == LABELS:
+                            applicants.expects = not self._are_known(chunk)
+                        takes[plain]([(key, value) for _, key, value in chunk.records])
                         self._changed = True
-                        if chunk.topic == self._places[COEFFICIENTS].topic:
+                        if plain == COEFFICIENTS:
                             self._observe(chunk)
                     if chunk.next:
                         places[chunk.topic].offsets[chunk.partition] = chunk.next
+                if later and self._reached(APPLICANTS):
+                    _read_on(reader, places[later.pop()])
                 self._check()
                 self._attend(ends, labels)
                 if time.monotonic() - self._saved_s > _SNAPSHOT_S:
@@ -247,11 +257,7 @@ class Follower:
 
     def _check(self) -> None:
         """Note that the store is up to date, once all is read as of the question."""
-        if self._targets and all(
-            offset >= end
-            for plain, targets in self._targets.items()
-            for offset, end in zip(self._places[plain].offsets, targets, strict=True)
-        ):
+        if self._targets and all(map(self._reached, self._targets)):
             first = not self._store.standing().ready
             if first and self._store.models.lacking and time.monotonic() < self._models_by_s:
                 return
@@ -260,6 +266,17 @@ class Follower:
             self._began_ms = self._began_ms or self._asked_ms
             if first:
                 give_back()
+
+    def _reached(self, plain: str) -> bool:
+        """Whether all of a topic was read that was there when its ends were asked for."""
+        ends = self._targets.get(plain)
+        if ends is None:
+            return False
+        return all(map(int.__ge__, self._places[plain].offsets, ends))
+
+    def _are_known(self, chunk: Chunk) -> bool:
+        """Whether the applications of all these labels have been read, if they are published."""
+        return self._reached(APPLICANTS) and chunk.next <= self._targets[LABELS][chunk.partition]
 
     def _observe(self, chunk: Chunk) -> None:
         """Tell how long it took until what has come is served."""
@@ -297,6 +314,11 @@ class Follower:
             self._changed = False
         except OSError as error:
             _log.warning("no snapshot is written: %s", error)
+
+
+def _read_on(reader: Reader, place: Place) -> None:
+    for number, offset in enumerate(place.offsets):
+        reader.follow(place.topic, number, offset)
 
 
 def _by_partition(offsets: dict[str, list[int]]) -> dict[str, int]:

@@ -16,7 +16,7 @@ from stream.events.wire import coefficients_key, encode
 from stream.kafka.embedded import EmbeddedBroker
 from stream.policy import Policy
 from stream.serving import follower as follower_module
-from stream.serving.applicants import Records
+from stream.serving.applicants import Applicants, Records
 from stream.serving.embedded import EmbeddedStore
 from stream.serving.follower import Follower
 from tests.kit import model
@@ -262,6 +262,45 @@ def test_applicants_and_what_labels_say_of_them_are_followed(
     assert again.applicants.newest_ms == NOW_MS
     run(Policy())
     run(HELD, 0, 1, 2)
+
+
+def test_labels_of_nobody_who_is_held_are_not_kept(
+    broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A topic has labels of all who ever applied: at the start applicants are read before them.
+
+    Those of an applicant who is held count all the same.
+    """
+    kept = 0
+    decide = Applicants.decide
+
+    def noting_decide(held: Applicants, records: Records, now_ms: int) -> None:
+        nonlocal kept
+        decide(held, records, now_ms)
+        kept = max(kept, sum(not row.member_id for row in held.rows()))
+
+    monkeypatch.setattr(Applicants, "decide", noting_decide)
+    broker.create_topics({APPLICANTS: PARTITIONS, LABELS: PARTITIONS})
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
+    for number in range(3000):
+        key, value = label(f"a{number}", "positive")
+        producer.produce(LABELS, value, f"m{number}".encode())
+    for number in (5, 700, 2999, 5000):
+        ((key, value),) = published(applicant(f"a{number}", NOW_MS))
+        producer.produce(APPLICANTS, value, key)
+    assert producer.flush(10) == 0
+    held = EmbeddedStore(model(), HELD)
+    follower = Follower(broker.bootstrap_servers, "hearback", held)
+    follower.start()
+    wait(lambda: held.standing().ready)
+    assert held.applicants is not None
+    found = held.applicants.of_job("j")
+    assert found is not None
+    states = dict(zip(found.application_ids, found.states.tolist(), strict=True))
+    assert states == {"a5": 2, "a700": 2, "a2999": 2, "a5000": 0}
+    assert kept == 0
+    follower.stop()
+    assert follower.failed is None
 
 
 def test_without_a_broker_the_snapshot_is_served_and_its_age_told(
