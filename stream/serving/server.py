@@ -63,7 +63,9 @@ def serve(config: Config, model_folder: Path, say: Callable[[str], None]) -> int
         snapshot=serving.snapshot,
         served=service.served,
     )
-    commands = CommandReader(config.broker, config.worker.application_id, store.models.take)
+    commands = CommandReader(
+        config.broker, config.worker.application_id, store.models.take, keeps_rolls=False
+    )
     listening = _listen(serving.host, serving.port)
     server = uvicorn.Server(
         uvicorn.Config(

@@ -92,6 +92,7 @@ class CommandReader:
     Args:
         broker: where to. application_id: whose topic.
         check: is given each model that is rolled in; raises ConfigError where it cannot be here.
+        keeps_rolls: whether :meth:`commands` has them: each takes as much memory as its model.
 
     """
 
@@ -100,8 +101,11 @@ class CommandReader:
         broker: str,
         application_id: str,
         check: Callable[[GlobalModel], None] = lambda _: None,
+        *,
+        keeps_rolls: bool = True,
     ) -> None:
         self._check = check
+        self._keeps_rolls = keeps_rolls
         self._topic = control_of(application_id)
         self._broker = broker
         self._newest: dict[bytes, Command] = {}
@@ -152,6 +156,8 @@ class CommandReader:
             command = decode_command(value)
             if isinstance(command, RollCommand):
                 self._check(command.model.model())
+                if not self._keeps_rolls:
+                    return
             self._newest[key] = command
         except (EventError, ConfigError) as error:
             _log.warning("%s at %s is left aside: %s", self._topic, offset, error)

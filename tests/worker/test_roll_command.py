@@ -182,6 +182,15 @@ def test_the_command_sends_the_model_or_refuses_it(
         if model.version != good.version:
             raise ConfigError("another one")
 
+    taken: list[str] = []
+    service = CommandReader(
+        address, application_id, lambda model: taken.append(model.version), keeps_rolls=False
+    )
+    service.start()
+    wait(lambda: len(taken) == 2)
+    assert taken[0] == good.version
+    assert service.commands() == []
+    service.stop()
     reader = CommandReader(address, application_id, check)
     reader.start()
     try:
