@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from threading import Event
 from typing import Any, Final
-from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -23,6 +22,7 @@ from stream.errors import ConfigError, EventError
 from stream.events.applications import RawApplication
 from stream.events.wire import decode_raw
 from stream.logs.files import merge
+from stream.serving.client import path_part
 
 MOST_CANDIDATES: Final = 200
 """Of a job, the newest so many are ranked."""
@@ -174,13 +174,13 @@ class _Visitor:
         jobs = [job["job_id"] for job in listed["jobs"] if job["open"]]
         if not jobs:
             return self.rank()
-        path = f"/v1/jobs/{quote(self._chance.choice(jobs), safe='')}/applicants"
+        path = f"/v1/jobs/{path_part(self._chance.choice(jobs))}/applicants"
         found = self._ask("GET", path, params={"top": TOP})
         if found is None:
             return False
         self.done.looked += len(found["applicants"])
         if found["applicants"] and self._chance.random() < _CLOSER:
-            chosen = quote(self._chance.choice(found["applicants"])["application_id"], safe="")
+            chosen = path_part(self._chance.choice(found["applicants"])["application_id"])
             self._ask("GET", f"{path}/{chosen}")  # it may have been answered meanwhile
         return True
 

@@ -102,6 +102,23 @@ def test_who_finds_nobody_comes_again() -> None:
     assert "2 without an answer" in done.in_words()
 
 
+@pytest.mark.parametrize("name", [".", "..", "a/../b", "?", "%2e"])
+def test_ids_that_an_address_would_swallow_are_asked_for(name: str) -> None:
+    """Jobs and applications with any id are looked at, and none is refused."""
+    asked = Holding()
+    asked.publish(applicant(name, NOW_MS, job=name))
+    stop = Event()
+    with serving(asked) as url:
+        done = visit(
+            url,
+            {"j": [{"member_id": "m", "global_score": 0.0, "features": FEATURES}]},
+            per_second=1000.0,
+            stop=stop,
+            on_visit=lambda done: stop.set() if done.looked >= 10 else None,
+        )
+    assert (done.answered, done.refused, done.looked) == (done.asked, {}, 10)
+
+
 def test_open_applicants_are_looked_at() -> None:
     """Where the service holds them: those of a job, and now and then one of them."""
     asked = Holding()
