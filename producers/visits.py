@@ -22,7 +22,7 @@ from stream.errors import ConfigError, EventError
 from stream.events.applications import RawApplication
 from stream.events.wire import decode_raw
 from stream.logs.files import merge
-from stream.serving.client import path_part
+from stream.text import path_part
 
 MOST_CANDIDATES: Final = 200
 """Of a job, the newest so many are ranked."""

@@ -1,9 +1,10 @@
-"""Text as editors and other systems leave it: byte order marks, and encodings other than UTF-8."""
+"""Text as editors and other systems leave it, in UTF-8 or another encoding; ids in URLs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from stream.errors import ConfigError
 
@@ -51,6 +52,18 @@ def read_text(path: Path) -> str:
     if encoding is not None:
         raise ConfigError(f"the file is {encoding[:6].upper()}: save it as UTF-8")
     return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def path_part(of: str) -> str:
+    """Percent-encode an id, so that it is one part of a URL's path, whatever it has.
+
+    Neither "." nor ".." may stand there as it is: clients and proxies take it for another path.
+
+    Raises:
+        UnicodeEncodeError: it is no valid Unicode.
+
+    """
+    return quote(of, safe="") if of.strip(".") else of.replace(".", "%2E")
 
 
 def new_folder(path: Path) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -33,6 +33,7 @@ from stream.serving.messages import (
     ScoreQuestion,
 )
 from stream.serving.positions import AFTER
+from stream.text import path_part
 
 if TYPE_CHECKING:
     import httpx
@@ -126,7 +127,7 @@ class Client:
         after: str = "",
     ) -> ApplicantsAnswer:
         """Rank the open applicants of a job; ``at_ms``: when ages count, None: now."""
-        path = _query(f"/v1/jobs/{path_part(job_id)}/applicants", top=top, by=by, at_ms=at_ms)
+        path = _query(f"/v1/jobs/{_id(job_id)}/applicants", top=top, by=by, at_ms=at_ms)
         return _answer(self._ask("GET", path, None, after), ApplicantsAnswer)
 
     def applicant(
@@ -139,7 +140,7 @@ class Client:
         after: str = "",
     ) -> ApplicantAnswer | None:
         """Tell where an application stands among the open ones of its job; None: it is not open."""
-        path = f"/v1/jobs/{path_part(job_id)}/applicants/{path_part(application_id)}"
+        path = f"/v1/jobs/{_id(job_id)}/applicants/{_id(application_id)}"
         asked = self._ask("GET", _query(path, by=by, at_ms=at_ms), None, after)
         return _known(asked, ApplicantAnswer)
 
@@ -207,7 +208,7 @@ class AsyncClient:
         after: str = "",
     ) -> ApplicantsAnswer:
         """Rank the open applicants of a job; ``at_ms``: when ages count, None: now."""
-        path = _query(f"/v1/jobs/{path_part(job_id)}/applicants", top=top, by=by, at_ms=at_ms)
+        path = _query(f"/v1/jobs/{_id(job_id)}/applicants", top=top, by=by, at_ms=at_ms)
         return _answer(await self._ask("GET", path, None, after), ApplicantsAnswer)
 
     async def applicant(
@@ -220,7 +221,7 @@ class AsyncClient:
         after: str = "",
     ) -> ApplicantAnswer | None:
         """Tell where an application stands among the open ones of its job; None: it is not open."""
-        path = f"/v1/jobs/{path_part(job_id)}/applicants/{path_part(application_id)}"
+        path = f"/v1/jobs/{_id(job_id)}/applicants/{_id(application_id)}"
         asked = await self._ask("GET", _query(path, by=by, at_ms=at_ms), None, after)
         return _known(asked, ApplicantAnswer)
 
@@ -241,23 +242,6 @@ class AsyncClient:
             return await self._http.request(method, path, content=body, headers=_after(after))
         except httpx.HTTPError as error:
             raise _silent(self._http.base_url, error) from None
-
-
-def path_part(of: str) -> str:
-    """Percent-encode an id, so that it is one part of a path, whatever it has.
-
-    Neither "." nor ".." may stand there as it is: clients and proxies take it for another path.
-
-    Raises:
-        ServiceError: it is no text that UTF-8 has.
-
-    """
-    try:
-        return quote(of, safe="") if of.strip(".") else of.replace(".", "%2E")
-    except UnicodeEncodeError:
-        raise ServiceError(
-            f"the id {of!r} is not valid Unicode: nobody has it", retry_after_s=None
-        ) from None
 
 
 def position_of(message: Message) -> str:
@@ -319,7 +303,16 @@ def _after(positions: str) -> dict[str, str]:
 
 
 def _path(effect: str, entity_id: str) -> str:
-    return f"/v1/entities/{path_part(effect)}/{path_part(entity_id)}"
+    return f"/v1/entities/{_id(effect)}/{_id(entity_id)}"
+
+
+def _id(of: str) -> str:
+    try:
+        return path_part(of)
+    except UnicodeEncodeError:
+        raise ServiceError(
+            f"the id {of!r} is not valid Unicode: nobody has it", retry_after_s=None
+        ) from None
 
 
 def _query(path: str, **given: str | int | None) -> str:
