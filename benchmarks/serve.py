@@ -312,14 +312,14 @@ class Connection:
 
 
 def _get(path: str, *headers: str) -> bytes:
-    lines = [f"GET {path} HTTP/1.1", "Host: x", *headers, "", ""]
+    lines = [f"GET {path} HTTP/1.1", "Host: localhost", *headers, "", ""]
     return "\r\n".join(lines).encode()
 
 
 def post(kind: str, body: bytes) -> bytes:
     """Return a request for scores."""
     head = (
-        f"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n"
+        f"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
