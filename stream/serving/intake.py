@@ -25,6 +25,10 @@ from stream.units import MAX_TIME_MS
 Floats32 = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
+_MOST_LATER = 2**31
+_FAR = 2**62
+"""Numbers beyond this are refused as this is; JSON has some that float64 has not."""
+
 _COLUMNS = [(field.name, field.encode_name) for field in msgspec.structs.fields(Columns)]
 
 
@@ -89,10 +93,9 @@ def _columns(question: ScoreQuestion, columns: Columns, space: FeatureSpace) -> 
         global_ = _block(columns.global_, space.global_, size, errors)
     times_ms = None
     if columns.application_time_ms is not None:
-        given = columns.application_time_ms
-        times_ms = np.array([np.nan if each is None else each for each in given], np.float64)
+        times_ms = _whole(columns.application_time_ms)
         _check_times(times_ms, errors)
-    later = np.zeros(size) if columns.later is None else np.array(columns.later, np.float64)
+    later = np.zeros(size) if columns.later is None else _whole(columns.later)
     _check_later(later, errors)
     blocks = {
         block.label: _block(getattr(columns, block.label), block, size, errors)
@@ -121,7 +124,7 @@ def _candidates(
         shared = getattr(question, name)
         own = [getattr(each, name) for each in candidates]
         one_each = shared is None or any(each is not None for each in own)
-        column = [each or shared or "" for each in own] if one_each else None
+        column = [(shared or "") if each is None else each for each in own] if one_each else None
         given[name] = _ids(name, shared, column, errors)
     scores = np.full(size, np.nan)
     terms = [question.terms if each.terms is None else each.terms for each in candidates]
@@ -145,10 +148,9 @@ def _candidates(
             row = bytes(4 * block.size) if unneeded else _row(sent or [], at, block, errors)
             packed[block.label].append(row)
     _check_scores(scores, space.limit, errors)
-    given_ms = [each.application_time_ms for each in candidates]
-    times_ms = np.array([np.nan if each is None else each for each in given_ms], np.float64)
+    times_ms = _whole([each.application_time_ms for each in candidates])
     _check_times(times_ms, errors)
-    later = np.array([each.later for each in candidates], np.float64)
+    later = _whole([each.later for each in candidates])
     _check_later(later, errors)
     arrays = {
         block.label: np.frombuffer(b"".join(packed[block.label]), "<f4").reshape(size, block.size)
@@ -309,6 +311,15 @@ def _numbers(column: list[float] | bytes) -> Floats:
     return np.array(column, np.float64)
 
 
+def _whole(column: Sequence[int | None]) -> Floats:
+    """Whole numbers of any size (n,), NaN for None."""
+    given = [np.nan if each is None else each for each in column]
+    try:
+        return np.array(given, np.float64)
+    except OverflowError:
+        return np.array([max(min(each, _FAR), -_FAR) for each in given], np.float64)
+
+
 def _check_scores(scores: Floats, limit: float | None, errors: dict[int, EventError]) -> None:
     size = np.abs(scores)
     wrong = size > (np.inf if limit is None else limit)
@@ -327,7 +338,8 @@ def _check_times(times_ms: Floats, errors: dict[int, EventError]) -> None:
 
 
 def _check_later(later: Floats, errors: dict[int, EventError]) -> None:
-    _refuse(later, later < 0, "later is the number of later applicants, 0 or more", errors)
+    wrong = (later < 0) | (later > _MOST_LATER)
+    _refuse(later, wrong, "later is the number of later applicants, 0 or more", errors)
 
 
 def _refuse(

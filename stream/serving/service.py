@@ -54,6 +54,9 @@ _PLAIN_HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 _PROBES = frozenset({"/healthz", "/readyz"})
+_TOLD_ALWAYS = _PROBES | {"/metrics"}
+"""Answered whatever waits: who is busy is not to be killed for it, and is to be seen."""
+_GET, _POST = ("GET", "HEAD"), ("POST",)  # of an answer to HEAD the server sends no body
 _ENTITY = b"/v1/entities/"
 _AFTER = AFTER.lower().encode()
 
@@ -65,12 +68,16 @@ Reply = tuple[int, str, bytes]
 
 
 class RefusedError(Exception):
-    """A request gets no answer; ``status``, ``reason`` and message say why."""
+    """A request gets no answer; ``status``, ``reason`` and message say why.
 
-    def __init__(self, status: HTTPStatus, reason: str, message: str) -> None:
+    ``allow``: the methods that its path has, where it has not this one.
+    """
+
+    def __init__(self, status: HTTPStatus, reason: str, message: str, allow: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.reason = reason
+        self.allow = allow
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):
@@ -151,12 +158,13 @@ class Service:
         waiting = self.arrived() - self._open
         self._open += 1
         route = "other"
-        retry = False
+        retry, allow = False, ""
         try:
             path: str = scope["path"]
             head = _head(scope["headers"])
             route, answer = self._route(scope, path)
-            if waiting > MOST_WAITING or self._open > MOST_OPEN:
+            busy = waiting > MOST_WAITING or self._open > MOST_OPEN
+            if busy and path not in _TOLD_ALWAYS:
                 self._metrics.shed.inc()
                 raise RefusedError(
                     HTTPStatus.SERVICE_UNAVAILABLE, "overload", "too many requests are waiting"
@@ -166,7 +174,7 @@ class Service:
                 await self._wait(head.after.decode("latin-1"))
             reply = await answer(head, receive)
         except RefusedError as refused:
-            retry = refused.status == HTTPStatus.SERVICE_UNAVAILABLE
+            retry, allow = refused.status == HTTPStatus.SERVICE_UNAVAILABLE, refused.allow
             reply = _problem(refused.status, refused.reason, str(refused))
         except NotOpenError as error:
             reply = _problem(HTTPStatus.NOT_FOUND, "not_open", str(error))
@@ -179,7 +187,7 @@ class Service:
             _log.exception("a request for %s cannot be answered", route)
             reply = _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "see the log")
         try:
-            await self._send(send, reply, retry=retry)
+            await self._send(send, reply, retry=retry, allow=allow)
         finally:
             self._open -= 1
             self._metrics.answered(route, reply[0], began_s)
@@ -190,19 +198,19 @@ class Service:
         """Which route a request takes, and what answers there."""
         method = scope["method"]
         if path in self._posts:
-            _only("POST", method)
+            _only(_POST, method)
             return path, lambda head, receive: self._post(path, head, receive)
         get = self._gets.get(path)
         if get is not None:
-            _only("GET", method)
+            _only(_GET, method)
             return path, lambda head, _: _now(get(head))
         raw: bytes = scope["raw_path"]
         if raw.startswith(_ENTITY):
-            _only("GET", method)
+            _only(_GET, method)
             return "/v1/entities", lambda head, _: _now(self._entity(raw, head))
         found = route_of(raw)
         if found is not None:
-            _only("GET", method)
+            _only(_GET, method)
             query: bytes = scope["query_string"]
             return found[0], lambda head, _: _now(self._of_jobs(*found, query, head))
         raise RefusedError(HTTPStatus.NOT_FOUND, "not_found", "see /openapi.json")
@@ -335,7 +343,7 @@ class Service:
         )
 
     @staticmethod
-    async def _send(send: Send, reply: Reply, *, retry: bool) -> None:
+    async def _send(send: Send, reply: Reply, *, retry: bool, allow: str) -> None:
         status, content_type, body = reply
         headers = [
             (b"content-type", content_type.encode()),
@@ -346,6 +354,8 @@ class Service:
             headers.append((b"content-security-policy", POLICY.encode()))
         if retry:
             headers.append((b"retry-after", b"1"))
+        if allow:
+            headers.append((b"allow", allow.encode()))
         if status == HTTPStatus.UNAUTHORIZED:
             headers.append((b"www-authenticate", b"Bearer"))
         if status in {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE}:
@@ -415,9 +425,11 @@ def _packed(head: Head, *, packed: bool) -> bool:
     return packed and JSON.encode() not in head.accept
 
 
-def _only(allowed: str, method: str) -> None:
-    if method != allowed:
-        raise RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, "method", f"use {allowed}")
+def _only(allowed: tuple[str, ...], method: str) -> None:
+    if method not in allowed:
+        raise RefusedError(
+            HTTPStatus.METHOD_NOT_ALLOWED, "method", f"use {allowed[0]}", ", ".join(allowed)
+        )
 
 
 async def _now(reply: Reply) -> Reply:

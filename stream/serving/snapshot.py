@@ -10,14 +10,17 @@ held, those, some at a time: a length, uint32, and a list in MessagePack
 all before. Numbers are little-endian. There is no pickle.
 
 It has ids and what was learned of people, so its owner alone may read it. A new one takes the old
-one's place whole: a crash leaves the old one.
+one's place whole: a crash leaves the old one. Of several processes that have the same file one
+writes at a time; the others try again later.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from struct import Struct
@@ -32,7 +35,7 @@ from stream.events.records import COEFFICIENTS
 from stream.events.structs import Control
 from stream.serving.applicants import Applicants, Row
 from stream.serving.embedded import EmbeddedStore
-from stream.serving.table import Table
+from stream.serving.table import ABOUT, Table
 from stream.stages.succession import StoredModel
 
 MAGIC: Final = b"hearback-serving\x03"
@@ -127,11 +130,8 @@ def save_snapshot(
         applicants=applicants is not None,
         newest_ms=None if applicants is None else applicants.newest_ms,
     )
-    forming = path.with_name(path.name + _FORMING)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(forming, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, 0o600)  # it may have been there
+    with _forming(path) as file:
         writer = _Hashed(file)
         text = msgspec.json.encode(header)
         writer.write(MAGIC + _LENGTH.pack(len(text)) + text)
@@ -154,9 +154,32 @@ def save_snapshot(
                 writer.write(_LENGTH.pack(len(packed)) + packed)
             writer.write(_LENGTH.pack(0))
         file.write(writer.digest)
-        file.flush()
-        os.fsync(descriptor)
-    forming.replace(path)
+
+
+@contextmanager
+def _forming(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes another's place when all is written; else nothing is left of it.
+
+    Raises:
+        OSError: it cannot be written, or another process writes it now.
+
+    """
+    forming = path.with_name(path.name + _FORMING)
+    descriptor = os.open(forming, os.O_WRONLY | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not forming.exists() or not os.path.samestat(os.fstat(descriptor), forming.stat()):
+            raise BlockingIOError(f"{forming} was written by another process: it is done")
+        try:
+            os.fchmod(descriptor, 0o600)  # it may have been there
+            os.ftruncate(descriptor, 0)
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+            forming.replace(path)
+        except BaseException:
+            forming.unlink(missing_ok=True)
+            raise
 
 
 def load_snapshot(path: Path, store: EmbeddedStore) -> Header:
@@ -213,7 +236,8 @@ def _header(path: Path, reader: _Hashed, file_bytes: int) -> Header:
     for each in header.sections:
         if not 0 <= each.entities < each.rows or min(each.size, each.id_bytes) < 0:
             raise StateError(f"{path} is damaged: rows and entities do not agree")
-        if 12 * each.size * each.rows + each.id_bytes + 6 * each.entities > file_bytes:
+        row_bytes = 12 * each.size + ABOUT.itemsize
+        if row_bytes * each.rows + each.id_bytes + 6 * each.entities > file_bytes:
             raise StateError(f"{path} is damaged: it ends too early")
     if not 0 <= 6 * header.preferences <= file_bytes:
         raise StateError(f"{path} is damaged: it ends too early")

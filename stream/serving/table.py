@@ -44,7 +44,8 @@ SUMMARY = np.dtype(
 """A :class:`~stream.histories.history.Summary` in 60 bytes; -1: never; of
 ``applications``: none was published."""
 
-_ABOUT = np.dtype([("event_time_ms", "<i8"), ("examples", "<i4"), ("version", "<u2")])
+ABOUT = np.dtype([("event_time_ms", "<i8"), ("examples", "<i4"), ("version", "<u2")])
+"""What is kept of every row besides its numbers; ``version`` is a number."""
 
 
 class Rows(NamedTuple):
@@ -96,7 +97,7 @@ class Table:
         """Rows that are taken or free; those from here on were never used."""
         self.mean = np.zeros((_FIRST_ROWS, size))
         self.variance = np.zeros((_FIRST_ROWS, size), np.float32)
-        self.about = np.zeros(_FIRST_ROWS, _ABOUT)
+        self.about = np.zeros(_FIRST_ROWS, ABOUT)
         self.summary = np.full(0, _NEVER, SUMMARY)
         """Of no rows until a history comes."""
         self.set_prior(prior_variance)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -390,6 +392,55 @@ def test_a_snapshot_is_for_its_owner_alone(tmp_path: Path) -> None:
     path.with_name("snapshot.forming").chmod(0o666)
     filled(path)
     assert path.stat().st_mode & 0o777 == 0o600
+    assert [each.name for each in tmp_path.iterdir()] == ["snapshot"]
+
+
+class Interrupted(dict[str, bytes]):
+    """Preferences; while they are written something happens."""
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        super().__init__(j=b"x")
+        self.meanwhile = meanwhile
+
+    def values(self) -> Any:
+        """Let it happen."""
+        self.meanwhile()
+        return super().values()
+
+
+def test_two_processes_may_have_the_same_snapshot(tmp_path: Path) -> None:
+    """One of them writes at a time: what there is of it is always whole."""
+    path = tmp_path / "snapshot"
+    places = {COEFFICIENTS: Place("t", "", [1])}
+    tried: list[bytes] = []
+
+    def another() -> None:
+        with pytest.raises(BlockingIOError):
+            save_snapshot(path, store(), places, current_ms=4)
+        tried.append(b"")
+
+    held = store()
+    held.preferences = Interrupted(another)
+    save_snapshot(path, held, places, current_ms=3)
+    assert tried
+    assert load_snapshot(path, store()).current_ms == 3
+    save_snapshot(path, store(), places, current_ms=5)
+    assert load_snapshot(path, store()).current_ms == 5
+
+
+def test_a_snapshot_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    """And nothing else, such as half of the new one on a disk that is full."""
+    path = tmp_path / "snapshot"
+    whole = filled(path)
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    held = store()
+    held.preferences = Interrupted(full)
+    with pytest.raises(OSError, match="No space left"):
+        save_snapshot(path, held, {COEFFICIENTS: Place("t", "", [1])}, current_ms=3)
+    assert path.read_bytes() == whole
     assert [each.name for each in tmp_path.iterdir()] == ["snapshot"]
 
 

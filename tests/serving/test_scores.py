@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -346,7 +347,11 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"member_id": ""}, "invalid_id", "0 characters"),
     ({"member_id": "x" * 257}, "invalid_id", "257 characters"),
     ({"application_time_ms": -1}, "malformed", "no time"),
+    ({"application_time_ms": 10**400}, "malformed", "no time"),
+    ({"application_time_ms": -(10**400)}, "malformed", "no time"),
     ({"later": -1}, "malformed", "0 or more"),
+    ({"later": 10**400}, "malformed", "0 or more"),
+    ({"later": 2**40}, "malformed", "0 or more"),
 ]
 
 
@@ -354,7 +359,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
 def test_an_error_of_one_candidate_is_its_own(
     change: dict[str, Any], reason: str, says: str
 ) -> None:
-    """The others are scored as if it were not there."""
+    """The others are scored as if it were not there; one by one, and in columns."""
     asked = Asked(model())
     right = {
         "member_id": "m1",
@@ -365,12 +370,38 @@ def test_an_error_of_one_candidate_is_its_own(
     if "features" in change:
         wrong["features"] = {"per_member": [0.0, 0.0], "per_job": [1.0]} | change["features"]
     alone = asked.score(job_id="j", candidates=[right])["candidates"][0]
-    found = asked.score(job_id="j", candidates=[right, wrong, right])
+    question = {"job_id": "j", "candidates": [right, wrong, right]}
+    reply = asked.ask("/v1/score", json.dumps(question).encode(), method="POST")
+    found = reply.json()
     assert [each["at"] for each in found["candidates"]] == [0, 2]
     assert found["candidates"] == [alone, alone | {"at": 2}]
     (error,) = found["errors"]
     assert (error["at"], error["reason"]) == (1, reason)
     assert says in error["message"]
+    if "features" in change:
+        return
+    fields = {**{name: each for name, each in right.items() if name != "features"}, **change}
+    columns: dict[str, Any] = {
+        name: [right.get(name, 0), value, right.get(name, 0)] for name, value in fields.items()
+    } | {"per_member": [[1.0, 2.0]], "per_job": [[1.0]]}
+    body = json.dumps({"job_id": "j", "columns": columns}).encode()
+    found = asked.ask("/v1/score", body, method="POST").json()
+    assert found["columns"]["log_odds"] == [alone["log_odds"], None, alone["log_odds"]]
+    (error,) = found["errors"]
+    assert (error["at"], error["reason"]) == (1, reason)
+    assert says in error["message"]
+
+
+def test_an_id_that_is_empty_is_not_that_of_all() -> None:
+    """It is an error of its candidate, as in a column; one that is left out is that of all."""
+    asked = Asked(model())
+    features = {"per_member": [1.0, 2.0], "per_job": [1.0]}
+    for name in ("member_id", "job_id"):
+        both = {"member_id": "m", "job_id": "j"}
+        one = {"features": features, "global_score": 0.5}
+        found = asked.score(**both, candidates=[one, one | {name: ""}])
+        assert [each["at"] for each in found["candidates"]] == [0]
+        assert [(each["at"], each["reason"]) for each in found["errors"]] == [(1, "invalid_id")]
 
 
 def test_a_column_has_null_where_a_candidate_has_an_error() -> None:

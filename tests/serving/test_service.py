@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,29 @@ def test_too_many_requests_are_shed() -> None:
     asked.service.arrived = lambda: service_module.MOST_WAITING
     assert asked.ask("/v1/score", RIGHT).status == 200
     assert b"hearback_serve_shed_total 1.0" in asked.ask("/metrics").body
+
+
+def test_who_is_busy_is_seen_and_not_killed_for_it() -> None:
+    """Probes and metrics are answered while questions are shed."""
+    asked = Asked(model())
+    asked.service.arrived = lambda: service_module.MOST_WAITING + 1
+    assert asked.ask("/v1/score", RIGHT).status == 503
+    for path in ("/healthz", "/readyz", "/metrics"):
+        assert asked.ask(path).status == 200
+    assert asked.ask("/openapi.json").status == 503
+
+
+def test_methods_are_those_of_the_path() -> None:
+    """What can be got can be looked at with HEAD; who uses another is told which there are."""
+    asked = Asked(model())
+    for path in ("/healthz", "/openapi.json", "/v1/jobs", "/v1/entities/per_job/j"):
+        got, headed = asked.ask(path), asked.ask(path, method="HEAD")
+        assert (headed.status, headed.headers) == (got.status, got.headers)
+        refused = asked.ask(path, method="DELETE")
+        assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")
+    for method in ("GET", "HEAD", "OPTIONS"):
+        refused = asked.ask("/v1/score", method=method)
+        assert (refused.status, refused.headers["allow"]) == (405, "POST")
 
 
 def test_metrics_are_those_of_the_catalogue() -> None:
@@ -290,7 +314,9 @@ def of_schema(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
         case "string":
             return st.sampled_from(["", "m1", "j1", "ü\0/", "x" * 300])
         case "integer":
-            return st.integers(schema.get("minimum", -5), schema.get("maximum", 10**20))
+            low, high = schema.get("minimum", -5), schema.get("maximum", 10**20)
+            far = () if "maximum" in schema else (10**400,)
+            return st.integers(low, high) | st.sampled_from([low, *far])
         case "number":
             low, high = schema.get("minimum", -1e300), schema.get("maximum", 1e300)
             return st.floats(low, high) | st.sampled_from([low, 0.0, 1.0])
@@ -322,13 +348,18 @@ def test_no_body_of_the_document_breaks_the_service(data: st.DataObject) -> None
     body = data.draw(of_schema(_SCHEMAS[name]))
     if data.draw(st.integers(0, 2)) == 0:
         body = spoilt(body, data.draw)
+    kind = data.draw(st.sampled_from(["application/json", "application/msgpack"]))
     try:
-        raw = msgspec.json.encode(body)
-    except (ValueError, OverflowError):  # a number that JSON of msgspec does not write
+        packed = kind == "application/msgpack"
+        raw = msgspec.msgpack.encode(body) if packed else json.dumps(body).encode()
+    except (ValueError, OverflowError):  # a number that MessagePack has not
         return
     cut = data.draw(st.integers(0, 20))
-    reply = asked.ask(path, raw if cut else raw[: len(raw) // 2])
-    found = reply.json()
+    reply = asked.ask(
+        path, raw if cut else raw[: len(raw) // 2], kind=kind, headers={"accept": "*/*"}
+    )
+    packed = reply.headers["content-type"] == "application/msgpack"
+    found = (msgspec.msgpack if packed else msgspec.json).decode(reply.body)
     assert reply.status in {200, 400, 422}, found
     if reply.status == 200:
         assert set(found) <= set(_SCHEMAS["Answer"]["properties"])
