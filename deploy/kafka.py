@@ -141,6 +141,7 @@ class Kafka:
                 [
                     *(found("java"), f"-Xmx{heap}", "-XX:+UseSerialGC"),
                     f"-Dlog4j2.configurationFile={self._folder / 'log4j2.yaml'}",
+                    f"-Djava.io.tmpdir={self._folder}",  # a killed one leaves its libraries there
                     *("-cp", f"{self._libs}/*", program, *arguments, str(self._settings)),
                 ],
                 stdout=log,

@@ -23,7 +23,7 @@ from stream.cli.options import (
     parsed,
     setting,
 )
-from stream.cli.terminal import ERR, OUT, numbers, tell
+from stream.cli.terminal import ERR, numbers, tell, whole
 from stream.configuration.sections import LogFormat, LogLevel
 from stream.effects import EFFECTS
 from stream.errors import ConfigError
@@ -220,7 +220,7 @@ def _tell_open(answer: ApplicantsAnswer) -> None:
             f"{each.standard_deviation:.2f}",
             *(f"{part:+.2f}" for part in msgspec.structs.astuple(each.parts)),
         )
-    OUT.print(table)
+    whole(table, 1, 2)
     shown, as_of = len(answer.applicants), format_time(answer.as_of_ms)
     tell(f"{shown} of {answer.of} open applicants, as of {as_of}", ERR)
     if answer.degraded:
@@ -242,7 +242,7 @@ def _tell(answer: Answer, kind: str) -> None:
             f"{found[2]:.2f}",
             *(f"{part:+.2f}" for part in parts),
         )
-    OUT.print(table)
+    whole(table, 1)
     for error in answer.errors:
         tell(f"not scored: {error.message}", ERR)
     if answer.degraded:

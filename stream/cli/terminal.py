@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -32,7 +33,10 @@ __all__ = [
     "steps",
     "tell",
     "tell_left_out",
+    "whole",
 ]
+
+_WIDE = 10_000  # columns where there is no terminal
 
 # Names come from logs: [python] is no markup in them, and :100: no picture.
 OUT = Console(markup=False, emoji=False, highlight=False)
@@ -42,6 +46,16 @@ OUT = Console(markup=False, emoji=False, highlight=False)
 def tell(text: str, console: Console = OUT) -> None:
     """Print text as it is, a line at a time however wide the terminal is."""
     console.print(text, soft_wrap=True)
+
+
+def whole(table: Table, *ids: int) -> None:
+    """Print a table; the columns ``ids`` in full: folded on a terminal, elsewhere on a line."""
+    for column in ids:
+        table.columns[column].overflow = "fold"
+    if OUT.is_terminal or "COLUMNS" in os.environ:
+        OUT.print(table)
+    else:
+        Console(markup=False, emoji=False, highlight=False, width=_WIDE).print(table)
 
 
 def numbers(title: str | None, first: str, *others: str) -> Table:

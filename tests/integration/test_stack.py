@@ -56,6 +56,7 @@ def test_the_stack_comes_up_and_ends(tmp_path: Path) -> None:
             health = {rule["health"] for rule in stack.prometheus.rules()}
             assert health == {"ok"}
             assert not ask('ALERTS{alertstate="firing",severity="page"}')
+            assert list((tmp_path / "stack" / "kafka").glob("liblz4-*.so"))  # and not in /tmp
             for url in (process.url for process in stack.processes.values() if process.url):
                 assert url in stack.addresses()
     except (MissingError, KafkaMissingError) as missing:

@@ -205,9 +205,10 @@ def test_open_applicants_are_told_over_sockets(served: Served) -> None:
     served.broker.create_topics({APPLICANTS: 2, LABELS: 2})
     producer = Producer({"bootstrap.servers": served.broker.bootstrap_servers, "log_level": 0})
     now_ms = time.time_ns() // 1_000_000
+    long = "a3-of-a-system-whose-ids-are-" + "long-" * 20
     apps = [
-        applicant(f"a{n}", now_ms - n * 1000, member=f"m{n}", model_version=served.version)
-        for n in range(1, 5)
+        applicant(each, now_ms - n * 1000, member=f"m{n}", model_version=served.version)
+        for n, each in enumerate(("a1", "a2", long, "a4"), 1)
     ]
     apps.append(applicant("..", now_ms, job=".", model_version=served.version))
     for topic, messages in (
@@ -249,11 +250,12 @@ def test_open_applicants_are_told_over_sockets(served: Served) -> None:
         capture_output=True,
         text=True,
         check=False,
-        env={"COLUMNS": "140", "PATH": ""},
+        env={"PATH": ""},
     )
     assert done.returncode == 0, done.stderr
     rows = [line.split() for line in done.stdout.splitlines()]
-    assert [row[:3] for row in rows[1:]] == [["1", "a3", "m3"], ["2", "a2", "m2"]]
+    assert [row[:3] for row in rows[1:]] == [["1", long, "m3"], ["2", "a2", "m2"]]
+    assert len(rows[1]) == 10  # piped, on one line however long
     assert done.stderr.startswith("2 of 3 open applicants, as of ")
     other = served.start()
     with Client(other) as client, pytest.raises(ServiceError, match="no_applicants"):
