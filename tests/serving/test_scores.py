@@ -71,9 +71,9 @@ def applied(number: int, time_ms: int, member: str, job: str) -> Application:
     )
 
 
-def a_market(global_model: GlobalModel) -> Market:
+def a_market(global_model: GlobalModel, policy: Policy = Policy()) -> Market:  # noqa: B008 - frozen
     """A market in which all windows have closed, and much was learned."""
-    market = Market(Policy(), 2, global_model=global_model)
+    market = Market(policy, 2, global_model=global_model)
     events: list[Any] = []
     for number in range(160):
         app = applied(
