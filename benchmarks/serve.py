@@ -11,9 +11,9 @@ of docs/learning.md, a dictionary of messages and `stream.serving.belief`. What 
 the process that scores, by turns in one run; a core's requests a second are one over it. p50 and
 p99 are wall time of one client.
 
-Then a process takes in the messages of a million entities of 16 features as a follower hands them
-over, writes its snapshot and begins again from it. With `--broker B` (a real Kafka: make kafka) it
-also follows them in a topic. The last line is one JSON object.
+Then a process takes in the messages of a million entities of 16 features, with histories, as a
+follower hands them over, writes its snapshot and begins again from it. With `--broker B` (a real
+Kafka: make kafka) it also follows them in a topic. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from stream.events.partitioner import partition_of
 from stream.events.records import APPLICANTS, APPLICATIONS_BY_JOB, COEFFICIENTS, TopicNames
 from stream.events.structs import Coefficients
 from stream.events.wire import AllFeatures, coefficients_key, encode
+from stream.histories.history import Summary
 from stream.metrics.process import process_registry
 from stream.model.coefficients import Linear
 from stream.model.folder import GlobalModel, new_model
@@ -60,6 +61,7 @@ from stream.serving.snapshot import Place, load_snapshot, save_snapshot
 CANDIDATES, FEATURES = 500, 16
 HELD_JOBS = ["j1", *(f"k{number}" for number in range(100))]  # more than are kept
 ENTITIES = 1_000_000
+NOW_MS = 1_700_000_000_000
 BATCH = 2_000
 TURNS, REQUESTS = 7, 100
 _OF = "/v1/jobs/{}/applicants?top=20"
@@ -80,8 +82,9 @@ def a_model() -> GlobalModel:
 
 
 def learned(rng: np.random.Generator, version: str, effect: str, entity_id: str) -> Coefficients:
-    """Return some coefficients."""
+    """Return some coefficients, with a history, as workers publish them by default."""
     mean = rng.normal(size=FEATURES)
+    history = Summary(12, 5, 3, NOW_MS, 4.2, 2.1, rng.random(), NOW_MS - 1000, NOW_MS - 2000)
     return Coefficients(
         effect=effect,
         entity_id=entity_id,
@@ -89,7 +92,8 @@ def learned(rng: np.random.Generator, version: str, effect: str, entity_id: str)
         mean=mean.tolist(),
         variance=(0.1 + mean * mean).tolist(),
         examples=12,
-        event_time_ms=1_700_000_000_000,
+        event_time_ms=NOW_MS,
+        history=history,
     )
 
 

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from stream.errors import EventError
 from stream.events.partitioner import partition_of
 from stream.events.records import COEFFICIENTS, PREFERENCES
-from stream.events.structs import CONTROL, Coefficients, Control
+from stream.events.structs import CONTROL, MAX_ID_CHARS, Coefficients, Control
 from stream.events.wire import decode_coefficients, decode_preferences
 from stream.histories.preferences import Preferences
 from stream.model.folder import GlobalModel
@@ -107,11 +107,10 @@ class EmbeddedStore:
     def find(self, effect: str, ids: Sequence[str], *, histories: bool = False) -> Found:
         """Return what is known of entities."""
         shut = self._shut.get(effect)
-        if shut:
-            asked = [None if self._is_shut(each, shut) else each for each in ids]
+        left_out = [self._is_shut(each, shut) for each in ids] if shut else None
         with self._lock:
             table = self.tables[effect]
-            slots, mean, variance = table.rows(asked if shut else ids)
+            slots, mean, variance = table.rows(ids, left_out)
             summaries = table.summaries(slots) if histories else []
         return Found(slots > 0, mean, variance, summaries)
 
@@ -219,7 +218,8 @@ class EmbeddedStore:
                 with self._lock:
                     for entity_id in removed[first : first + _AT_ONCE]:
                         table.remove(entity_id)
-            larger = table.grown(len(found))
+            id_bytes = sum(len(each.entity_id.encode()) for each in found)
+            larger = table.grown(len(found), id_bytes)
             if larger is not None:
                 with self._lock:
                     table.take(larger)
@@ -290,7 +290,10 @@ class EmbeddedStore:
         entities = newest.get(found.effect)
         if entities is None:
             self._left_out["other_effect"] += 1
-        elif not len(found.mean) == len(found.variance) == self.tables[found.effect].size:
+        elif (
+            not len(found.mean) == len(found.variance) == self.tables[found.effect].size
+            or len(found.entity_id) > MAX_ID_CHARS
+        ):
             self._left_out["malformed"] += 1
         elif found.model_version not in self.versions and len(self.versions) >= _MOST_VERSIONS:
             self._left_out["other_model"] += 1

@@ -111,7 +111,8 @@ def save_snapshot(
 
     """
     applicants = store.applicants
-    lengths = {effect: _lengths(table.slots) for effect, table in store.tables.items()}
+    slots = {effect: table.ids.slots for effect, table in store.tables.items()}
+    lengths = {effect: table.ids.lengths(slots[effect]) for effect, table in store.tables.items()}
     header = Header(
         versions=list(store.versions),
         controls=store.controls,
@@ -136,9 +137,10 @@ def save_snapshot(
         text = msgspec.json.encode(header)
         writer.write(MAGIC + _LENGTH.pack(len(text)) + text)
         for effect, table in store.tables.items():
-            writer.write(lengths[effect])
-            _write_ids(writer, table.slots)
-            writer.write(np.fromiter(table.slots.values(), "<i4", len(table)))
+            writer.write(lengths[effect].astype("<u2"))
+            for first in range(0, len(table), _IDS_AT_ONCE):
+                writer.write(table.ids.text(slots[effect][first : first + _IDS_AT_ONCE]))
+            writer.write(slots[effect].astype("<i4"))
             for array in table.arrays:
                 writer.write(array)
         writer.write(_lengths(store.preferences))
@@ -259,25 +261,28 @@ def _fill(path: Path, table: Table, section: Section, reader: _Hashed) -> None:
     prior = table.variance[0].copy()
     if section.summaries:
         table.keep_summaries()
-    larger = table.grown(section.rows - 1)
+    larger = table.grown(section.rows - 1, section.id_bytes)
     if larger is not None:
         table.take(larger)
     table.used = section.rows
     for array in table.arrays:
         reader.into(array)
     table.set_prior(prior)
-    table.slots = {}
-    try:
-        start = 0
-        for first in range(0, section.entities, _IDS_AT_ONCE):
-            part = slice(first, first + _IDS_AT_ONCE)
-            for end, slot in zip(ends[part].tolist(), slots[part].tolist(), strict=True):
-                table.slots[text[start:end].decode()] = slot
+    start = 0
+    for first in range(0, section.entities, _IDS_AT_ONCE):
+        part = slice(first, first + _IDS_AT_ONCE)
+        ids = []
+        try:
+            for end in ends[part].tolist():
+                ids.append(text[start:end].decode())
                 start = end
-    except UnicodeDecodeError:
-        raise StateError(f"{path} is damaged: an id is no text") from None
+        except UnicodeDecodeError:
+            raise StateError(f"{path} is damaged: an id is no text") from None
+        if len(set(ids)) < len(ids) or table.ids.find(ids).any():
+            raise StateError(f"{path} is damaged: an entity stands twice")
+        table.ids.add(ids, slots[part])
     table.free = [row for row in np.flatnonzero(~distinct).tolist() if row]
-    if len(table.slots) != section.entities or distinct.sum() != section.entities:
+    if distinct.sum() != section.entities:
         raise StateError(f"{path} is damaged: an entity stands twice")
 
 

@@ -1,4 +1,4 @@
-"""The newest coefficients of one effect's entities: a dictionary, and arrays with a row for each.
+"""The newest coefficients of one effect's entities: ids, and arrays with a row for each.
 
 Row 0 is the prior, for whoever is not known, so that a look-up needs no second case. A row that is
 removed is free for the next entity. Numbers are kept as they are served: modes in float64, because
@@ -13,8 +13,7 @@ Shapes: d features; n rows that are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import repeat
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from stream.events.structs import Coefficients
 from stream.histories.history import Summary
+from stream.serving.ids import Ids
 
 _Any = NDArray[Any]
 
@@ -73,7 +73,7 @@ class Places:
     def __init__(self, ids: Sequence[str]) -> None:
         self.ids = ids
         self.slots = np.zeros(len(ids), np.int64)
-        self.found_in: dict[str, int] | None = None
+        self.found_in: Table | None = None
         self.removed = self.known = 0
 
 
@@ -87,7 +87,7 @@ class Table:
 
     def __init__(self, size: int, prior_variance: Sequence[float] | NDArray[np.float64]) -> None:
         self.size = size
-        self.slots: dict[str, int] = {}
+        self.ids = Ids(_FIRST_ROWS)
         self.free: list[int] = []
         self.removed = 0
         """How many rows were ever freed."""
@@ -104,7 +104,7 @@ class Table:
 
     def __len__(self) -> int:
         """How many entities there are."""
-        return len(self.slots)
+        return len(self.ids)
 
     @property
     def arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float32], _Any, _Any]:
@@ -116,32 +116,38 @@ class Table:
         """Set what is believed of who is not known: modes of 0, and these variances (d,)."""
         self.variance[0] = variance
 
-    def grown(self, further: int) -> tuple[_Any, ...] | None:
-        """Return larger arrays, if so many further rows do not fit; None: they do.
+    def grown(self, further: int, id_bytes: int) -> tuple[Ids, tuple[_Any, ...]] | None:
+        """Return larger arrays, if so many further rows do not fit, or their ids; None: they do.
 
         Nothing is changed: whoever reads may go on meanwhile.
         """
         needed = self.used + max(further - len(self.free), 0)
         rows = len(self.mean)
-        if needed <= rows:
-            return None
         while rows < needed:
             rows *= 2
-        return tuple(
-            _larger(array, rows if len(array) else 0)
-            for array in (self.mean, self.variance, self.about, self.summary)
-        )
+        ids = self.ids.grown(rows, further, id_bytes)
+        if ids is self.ids:
+            return None
+        arrays: tuple[_Any, ...] = self.mean, self.variance, self.about, self.summary
+        if rows > len(self.mean):
+            arrays = tuple(_larger(array, rows if len(array) else 0) for array in arrays)
+        return ids, arrays
 
-    def take(self, arrays: tuple[_Any, ...]) -> None:
+    def take(self, grown: tuple[Ids, tuple[_Any, ...]]) -> None:
         """Go on with what :meth:`grown` has returned."""
-        self.mean, self.variance, self.about, self.summary = arrays
+        self.ids, (self.mean, self.variance, self.about, self.summary) = grown
 
     def put(self, found: Sequence[Coefficients], versions: Mapping[str, int]) -> None:
         """Enter coefficients of different entities, each of d numbers; there must be room.
 
         ``versions``: numbers of the models' versions.
         """
-        slots = [self._slot(each.entity_id) for each in found]
+        ids = [each.entity_id for each in found]
+        slots = self.ids.find(ids)
+        new = np.flatnonzero(slots == 0)
+        if len(new):
+            slots[new] = [self._free_row() for _ in new]
+            self.ids.add([ids[at] for at in new.tolist()], slots[new])
         self.mean[slots] = [each.mean for each in found]
         self.variance[slots] = [each.variance for each in found]
         self.about[slots] = [
@@ -158,8 +164,8 @@ class Table:
 
     def remove(self, entity_id: str) -> bool:
         """Free an entity's row; tell whether it had one."""
-        slot = self.slots.pop(entity_id, None)
-        if slot is None:
+        slot = self.ids.remove(entity_id)
+        if not slot:
             return False
         self.free.append(slot)
         self.removed += 1
@@ -167,27 +173,26 @@ class Table:
         self.variance[slot] = 0.0
         return True
 
-    def rows(self, ids: Sequence[str | None]) -> Rows:
-        """Copy the rows of entities; None is one that is not known."""
-        return self._copied(self._find(ids))
+    def rows(self, ids: Sequence[str], left_out: Sequence[bool] | None = None) -> Rows:
+        """Copy the rows of entities; who is left out counts as not known."""
+        slots = self.ids.find(ids)
+        if left_out is not None:
+            slots[np.array(left_out, np.bool_)] = 0
+        return self._copied(slots)
 
     def rows_at(self, places: Places) -> Rows:
         """Copy the rows of the same entities as before.
 
         An entity keeps its row until one is removed, so only those that had none are looked up.
         """
-        if places.found_in is not self.slots or places.removed != self.removed:
-            places.slots = self._find(places.ids)
-        elif places.known != len(self.slots):
+        if places.found_in is not self or places.removed != self.removed:
+            places.slots = self.ids.find(places.ids)
+        elif places.known != len(self):
             missing = np.flatnonzero(places.slots == 0)
             places.slots = places.slots.copy()
-            places.slots[missing] = self._find([places.ids[at] for at in missing.tolist()])
-        places.found_in, places.removed, places.known = self.slots, self.removed, len(self.slots)
+            places.slots[missing] = self.ids.find([places.ids[at] for at in missing.tolist()])
+        places.found_in, places.removed, places.known = self, self.removed, len(self)
         return self._copied(places.slots)
-
-    def _find(self, ids: Sequence[str | None]) -> NDArray[np.int64]:
-        get: Callable[[str | None, int], int] = self.slots.get  # type: ignore[assignment]
-        return np.fromiter(map(get, ids, repeat(0)), np.int64, len(ids))
 
     def _copied(self, slots: NDArray[np.int64]) -> Rows:
         if self.hidden is not None:
@@ -205,16 +210,11 @@ class Table:
         event_time_ms, examples, version = self.about[slot].item()
         return event_time_ms, examples, version
 
-    def _slot(self, entity_id: str) -> int:
-        slot = self.slots.get(entity_id)
-        if slot is None:
-            if self.free:
-                slot = self.free.pop()
-            else:
-                slot = self.used
-                self.used += 1
-            self.slots[entity_id] = slot
-        return slot
+    def _free_row(self) -> int:
+        if self.free:
+            return self.free.pop()
+        self.used += 1
+        return self.used - 1
 
 
 def _larger(array: _Any, rows: int) -> _Any:
