@@ -34,7 +34,7 @@ import numpy as np
 from producers.simulate import simulate
 from producers.truth import SimulationSettings, draw_truth
 from stream.errors import EventError
-from stream.events.records import APPLICATIONS_BY_JOB, ENGAGEMENTS, LABELS, Record
+from stream.events.records import APPLICATIONS_BY_JOB, ENGAGEMENTS, LABELS, Read, Record
 from stream.events.structs import (
     Application,
     Clock,
@@ -243,8 +243,8 @@ def learning(folder: Path) -> dict[str, float]:
     longest = 0.0
     start = turn = time.perf_counter()
     for topic, value in inputs:
-        record = Record(0, None, value, PAST_ALL_MS)
-        for unit in partition.process(topic, [record], 1, PAST_ALL_MS):
+        read = Read(topic, [Record(0, None, value, PAST_ALL_MS)], 1)
+        for unit in partition.process([read], PAST_ALL_MS):
             overlay.flush()
             now = time.perf_counter()
             longest, turn = max(longest, now - turn), now

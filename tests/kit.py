@@ -26,6 +26,7 @@ from stream.events.records import (
     ENGAGEMENTS,
     LABELS,
     Message,
+    Read,
     Record,
 )
 from stream.events.structs import Application, Clock, Engagement, Features, JobEvent, Label, Source
@@ -163,6 +164,9 @@ def opcodes(call: Callable[[], object]) -> int:
     return count
 
 
+Topics = str | Iterable[str]
+
+
 class Market:
     """All partitions of both stages and the topics between them, in memory.
 
@@ -231,35 +235,53 @@ class Market:
         log = self.topics[topic, number]
         log.append(Record(len(log), key, value, self.now_ms))
 
-    def step(self, stage: str, number: int, topic: str, most: int, *, crash: bool = False) -> int:
-        """Let a partition read up to ``most`` records of a topic; return how many it read.
+    def step(
+        self,
+        stage: str,
+        number: int,
+        topics: str | Iterable[str],
+        most: int,
+        *,
+        crash: bool = False,
+    ) -> int:
+        """Let a partition read up to ``most`` records of each topic; return how many it read.
 
-        ``crash``: it dies after sending its first outputs, before the state is written.
+        ``topics``: one, or several that are read together. ``crash``: it dies after sending its
+        first outputs, before the state is written.
         """
-        partition = self.partitions[stage, number]
-        position = partition.position(topic) or 0
-        records = self.topics[topic, number][position : position + most]
-        if records:
-            units = partition.process(topic, records, records[-1].offset + 1, self.now_ms)
+        reads = self._reads(stage, number, topics, most)
+        if reads:
+            units = self.partitions[stage, number].process(reads, self.now_ms)
             self.deliver(stage, number, islice(units, 1) if crash else units, flush=not crash)
         if crash:
             self.restart(stage, number)
-        return len(records)
+        return sum(len(read.records) for read in reads)
 
-    def stumble(self, stage: str, number: int, topic: str, units: int, *, flushed: bool) -> int:
-        """Let a partition read a topic to its end, and die after some units of work.
+    def stumble(self, stage: str, number: int, topics: Topics, units: int, *, flushed: bool) -> int:
+        """Let a partition read topics to their ends, and die after some units of work.
 
         ``flushed``: after the last one's state was written, else before. Returns how many messages
         it sent.
         """
         before = len(self.sent)
-        partition, log = self.partitions[stage, number], self.topics[topic, number]
-        records = log[partition.position(topic) or 0 :]
-        work = partition.process(topic, records, len(log), self.now_ms)
+        reads = self._reads(stage, number, topics)
+        work = self.partitions[stage, number].process(reads, self.now_ms)
         self.deliver(stage, number, islice(work, units - 1))
         self.deliver(stage, number, islice(work, 1), flush=flushed)
         self.restart(stage, number)
         return len(self.sent) - before
+
+    def _reads(
+        self, stage: str, number: int, topics: Topics, most: int | None = None
+    ) -> list[Read]:
+        """Return what there is of topics, as far as there is something."""
+        reads = []
+        for topic in [topics] if isinstance(topics, str) else topics:
+            position = self.partitions[stage, number].position(topic) or 0
+            records = self.topics[topic, number][position:][:most]
+            if records:
+                reads.append(Read(topic, records, records[-1].offset + 1))
+        return reads
 
     def tick(self, stage: str, number: int) -> None:
         """Let a partition do what is due by the wall clock."""

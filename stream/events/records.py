@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -82,6 +83,23 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     key: bytes | None
     value: bytes | None
     timestamp_ms: int
+
+
+class Read(NamedTuple):
+    """What one fetch brought of one topic.
+
+    ``records`` are in order of offset; ``end`` is where the fetch ended, past anything that is not
+    a record.
+    """
+
+    topic: str
+    records: Sequence[Record]
+    end: int
+
+    def since(self, position: int) -> Read:
+        """Return what of it is not below a position."""
+        fresh = [record for record in self.records if record.offset >= position]
+        return Read(self.topic, fresh, max(self.end, position))
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):

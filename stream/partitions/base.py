@@ -5,13 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import deepcopy
 from functools import cached_property
 from typing import Any, ClassVar
 
 from stream import effects
 from stream.errors import EventError, HearbackError, PoisonError, StateError, caused_by
-from stream.events.records import COEFFICIENTS, Message, Record, dead_letter_message, source_of
+from stream.events.records import (
+    COEFFICIENTS,
+    Message,
+    Read,
+    Record,
+    dead_letter_message,
+    source_of,
+)
 from stream.events.routing import Routing
 from stream.events.structs import Coefficients, DeadLetter, Forget, Source
 from stream.events.wire import coefficients_key, encode
@@ -19,6 +25,7 @@ from stream.model.folder import GlobalModel
 from stream.partitions.clock import EventClock, EventTime
 from stream.partitions.commands import Command, RollCommand
 from stream.partitions.controls import Controls, priors_of
+from stream.partitions.copies import copied
 from stream.partitions.identity import check_identity
 from stream.partitions.jumps import max_jump_ms
 from stream.partitions.progress import (
@@ -152,55 +159,46 @@ class Partition(ABC):
         """How far event time has come here."""
         return self.clock.watermark_ms
 
-    def process(
-        self, topic: str, records: Sequence[Record], end: int, now_ms: int
-    ) -> Iterator[Unit]:
-        """Apply one batch of records of one topic.
+    def process(self, reads: Iterable[Read], now_ms: int) -> Iterator[Unit]:
+        """Apply what was read: one unit of work, if it fits, however many topics it is of.
 
         Args:
-            topic: one of ``topics``.
-            records: in order of offset; those below the position were applied before and are
-                skipped.
-            end: offset at which the fetch ended, past anything that is not a record.
+            reads: of some of ``topics``, each once; records below a position were applied before.
             now_ms: wall clock.
 
         Raises:
-            HearbackError: something that is not the fault of one record; of what was not given as
-                a unit of work nothing stays.
+            HearbackError: no record's fault; of what was not given as a unit of work nothing stays.
 
         """
-        self._now_ms, self._topic = now_ms, topic
-        position = self._progress.positions.get(topic, 0)
-        fresh = [record for record in records if record.offset >= position]
-        after = max(end, position)
+        self._now_ms = now_ms
+        fresh = [read.since(self.position(read.topic) or 0) for read in reads]
         if not self._counted:
             self._keep_counts()
         try:
-            yield from self._units(topic, fresh, after, now_ms)
-        except HearbackError:
+            yield from self._units(fresh, now_ms)
+        except Exception as error:
             self._rollback()
-            raise
-        except Exception as error:  # noqa: BLE001 - which record it was is found below
-            self._rollback()
-            first = error
-            self.redone.append((topic, fresh[0].offset if fresh else after, first))
+            if isinstance(error, HearbackError):
+                raise
+            first = error  # which record it was is found below
         else:
             return
-        for at, record in enumerate(fresh):
-            if record.offset < self._progress.positions.get(topic, 0):
-                continue  # it was in a unit that was finished before
-            passed = after if at == len(fresh) - 1 else record.offset + 1
-            try:
-                yield from self._units(topic, [record], passed, now_ms)
-            except HearbackError as error:
-                self._rollback()
-                caused_by(error, first)
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever it is, the stream goes on
-                self._rollback()
-                yield self._poison(topic, record, passed, error)
-        if self._progress.positions.get(topic, 0) < after:
-            yield self._end_at(topic, after)
+        for topic, records, end in fresh:
+            self.redone.append((topic, records[0].offset if records else end, first))
+            for at, record in enumerate(records):
+                if record.offset < self._progress.positions.get(topic, 0):
+                    continue  # it was in a unit that was finished before
+                passed = end if at == len(records) - 1 else record.offset + 1
+                try:
+                    yield from self._units([Read(topic, [record], passed)], now_ms)
+                except Exception as error:
+                    self._rollback()
+                    if isinstance(error, HearbackError):
+                        caused_by(error, first)
+                        raise
+                    yield self._poison(topic, record, passed, error)  # the stream goes on
+            if self._progress.positions.get(topic, 0) < end:
+                yield self._end_at(topic, end)
 
     def skip(self, topic: str, first: int) -> Iterator[Unit]:
         """Go on from a later offset; what lies before it cannot be read any more."""
@@ -233,9 +231,7 @@ class Partition(ABC):
 
     # -- units of work -----------------------------------------------------------------------
 
-    def _units(
-        self, topic: str, records: Sequence[Record], after: int, now_ms: int
-    ) -> Iterator[Unit]:
+    def _units(self, reads: Sequence[Read], now_ms: int) -> Iterator[Unit]:
         """Apply records: one unit of work, or several where records cause a lot.
 
         A unit that ends within a record leaves the position before it: begun again, the record
@@ -243,9 +239,22 @@ class Partition(ABC):
         state, so a unit that ends within that leaves the position behind the record, and the
         watermark where the record moved it: closing goes on before anything else is read.
         """
-        for _ in self._closings(now_ms):
-            yield self._finish()
+        yield from (self._finish() for _ in self._closings(now_ms))
         self._marks = 0
+        known = self._progress.positions.keys() >= {read.topic for read in reads}
+        for topic, records, end in reads:
+            self._topic = topic
+            yield from self._cuts(topic, records, now_ms)
+            self._progress.positions[topic] = end
+        if self._marks < sum(len(read.records) for read in reads) or self._touched or not known:
+            yield self._finish()
+            return
+        # Only transaction markers, and bare watermarks that closed nothing: a restart may read them
+        # again. (The first ones are worth a unit: without, state would look as if it was lost.)
+        self._save_later(now_ms)
+
+    def _cuts(self, topic: str, records: Sequence[Record], now_ms: int) -> Iterator[Unit]:
+        """Apply records of one topic; end a unit of work wherever they have caused a lot."""
         closed_ms = self.watermark_ms
         for record in records:
             try:
@@ -260,14 +269,6 @@ class Partition(ABC):
                     yield self._end_at(topic, record.offset + 1)
             if self.learning.has_worked:
                 yield self._end_at(topic, record.offset + 1)
-        if self._marks < len(records) or self._touched or topic not in self._progress.positions:
-            yield self._end_at(topic, after)
-            return
-        # Only transaction markers, and bare watermarks that closed nothing. Not worth a unit of
-        # work, and a restart may read them again. (The first ones are: a group that has read
-        # something without any state of it would look like state that was lost.)
-        self._progress.positions[topic] = after
-        self._save_later(now_ms)
 
     def _save_later(self, now_ms: int) -> None:
         """Leave what the progress alone says to the next unit of work, or to the next minute."""
@@ -370,13 +371,13 @@ class Partition(ABC):
 
     def _poison(self, topic: str, record: Record, after: int, error: Exception) -> Unit:
         poison = PoisonError(f"{type(error).__name__}: {str(error)[:200]}")
-        source = source_of(topic, self.number, record)
-        self._dead_letter(DeadLetter.of(poison, source), record.timestamp_ms)
+        letter = DeadLetter.of(poison, source_of(topic, self.number, record))
+        self._dead_letter(letter, record.timestamp_ms)
         return self._end_at(topic, after)
 
     def _keep_counts(self) -> None:
         """Copy all that is only counted, not stored: a rollback restores it."""
-        self._counted = {name: deepcopy(getattr(self, name)) for name in self.counts}
+        self._counted = {name: copied(getattr(self, name)) for name in self.counts}
 
     def _rollback(self) -> None:
         """Undo all since the last unit of work, the counts too."""

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 import aiokafka
@@ -37,6 +38,17 @@ Untyped: TypeAlias = Any
 
 FETCH_MAX_WAIT_MS = 100
 """How long the broker may hold a fetch without records: it delays the other partitions'."""
+
+REST_OF_RECORD_S = 0.001
+"""A fetch waits so long for each record that the one before brought. Every unit of work has its
+price, a few milliseconds of CPU: where much comes in, fewer and larger ones leave time for more.
+What comes alone waits for nothing."""
+
+REST_OF_PARTITION_S = 0.0125
+"""... and no longer than that for each partition that is read, and each has a share in a unit."""
+
+LONGEST_REST_S = 0.2
+"""... nor than that, however many they are."""
 
 FETCH_WAIT_S = 1.0
 """The longest that one call into the consumer's thread waits for records, in seconds."""
@@ -81,6 +93,16 @@ class BatchSchema(Schema[Any, Any]):
         return decode
 
 
+def rest_s(records: int, partitions: int) -> float:
+    """Return how long to wait after a fetch, that the next brings enough to be worth its work.
+
+    Args:
+        records: how many it brought. partitions: how many are read.
+
+    """
+    return min(records * REST_OF_RECORD_S, partitions * REST_OF_PARTITION_S, LONGEST_REST_S)
+
+
 class AnswerAges:
     """How old answers are, also where the wall clock is set: aiokafka notes its times by that."""
 
@@ -116,6 +138,21 @@ class BatchConsumerThread(faust_driver.AIOKafkaConsumerThread):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._answers = AnswerAges()
+        self._rests_until_s = 0.0  # by the monotonic clock; until then nothing is asked for
+
+    async def on_start(self) -> None:
+        """Start aiokafka; what it asks for keeps to the pace from then on."""
+        await super().on_start()
+        fetcher: Untyped = self._ensure_consumer()._fetcher
+        fetcher._proc_fetch_request = partial(self._rested, fetcher._proc_fetch_request)
+
+    async def _rested(self, fetch: Untyped, *request: Untyped) -> bool:
+        """Rest, then send a request; whether it brought something."""
+        try:
+            await asyncio.sleep(self._rests_until_s - time.monotonic())
+        except asyncio.CancelledError:
+            return False  # the assignment has ended; aiokafka's own does the same
+        return cast("bool", await fetch(*request))
 
     def _create_worker_consumer(
         self, transport: faust_driver.Transport
@@ -152,6 +189,9 @@ class BatchConsumerThread(faust_driver.AIOKafkaConsumerThread):
                 if wanted and not subscriptions.reassignment_in_progress:
                     batches = _take(fetcher, wanted, consumer._max_poll_records)
                     if batches:
+                        self._rests_until_s = time.monotonic() + rest_s(
+                            sum(len(batch.records) for batch in batches), len(wanted)
+                        )
                         return batches
                 waiter = fetcher._create_fetch_waiter()
                 done, _ = await asyncio.wait(

@@ -21,7 +21,7 @@ from stream.errors import (
     MisroutedProducerError,
     StateError,
 )
-from stream.events.records import CONSUMED
+from stream.events.records import CONSUMED, Read
 from stream.partitions.base import Partition, Unit
 from stream.partitions.commands import Command
 from stream.partitions.job import JobPartition
@@ -31,7 +31,7 @@ from stream.worker.contract import InputPartition, Membership, PartitionId, Reco
 from stream.worker.crashpoints import crash_point
 from stream.worker.data_folder import Checkpointed, CheckpointFolder
 from stream.worker.ends import MOVED, engagements_written, topics_grown
-from stream.worker.owned import Owned, Sessions
+from stream.worker.owned import Owned, Sessions, Turn
 from stream.worker.requests import Requests
 from stream.worker.session import Session, Status
 from stream.worker.settings import Resources
@@ -173,15 +173,41 @@ class Host:
         session = await owned.ready(self._membership.settled)
         if session is None:
             return False
-        async with owned.lock:
-            if session.status is not Status.OPEN:
-                return False  # the one after it has sought the partition
-            position = session.partition.position(batch.topic)
+        turn = Turn(batch, session)
+        owned.turns.append(turn)
+        try:
+            await asyncio.sleep(0)  # what the same fetch brought of the other topic comes along
+            async with owned.lock:
+                if turn in owned.turns:
+                    await self._take_turns(owned)
+        finally:
+            if turn in owned.turns:
+                owned.turns.remove(turn)
+        return turn.done
+
+    async def _take_turns(self, owned: Owned) -> None:
+        """Do all batches that wait for their turn, together: a unit of work has its price."""
+        turns, owned.turns = owned.turns, []
+        ready, gaps = [], {}
+        for turn in turns:
+            batch = turn.batch
+            if turn.session.status is not Status.OPEN:
+                continue  # the one after it has sought the partition
+            position = turn.session.partition.position(batch.topic)
             if position is not None and batch.begin > position:
-                await self._membership.seek({(batch.topic, batch.partition): position})
-                return False
-            units = session.partition.process(batch.topic, batch.records, batch.end, self._now_ms())
-            return await self._work(owned, session, units)
+                gaps[batch.topic, batch.partition] = position
+            else:
+                ready.append(turn)
+        if ready:
+            session = ready[0].session  # one of a partition's is open at a time
+            reads = [Read(each.batch.topic, each.batch.records, each.batch.end) for each in ready]
+            units = session.partition.process(reads, self._now_ms())
+            if not await self._work(owned, session, units):
+                return
+            for turn in ready:
+                turn.done = True
+        if gaps:
+            await self._membership.seek(gaps)
 
     async def skip(self, partition: InputPartition, position: int, first: int) -> None:
         """Go on from ``first``, once what was fetched before ``position`` is done."""

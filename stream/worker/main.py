@@ -36,6 +36,7 @@ _EMBEDDED = (
 _COMPILING = "compiling the kernel: only the first start takes so long"
 _LONG_S = 3.0
 _LEAST_IDLE_MS = 1000
+_YOUNG = 20_000  # objects made, less those gone, before the collector looks at them; 700 by itself
 
 
 def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -> int:
@@ -123,6 +124,7 @@ def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -
         # What is loaded by now stays: a full collection would walk it for a tenth of a second.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(_YOUNG)
 
         def make_host(membership: Membership) -> Host:
             host = Host(membership, resources, reader.commands)

@@ -22,7 +22,7 @@ from stream.errors import (
     StateError,
 )
 from stream.worker.changelog import STAGES, changelog_of
-from stream.worker.contract import InputPartition, Membership, PartitionId
+from stream.worker.contract import InputPartition, Membership, PartitionId, RecordBatch
 from stream.worker.limits import TopicLimits
 from stream.worker.session import Session
 from stream.worker.settings import Resources
@@ -35,6 +35,20 @@ _LONGEST_PAUSE_S = 30.0
 _HANGS_S = 5.0  # a flush that takes longer waits for its broker
 
 
+class Turn:
+    """A batch that waits for its turn under a session.
+
+    Attributes:
+        done: whether all that comes of it is safe.
+
+    """
+
+    def __init__(self, batch: RecordBatch, session: Session) -> None:
+        self.batch = batch
+        self.session = session
+        self.done = False
+
+
 class Owned:
     """One partition of one stage, and the session that works on it, if there is one."""
 
@@ -44,6 +58,7 @@ class Owned:
         self.ended = False
         self.lost_at: float | None = time.monotonic()  # since when nobody works on it
         self.lock = asyncio.Lock()
+        self.turns: list[Turn] = []  # batches that wait for it, of one topic each
         self.tasks: set[asyncio.Task[None]] = set()  # renewal, tick
         self.ticking = False
         self.looked_ms: int | None = None  # monotonic; when its input's end was looked at last

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from functools import partial
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Delivery
@@ -188,7 +188,7 @@ class Transactions:
             self._producer.begin_transaction()
             crash_point("begun")
             for message in messages:
-                self._enqueue(partial(self._produce, message))
+                self._produce(message)
             crash_point("sending")
             self._ends = {}
             for changelog, records in writes.items():
@@ -229,7 +229,6 @@ class Transactions:
         rest = [key for key in writes if key not in LAST_OF_UNIT]
         *others, final = rest + last
         topic, partition = changelog
-        produce = self._producer.produce
 
         def delivered(error: KafkaError | None, message: Delivery) -> None:
             if error is None:
@@ -242,17 +241,15 @@ class Transactions:
                     f" {MAX_VALUE_BYTES}"
                 )
         for key in others:
-            self._enqueue(partial(produce, topic, writes[key], key, partition))
-        self._enqueue(
-            partial(produce, topic, writes[final], final, partition, on_delivery=delivered)
-        )
+            self._enqueue(topic, writes[key], key, partition)
+        self._enqueue(topic, writes[final], final, partition, on_delivery=delivered)
 
     def _produce(self, message: Message) -> None:
         # A producer's own timestamps may be anything. Brokers refuse those ahead of their clock,
         # and delete at once what looks older than a topic's retention.
         now_ms = time.time_ns() // 1_000_000
         recent = now_ms - _RECENT_MS < message.timestamp_ms <= now_ms
-        self._producer.produce(
+        self._enqueue(
             self._names.of(message.topic),
             message.value,
             message.key,
@@ -261,11 +258,11 @@ class Transactions:
             headers=list(message.headers),
         )
 
-    def _enqueue(self, produce: Callable[[], None]) -> None:
+    def _enqueue(self, *record: Any, **more: Any) -> None:
         """Hand a record to librdkafka; wait while its queue is full."""
         while True:
             try:
-                produce()
+                self._producer.produce(*record, **more)
             except BufferError:
                 self._producer.poll(_QUEUE_S)
             else:

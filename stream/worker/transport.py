@@ -289,17 +289,20 @@ class BatchConsumer(faust_driver.Consumer):
                     await self.wait_first(sought, self.suspend_flow.wait())
                     await self.sleep(RANGE_PAUSE_S)
                     continue
-                for batch in batches:
-                    if not self.flow_active or generation != self.app.consumer_generation_id:
-                        break  # a rebalance seeks all partitions
-                    message = message_of(batch, generation)
-                    # A full buffer must not hold up a rebalance.
-                    await self.wait_first(self.callback(message), self.suspend_flow.wait())
+                # A full buffer must not hold up a rebalance.
+                await self.wait_first(self._deliver(batches, generation), self.suspend_flow.wait())
         except (ConsumerStoppedError, asyncio.CancelledError):
             if not self.app.should_stop:
                 raise
         except KafkaError as error:
             self._hooks.on_failure(BrokerError(f"what comes in cannot be read: {error!r}"))
+
+    async def _deliver(self, batches: Iterable[RecordBatch], generation: int) -> None:
+        """Put batches into the streams' buffers: all at once, if none is full."""
+        for batch in batches:
+            if not self.flow_active or generation != self.app.consumer_generation_id:
+                break  # a rebalance seeks all partitions
+            await self.callback(message_of(batch, generation))
 
     @Service.task
     async def _watch_group(self) -> None:

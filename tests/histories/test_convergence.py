@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream.events.records import Read
 from stream.events.structs import Application, Engagement, Label
 from stream.histories.history import HALF_LIFE_MS, MOST_OPEN, Answer, History, fingerprint
 from stream.policy import HOUR_MS, LabelPolicy, Policy
@@ -187,7 +188,8 @@ def undone(market: Market, stage: str, number: int, topic: str) -> None:
     partition = market.partitions[stage, number]
     records = market.topics[topic, number][partition.position(topic) or 0 :]
     if records:
-        next(partition.process(topic, records, records[-1].offset + 1, market.now_ms), None)
+        read = Read(topic, records, records[-1].offset + 1)
+        next(partition.process([read], market.now_ms), None)
     market.restart(stage, number)
 
 

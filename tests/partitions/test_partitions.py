@@ -20,6 +20,7 @@ from stream.events.records import (
     DEAD_LETTERS,
     ENGAGEMENTS,
     LABELS,
+    Read,
 )
 from stream.events.structs import Clock, Event, JobEvent, ScoredApplication, Source, Watermark
 from stream.partitions.job import JobPartition
@@ -225,8 +226,14 @@ def test_a_dead_letter_keeps_bytes_and_origin() -> None:
     }
 
 
-def test_a_poisonous_record_is_set_aside_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A record on which a stage raises becomes a dead letter; its neighbours are unharmed."""
+@pytest.mark.parametrize("together", [False, True])
+def test_a_poisonous_record_is_set_aside_alone(
+    together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record on which a stage raises becomes a dead letter; its neighbours are unharmed.
+
+    So is what was read of the other topic with it.
+    """
     original = JobStage.apply
 
     def explode(
@@ -241,6 +248,11 @@ def test_a_poisonous_record_is_set_aside_alone(monkeypatch: pytest.MonkeyPatch) 
     market.produce([application(name, 10) for name in "abc"])
     market.produce([engagement(f"e{name}", name, 20) for name in "ac"])
     market.clock(20_000)
+    read = [APPLICATIONS_BY_JOB]
+    if together:
+        market.step("member", 0, APPLICATIONS, 10)
+        read = [ENGAGEMENTS, APPLICATIONS_BY_JOB]
+        market.step("job", 0, read, 10)
     market.run()
     assert reasons(market) == ["poison"]
     assert last_labels(market.labels()).keys() == {("j", "a"), ("j", "c")}
@@ -248,9 +260,10 @@ def test_a_poisonous_record_is_set_aside_alone(monkeypatch: pytest.MonkeyPatch) 
     assert job.events == {"application": 2, "engagement": 2, "clock": 1}
     assert job.dead_letters == {"poison": 1}
     assert load_identity(market.stores["job", 0]) is not None
-    ((topic, offset, error),) = job.redone
-    assert (topic, offset, repr(error)) == (APPLICATIONS_BY_JOB, 0, "ZeroDivisionError('boom')")
-    assert error.__traceback__ is not None
+    assert [(topic, offset) for topic, offset, _ in job.redone] == [(topic, 0) for topic in read]
+    for _, _, error in job.redone:
+        assert repr(error) == "ZeroDivisionError('boom')"
+        assert error.__traceback__ is not None
 
 
 def test_what_failed_first_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,7 +384,9 @@ def test_records_below_the_position_are_skipped() -> None:
     market.step("member", 0, APPLICATIONS, 10)
     sent = len(market.sent)
     market.restart("member", 0)
-    units = list(market.partitions["member", 0].process(APPLICATIONS, records, 1, kit.NOW_MS))
+    units = list(
+        market.partitions["member", 0].process([Read(APPLICATIONS, records, 1)], kit.NOW_MS)
+    )
     assert units == []
     assert len(market.sent) == sent
 
@@ -380,10 +395,10 @@ def test_the_first_position_is_state_even_without_records() -> None:
     """A group that has read an aborted transaction has state that says so; later ones can wait."""
     market = Market(POLICY, 1)
     member = market.partitions["member", 0]
-    units = list(member.process(LABELS, [], 1, kit.NOW_MS))
+    units = list(member.process([Read(LABELS, [], 1)], kit.NOW_MS))
     assert len(units) == 1
     market.deliver("member", 0, units)
-    assert not list(member.process(LABELS, [], 2, kit.NOW_MS))
+    assert not list(member.process([Read(LABELS, [], 2)], kit.NOW_MS))
     assert member.position(LABELS) == 2
 
 

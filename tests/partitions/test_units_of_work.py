@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.errors import StateError
-from stream.events.records import APPLICATIONS, APPLICATIONS_BY_JOB, ENGAGEMENTS, LABELS
+from stream.events.records import APPLICATIONS, APPLICATIONS_BY_JOB, ENGAGEMENTS, LABELS, Read
 from stream.labels.machine import LabelMachine
 from stream.partitions import job
 from stream.policy import Policy
@@ -114,7 +114,7 @@ def test_a_unit_of_work_has_its_share_and_no_more(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(job, "MOST_STEPS", SHARE)
     market, _, topic, _ = prepared("the watermark")
     log = market.topics[topic, 0]
-    units = list(market.partitions["job", 0].process(topic, log, len(log), market.now_ms))
+    units = list(market.partitions["job", 0].process([Read(topic, log, len(log))], market.now_ms))
     sizes = [sum(message.topic == LABELS for message in unit) for unit in units]
     assert sum(sizes) == MANY
     assert max(sizes) == SHARE
@@ -144,13 +144,14 @@ def test_cuts_and_crashes_anywhere_change_nothing(
         for _ in range(30):
             stage = random.choice(["member", "job", "job"])
             number = random.randrange(partitions)
-            topic = random.choice(market.partitions[stage, number].topics)
+            both = market.partitions[stage, number].topics
+            topics = random.choice([*both, both])
             market.now_ms += random.choice([0, 400, 1100])
             if random.random() < 0.5:
                 units = random.choice([1, 2, 3, 5])
-                market.stumble(stage, number, topic, units, flushed=flushed)
+                market.stumble(stage, number, topics, units, flushed=flushed)
             else:
-                market.step(stage, number, topic, random.choice([1, 2, 5]))
+                market.step(stage, number, topics, random.choice([1, 2, 5]))
             if random.random() < 0.3:
                 market.tick(stage, number)
         market.run()
@@ -161,6 +162,28 @@ def test_cuts_and_crashes_anywhere_change_nothing(
     if flushed:
         emitted = [(x.job_id, x.application_id, x.kind, x.weight, x.final) for x in labels]
         assert len(emitted) == len(set(emitted))
+
+
+def test_what_is_read_of_both_topics_is_one_unit_of_work() -> None:
+    """What waits of two topics costs one transaction, and comes to what two would come to."""
+    events: list[TestEvent] = [
+        *(application("a", 100), application("b", 120)),
+        engagement("e", "a", 110),
+    ]
+    found = []
+    for together in (False, True):
+        market = Market(POLICY, 1)
+        market.produce(events)
+        market.step("member", 0, APPLICATIONS, 10)
+        partition, log = market.partitions["job", 0], market.topics
+        topics = (ENGAGEMENTS, APPLICATIONS_BY_JOB)
+        reads = [Read(topic, log[topic, 0], len(log[topic, 0])) for topic in topics]
+        works = [reads] if together else [[read] for read in reads]
+        units = [unit for work in works for unit in partition.process(work, market.now_ms)]
+        assert len(units) == len(works)
+        assert [partition.position(topic) for topic in topics] == [1, 2]
+        found.append([message for unit in units for message in unit if message.topic == LABELS])
+    assert found[0] == found[1] != []
 
 
 def test_a_closing_that_fails_blames_no_record() -> None:
@@ -196,7 +219,8 @@ def test_refits_that_take_long_end_the_unit_of_work(monkeypatch: pytest.MonkeyPa
         made = 0
         for topic in (ENGAGEMENTS, APPLICATIONS_BY_JOB):  # answers wait: each application learns
             records = market.topics[topic, 0]
-            for unit in market.partitions["job", 0].process(topic, records, len(records), 0):
+            read = Read(topic, records, len(records))
+            for unit in market.partitions["job", 0].process([read], 0):
                 market.deliver("job", 0, [unit])
                 made += 1
         units.append(made)

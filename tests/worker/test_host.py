@@ -93,6 +93,39 @@ def test_a_lost_unit_is_done_again(
     run(bench, scenario)
 
 
+def test_batches_that_wait_for_each_other_are_one_unit_of_work(bench: Bench) -> None:
+    """What one fetch brought of both topics, and what waits for a flush, costs one transaction."""
+
+    async def scenario(host: Host) -> None:
+        def flushes() -> float | None:
+            registry = host._metrics.registry
+            return registry.get_sample_value("hearback_flush_seconds_count")
+
+        await host.assigned(ALL)
+        assert all(await asyncio.gather(host.process(ANSWER), host.process(APPLIED)))
+        assert flushes() == 1
+        assert bench.count(LABELS) == 1
+        assert await host.process(CLOSED)
+        assert flushes() == 2
+
+    run(bench, scenario)
+
+
+def test_a_batch_that_does_not_go_on_comes_again_without_the_other(bench: Bench) -> None:
+    """Of two that wait, one that leaves a gap is sought back, and the other is done."""
+
+    async def scenario(host: Host) -> None:
+        await host.assigned(ALL)
+        assert await host.process(ANSWER)
+        late = batch("engagements", 3, kit.to_json(closing("c", DAY_MS + 6)))
+        outcomes = await asyncio.gather(host.process(late), host.process(APPLIED))
+        assert list(outcomes) == [False, True]
+        assert bench.group.sought == {("engagements", 0): 1}
+        assert bench.count(LABELS) == 1
+
+    run(bench, scenario)
+
+
 def test_a_unit_whose_commit_was_not_answered_is_not_done_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

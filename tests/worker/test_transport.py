@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +26,7 @@ from stream.worker import fetching, transport
 from stream.worker.app import Worker
 from stream.worker.contract import InputPartition, RecordBatch
 from stream.worker.faust_internals import check_faust_internals
+from stream.worker.fetching import rest_s
 from stream.worker.transport import BatchConsumer
 from tests.worker.conftest import PARTITIONS, TOPICS, Kit, Recorder
 
@@ -98,6 +100,35 @@ def test_new_records_come_without_delay_from_every_partition(kit: Kit) -> None:
         await asyncio.wait_for(kit.start(recorder, all_came, kit.settings()), 8)
 
     asyncio.run(in_time())
+
+
+def test_much_is_fetched_seldom(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a fetch that brought much nothing is asked for until it has rested."""
+    longest_s = 1.5
+    monkeypatch.setattr(fetching, "LONGEST_REST_S", longest_s)
+    monkeypatch.setattr(fetching, "REST_OF_PARTITION_S", longest_s)
+    monkeypatch.setattr(fetching, "REST_OF_RECORD_S", longest_s)
+    kit.produce(1)
+    came_s: list[float] = []
+    recorder = Recorder()
+
+    def all_came() -> bool:
+        if recorder.count > len(came_s):
+            came_s.append(time.monotonic())
+            kit.produce(1)
+        return len(came_s) == 3
+
+    kit.work(recorder, all_came)
+    # The watch looks now and then, so that a time may be noted late, but not early by more.
+    assert came_s[2] - came_s[0] > longest_s
+
+
+def test_what_comes_alone_waits_for_nothing() -> None:
+    """The rest is the longer the more came, up to what all partitions' transactions are worth."""
+    assert rest_s(1, 8) == pytest.approx(0.001)
+    assert rest_s(40, 8) == pytest.approx(0.04)
+    assert rest_s(12_000, 8) == pytest.approx(0.1)
+    assert rest_s(12_000, 100) == pytest.approx(0.2)
 
 
 def test_assigned_decides_where_partitions_start(kit: Kit) -> None:
