@@ -107,9 +107,11 @@ def messages(version: str, entities: int) -> Iterator[list[tuple[bytes, bytes | 
         yield [(coefficients_key("per_member", each.entity_id), encode(each)) for each in found]
 
 
-def applicants(version: str, job_id: str) -> list[tuple[bytes, bytes | None]]:
+def applicants(model: GlobalModel, job_id: str) -> list[tuple[bytes, bytes | None]]:
     """Messages of a job's open applicants."""
     rng = np.random.default_rng(len(job_id))
+    asked = rng.normal(size=(CANDIDATES, FEATURES)).astype(np.float32)
+    scores = model.score_all(asked.astype(np.float64)).tolist()
     now_ms = time.time_ns() // 1_000_000
     found = [
         Applicant(
@@ -117,13 +119,13 @@ def applicants(version: str, job_id: str) -> list[tuple[bytes, bytes | None]]:
             member_id=f"m{number:07d}",
             job_id=job_id,
             application_time_ms=now_ms - 60_000 * at,
-            model_version=version,
+            model_version=model.version,
             features=AllFeatures(
-                global_=rng.normal(size=FEATURES).tolist(),
+                global_=asked[at].tolist(),
                 per_member=rng.normal(size=FEATURES).tolist(),
                 per_job=rng.normal(size=FEATURES).tolist(),
             ),
-            global_score=float(rng.normal()),
+            global_score=scores[at],
             member_score=0.0,
             job_score=0.0,
         )
@@ -143,7 +145,7 @@ def serve() -> None:
     for batch in messages(model.version, ENTITIES // 5):
         store.apply(batch)
     for job_id in HELD_JOBS:
-        store.topics[APPLICANTS](applicants(model.version, job_id))
+        store.topics[APPLICANTS](applicants(model, job_id))
     store.stands(None, ready=True, current_ms=time.time_ns() // 1_000_000)
     service = Service(Scorer(model, policy, store), process_registry(), applicants=store.applicants)
     rng = np.random.default_rng(3)

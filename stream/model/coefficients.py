@@ -56,6 +56,10 @@ class Linear:
 
     def contributions(self, x: Floats32) -> NDArray[np.float64]:
         """x_k·β_k of each column, and 0."""
-        found = np.zeros(len(self.coefficients) + 1)
-        np.multiply(x, self.coefficients, found[:-1])
+        return np.asarray(self.contributions_all(x[None])[0])
+
+    def contributions_all(self, X: Floats32) -> NDArray[np.float64]:
+        """:meth:`contributions` of rows (n, d): (n, d + 1)."""
+        found = np.zeros((len(X), len(self.coefficients) + 1))
+        np.multiply(X, self.coefficients, found[:, :-1])
         return found

@@ -168,8 +168,9 @@ class GlobalModel:
             )
 
     def warm_up(self) -> None:
-        """Score once, so that no event waits for what is compiled on first use."""
+        """Score and explain once, so that no event waits for what is compiled on first use."""
         self.score(bytes(4 * len(self.columns)))
+        self.scorer.contributions(np.zeros(len(self.columns), np.float32))
 
     def score_all(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
         """Log-odds (n,) of rows (n, d), rounded to float32 as every number that is scored."""

@@ -39,3 +39,6 @@ class Scorer(Protocol):
             (d + 1,): the last is the constant; the sum is the score.
 
         """
+
+    def contributions_all(self, X: Floats32) -> NDArray[np.float64]:
+        """:meth:`contributions` of rows (n, d): (n, d + 1)."""

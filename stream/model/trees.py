@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from stream.errors import ModelError
 from stream.model.kind import ModelKind
 from stream.model.scorer import Floats32
-from stream.model.walk import LEAF, MISSING_LEFT, ZERO, ZERO_IS_MISSING, walk, walk_all
+from stream.model.walk import LEAF, MISSING_LEFT, ZERO_IS_MISSING, walk, walk_adding, walk_all
 
 NODE = np.dtype(
     [
@@ -83,6 +83,7 @@ class Trees:
         rows = [table["feature"], table["left"], table["right"], flags]
         self._nodes = np.ascontiguousarray(np.stack(rows, axis=1), np.int32)
         self._numbers = np.where(leaf, table["value"], table["threshold"])
+        self._values = np.ascontiguousarray(table["value"])
 
     @classmethod
     def decoded(cls, data: bytes, columns: int) -> Self:
@@ -128,14 +129,16 @@ class Trees:
 
     def contributions(self, x: Floats32) -> NDArray[np.float64]:
         """What each column adds on a row's ways (d + 1,); the last is the constant."""
-        found = np.zeros(self.columns + 1)
-        found[-1] = self.table["value"][self._roots].sum()
-        for root in self._roots.tolist():
-            node = self.table[root]
-            while node["left"] >= 0:
-                next_one = self.table[_next(node, float(x[node["feature"]]))]
-                found[node["feature"]] += next_one["value"] - node["value"]
-                node = next_one
+        return np.asarray(self.contributions_all(x[None])[0])
+
+    def contributions_all(self, X: Floats32) -> NDArray[np.float64]:
+        """:meth:`contributions` of rows (n, d): (n, d + 1)."""
+        if X.shape[1] != self.columns:
+            raise ModelError(f"{X.shape[1]} numbers a row, the model has {self.columns} columns")
+        found = np.zeros((len(X), self.columns + 1))
+        found[:, -1] = self._values[self._roots].sum()
+        rows = np.array(X, np.float32, order="C")  # a copy, for what can be written is compiled
+        walk_adding(rows, self._nodes, self._numbers, self._values, self._roots, found)
         return found
 
 
@@ -170,16 +173,6 @@ def with_means(table: Table, weights: NDArray[np.float64]) -> Table:
         shares = weights[sides] if weights[at] > 0.0 else np.ones(2)
         table["value"][at] = np.average(table["value"][sides], weights=shares)
     return table
-
-
-def _next(node: Any, value: float) -> int:
-    """Row of the table where a number goes from a node."""
-    missing = int(node["missing"])
-    if np.isnan(value) or (missing & ZERO_IS_MISSING and abs(value) <= ZERO):
-        left = bool(missing & MISSING_LEFT)
-    else:
-        left = value <= node["threshold"]
-    return int(node["left"] if left else node["right"])
 
 
 def _fault(table: Table, columns: int, roots: NDArray[np.int32]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.updaters.dense import entry_point
+from stream.updaters.dense import compiled, entry_point
 
 FEATURE, LEFT, RIGHT, FLAGS = range(4)
 
@@ -31,6 +31,17 @@ Nodes = NDArray[np.int32]
 Numbers = NDArray[np.float64]
 
 
+@compiled
+def _next(x: NDArray[np.float32], nodes: Nodes, numbers: Numbers, at: int, flags: int) -> int:
+    """Node where a row (d,) goes from one that is no leaf, given its flags."""
+    value = np.float64(x[nodes[at, FEATURE]])
+    left = value <= numbers[at]
+    if np.isnan(value) or (flags & ZERO_IS_MISSING and abs(value) <= ZERO):
+        left = flags & MISSING_LEFT != 0
+    below: int = nodes[at, LEFT] if left else nodes[at, RIGHT]
+    return below
+
+
 @entry_point
 def walk(x: NDArray[np.float32], nodes: Nodes, numbers: Numbers, roots: Nodes) -> float:
     """Sum of the leaves that a row (d,) comes to, in the order of the trees."""
@@ -39,11 +50,7 @@ def walk(x: NDArray[np.float32], nodes: Nodes, numbers: Numbers, roots: Nodes) -
         at = roots[tree]
         flags = nodes[at, FLAGS]
         while not flags & LEAF:
-            value = np.float64(x[nodes[at, FEATURE]])
-            left = value <= numbers[at]
-            if np.isnan(value) or (flags & ZERO_IS_MISSING and abs(value) <= ZERO):
-                left = flags & MISSING_LEFT != 0
-            at = nodes[at, LEFT] if left else nodes[at, RIGHT]
+            at = _next(x, nodes, numbers, at, flags)
             flags = nodes[at, FLAGS]
         total += numbers[at]
     return total
@@ -56,3 +63,23 @@ def walk_all(
     """Overwrite out (n,) with the sums of rows (n, d), each as :func:`walk` gives it."""
     for row in range(X.shape[0]):
         out[row] = walk(X[row], nodes, numbers, roots)
+
+
+@entry_point
+def walk_adding(
+    X: NDArray[np.float32],
+    nodes: Nodes,
+    numbers: Numbers,
+    values: Numbers,
+    roots: Nodes,
+    out: NDArray[np.float64],
+) -> None:
+    """Add to out (n, d) what the values (N,) of nodes change by on rows' (n, d) ways, by column."""
+    for row in range(X.shape[0]):
+        for tree in range(roots.shape[0]):
+            at = roots[tree]
+            flags = nodes[at, FLAGS]
+            while not flags & LEAF:
+                below = _next(X[row], nodes, numbers, at, flags)
+                out[row, nodes[at, FEATURE]] += values[below] - values[at]
+                at, flags = below, nodes[below, FLAGS]

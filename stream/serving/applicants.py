@@ -90,18 +90,17 @@ class Held(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         version: of the job's applicants: another one after each change.
-        application_ids, member_ids: of each. models: versions of those that scored them.
-        per_member, per_job: (n, d) float64. global_score, times_ms: (n,) float64.
+        slots: where each is (n,) int64. application_ids, member_ids: of each.
+        models: versions of those that scored them. global_score, times_ms: (n,) float64.
         states: (n,). seen: what the global model was asked.
 
     """
 
     version: int
+    slots: NDArray[np.int64]
     application_ids: list[str]
     member_ids: list[str]
     models: list[str]
-    per_member: NDArray[np.float64]
-    per_job: NDArray[np.float64]
     global_score: NDArray[np.float64]
     times_ms: NDArray[np.float64]
     states: NDArray[np.int8]
@@ -242,7 +241,7 @@ class Applicants:
     # -- what anybody may ask ----------------------------------------------------------------
 
     def of_job(self, job_id: str) -> Held | None:
-        """Copy the applicants of a job; None: none is held."""
+        """Copy the applicants of a job, without their features; None: none is held."""
         with self._lock:
             job = self._jobs.by_id.get(job_id)
             if job is None:
@@ -250,16 +249,22 @@ class Applicants:
             slots = np.fromiter(job.slots.values(), np.int64, len(job.slots))
             return Held(
                 job.version,
+                slots,
                 list(job.slots),
                 list(map(self._member_ids.__getitem__, job.slots.values())),
                 list(map(self._models.__getitem__, job.slots.values())),
-                self._per_member[slots].astype(np.float64),
-                self._per_job[slots].astype(np.float64),
                 self._global_score[slots],
                 self._times_ms[slots].astype(np.float64),
                 self._states[slots],
                 list(map(self._seen.__getitem__, job.slots.values())),
             )
+
+    def blocks(self, job_id: str, held: Held) -> tuple[_Floats32, _Floats32] | None:
+        """Copy the features of a job's applicants, both blocks (n, d); None: they have changed."""
+        with self._lock:
+            if self.version_of(job_id) != held.version:
+                return None
+            return self._per_member.take(held.slots, axis=0), self._per_job.take(held.slots, axis=0)
 
     def version_of(self, job_id: str) -> int | None:
         """Return the version of a job's applicants; None: none is held."""

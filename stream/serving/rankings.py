@@ -4,46 +4,36 @@ An applicant's score is the global one of its first sight, plus z'θ of the memb
 with the coefficients of now: what the worker itself believes of it. Its features are what the
 global model was asked then, so its histories are those of then too.
 
-Scores of a job are kept until its applicants change, or coefficients of it or of one of them. Ages
-are not part of them; who asks again within the second, by which ages count, gets the same list.
+All applicants of a job are scored at each question, which takes less time than to find out whether
+anything of them has changed. What is kept of a job until its applicants change is where they and
+their members are found. Who asks again within the second, by which ages count, gets the same list,
+unless anything was learned meanwhile.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.effects import JOB, MEMBER
-from stream.model.folder import GlobalModel
 from stream.serving.answers import degraded
 from stream.serving.applicants import ANSWERED, DECLINED, OPEN, Applicants, Held
-from stream.serving.messages import (
-    ApplicantAnswer,
-    ApplicantsAnswer,
-    ApplicantScored,
-    By,
-    Parts,
-    Reason,
-)
+from stream.serving.messages import ApplicantAnswer, ApplicantsAnswer, ApplicantScored, By, Parts
+from stream.serving.reasons import Reasons, largest
 from stream.serving.scorer import Scorer, products
 from stream.serving.store import Found
 from stream.updaters.folding import sigmoid
 
-FEW: Final = 5
-"""Reasons that are told of each kind."""
-
-_MOST_JOBS = 64  # that are kept, those asked for last,
-_MOST_APPLICANTS = 32_000  # and all of theirs; of 16 features some 20 MB. The last job is kept
-_MOST_LISTS = 3  # of a job, each of
-_MOST_LISTED = 100  # at most: 20 MB for all jobs
+_MOST_JOBS = 1_000  # that are kept, those asked for last,
+_MOST_APPLICANTS = 100_000  # and all of theirs: some 8 MB. The last job is kept
+_MOST_LISTS = 64  # that are kept,
+_MOST_LISTED = 100  # each of so many at most: some 6 MB
 _Floats = NDArray[np.float64]
 _Places = NDArray[np.int64]
-_Names = list[tuple[str, str]]
 
 
 class NotOpenError(Exception):
@@ -54,50 +44,23 @@ class _Kept(msgspec.Struct, gc=False):
     """The applicants of a job, with all that no coefficients change (n,)."""
 
     held: Held
-    versions: set[str]
-    """Of the models that scored them."""
     later: _Floats
     """How many later ones were answered."""
     members: Callable[[], Found]
     job: Callable[[], Found]
-    of_global: _OfGlobal | None = None
-    scored: _Scored | None = None
-
-
-class _OfGlobal(msgspec.Struct, gc=False):
-    """What each column adds to the global scores (n, m), of those who were told of.
-
-    ``at_hand``: models by version, None: not at hand. ``names``: of all columns, empty
-    where they are not made.
-    """
-
-    at_hand: dict[str, GlobalModel | None]
-    values: _Floats
-    names: list[_Names]
 
 
 class _Scored(msgspec.Struct, gc=False):
-    """Scores of all held applicants of a job (n,), and the coefficients that they are made of."""
+    """Scores of all held applicants of a job (n,), and what they are made of."""
 
     kept: _Kept
-    changes: int
-    """Of the store, when they were made or found to be so still."""
     member: Found
     job: Found
+    per_member: _Floats
+    per_job: _Floats
     of_member: _Floats
     of_job: _Floats
     log_odds: _Floats
-    reasons: dict[int, list[Reason]]
-    """By place, the largest, of those in kept lists."""
-    lists: dict[tuple[By, int, int], tuple[int, list[ApplicantScored]]]
-    """By what is ranked by, how many are told and when: how many are open, and those."""
-
-
-class _Added(msgspec.Struct, gc=False):
-    """What each feature adds to the scores of k applicants (k, m), and its effect and name."""
-
-    values: _Floats
-    names: list[_Names]
 
 
 class Rankings:
@@ -111,12 +74,10 @@ class Rankings:
     def __init__(self, scorer: Scorer, applicants: Applicants) -> None:
         self._scorer = scorer
         self._applicants = applicants
-        self._names = [
-            (effect.name, name)
-            for effect, block in ((MEMBER, scorer.space.per_member), (JOB, scorer.space.per_job))
-            for name in block.names
-        ]
+        self._reasons = Reasons(scorer)
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._kept_applicants = 0
+        self._lists: dict[tuple[object, ...], tuple[int, list[ApplicantScored]]] = {}
 
     def of_job(
         self, job_id: str, *, top: int, by: By, at_ms: int | None, now_ms: int
@@ -130,8 +91,7 @@ class Rankings:
 
         """
         at_ms = self._applicants.as_of_ms(now_ms) if at_ms is None else at_ms
-        scored = self._scored(job_id)
-        of, told = (0, []) if scored is None else self._list(scored, by, top, at_ms)
+        of, told = self._list(job_id, by, top, at_ms)
         store = self._scorer.store
         standing, chosen = store.standing(), store.choose([job_id], None, at_ms)
         return ApplicantsAnswer(
@@ -168,8 +128,8 @@ class Rankings:
             raise NotOpenError(_WHY.get(int(held.states[place]), "its window is over"))
         rank = int(found[0])
         places = order[rank : rank + 1]
-        added = self._added(scored, places)
         (told,) = self._told(scored, places, rank, at_ms)
+        (added,) = self._reasons.added(held, places, _learned(scored, places))
         store = self._scorer.store
         standing, chosen = store.standing(), store.choose([job_id], None, at_ms)
         return ApplicantAnswer(
@@ -181,22 +141,26 @@ class Rankings:
             degraded=degraded(standing, chosen, now_ms),
             of=count,
             percentile=100.0 * (count - rank) / count,
-            for_=_largest(np.maximum(added.values, 0.0), added.names)[0],
-            against=_largest(np.minimum(added.values, 0.0), added.names)[0],
+            for_=largest(np.maximum(added.values, 0.0), added.names)[0],
+            against=largest(np.minimum(added.values, 0.0), added.names)[0],
         )
 
-    def _list(
-        self, scored: _Scored, by: By, top: int, at_ms: int
-    ) -> tuple[int, list[ApplicantScored]]:
+    def _list(self, job_id: str, by: By, top: int, at_ms: int) -> tuple[int, list[ApplicantScored]]:
         """How many are open, and the best of them."""
-        found = scored.lists.get((by, top, at_ms))
-        if found is None:
-            places, count = self._ranked(scored, by, at_ms, top)
-            found = count, self._told(scored, places, 0, at_ms)
-            if len(scored.lists) >= _MOST_LISTS:
-                scored.lists.clear()
-            if len(places) <= _MOST_LISTED:
-                scored.lists[by, top, at_ms] = found
+        changes = self._scorer.store.changes
+        name = job_id, self._applicants.version_of(job_id), changes, by, top, at_ms
+        found = self._lists.get(name)
+        if found is not None:
+            return found
+        scored = self._scored(job_id)
+        if scored is None:
+            return 0, []
+        places, count = self._ranked(scored, by, at_ms, top)
+        found = count, self._told(scored, places, 0, at_ms)
+        if len(places) <= _MOST_LISTED and scored.kept.held.version == name[1]:
+            if len(self._lists) >= _MOST_LISTS:
+                self._lists.clear()
+            self._lists[name] = found
         return found
 
     def _ranked(self, scored: _Scored, by: By, at_ms: int, top: int) -> tuple[_Places, int]:
@@ -212,22 +176,19 @@ class Rankings:
 
     def _scored(self, job_id: str) -> _Scored | None:
         """Score all held applicants of a job; None: there are none."""
-        changes = self._scorer.store.changes
-        kept = self._keep(job_id)
-        if kept is None:
-            return None
-        scored = kept.scored
-        if scored is not None and scored.changes == changes:
-            return scored
-        member, job, held = kept.members(), kept.job(), kept.held
-        if scored is not None and job.same(scored.job) and member.same(scored.member):
-            scored.changes = changes
-            return scored
-        of_member = products(held.per_member, member.mean, len(held.member_ids))
-        of_job = products(held.per_job, job.mean, len(held.member_ids))
-        log_odds = held.global_score + of_member + of_job
-        kept.scored = _Scored(kept, changes, member, job, of_member, of_job, log_odds, {}, {})
-        return kept.scored
+        while True:
+            kept = self._keep(job_id)
+            if kept is None:
+                return None
+            blocks = self._applicants.blocks(job_id, kept.held)
+            if blocks is not None:  # nothing has changed between two looks
+                break
+        member, job, size = kept.members(), kept.job(), len(kept.held.slots)
+        per_member, per_job = blocks[0].astype(np.float64), blocks[1].astype(np.float64)
+        of_member = products(per_member, member.mean, size)
+        of_job = products(per_job, job.mean, size)
+        log_odds = kept.held.global_score + of_member + of_job
+        return _Scored(kept, member, job, per_member, per_job, of_member, of_job, log_odds)
 
     def _keep(self, job_id: str) -> _Kept | None:
         """Hold on to the applicants of a job as they are now; None: there are none."""
@@ -235,7 +196,8 @@ class Rankings:
         if kept is not None and kept.held.version == self._applicants.version_of(job_id):
             self._kept.move_to_end(job_id)
             return kept
-        self._kept.pop(job_id, None)
+        if kept is not None:
+            self._drop(job_id)
         held = self._applicants.of_job(job_id)
         if held is None:
             return None
@@ -243,13 +205,16 @@ class Rankings:
         later = (len(answered) - np.searchsorted(answered, held.times_ms, "right")).astype(float)
         store = self._scorer.store
         members, job = store.finder(MEMBER.name, held.member_ids), store.finder(JOB.name, [job_id])
-        kept = self._kept[job_id] = _Kept(held, set(held.models), later, members, job)
+        kept = self._kept[job_id] = _Kept(held, later, members, job)
+        self._kept_applicants += len(held.slots)
         while len(self._kept) > 1 and (
-            len(self._kept) > _MOST_JOBS
-            or sum(len(each.held.member_ids) for each in self._kept.values()) > _MOST_APPLICANTS
+            len(self._kept) > _MOST_JOBS or self._kept_applicants > _MOST_APPLICANTS
         ):
-            self._kept.popitem(last=False)
+            self._drop(next(iter(self._kept)))
         return kept
+
+    def _drop(self, job_id: str) -> None:
+        self._kept_applicants -= len(self._kept.pop(job_id).held.slots)
 
     def _told(
         self, scored: _Scored, places: _Places, first: int, at_ms: int
@@ -258,10 +223,13 @@ class Rankings:
         kept, held = scored.kept, scored.kept.held
         log_odds = scored.log_odds[places]
         ages_ms, later = _ages_ms(held, places, at_ms), kept.later[places]
-        variance = np.einsum(
-            "ij,ij->i", held.per_member[places] ** 2, scored.member.variance[places]
+        z, other_z = scored.per_member[places], scored.per_job[places]
+        of_members, of_job = (
+            found.astype(np.float64)
+            for found in (scored.member.variance[places], scored.job.variance)
         )
-        variance += np.einsum("ij,j->i", held.per_job[places] ** 2, scored.job.variance[0])
+        variance = products(z * z, of_members, len(places))
+        variance += products(other_z * other_z, of_job, len(places))
         now = self._scorer.waiting.probabilities(log_odds, ages_ms, later)
         numbers = log_odds, sigmoid(log_odds), now, np.sqrt(variance)
         parts = held.global_score[places], scored.of_member[places], scored.of_job[places]
@@ -286,85 +254,20 @@ class Rankings:
                 places.tolist(),
                 scored.member.known[places].tolist(),
                 map(Parts, *(part.tolist() for part in parts)),
-                self._reasons(scored, places),
+                self._reasons.few(held, places, _learned(scored, places)),
                 zip(*(of_all.tolist() for of_all in numbers), strict=True),
                 strict=True,
             )
         ]
 
-    def _reasons(self, scored: _Scored, places: _Places) -> list[list[Reason]]:
-        known = scored.reasons if len(places) <= _MOST_LISTED else {}
-        asked = places.tolist()
-        missing = [place for place in asked if place not in known]
-        if missing:
-            added = self._added(scored, np.array(missing))
-            known.update(zip(missing, _largest(added.values, added.names), strict=True))
-        return [known[place] for place in asked]
-
-    def _added(self, scored: _Scored, places: _Places) -> _Added:
-        """What each feature adds to the scores of k applicants.
-
-        What the global model adds for everybody is left out; of a model that is not at hand, or was
-        not asked, there is the whole score.
-        """
-        held, of_global = scored.kept.held, self._of_global(scored.kept, places)
-        width = of_global.values.shape[1]
-        split = width + held.per_member.shape[1]
-        values = np.empty((len(places), width + len(self._names)))
-        values[:, :width] = of_global.values[places]
-        np.multiply(held.per_member[places], scored.member.mean[places], values[:, width:split])
-        np.multiply(held.per_job[places], scored.job.mean[0], values[:, split:])
-        return _Added(values, [of_global.names[place] for place in places.tolist()])
-
-    def _of_global(self, kept: _Kept, places: _Places) -> _OfGlobal:
-        """Make what is not there yet of some applicants."""
-        held, found = kept.held, kept.of_global
-        at_hand = {version: self._scorer.store.model(version) for version in kept.versions}
-        if found is None or found.at_hand != at_hand:
-            width = max(1 if each is None else len(each.columns) for each in at_hand.values())
-            shape = len(held.models), max(width, 1)
-            found = kept.of_global = _OfGlobal(at_hand, np.zeros(shape), [[]] * len(held.models))
-        all_names: dict[GlobalModel | None, _Names] = {}
-        for place in places.tolist():
-            if found.names[place]:
-                continue
-            seen, version = held.seen[place], held.models[place]
-            model = None if seen is None else at_hand[version]
-            columns = ["global_score"]
-            found.values[place, 0] = held.global_score[place]
-            if model is not None and seen is not None:
-                asked = model.row(seen.global_, seen.history, seen.preferences)
-                columns = model.columns
-                of_each = model.scorer.contributions(np.frombuffer(asked, "<f4"))[:-1]
-                found.values[place, : len(columns)] = of_each
-            if model not in all_names:
-                rest = [""] * (found.values.shape[1] - len(columns))
-                all_names[model] = [*(("global", name) for name in [*columns, *rest])]
-                all_names[model] += self._names
-            found.names[place] = all_names[model]
-        return found
-
 
 _WHY = {ANSWERED: "it was answered", DECLINED: "it was declined"}
 
 
-def _largest(values: _Floats, names: list[_Names]) -> list[list[Reason]]:
-    """Return the few that are largest in size of each row; none of nothing."""
-    left, rows = np.abs(values), np.arange(len(values))
-    order = np.empty((len(values), min(FEW, values.shape[1])), np.int64)
-    for nth in range(order.shape[1]):  # of equal ones the first; sorting all takes twice as long
-        order[:, nth] = at = left.argmax(axis=1)
-        left[rows, at] = -1.0
-    found = values[rows[:, None], order]
-    return [
-        [
-            Reason(effect, name, value)
-            for at, value in zip(places, sizes, strict=True)
-            if value
-            for effect, name in (of[at],)
-        ]
-        for of, places, sizes in zip(names, order.tolist(), found.tolist(), strict=True)
-    ]
+def _learned(scored: _Scored, places: _Places) -> _Floats:
+    """What the features of member and job add to the scores of some (k, m)."""
+    of_member = scored.per_member[places] * scored.member.mean[places]
+    return np.concatenate([of_member, scored.per_job[places] * scored.job.mean], axis=1)
 
 
 def _ages_ms(held: Held, places: _Places, at_ms: int) -> _Floats:

@@ -81,6 +81,26 @@ def test_the_compiled_walk_is_a_walk(forest: list[Tree], found: list[list[float]
         assert scorer.score(row.tobytes()) == score == wanted
 
 
+def attributed(table: Table, row: list[float]) -> list[float]:
+    """Changes of the value on a row's way by column, and the roots', by a plain walk."""
+    found = [0.0] * (COLUMNS + 1)
+    nodes = table.tolist()
+    for at, (tree, *_) in enumerate(nodes):
+        if at and nodes[at - 1][0] == tree:
+            continue
+        found[-1] += nodes[at][-1]
+        below = at
+        while (here := nodes[below])[1] >= 0:
+            _, feature, threshold, left, right, missing, value = here
+            number = float(np.float32(row[feature]))
+            goes_left = number <= threshold
+            if math.isnan(number) or (missing >= 2 and abs(number) <= 1e-35):
+                goes_left = missing in {1, 3}
+            below = left if goes_left else right
+            found[feature] += nodes[below][-1] - value
+    return found
+
+
 @given(st.lists(trees, min_size=1, max_size=4), rows)
 def test_contributions_sum_to_the_score(forest: list[Tree], row: list[float]) -> None:
     """What columns add, and what is so without any, is the score; what is not asked adds 0."""
@@ -89,6 +109,10 @@ def test_contributions_sum_to_the_score(forest: list[Tree], row: list[float]) ->
     x = np.array(row, np.float32)
     found = scorer.contributions(x)
     assert found.sum() == pytest.approx(scorer.score(x.tobytes()), abs=1e-12)
+    assert found.tolist() == pytest.approx(attributed(table, row), abs=1e-12)
+    both = scorer.contributions_all(np.array([row, row[::-1]], np.float32))
+    reversed_ = scorer.contributions(x[::-1])
+    assert both.tolist() == [found.tolist(), reversed_.tolist()]
     for column in set(range(COLUMNS)) - set(table["feature"].tolist()):
         assert found[column] == 0.0
 

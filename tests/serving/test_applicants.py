@@ -227,8 +227,9 @@ def test_what_the_global_model_was_asked_is_among_the_reasons() -> None:
     asked.publish(
         applicant("a", NOW_MS, features=features, score=score),
         applicant("b", NOW_MS, features=features, score=score, model_version="other"),
+        applicant("c", NOW_MS, features=features, score=4.5),  # was sent, beside features
     )
-    first, second = asked.get("/j/applicants")["applicants"]
+    first, second, third = asked.get("/j/applicants")["applicants"]
     names = with_histories().columns
     assert [(each["feature"], each["contribution"]) for each in first["reasons"]] == [
         (names[0], 3.0),
@@ -236,6 +237,9 @@ def test_what_the_global_model_was_asked_is_among_the_reasons() -> None:
     ]
     assert [(each["feature"], each["contribution"]) for each in second["reasons"]] == [
         ("global_score", 5.0)
+    ]
+    assert [(each["feature"], each["contribution"]) for each in third["reasons"]] == [
+        ("global_score", 4.5)
     ]
 
 
