@@ -40,6 +40,12 @@ class ConfigError(HearbackError):
     reason = "config"
 
 
+class ModelTooLargeError(ConfigError):
+    """A global model does not fit into a message: it cannot be rolled in."""
+
+    reason = "model_too_large"
+
+
 class StoppedError(HearbackError):
     """Ctrl-C, in a command that says itself what is left of its work (exit code 130)."""
 

@@ -234,9 +234,9 @@ def refresh(
     applications, and where it is worse than the one in force by more than --margin, that one stays.
     Else it scores the applications that come from then on (`hearback model roll`).
 
-    Says what it did each time. What was rolled in stands in the control topic, so it may be ended
-    at any point and started again, on another machine too: no week has two models, and of weeks
-    that passed meanwhile only the last one has one. Run one of them for each application id.
+    Says what it did each time. What was rolled in or refused stands in the control topic, so it may
+    be ended at any point and started again, on another machine too: no week has two models, and of
+    weeks that passed meanwhile only the last one has one. Run one of them for each application id.
     """
     import signal
 

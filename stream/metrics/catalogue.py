@@ -340,6 +340,13 @@ WORKER = Group(
             ("model_version",),
             "Job partitions worked on here in which this global model is in force at event time.",
         ),
+        Metric(
+            "hearback_refresh_refused_until_seconds",
+            "gauge",
+            ("reason",),
+            "Unix time (event time) at which the training of the model ended that `hearback model"
+            " refresh` has refused last. `reason`: `worse` (or nobody can tell), `too_large`.",
+        ),
     ),
 )
 

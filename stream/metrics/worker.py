@@ -27,6 +27,7 @@ from stream.metrics.catalogue import BY_NAME
 from stream.metrics.metric import Metric
 from stream.metrics.quality import QualityMetrics
 from stream.partitions.base import Partition, Unit
+from stream.partitions.commands import Refusal
 from stream.partitions.job import JobPartition
 from stream.state.store import RocksStore, StoreSize
 
@@ -148,6 +149,7 @@ class WorkerMetrics:
         self._ready = self._gauge("hearback_ready")
         self._gauge("hearback_build_info").labels(VERSION, model_version).set(1)
         self._models = self._gauge("hearback_model_partitions")
+        self._refused = self._gauge("hearback_refresh_refused_until_seconds")
         self._in_force: dict[int, str] = {}  # versions by job partition
         self._seen: dict[tuple[Partition, str], Tally[Hashable]] = {}
         # A store may stay open from one session to the next.
@@ -156,6 +158,11 @@ class WorkerMetrics:
     def ask_ready(self, ready: Callable[[], bool]) -> None:
         """Ask this whether all partitions that are assigned here are worked on."""
         self._ready.set_function(lambda: float(ready()))
+
+    def refresh_refused(self, refusal: Refusal) -> None:
+        """A refresher has refused a model."""
+        self._refused.clear()
+        self._refused.labels(refusal.reason).set(refusal.until_ms / 1000.0)
 
     def owned(self, partitions: Collection[Partition], assigned: Collection[int]) -> None:
         """Say which partitions are worked on; forget those that went.

@@ -23,7 +23,7 @@ from stream.events.structs import Coefficients, DeadLetter, Forget, Source
 from stream.events.wire import coefficients_key, encode
 from stream.model.folder import GlobalModel
 from stream.partitions.clock import EventClock, EventTime
-from stream.partitions.commands import Command, RollCommand
+from stream.partitions.commands import Command, GateCommand, RollCommand
 from stream.partitions.controls import Controls, priors_of
 from stream.partitions.copies import copied
 from stream.partitions.identity import check_identity
@@ -223,8 +223,10 @@ class Partition(ABC):
                 obeyed = self.learning.roll(command.model, command.from_ms, command.issued_ms)
                 self._controls.due |= obeyed
             else:
-                obeyed = command.concerns(self._own.name, self.number) and self.judged.open_by_hand(
-                    command.issued_ms, self._judged_until_ms
+                obeyed = (
+                    isinstance(command, GateCommand)
+                    and command.concerns(self._own.name, self.number)
+                    and self.judged.open_by_hand(command.issued_ms, self._judged_until_ms)
                 )
             if obeyed:
                 yield self._finish()

@@ -8,22 +8,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Never
 
+from msgspec.structs import replace
+
 from stream.backtest.training import train_from_labels
 from stream.configuration.sections import Config
-from stream.errors import BrokerError, ConfigError, ModelError
+from stream.errors import (
+    BrokerError,
+    ConfigError,
+    HearbackError,
+    ModelError,
+    ModelTooLargeError,
+)
 from stream.kafka.cluster import look_at_cluster
 from stream.kafka.connection import Broker
 from stream.kafka.whole import WholeTopic
 from stream.model import words
 from stream.model.folder import GlobalModel, load_model, save_model
 from stream.model.held_out import Judgement, Unjudged, check_not_worse
-from stream.partitions.commands import check_roll
+from stream.partitions.commands import Refusal, check_roll
 from stream.progress import hidden
 from stream.refresh.newest import newest_label_ms
 from stream.refresh.plan import Plan, name_of
 from stream.stages.succession import check_fits
 from stream.units import format_time
-from stream.worker.control import roll_in, sent_rolls
+from stream.worker.control import last_refusal, roll_in, send_command, sent_rolls
 
 _PAUSE_S: Final = 5.0  # between two looks
 _ANSWER_S: Final = 10.0
@@ -93,26 +101,39 @@ class Refresher:
         now_ms = self._now_ms()
         if self._plan.due(now_ms) is None:
             return
-        rolls = sent_rolls(self._broker, self._settings.worker.application_id)
+        application_id = self._settings.worker.application_id
+        rolls = sent_rolls(self._broker, application_id)
         for roll in rolls:
             self._plan.done(roll.model.manifest.trained_until_ms)
+        refused = last_refusal(self._broker, application_id)
+        if refused is not None and refused.holds_for(self._margin):
+            self._plan.done(refused.until_ms)
         until_ms = self._plan.due(now_ms)
         if until_ms is None:
             return
         before = rolls[-1].model.model() if rolls else self._first
         name = name_of(until_ms)
+        refusal = Refusal(until_ms, "worse", self._margin, time.time_ns() // 1_000_000)
+        judged = not (self._folder / name).exists()  # or it was before, and is only read
         try:
             model = self._model(name, until_ms, before)
-        except ModelError as error:
-            self._say(f"{name}: the model before stays: {error}")
-        else:
             from_ms = self._plan.in_force_from(self._now_ms())
-            roll_in(self._broker, self._settings.worker.application_id, model, from_ms)
+            roll_in(self._broker, application_id, model, from_ms)
+        except ModelError as error:
+            self._refuse(name, error, refusal if judged else None)
+        except ModelTooLargeError as error:
+            self._refuse(name, error, replace(refusal, reason="too_large", margin=None))
+        else:
             self._say(
                 f"{name}: model {model.version} in {self._folder / name} scores applications from"
                 f" {format_time(from_ms)} on"
             )
         self._plan.done(until_ms)
+
+    def _refuse(self, name: str, error: HearbackError, refusal: Refusal | None) -> None:
+        self._say(f"{name}: the model before stays: {error}")
+        if refusal is not None:
+            send_command(self._broker, self._settings.worker.application_id, refusal)
 
     def _now_ms(self) -> int:
         return newest_label_ms(self._broker, self._labels, self._partitions)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Event, Thread
+from typing import TypeVar
 
 from confluent_kafka import Producer
 
@@ -16,6 +17,7 @@ from stream.kafka.reader import Reader
 from stream.model.folder import GlobalModel
 from stream.partitions.commands import (
     Command,
+    Refusal,
     RollCommand,
     command_key,
     control_of,
@@ -23,6 +25,8 @@ from stream.partitions.commands import (
     encode_command,
 )
 from stream.stages.succession import StoredModel
+
+_C = TypeVar("_C", bound=Command)
 
 _log = logging.getLogger(__name__)
 
@@ -61,13 +65,28 @@ def sent_rolls(broker: str, application_id: str) -> list[RollCommand]:
         BrokerError: the broker does not answer, or has no such topic.
 
     """
-    found: dict[int, RollCommand] = {}
+    return _sent(broker, application_id, RollCommand)
+
+
+def last_refusal(broker: str, application_id: str) -> Refusal | None:
+    """Return what a refresher has refused last; None: nothing.
+
+    Raises:
+        BrokerError: the broker does not answer, or has no such topic.
+
+    """
+    return next(reversed(_sent(broker, application_id, Refusal)), None)
+
+
+def _sent(broker: str, application_id: str, kind: type[_C]) -> list[_C]:
+    """Return the commands of a kind, by when they were issued."""
+    found: dict[int, _C] = {}
     with Reader(broker, follows=False) as reader:
         for chunk in reader.to_end(control_of(application_id), _PARTITION):
             for _, _, value in chunk.records:
                 with suppress(EventError):
                     command = None if value is None else decode_command(value)
-                    if isinstance(command, RollCommand):
+                    if isinstance(command, kind):
                         found[command.issued_ms] = command
     return [found[issued_ms] for issued_ms in sorted(found)]
 
@@ -76,7 +95,7 @@ def roll_in(broker: str, application_id: str, model: GlobalModel, from_ms: int) 
     """Tell all workers to score the applications from a time (ms) on by another model.
 
     Raises:
-        BrokerError: the broker did not take it. ConfigError: the model is too large.
+        BrokerError: the broker did not take it. ModelTooLargeError: no message can have it.
 
     """
     newest_ms = max((roll.issued_ms for roll in sent_rolls(broker, application_id)), default=0)
@@ -92,6 +111,7 @@ class CommandReader:
     Args:
         broker: where to. application_id: whose topic.
         check: is given each model that is rolled in; raises ConfigError where it cannot be here.
+        refused: is told of each model that a refresher has refused.
         keeps_rolls: whether :meth:`commands` has them: each takes as much memory as its model.
 
     """
@@ -101,10 +121,12 @@ class CommandReader:
         broker: str,
         application_id: str,
         check: Callable[[GlobalModel], None] = lambda _: None,
+        refused: Callable[[Refusal], None] = lambda _: None,
         *,
         keeps_rolls: bool = True,
     ) -> None:
         self._check = check
+        self._refused = refused
         self._keeps_rolls = keeps_rolls
         self._topic = control_of(application_id)
         self._broker = broker
@@ -158,6 +180,8 @@ class CommandReader:
                 self._check(command.model.model())
                 if not self._keeps_rolls:
                     return
+            if isinstance(command, Refusal):
+                self._refused(command)
             self._newest[key] = command
         except (EventError, ConfigError) as error:
             _log.warning("%s at %s is left aside: %s", self._topic, offset, error)

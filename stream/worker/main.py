@@ -82,7 +82,10 @@ def run_worker(config: Config, model_folder: Path, say: Callable[[str], None]) -
     )
     console.start()
     reader = CommandReader(
-        broker, application_id, lambda rolled: check_roll(rolled, model, config.policy)
+        broker,
+        application_id,
+        lambda rolled: check_roll(rolled, model, config.policy),
+        metrics.refresh_refused,
     )
     reader.start()
     try:

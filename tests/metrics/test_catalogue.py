@@ -55,6 +55,7 @@ NAMES = {
     "hearback_recovery_seconds",
     "hearback_refits_total",
     "hearback_refits_unconverged_total",
+    "hearback_refresh_refused_until_seconds",
     "hearback_sessions_lost_total",
     "hearback_standby_partitions",
     "hearback_standby_partitions_behind",

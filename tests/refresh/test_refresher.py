@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from zlib import crc32
@@ -9,6 +11,7 @@ from zlib import crc32
 import numpy as np
 import pytest
 from confluent_kafka import Producer
+from prometheus_client import CollectorRegistry
 
 from producers.simulate import simulate
 from producers.truth import SimulationSettings, draw_truth
@@ -19,8 +22,10 @@ from stream.events.wire import decode_label
 from stream.kafka.connection import Broker
 from stream.kafka.embedded import EmbeddedBroker
 from stream.logs.files import merge, write_lines
+from stream.metrics.worker import WorkerMetrics
 from stream.model.coefficients import Linear
 from stream.model.folder import GlobalModel, load_model, save_model
+from stream.partitions import commands
 from stream.partitions.commands import control_of
 from stream.policy import DAY_MS, Policy
 from stream.refresh.newest import newest_label_ms
@@ -28,7 +33,7 @@ from stream.refresh.refresher import Refresher
 from stream.replay.reader import first_look
 from stream.replay.resumable import replay_into
 from stream.replay.savepoint import Options
-from stream.worker.control import roll_in, sent_rolls
+from stream.worker.control import CommandReader, last_refusal, roll_in, sent_rolls
 
 MARKET = SimulationSettings(seed=5, members=120, jobs=60, days=56, applications_per_member=14)
 WEEK_MS = 7 * DAY_MS
@@ -147,6 +152,73 @@ def test_a_worse_model_stays_out(town: Town) -> None:
     town.go_to(FIRST_MS + 2 * WEEK_MS + DAY_MS)
     refresher.look()
     assert town.said[1].startswith("2024-02-05: the model before stays")
+
+
+def test_a_refused_week_is_not_judged_again_after_a_restart(town: Town) -> None:
+    """Whoever goes on knows it from the control topic, unless it lets more in; others do not."""
+    town.go_to(FIRST_MS + WEEK_MS + DAY_MS)
+    town.refresher(margin=-0.5).look()
+    refusal = last_refusal(town.address, "a")
+    assert refusal is not None
+    assert (refusal.until_ms, refusal.reason) == (FIRST_MS + WEEK_MS, "worse")
+    for margin in (-0.5, -1.0):
+        town.refresher(margin=margin).look()
+    assert len(town.said) == 1
+    assert last_refusal(town.address, "b") is None
+    town.refresher(margin=1.0).look()
+    assert town.trained_until() == [FIRST_MS + WEEK_MS]
+    town.refresher(margin=-0.5).look()
+    town.go_to(FIRST_MS + 2 * WEEK_MS + DAY_MS)
+    town.refresher(margin=-0.5).look()
+    assert [line[:30] for line in town.said[3:]] == ["2024-02-05: the model before s"]
+
+
+def test_a_model_that_no_message_can_have_is_told_of(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a line; it is not made again, and the week after has its own. Workers count it."""
+    refresher = town.refresher()
+    town.go_to(FIRST_MS + WEEK_MS + DAY_MS)
+    with monkeypatch.context() as small:
+        small.setattr(commands, "MAX_COMMAND_BYTES", 600)
+        refresher.look()
+    assert town.trained_until() == []
+    assert re.fullmatch(
+        "2024-01-29: the model before stays: a command with this model takes [0-9,]+ bytes, 600 at"
+        " most: such a model takes a cut-over",
+        town.said[-1],
+    )
+    said = len(town.said)
+    for again in (refresher, town.refresher(), town.refresher(margin=2.0)):
+        again.look()
+    assert len(town.said) == said
+    registry = CollectorRegistry()
+    reader = CommandReader(
+        *(town.address, "a", lambda _: None, WorkerMetrics(registry, "v").refresh_refused)
+    )
+    reader.start()
+    name, deadline = "hearback_refresh_refused_until_seconds", time.monotonic() + 20
+    while registry.get_sample_value(name, {"reason": "too_large"}) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    reader.stop()
+    found = registry.get_sample_value(name, {"reason": "too_large"})
+    assert found == (FIRST_MS + WEEK_MS) / 1000
+    town.go_to(FIRST_MS + 2 * WEEK_MS + DAY_MS)
+    refresher.look()
+    assert town.trained_until() == [FIRST_MS + 2 * WEEK_MS]
+
+
+def test_a_damaged_model_of_its_own_is_told_of_and_can_be_mended(town: Town) -> None:
+    """The model before stays; once the folder is gone the week has its model after a restart."""
+    folder = town.out / "2024-01-29"
+    folder.mkdir(parents=True)
+    town.go_to(FIRST_MS + WEEK_MS + DAY_MS)
+    town.refresher().look()
+    assert town.said[0].startswith("2024-01-29: the model before stays")
+    folder.rmdir()
+    town.refresher().look()
+    assert town.trained_until() == [FIRST_MS + WEEK_MS]
 
 
 def test_a_model_that_was_not_sent_any_more_is_sent_next_time(town: Town) -> None:
