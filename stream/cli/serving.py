@@ -37,7 +37,7 @@ _URL = "http://127.0.0.1:9465"
 _TELL_S = 60.0
 
 Url = Annotated[str, typer.Option(help="Where hearback serve listens.")]
-TokenFile = Annotated[Path | None, typer.Option(help="Its first line is a token of the service.")]
+TokenFile = Annotated[Path | None, typer.Option(help="Its first token is one of the service.")]
 
 
 def serve(
@@ -169,9 +169,9 @@ def browse(
 
 def _token(file: Path | None) -> str | None:
     """Return the first token of a file."""
-    from stream.text import read_text
+    from stream.serving.access import tokens_of
 
-    return None if file is None else read_text(file).splitlines()[0].strip()
+    return None if file is None else tokens_of(file)[0]
 
 
 def _candidates(logs: list[Path], kind: str, entity_id: str) -> dict[str, Candidate]:

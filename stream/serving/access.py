@@ -128,14 +128,24 @@ def _changed_ns(path: Path) -> int:
         raise ConfigError(f"[serving] token_file {path}: {error.strerror}") from None
 
 
-def _hashes(path: Path) -> list[bytes]:
+def tokens_of(path: Path) -> list[str]:
+    """Read the tokens of a file, one a line.
+
+    Raises:
+        ConfigError: it cannot be read, or has no token, or a short one.
+
+    """
     try:
         tokens = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"[serving] token_file {path} cannot be read: {error}") from None
+        raise ConfigError(f"token file {path} cannot be read: {error}") from None
     if not tokens or min(map(len, tokens)) < _LEAST_CHARS:
         raise ConfigError(
-            f"[serving] token_file {path} must have a token on each line, of {_LEAST_CHARS}"
+            f"token file {path} must have a token on each line, of {_LEAST_CHARS}"
             " characters at least"
         )
-    return [hashlib.sha256(token.encode()).digest() for token in tokens]
+    return tokens
+
+
+def _hashes(path: Path) -> list[bytes]:
+    return [hashlib.sha256(token.encode()).digest() for token in tokens_of(path)]

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from stream.errors import EventError, StateError
 from stream.events.applicants import (
     Applicant,
+    Decision,
     decode_applicant,
     decode_applicants_key,
     decode_decision,
@@ -200,7 +201,7 @@ class Applicants:
 
     def decide(self, records: Records, now_ms: int) -> None:
         """Take messages of ``labels`` in: who was answered, or declined."""
-        decided: list[tuple[str, str, int]] = []
+        decided: list[tuple[Decision, int]] = []
         for _, value in records:
             try:
                 label = decode_decision(value or b"")
@@ -210,11 +211,11 @@ class Applicants:
             self._observe(label.label_time_ms, now_ms)
             state = _STATES.get(label.kind)
             if state is not None:
-                decided.append((label.job_id, label.application_id, state))
+                decided.append((label, state))
         for first in range(0, len(decided), _AT_ONCE):
             with self._lock:
-                for job_id, application_id, state in decided[first : first + _AT_ONCE]:
-                    self._raise(job_id, application_id, state)
+                for label, state in decided[first : first + _AT_ONCE]:
+                    self._raise(label, state)
 
     def settle(self) -> None:
         """Note that all was read that had been written: labels of nobody are let go in time."""
@@ -395,14 +396,15 @@ class Applicants:
         if not job.slots:
             self._jobs.remove(job_id)
 
-    def _raise(self, job_id: str, application_id: str, state: int) -> None:
-        job = self._jobs.by_id.get(job_id)
-        slot = None if job is None else job.slots.get(application_id)
+    def _raise(self, label: Decision, state: int) -> None:
+        job = self._jobs.by_id.get(label.job_id)
+        slot = None if job is None else job.slots.get(label.application_id)
         if job is None or slot is None:
             if self.expects:
-                name = job_id, application_id
+                name = label.job_id, label.application_id
                 self._early[name] = max(state, self._early.get(name, OPEN))
-        elif state > self._states[slot]:
+        elif state > self._states[slot] and label.label_time_ms >= self._times_ms[slot]:
+            # An earlier label is of one with the same id that was forgotten.
             self._leave(job, slot)
             self._states[slot] = state
             self._changed(job)

@@ -72,7 +72,7 @@ class Asked:
 
     def ask(
         self,
-        path: str,
+        path: str | bytes,
         body: object = None,
         *,
         method: str | None = None,
@@ -87,14 +87,15 @@ class Asked:
             raw = encode(raw)
         chunks = [raw] if parts is None else parts
         sent = {"host": "127.0.0.1", "content-type": kind} | (headers or {})
-        path, _, query = path.partition("?")
+        whole = path if isinstance(path, bytes) else path.encode()
+        raw_path, _, query = whole.partition(b"?")
         scope = {
             "type": "http",
             "method": method or ("GET" if body is None and parts is None else "POST"),
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": query.encode(),
-            "headers": [(name.encode(), value.encode()) for name, value in sent.items()],
+            "path": raw_path.decode(errors="replace"),
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": [(name.encode(), value.encode("latin-1")) for name, value in sent.items()],
         }
         out: list[Any] = []
 

@@ -260,6 +260,15 @@ def test_who_is_not_open_is_told_of_to_nobody() -> None:
     assert asked.ask("/v1/jobs/j/what").json()["reason"] == "not_found"
 
 
+def test_an_application_is_not_decided_by_what_was_said_before_it() -> None:
+    """Its id was that of one that is forgotten: a service that begins anew reads its labels too."""
+    asked = Holding()
+    asked.publish(applicant("a", NOW_MS - 1000), applicant("b", NOW_MS - 1000))
+    asked.held.decide([label("a", "positive", at_ms=NOW_MS - 1001)], NOW_MS)
+    asked.held.decide([label("b", "negative_explicit", at_ms=NOW_MS - 1000)], NOW_MS)
+    assert [each["application_id"] for each in asked.get("/j/applicants")["applicants"]] == ["a"]
+
+
 def test_a_job_is_found_by_a_part_of_its_id() -> None:
     """Any characters; those with most open applicants first, and no more than are wanted."""
     asked = Holding()
@@ -306,7 +315,9 @@ def test_jobs_are_listed_as_by_looking_at_every_applicant(
                     if key not in oracle:  # or it would wait for the application
                         continue
                     kind = "positive" if change == "answer" else "negative_explicit"
-                    held.decide([label(key[1], kind, job=key[0])], NOW_MS)
+                    held.decide(
+                        [label(key[1], kind, job=key[0], at_ms=NOW_MS + 9 * WINDOW_MS)], NOW_MS
+                    )
                     oracle[key][1] = 1
                 case "end":
                     held.apply([(applicants_key(*key), None)], NOW_MS)

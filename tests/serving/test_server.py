@@ -265,7 +265,7 @@ def test_open_applicants_are_told_over_sockets(served: Served) -> None:
 def test_recruiters_browse_a_service(served: Served) -> None:
     """``hearback browse`` asks for as long as it is told, with a token, and says what it got."""
     tokens = served.folder / "tokens"
-    tokens.write_text("sixteen-characters\n")
+    tokens.write_text("\nsixteen-characters\n")
     url = served.start("--token-file", tokens)
     log = served.folder / "log.jsonl"
     apps = [application(f"a{n}", n, member=f"m{n}") for n in range(1, 5)]
@@ -295,6 +295,10 @@ def test_recruiters_browse_a_service(served: Served) -> None:
         1,
         "hearback: the service wants a token: give --token-file, with one of its own\n",
     )
+    tokens.write_text("\n")
+    done = browse("--for", "1s", "--token-file", tokens)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "must have a token on each line" in done.stderr
 
 
 def test_slow_clients_are_left(served: Served) -> None:

@@ -16,6 +16,7 @@ from stream.configuration.sections import ServingSection
 from stream.errors import ConfigError
 from stream.metrics.document import page
 from stream.metrics.service import SERVICE
+from stream.policy import ApplicantSettings, Policy
 from stream.serving import service as service_module
 from stream.serving.access import Tokens, check_access
 from stream.serving.openapi import document
@@ -365,6 +366,40 @@ def test_no_body_of_the_document_breaks_the_service(data: st.DataObject) -> None
         assert set(found) <= set(_SCHEMAS["Answer"]["properties"])
     else:
         assert set(found) == {"reason", "message"}
+
+
+_PARTS = st.sampled_from(
+    [b"jobs", b"j", b"applicants", b"a", b"per_job", b"%2F", b"%", b"%FF", b"..", b"", b"\xff"]
+) | st.binary(max_size=4).map(lambda part: part.replace(b"/", b"").replace(b"?", b""))
+_QUERY = st.lists(
+    st.tuples(
+        st.sampled_from([b"top", b"by", b"at_ms", b"search", b"limit", b"x"]),
+        st.sampled_from([b"1", b"0", b"-1", b"next", b"null", b"1e9", b"9" * 5000, b"", b"%FF"])
+        | st.binary(max_size=4),
+    ),
+    max_size=3,
+)
+
+
+@given(
+    stem=st.sampled_from([b"/v1/jobs", b"/v1/jobs/j/applicants", b"/v1/entities/per_job", b""]),
+    parts=st.lists(_PARTS, max_size=4),
+    query=_QUERY,
+    accept=st.binary(max_size=8),
+)
+def test_no_address_breaks_the_service(
+    stem: bytes, parts: list[bytes], query: list[tuple[bytes, bytes]], accept: bytes
+) -> None:
+    """Whatever bytes are in path, query and headers: an answer, or a refusal in JSON."""
+    asked = Asked(model(), Policy(applicants=ApplicantSettings(enabled=True)))
+    path = b"/".join([stem, *parts]) or b"/"
+    reply = asked.ask(
+        path + b"?" + b"&".join(b"=".join(each) for each in query),
+        headers={"accept": accept.decode("latin-1")},
+    )
+    assert reply.status in {200, 404, 422}, reply
+    if reply.status != 200:
+        assert set(reply.json()) == {"reason", "message"}
 
 
 def test_the_document_names_every_route() -> None:
