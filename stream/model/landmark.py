@@ -83,15 +83,13 @@ def columns(scores: _Floats, ages_ms: _Floats, later: _Floats, curve: DelayCurve
 
     """
     left = 1.0 - np.interp(ages_ms, (0, *curve.ages_ms), (0.0, *curve.shares))
-    return np.column_stack(
-        [
-            scores,
-            np.log(np.maximum(left, _LEAST_LEFT)),
-            np.log(ages_ms / DAY_MS + _HOUR_DAYS),
-            later,
-            np.log1p(later),
-        ]
-    )
+    X = np.empty((len(scores), len(COLUMNS)))
+    X[:, 0] = scores
+    X[:, 1] = np.log(np.maximum(left, _LEAST_LEFT))
+    X[:, 2] = np.log(ages_ms / DAY_MS + _HOUR_DAYS)
+    X[:, 3] = later
+    X[:, 4] = np.log1p(later)
+    return X
 
 
 def log_odds_now(landmark: Landmark | None, X: _Floats) -> _Floats:

@@ -12,7 +12,8 @@ coefficients that they are about.
 what it knows, and has made scores worse. Its entities count as not known until it opens.
 
 **Preferences** are kept once there is a model that takes them, as the bytes that were published: as
-objects a job's counts take five times as much memory, and a question asks for few jobs.
+objects a job's counts take five times as much memory, and a question asks for few jobs. The few
+that were asked for last are kept as objects too: to read one of 2,000 terms takes 0.9 ms.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import lru_cache
 from threading import Lock
 
 import msgspec
@@ -42,6 +44,7 @@ from stream.serving.store import Found, Standing
 from stream.serving.table import Places, Table
 
 _AT_ONCE = 64  # rows that are entered while readers wait: some 100 µs
+_MOST_COUNTS = 32  # jobs' preferences that are kept decoded: 20 MB if all have the most terms
 _MOST_VERSIONS = 1000  # of models; their numbers are kept in two bytes
 
 _Newest = dict[str, dict[str, Coefficients | None]]
@@ -85,6 +88,7 @@ class EmbeddedStore:
             names = model.space.block(spec.block).names
             precisions = policy.effects[spec.name].fitted(names).precisions(names)
             self.tables[spec.name] = Table(len(names), 1.0 / np.array(precisions))
+        self._counts = lru_cache(_MOST_COUNTS)(_counts)
         self._lock = Lock()
         self._left_out: Counter[str] = Counter()
         self._served = {model.version}
@@ -130,7 +134,7 @@ class EmbeddedStore:
     def preferences_of(self, job_id: str) -> Preferences:
         """Return a job's preferences; without any count where nothing is known."""
         message = self.preferences.get(job_id)
-        return Preferences() if message is None else decode_preferences(message).counts()
+        return Preferences() if message is None else self._counts(message)
 
     def entity(self, effect: str, entity_id: str) -> Coefficients | None:
         """Return one entity's coefficients; None: it is not known."""
@@ -160,11 +164,12 @@ class EmbeddedStore:
     def standing(self) -> Standing:
         """Tell how it stands."""
         entities = {name: len(table) for name, table in self.tables.items()}
-        left_out = Counter(self._left_out)  # a copy: the writer counts on
+        left_out = dict(self._left_out)  # a copy: the writer counts on
         if self.applicants is not None:
-            left_out.update(dict(self.applicants.left_out))
+            for reason, count in dict(self.applicants.left_out).items():
+                left_out[reason] = left_out.get(reason, 0) + count
         return Standing(
-            *(self._ready, self._current_ms, entities, dict(left_out)),
+            *(self._ready, self._current_ms, entities, left_out),
             *(self._why_not, self._degraded),
         )
 
@@ -195,6 +200,7 @@ class EmbeddedStore:
                 self.tables[effect] = empty
         self.controls.clear()
         self.preferences.clear()
+        self._counts.cache_clear()
         self.waits.read.clear()
         self.heed_controls()
         if self.applicants is not None:
@@ -302,3 +308,8 @@ class EmbeddedStore:
             self.versions.setdefault(found.model_version, len(self.versions))
             entities[found.entity_id] = found
         return False
+
+
+def _counts(message: bytes) -> Preferences:
+    """What a message says of a job."""
+    return decode_preferences(message).counts()

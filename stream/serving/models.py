@@ -89,7 +89,6 @@ class Models:
         self._policy = policy
         self._lock = Lock()
         self._held = {given.version: given}
-        self._default = Succession((0,), (given.version,))
         self._successions: dict[int, Succession] = {}
         self._different: tuple[Succession, ...] = ()
         self._newest_ms = 0
@@ -166,7 +165,9 @@ class Models:
 
         """
         held, different = self._held, self._different
-        common = different[0] if len(different) == 1 else None if different else self._default
+        common = different[0] if len(different) == 1 else None
+        if not different:
+            return Chosen(self.given, [self.given], None, True)
         now = self._now(held, different, at_ms)
         if not job_ids:
             in_force = {_at(each, at_ms)[1] for each in different}

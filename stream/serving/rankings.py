@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from stream.effects import JOB, MEMBER
 from stream.serving.answers import degraded
-from stream.serving.applicants import ANSWERED, DECLINED, OPEN, Applicants, Held
+from stream.serving.applicants import Applicants
+from stream.serving.held import ANSWERED, DECLINED, OPEN, Held
 from stream.serving.messages import ApplicantAnswer, ApplicantsAnswer, ApplicantScored, By, Parts
 from stream.serving.reasons import Reasons, largest
 from stream.serving.scorer import Scorer, products

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.effects import JOB, MEMBER
-from stream.serving.applicants import Held
+from stream.serving.held import Held
 from stream.serving.messages import Reason
 from stream.serving.scorer import Scorer
 
@@ -100,10 +100,12 @@ class Reasons:
             values = model.scorer.contributions_all(X)
             scores = held.global_score[places[of]]
             explained = np.abs(values.sum(axis=1) - scores) <= _NEAR * (1.0 + np.abs(scores))
-            whole += np.array(of)[~explained].tolist()
-            at, values = np.array(of)[explained].tolist(), values[explained, :-1]
-            if at:
-                found.append(self._joined(at, version, model.columns, values, learned))
+            values = values[:, :-1]
+            if not explained.all():
+                whole += np.array(of)[~explained].tolist()
+                of, values = np.array(of)[explained].tolist(), values[explained]  # noqa: PLW2901
+            if of:
+                found.append(self._joined(of, version, model.columns, values, learned))
         if whole:
             scores = held.global_score[places[whole], None]
             found.append(self._joined(whole, _WHOLE, ["global_score"], scores, learned))
@@ -130,15 +132,10 @@ def largest(values: _Floats, names: Names) -> list[list[Reason]]:
         order[:, nth] = at = left.argmax(axis=1)
         left[rows, at] = -1.0
     places, width = order.ravel().tolist(), order.shape[1]
-    reasons = list(
-        map(
-            Reason,
-            map(names.effects.__getitem__, places),
-            map(names.features.__getitem__, places),
-            values[rows[:, None], order].ravel().tolist(),
-        )
-    )
-    return [
-        [each for each in reasons[row * width : (row + 1) * width] if each.contribution]
-        for row in range(len(values))
-    ]
+    added = values[rows[:, None], order].ravel().tolist()
+    of = map(names.effects.__getitem__, places), map(names.features.__getitem__, places)
+    reasons = list(map(Reason, *of, added))
+    found = [reasons[row * width : (row + 1) * width] for row in range(len(values))]
+    if 0.0 in added:
+        found = [[each for each in few if each.contribution] for few in found]
+    return found

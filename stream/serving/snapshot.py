@@ -33,8 +33,9 @@ from numpy.typing import NDArray
 from stream.errors import HearbackError, StateError
 from stream.events.records import COEFFICIENTS
 from stream.events.structs import Control
-from stream.serving.applicants import Applicants, Row
+from stream.serving.applicants import Applicants
 from stream.serving.embedded import EmbeddedStore
+from stream.serving.held import Row
 from stream.serving.table import ABOUT, Table
 from stream.stages.succession import StoredModel
 

@@ -78,7 +78,7 @@ class Store(Protocol):
         """Return what finds the same entities again and again, as :meth:`find`, for less."""
 
     def preferences_of(self, job_id: str) -> Preferences:
-        """Return a job's preferences; without any count where nothing is known."""
+        """Return a job's preferences, to be read only; without any count where none is known."""
 
     def entity(self, effect: str, entity_id: str) -> Coefficients | None:
         """Return one entity's coefficients; None: it is not known."""

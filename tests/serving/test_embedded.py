@@ -241,6 +241,24 @@ def test_preferences_are_those_of_a_dictionary_of_their_topic(
     assert not held.preferences
 
 
+def test_preferences_are_read_once_and_a_new_message_counts_at_once() -> None:
+    """A job's stay the same object until another message or a tombstone comes; few are kept."""
+    held = with_preferences()
+    take = held.topics[PREFERENCES]
+    take([(b"j", encode(preferences("j", 1)))])
+    first = held.preferences_of("j")
+    assert held.preferences_of("j") is first
+    take([(b"j", encode(preferences("j", 2)))])
+    assert held.preferences_of("j") == preferences("j", 2).counts() != first
+    others = [f"k{number}" for number in range(40)]
+    take([(job_id.encode(), encode(preferences(job_id, 3))) for job_id in others])
+    kept = [held.preferences_of(job_id) for job_id in others]
+    assert held.preferences_of(others[-1]) is kept[-1]
+    assert held.preferences_of(others[0]) is not kept[0]
+    take([(b"j", None)])
+    assert held.preferences_of("j") == Preferences()
+
+
 def test_only_a_model_that_takes_preferences_has_their_topic_read() -> None:
     """They are as large as all else."""
     assert list(store().topics) == [COEFFICIENTS]
