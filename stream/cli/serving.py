@@ -115,9 +115,12 @@ def rank(
         with Client(url, token=_token(token_file)) as client:
             _tell_open(client.applicants(entity_id, top=top))
         return
-    candidates = list(_candidates(logs, kind, entity_id).values())[-MOST_CANDIDATES:]
-    if not candidates:
+    found = list(_candidates(logs, kind, entity_id).values())
+    candidates = found[-MOST_CANDIDATES:]
+    if not found:
         raise ConfigError(f"the log has no application of {kind} {entity_id}")
+    if len(found) > len(candidates):
+        tell(f"only the last {len(candidates):,} of {len(found):,} applications are ranked", ERR)
     question = (
         RankQuestion(job_id=entity_id, candidates=candidates, top=top)
         if kind == "job"

@@ -75,6 +75,8 @@ def take_in(question: ScoreQuestion, space: FeatureSpace, at_ms: int) -> Batch:
     if (question.candidates is None) == (question.columns is None):
         raise QuestionError("give either candidates or columns")
     if question.columns is not None:
+        if not question.member is question.job is question.context is None:
+            raise QuestionError("attributes are of candidates: give those, or blocks as columns")
         return _columns(question, question.columns, space)
     return _candidates(question, question.candidates or [], space, at_ms)
 

@@ -427,7 +427,8 @@ def test_a_column_has_null_where_a_candidate_has_an_error() -> None:
     assert "number that is none" in reply.json()["errors"][0]["message"]
 
 
-BAD = [
+ATTRIBUTES = ("member", "job", "context")
+BAD: list[tuple[dict[str, Any], str]] = [
     ({}, "either candidates or columns"),
     ({"candidates": [], "columns": {}}, "either candidates or columns"),
     ({"columns": {}}, "none is given"),
@@ -437,6 +438,7 @@ BAD = [
     ({"job_id": "j", "columns": {"member_id": ["a"], "per_member": b"12345"}}, "5 bytes, not 8"),
     ({"job_id": "j", "columns": {"member_id": ["a"] * 10_001}}, "the most are 10000"),
     ({"candidates": [{}], "what": 1}, "unknown field"),
+    *(({name: {"x": 1}, "columns": {}}, "blocks as columns") for name in ATTRIBUTES),
 ]
 
 

@@ -193,6 +193,11 @@ def test_a_log_is_ranked_on_the_command_line(served: Served) -> None:
     assert [row[1] for row in map(str.split, ranked("member", "m2").stdout.splitlines()[1:])] == [
         "j"
     ]
+    many = [to_json(application(f"b{n}", n, member=f"n{n}", job="hot")) for n in range(10_002)]
+    log.write_bytes(b"\n".join(many))
+    done = ranked("job", "hot", "--top", "1")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "only the last 10,000 of 10,002 applications are ranked\n"
     done = ranked("job", "elsewhere")
     assert (done.returncode, done.stderr) == (
         1,
