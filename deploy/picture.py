@@ -54,7 +54,8 @@ def take(url: str, alive: str, image: Path) -> None:
     """
     with urllib.request.urlopen(alive, timeout=10):  # noqa: S310 - localhost
         pass
-    look(url, f"--screenshot={image.absolute()}")
+    # So wide, that the query stands in one line.
+    look(url, f"--screenshot={image.absolute()}", size=(1600, 900))
 
 
 def take_status(worker: str, image: Path, looked_s: float = _LOOKED_S) -> None:
