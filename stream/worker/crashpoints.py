@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from stream.errors import ConfigError
 
@@ -26,7 +26,7 @@ POINTS = (
     "processed",  # a unit of work is done in memory
     "begun",  # the transaction is open
     "sending",  # the outputs are on their way, the changelog's records are not
-    "sent",  # all are on their way
+    "sent",  # all are in Kafka, in a transaction that is still open
     "committed",  # the transaction is; the store does not know
     "written",  # the store knows, memory does not
     "flushed",  # memory knows too; the input is not acknowledged
@@ -65,9 +65,11 @@ def arm(environment: Mapping[str, str]) -> None:
     _how[name] = signal.SIGSTOP if how == "freeze" else signal.SIGKILL
 
 
-def crash_point(name: str) -> None:
-    """Die here, if that was asked for."""
+def crash_point(name: str, before: Callable[[], object] | None = None) -> None:
+    """Die here, if that was asked for, after ``before``, which makes true what the point says."""
     if name in _left:
         _left[name] -= 1
         if _left[name] == 0:
+            if before is not None:
+                before()
             os.kill(os.getpid(), _how[name])

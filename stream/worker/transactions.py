@@ -193,7 +193,7 @@ class Transactions:
             self._ends = {}
             for changelog, records in writes.items():
                 self._send_writes(changelog, records)
-            crash_point("sent")
+            crash_point("sent", self._producer.flush)  # they would wait for more, or the commit
             self._commit(go_on)
         except KafkaException as error:
             raise _lost(error, "a unit of work could not be sent") from None

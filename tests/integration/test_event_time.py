@@ -14,11 +14,12 @@ from stream.events.partitioner import partition_of
 from stream.logs.files import merge, write_lines
 from stream.policy import DAY_MS
 from tests.integration.workers import SEED, Worker, flushes, wait_for_partitions
-from tests.integration.world import PARTITIONS, Market, World, decode_raw_time
+from tests.integration.world import PARTITIONS, Market, World, decode_raw_time, last_labels
 
 IDLE = ("--idle-timeout", "3s")  # a busy machine must not let partitions trail by more
 SILENCE_S = 8.0  # more than two idle timeouts
 OUTAGE_DAYS = 3
+DECIDED = ("positive", "negative_explicit")  # labels that no window is waited for
 
 Line = dict[str, object]
 
@@ -71,7 +72,12 @@ def begun(world: World, until: float) -> Worker:
     """A worker that has read some days and then has nothing to read for a while."""
     worker = world.start(more=IDLE)
     play(world, until=until)
-    world.wait_for_labels(lambda last: len(last) > 30)
+    run = world.market.replay_until(day(world, until))
+    lines = (run / "labels.jsonl").read_bytes().splitlines()
+    last = last_labels(lines, world.market.model)
+    decided = {key for key, (_, kind, _) in last.items() if kind in DECIDED}
+    assert len(decided) > 10
+    world.wait_for_labels(lambda labels: labels.keys() >= decided)
     time.sleep(SILENCE_S)
     return worker
 
