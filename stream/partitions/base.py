@@ -83,8 +83,6 @@ class Partition(ABC):
     topics: ClassVar[tuple[str, ...]]
     outputs: ClassVar[tuple[str, ...]]
     input_topic: ClassVar[str]
-    learns_of: ClassVar[str]
-    """The topic of what changes coefficients."""
     learning: Stage
     counts: ClassVar[tuple[str, ...]] = ("events", "dead_letters", "removed", "routing")
 
@@ -137,7 +135,7 @@ class Partition(ABC):
             max_jump_ms=max_jump_ms(policy),
         )
         self._settled_progress = PROGRESS.encode(self._progress)
-        self._readings = Readings(self.stage, number, self.learns_of)
+        self._readings = Readings(self.stage, number)
 
     def position(self, topic: str) -> int | None:
         """Next offset to read of a topic; None before the first record."""
@@ -273,7 +271,7 @@ class Partition(ABC):
                 yield self._end_at(topic, record.offset + 1)
 
     def _save_later(self, now_ms: int) -> None:
-        """Leave what the progress alone says to the next unit of work, or to the next minute."""
+        """Leave what the progress alone says to the next unit of work, or to one of its own."""
         self._settled_progress = PROGRESS.encode(self._progress)
         self._keep_counts()
         if self._unsaved_since_ms is None:
@@ -333,7 +331,7 @@ class Partition(ABC):
                 self._publish(entity_id, coefficients, self._now_ms, effect.name)
         self._controls.due |= bool(changed)
         self._messages += self._controls.take(self._now_ms, gate_open=self.judged.gate.open)
-        self._messages += self._readings.take(self.position(self.learns_of), self._now_ms)
+        self._messages += self._readings.take(self._progress.positions, self._now_ms)
         messages, self._messages = self._messages, []
         self._cause_ms.clear()
         self._removed_now.clear()
@@ -400,12 +398,13 @@ class Partition(ABC):
         self._messages.append(dead_letter_message(letter, timestamp_ms))
 
     def _progress_is_due(self, now_ms: int) -> bool:
-        """Whether positions that nothing else has saved should be, before the topic forgets them.
+        """Whether somebody may wait for positions that nothing has told, or event time is unsaved.
 
-        A position that a restart finds outside of what its topic keeps is an error.
+        (A position that a restart finds outside of what its topic keeps is an error besides.)
         """
         since_ms = self._unsaved_since_ms
-        return since_ms is not None and now_ms - since_ms >= _SAVE_PROGRESS_MS
+        unsaved = since_ms is not None and now_ms - since_ms >= _SAVE_PROGRESS_MS
+        return unsaved or self._readings.are_due(self._progress.positions, now_ms)
 
     def _expire(self, timestamp_ms: int) -> Cuts:
         """Let entities go whose time is over; a cut whenever the unit of work has got its share."""

@@ -81,7 +81,6 @@ class JobPartition(Partition):
     topics = (ENGAGEMENTS, APPLICATIONS_BY_JOB)
     outputs = (LABELS, COEFFICIENTS, PREFERENCES, MATCHES, APPLICANTS, DEAD_LETTERS)
     input_topic = ENGAGEMENTS
-    learns_of = ENGAGEMENTS
     counts = (*Partition.counts, "ignored", "timeliness", "delays", "matches")
 
     def __init__(

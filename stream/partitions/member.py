@@ -53,7 +53,6 @@ class MemberPartition(Partition):
     topics = (APPLICATIONS, LABELS)
     outputs = (APPLICATIONS_BY_JOB, COEFFICIENTS, DEAD_LETTERS)
     input_topic = APPLICATIONS
-    learns_of = LABELS
 
     def __init__(
         self,

@@ -78,8 +78,9 @@ class Client:
         verify: path of the CAs that its certificate is checked by; None: the system's.
 
     Each method raises :class:`ServiceError` where there is no answer. ``after``: positions of
-    engagements (:func:`position_of`), with commas between: the answer waits up to a second until
-    all that they have led to is in the scores; the problem is ``not_yet`` where that is too short.
+    applications and engagements (:func:`position_of`), with commas between: the answer waits up to
+    a second until all that they have led to is in lists and scores; the problem is ``not_yet``
+    where that is too short.
 
     """
 
@@ -245,7 +246,7 @@ class AsyncClient:
 
 
 def position_of(message: Message) -> str:
-    """Position of an engagement, given the message that a producer's ``on_delivery`` gets."""
+    """Position of an application or engagement: of the message that ``on_delivery`` is given."""
     return f"{message.topic()}/{message.partition()}:{message.offset()}"
 
 

@@ -29,7 +29,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.errors import EventError
+from stream.errors import EventError, QuestionError
 from stream.events.partitioner import partition_of
 from stream.events.records import COEFFICIENTS, PREFERENCES
 from stream.events.structs import CONTROL, MAX_ID_CHARS, Coefficients, Control
@@ -158,7 +158,16 @@ class EmbeddedStore:
         )
 
     def wait(self, positions: Sequence[Position]) -> Future[None]:
-        """Return what is done when all that engagements have led to is here."""
+        """Return what is done when all that inputs have led to is here.
+
+        Raises:
+            QuestionError: their topics have no such partition.
+
+        """
+        for topic, number, _ in positions:
+            if number >= self.partitions:  # all topics have as many
+                last = self.partitions - 1
+                raise QuestionError(f"there is no {topic}/{number}: the last is {topic}/{last}")
         return self.waits.ask(positions)
 
     def standing(self) -> Standing:

@@ -22,7 +22,15 @@ from pathlib import Path
 from threading import Event, Thread
 
 from stream.errors import BrokerError, ConfigError, HearbackError, StateError
-from stream.events.records import APPLICANTS, COEFFICIENTS, LABELS, PLAIN, PREFERENCES, TopicNames
+from stream.events.records import (
+    APPLICANTS,
+    APPLICATIONS_BY_JOB,
+    COEFFICIENTS,
+    LABELS,
+    PLAIN,
+    PREFERENCES,
+    TopicNames,
+)
 from stream.events.structs import CONTROL
 from stream.events.wire import coefficients_key
 from stream.kafka.cluster import TopicEnds, ids_of_topics, look_at_cluster
@@ -208,7 +216,10 @@ class Follower:
             plain: TopicEnds(self._broker, place.topic, len(place.offsets))
             for plain, place in self._places.items()
         }
-        labels = TopicEnds(self._broker, self._names.of(LABELS), self._store.partitions)
+        between = {
+            plain: TopicEnds(self._broker, self._names.of(plain), self._store.partitions)
+            for plain in (APPLICATIONS_BY_JOB, LABELS)
+        }
         self._targets = {}
         self._asked_s = -_ASK_S
         with Reader(self._broker, _AHEAD_BYTES, times=True) as reader:
@@ -235,7 +246,7 @@ class Follower:
                 if later and self._reached(APPLICANTS):
                     _read_on(reader, places[later.pop()])
                 self._check()
-                self._attend(ends, labels)
+                self._attend(ends, between)
                 if time.monotonic() - self._saved_s > _SNAPSHOT_S:
                     self._save()
 
@@ -290,14 +301,14 @@ class Follower:
                 ]
             )
 
-    def _attend(self, ends: dict[str, TopicEnds], labels: TopicEnds) -> None:
+    def _attend(self, ends: dict[str, TopicEnds], between: dict[str, TopicEnds]) -> None:
         """See to those who wait for what they have written."""
         read = _by_partition({plain: each.offsets for plain, each in self._places.items()})
         try:
             self._store.waits.go_on(
                 read,
                 lambda: _by_partition({plain: of.of_each(_ENDS_S) for plain, of in ends.items()}),
-                lambda: labels.of_each(_ENDS_S),
+                lambda plain: between[plain].of_each(_ENDS_S),
             )
         except BrokerError as error:
             self._say(str(error))

@@ -59,9 +59,9 @@ def document() -> dict[str, Any]:
         "name": AFTER,
         "in": "header",
         "required": False,
-        "description": "Positions of engagements, with commas between: the answer waits up to a"
-        " second until all that they have led to is in the scores.",
-        "schema": {"type": "string", "examples": ["engagements/3:1234"]},
+        "description": "Positions of applications and engagements, with commas between: the answer"
+        " waits up to a second until all that they have led to is in lists and scores.",
+        "schema": {"type": "string", "examples": ["applications/0:17,engagements/3:1234"]},
     }
 
     def asked(question: str, summary: str) -> dict[str, Any]:

@@ -232,7 +232,8 @@ class Service:
             )
 
     async def _wait(self, after: str) -> None:
-        """Wait until what the asker has written is in the scores."""
+        """Wait until what the asker has written is in lists and scores."""
+        self._check_ready()
         try:
             async with asyncio.timeout(AFTER_S):
                 await asyncio.wrap_future(self._scorer.store.wait(positions_of(after)))
@@ -240,7 +241,7 @@ class Service:
             raise RefusedError(
                 HTTPStatus.PRECONDITION_FAILED,
                 "not_yet",
-                f"not all of {after[:200]} was in the scores within {AFTER_S:g} s: ask again",
+                f"what {after[:200]} led to was not all there within {AFTER_S:g} s: ask again",
             ) from None
 
     async def _post(self, path: str, head: Head, receive: Receive) -> Reply:
@@ -407,7 +408,7 @@ def _head(headers: list[tuple[bytes, bytes]]) -> Head:
         found.get(b"authorization", b""),
         found.get(b"host", b""),
         int(length) if length.isdigit() else 0,
-        found.get(_AFTER, b""),
+        b",".join(value for name, value in headers if name == _AFTER),
     )
 
 

@@ -92,7 +92,12 @@ class Store(Protocol):
         """Return the global model of a version; None: it is not at hand."""
 
     def wait(self, positions: Sequence[Position]) -> Future[None]:
-        """Return what is done when all that engagements have led to is here."""
+        """Return what is done when all that inputs have led to is here.
+
+        Raises:
+            QuestionError: their topics have no such partition.
+
+        """
 
     def standing(self) -> Standing:
         """Tell how it stands."""

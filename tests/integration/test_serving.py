@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -32,6 +32,8 @@ from stream.serving.messages import Parts
 from tests.integration.services import Service, wait
 from tests.integration.workers import hearback
 from tests.integration.world import PARTITIONS, Market, World
+
+_T = TypeVar("_T")
 
 
 @pytest.fixture
@@ -216,8 +218,9 @@ def test_a_recruiter_who_rejects_somebody_sees_the_list_change(
 ) -> None:
     """Whoever asks with the position of what he has written gets a list that has it.
 
-    The list changes with the first answer, whenever that is asked for; a position that is not
-    written yet is not waited for longer than a second.
+    The list changes with the first answer, whenever that is asked for, and so it has an application
+    that was written; a position that is not written yet is not waited for longer than a second, and
+    one that cannot be not at all.
     """
     world = small_world
     world.start("a")
@@ -245,10 +248,25 @@ def test_a_recruiter_who_rejects_somebody_sees_the_list_change(
         parts = answered(client, question, position)
         assert parts.job < before.job
         assert parts.member < before.member
+        for transactional in (False, True):
+            name = f"a-{transactional}"
+            new = like | {"application_id": name, "event_time_ms": time_ms}
+            position = written(world, "m-rejected", new, transactional=transactional)
+            assert client.applicant("j-picky", name) is None
+            listed = asked(lambda after: client.applicants("j-picky", after=after), position)
+            assert name in {each.application_id for each in listed.applicants}
+            reject |= {"engagement_id": f"e-{name}", "application_id": name}
+            both = f"{written(world, 'j-picky', reject)},{position}"
+            listed = asked(lambda after: client.applicants("j-picky", after=after), both)
+            assert name not in {each.application_id for each in listed.applicants}
         topic, _, offset = position.rpartition(":")
-        with pytest.raises(ServiceError, match="not_yet") as refused:
-            client.rank(question, after=f"{topic}:{int(offset) + 1000}")
-        assert refused.value.status == 412
+        for after, status, why in (
+            (f"{topic}:{int(offset) + 1000}", 412, "not_yet"),
+            (f"applications/{world.partitions}:0", 422, "no applications"),
+        ):
+            with pytest.raises(ServiceError, match=why) as refused:
+                client.rank(question, after=after)
+            assert refused.value.status == status
 
 
 def blocks(application: dict[str, Any]) -> dict[str, Any]:
@@ -257,18 +275,22 @@ def blocks(application: dict[str, Any]) -> dict[str, Any]:
     return {"global_" if name == "global" else name: row for name, row in features.items()}
 
 
-def answered(client: Client, question: RankQuestion, after: str) -> Parts:
-    """Ask for the one candidate's score until it has what was written."""
+def asked(ask: Callable[[str], _T], after: str) -> _T:
+    """Ask until the answer has what was written."""
     deadline = time.monotonic() + 60.0
     while True:
         try:
-            answer = client.rank(question, after=after)
+            return ask(after)
         except ServiceError as error:
             if error.problem != "not_yet" or time.monotonic() > deadline:
                 raise
-            continue
-        assert isinstance(answer.candidates, list)
-        return answer.candidates[0].parts
+
+
+def answered(client: Client, question: RankQuestion, after: str) -> Parts:
+    """Ask for the one candidate's score until it has what was written."""
+    answer = asked(lambda after: client.rank(question, after=after), after)
+    assert isinstance(answer.candidates, list)
+    return answer.candidates[0].parts
 
 
 def known_label(world: World, text: bytes) -> bool:
@@ -281,10 +303,16 @@ def known_label(world: World, text: bytes) -> bool:
     return False
 
 
-def written(world: World, key: str, event: dict[str, Any]) -> str:
-    """Write an event; return its position."""
+def written(world: World, key: str, event: dict[str, Any], *, transactional: bool = False) -> str:
+    """Write an event, maybe in a transaction; return its position."""
     positions: list[str] = []
-    producer = Producer({"bootstrap.servers": world.broker})
+    producer = Producer(
+        {"bootstrap.servers": world.broker}
+        | ({"transactional.id": "writes"} if transactional else {})
+    )
+    if transactional:
+        producer.init_transactions(30)
+        producer.begin_transaction()
     topic = APPLICATIONS if event["type"] == "application" else ENGAGEMENTS
     producer.produce(
         topic,
@@ -294,6 +322,8 @@ def written(world: World, key: str, event: dict[str, Any]) -> str:
         on_delivery=lambda _, message: positions.append(position_of(message)),
     )
     assert producer.flush(30) == 0
+    if transactional:
+        producer.commit_transaction(30)
     return positions[0]
 
 

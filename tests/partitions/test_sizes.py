@@ -111,7 +111,8 @@ def test_what_grows_beyond_the_bound_on_its_way_costs_that_event() -> None:
     market = Market(POLICY, 1, global_model=model(2, 300_000))
     market.append(APPLICATIONS, 0, app.member_id.encode(), msgspec.json.encode(event))
     market.run()
-    (letter,) = market.sent
+    letter, read = market.sent
+    assert read.key == b"control:read:member:0"
     assert dict(letter.headers)["reason"] == b"too_large"
     assert market.partitions["member", 0].position(APPLICATIONS) == 1
     assert market.partitions["member", 0].clock.own_mark_ms is None
