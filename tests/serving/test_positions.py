@@ -18,8 +18,8 @@ from stream.events.records import APPLICATIONS, ENGAGEMENTS
 from stream.events.structs import Application, Coefficients, Engagement
 from stream.policy import ApplicantSettings, Policy
 from stream.serving import service as service_module
-from stream.serving.applicants import ANSWERED, DECLINED, OPEN
 from stream.serving.embedded import EmbeddedStore
+from stream.serving.held import ANSWERED, DECLINED, OPEN
 from stream.serving.positions import MOST, Position, Waits, positions_of
 from stream.serving.service import _head
 from tests.kit import Market, application, engagement, model
