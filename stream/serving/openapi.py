@@ -41,7 +41,7 @@ _PROBLEMS = {
     "408": "The body did not come in time.",
     "412": "Not all that was named in `Hearback-After` is in the scores yet: ask again.",
     "413": "The body is too large.",
-    "415": "The body is of another type.",
+    "415": "The body is of another type, or compressed.",
     "421": "There are no tokens, and `Host` is no name or address of a loopback interface.",
     "422": "The question cannot be answered as it is asked.",
     "503": "Not ready yet, or too many requests wait: try again after `Retry-After` seconds.",

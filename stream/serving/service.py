@@ -84,6 +84,7 @@ class Head(msgspec.Struct, frozen=True, gc=False):
     """What counts of a request's headers."""
 
     content_type: bytes
+    encoding: bytes
     accept: bytes
     authorization: bytes
     host: bytes
@@ -247,11 +248,11 @@ class Service:
     async def _post(self, path: str, head: Head, receive: Receive) -> Reply:
         from_json, from_msgpack, answer = self._posts[path]
         packed = head.content_type.startswith(b"application/msgpack")
-        if not packed and not head.content_type.startswith(b"application/json"):
+        typed = packed or head.content_type.startswith(b"application/json")
+        if not typed or head.encoding not in {b"", b"identity"}:
             # A browser sends other types to any address without asking; these it does not.
-            raise RefusedError(
-                HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "content_type", f"send {JSON} or {MSGPACK}"
-            )
+            told = f"send {JSON} or {MSGPACK}, uncompressed"
+            raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "content_type", told)
         self._check_ready()
         body = await _body(receive, head.length)
         try:
@@ -404,6 +405,7 @@ def _head(headers: list[tuple[bytes, bytes]]) -> Head:
     length = found.get(b"content-length", b"0")
     return Head(
         found.get(b"content-type", b"").lower(),
+        found.get(b"content-encoding", b"").lower(),
         found.get(b"accept", b""),
         found.get(b"authorization", b""),
         found.get(b"host", b""),

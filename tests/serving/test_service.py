@@ -55,6 +55,7 @@ REFUSALS: list[tuple[int, str, dict[str, Any]]] = [
     (405, "method", {"path": "/v1/score", "method": "GET"}),
     (405, "method", {"path": "/healthz", "method": "POST"}),
     (415, "content_type", {"body": RIGHT, "kind": "text/plain"}),
+    (415, "content_type", {"body": RIGHT, "headers": {"content-encoding": "gzip"}}),
     (400, "malformed", {"body": b"{"}),
     (400, "malformed", {"body": b'{"job_id": "\xff"}'}),
     (400, "malformed", {"body": b"\xc1", "kind": "application/msgpack"}),
