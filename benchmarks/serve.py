@@ -4,9 +4,9 @@
 job, which the members' do. A service in a process of its own scores them, over loopback; members
 are drawn from 200,000. It is asked in columns, in JSON and in MessagePack; with 16 features of each
 pair in both blocks; for the best 20 of 500 applicants of a job that it holds; and without work
-(`/healthz`). Of held applicants it has the list already; or a message about another job, or about
-this one, is taken in before each request, so that the scores are looked after, or made anew; or
-it is another job each time, of more than are kept. Beside it the way
+(`/healthz`). Of held applicants it has the list already; or it is another job each time; or a
+message about another job, or about this one, is taken in before each request, or one of its
+applicants, as if the job were asked for the first time. Beside it the way
 of docs/learning.md, a dictionary of messages and `stream.serving.belief`. What is printed is CPU of
 the process that scores, by turns in one run; a core's requests a second are one over it. p50 and
 p99 are wall time of one client.
@@ -59,7 +59,7 @@ from stream.serving.service import Service
 from stream.serving.snapshot import Place, load_snapshot, save_snapshot
 
 CANDIDATES, FEATURES = 500, 16
-HELD_JOBS = ["j1", *(f"k{number}" for number in range(100))]  # more than are kept
+HELD_JOBS = ["j1", *(f"k{number}" for number in range(100))]  # more than scores are kept
 ENTITIES = 1_000_000
 NOW_MS = 1_700_000_000_000
 BATCH = 2_000
@@ -144,8 +144,11 @@ def serve() -> None:
     store = EmbeddedStore(model, policy)
     for batch in messages(model.version, ENTITIES // 5):
         store.apply(batch)
+    first = {}
     for job_id in HELD_JOBS:
-        store.topics[APPLICANTS](applicants(model, job_id))
+        found = applicants(model, job_id)
+        store.topics[APPLICANTS](found)
+        first[job_id.encode()] = found[:1]
     store.stands(None, ready=True, current_ms=time.time_ns() // 1_000_000)
     service = Service(Scorer(model, policy, store), process_registry(), applicants=store.applicants)
     rng = np.random.default_rng(3)
@@ -153,9 +156,12 @@ def serve() -> None:
     news = itertools.cycle([(coefficients_key("per_job", "k0"), encode(job)) for job in jobs])
 
     async def learning(scope: Any, receive: Any, send: Any) -> None:
-        """Answer; first learn something of the job k0, where that is wished."""
-        if (b"x-learn", b"1") in scope["headers"]:
-            store.apply([next(news)])
+        """Answer; first learn something of the job k0, or enter an applicant, as is wished."""
+        for name, value in scope["headers"]:
+            if name == b"x-learn":
+                store.apply([next(news)])
+            elif name == b"x-enter":
+                store.topics[APPLICANTS](first[value])
         await service(scope, receive, send)
 
     listening = socket.create_server(("127.0.0.1", 0))
@@ -263,6 +269,10 @@ class Questions:
         self.requests["without work, learning"] = itertools.repeat(_get("/healthz", "X-Learn: 1"))
         for name, job_id in (("held, others learned", "k1"), ("held, scored anew", "k0")):
             self.requests[name] = itertools.repeat(_get(_OF.format(job_id), "X-Learn: 1"))
+        self.requests["without work, entering"] = itertools.repeat(_get("/healthz", "X-Enter: j1"))
+        self.requests["held, for the first time"] = itertools.cycle(
+            [_get(_OF.format(job_id), f"X-Enter: {job_id}") for job_id in HELD_JOBS]
+        )
         for name, member in (("", self.member[:1]), (", both blocks", self.member)):
             lists = {
                 "member_id": self.ids,

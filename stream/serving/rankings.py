@@ -4,10 +4,10 @@ An applicant's score is the global one of its first sight, plus z'θ of the memb
 with the coefficients of now: what the worker itself believes of it. Its features are what the
 global model was asked then, so its histories are those of then too.
 
-All applicants of a job are scored at each question, which takes less time than to find out whether
-anything of them has changed. What is kept of a job until its applicants change is where they and
-their members are found. Who asks again within the second, by which ages count, gets the same list,
-unless anything was learned meanwhile.
+Kept of many jobs, until their applicants change, is where these and their members are found. Scores
+are kept of few: until coefficients of the job or of one of its applicants change, or the models at
+hand. Ages are not part of them; who asks again within the second, by which ages count, gets the
+same list.
 """
 
 from __future__ import annotations
@@ -20,10 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.effects import JOB, MEMBER
+from stream.model.folder import GlobalModel
 from stream.serving.answers import degraded
 from stream.serving.applicants import Applicants
 from stream.serving.held import ANSWERED, DECLINED, OPEN, Held
-from stream.serving.messages import ApplicantAnswer, ApplicantsAnswer, ApplicantScored, By, Parts
+from stream.serving.messages import (
+    ApplicantAnswer,
+    ApplicantsAnswer,
+    ApplicantScored,
+    By,
+    Parts,
+    Reason,
+)
 from stream.serving.reasons import Reasons, largest
 from stream.serving.scorer import Scorer, products
 from stream.serving.store import Found
@@ -31,8 +39,10 @@ from stream.updaters.folding import sigmoid
 
 _MOST_JOBS = 1_000  # that are kept, those asked for last,
 _MOST_APPLICANTS = 100_000  # and all of theirs: some 8 MB. The last job is kept
-_MOST_LISTS = 64  # that are kept,
-_MOST_LISTED = 100  # each of so many at most: some 6 MB
+_MOST_SCORED = 64  # jobs whose scores are kept, those asked for last,
+_MOST_SCORES = 32_000  # of so many applicants: of 16 features some 15 MB. The last job's are kept
+_MOST_LISTS = 3  # of a job, each of
+_MOST_LISTED = 100  # at most: 20 MB for all jobs
 _Floats = NDArray[np.float64]
 _Places = NDArray[np.int64]
 
@@ -45,6 +55,8 @@ class _Kept(msgspec.Struct, gc=False):
     """The applicants of a job, with all that no coefficients change (n,)."""
 
     held: Held
+    versions: frozenset[str]
+    """Of the models that scored them."""
     later: _Floats
     """How many later ones were answered."""
     members: Callable[[], Found]
@@ -55,6 +67,10 @@ class _Scored(msgspec.Struct, gc=False):
     """Scores of all held applicants of a job (n,), and what they are made of."""
 
     kept: _Kept
+    changes: int
+    """Of the store, when they were made or found to be so still."""
+    at_hand: list[GlobalModel | None]
+    """The models of the versions; None: it is not at hand."""
     member: Found
     job: Found
     per_member: _Floats
@@ -62,6 +78,10 @@ class _Scored(msgspec.Struct, gc=False):
     of_member: _Floats
     of_job: _Floats
     log_odds: _Floats
+    reasons: dict[int, list[Reason]]
+    """By place, of those in kept lists."""
+    lists: dict[tuple[By, int, int], tuple[int, list[ApplicantScored]]]
+    """By what is ranked by, how many are told and when: how many are open, and those."""
 
 
 class Rankings:
@@ -78,7 +98,7 @@ class Rankings:
         self._reasons = Reasons(scorer)
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._kept_applicants = 0
-        self._lists: dict[tuple[object, ...], tuple[int, list[ApplicantScored]]] = {}
+        self._scores: OrderedDict[str, _Scored] = OrderedDict()
 
     def of_job(
         self, job_id: str, *, top: int, by: By, at_ms: int | None, now_ms: int
@@ -148,20 +168,17 @@ class Rankings:
 
     def _list(self, job_id: str, by: By, top: int, at_ms: int) -> tuple[int, list[ApplicantScored]]:
         """How many are open, and the best of them."""
-        changes = self._scorer.store.changes
-        name = job_id, self._applicants.version_of(job_id), changes, by, top, at_ms
-        found = self._lists.get(name)
-        if found is not None:
-            return found
         scored = self._scored(job_id)
         if scored is None:
             return 0, []
-        places, count = self._ranked(scored, by, at_ms, top)
-        found = count, self._told(scored, places, 0, at_ms)
-        if len(places) <= _MOST_LISTED and scored.kept.held.version == name[1]:
-            if len(self._lists) >= _MOST_LISTS:
-                self._lists.clear()
-            self._lists[name] = found
+        found = scored.lists.get((by, top, at_ms))
+        if found is None:
+            places, count = self._ranked(scored, by, at_ms, top)
+            found = count, self._told(scored, places, 0, at_ms)
+            if len(scored.lists) >= _MOST_LISTS:
+                scored.lists.clear()
+            if len(places) <= _MOST_LISTED:
+                scored.lists[by, top, at_ms] = found
         return found
 
     def _ranked(self, scored: _Scored, by: By, at_ms: int, top: int) -> tuple[_Places, int]:
@@ -177,19 +194,42 @@ class Rankings:
 
     def _scored(self, job_id: str) -> _Scored | None:
         """Score all held applicants of a job; None: there are none."""
-        while True:
-            kept = self._keep(job_id)
-            if kept is None:
-                return None
-            blocks = self._applicants.blocks(job_id, kept.held)
-            if blocks is not None:  # nothing has changed between two looks
-                break
-        member, job, size = kept.members(), kept.job(), len(kept.held.slots)
-        per_member, per_job = blocks[0].astype(np.float64), blocks[1].astype(np.float64)
+        store = self._scorer.store
+        changes, kept = store.changes, self._keep(job_id)
+        if kept is None:
+            self._scores.pop(job_id, None)
+            return None
+        at_hand = [store.model(version) for version in kept.versions]
+        scored = self._scores.get(job_id)
+        again = scored is not None and scored.kept is kept and scored.at_hand == at_hand
+        if scored is not None and again and scored.changes == changes:
+            self._scores.move_to_end(job_id)
+            return scored
+        member, job = kept.members(), kept.job()
+        if scored is not None and again and job.same(scored.job) and member.same(scored.member):
+            self._scores.move_to_end(job_id)
+            scored.changes = changes
+            return scored
+        if scored is not None and scored.kept is kept:
+            per_member, per_job = scored.per_member, scored.per_job
+        elif (blocks := self._applicants.blocks(job_id, kept.held)) is not None:
+            per_member, per_job = blocks[0].astype(np.float64), blocks[1].astype(np.float64)
+        else:
+            return self._scored(job_id)  # they have changed between two looks
+        size = len(kept.held.slots)
         of_member = products(per_member, member.mean, size)
         of_job = products(per_job, job.mean, size)
         log_odds = kept.held.global_score + of_member + of_job
-        return _Scored(kept, member, job, per_member, per_job, of_member, of_job, log_odds)
+        features_and_scores = per_member, per_job, of_member, of_job, log_odds
+        scored = _Scored(kept, changes, at_hand, member, job, *features_and_scores, {}, {})
+        self._scores.pop(job_id, None)
+        self._scores[job_id] = scored
+        while len(self._scores) > 1 and (
+            len(self._scores) > _MOST_SCORED
+            or sum(len(each.log_odds) for each in self._scores.values()) > _MOST_SCORES
+        ):
+            self._scores.popitem(last=False)
+        return scored
 
     def _keep(self, job_id: str) -> _Kept | None:
         """Hold on to the applicants of a job as they are now; None: there are none."""
@@ -206,7 +246,7 @@ class Rankings:
         later = (len(answered) - np.searchsorted(answered, held.times_ms, "right")).astype(float)
         store = self._scorer.store
         members, job = store.finder(MEMBER.name, held.member_ids), store.finder(JOB.name, [job_id])
-        kept = self._kept[job_id] = _Kept(held, later, members, job)
+        kept = self._kept[job_id] = _Kept(held, frozenset(held.models), later, members, job)
         self._kept_applicants += len(held.slots)
         while len(self._kept) > 1 and (
             len(self._kept) > _MOST_JOBS or self._kept_applicants > _MOST_APPLICANTS
@@ -255,11 +295,21 @@ class Rankings:
                 places.tolist(),
                 scored.member.known[places].tolist(),
                 map(Parts, *(part.tolist() for part in parts)),
-                self._reasons.few(held, places, _learned(scored, places)),
+                self._why(scored, places),
                 zip(*(of_all.tolist() for of_all in numbers), strict=True),
                 strict=True,
             )
         ]
+
+    def _why(self, scored: _Scored, places: _Places) -> list[list[Reason]]:
+        """Return the reasons of applicants."""
+        known = scored.reasons if len(places) <= _MOST_LISTED else {}
+        missing = [place for place in places.tolist() if place not in known]
+        if missing:
+            at = np.array(missing)
+            found = self._reasons.few(scored.kept.held, at, _learned(scored, at))
+            known.update(zip(missing, found, strict=True))
+        return [known[place] for place in places.tolist()]
 
 
 _WHY = {ANSWERED: "it was answered", DECLINED: "it was declined"}

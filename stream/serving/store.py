@@ -38,6 +38,14 @@ class Found(msgspec.Struct, frozen=True, gc=False):
     variance: NDArray[np.float32]
     summaries: list[Summary | None]
 
+    def same(self, other: Found) -> bool:
+        """Whether as much is known in another, the histories aside."""
+        return (
+            np.array_equal(self.known, other.known)
+            and np.array_equal(self.mean, other.mean)
+            and np.array_equal(self.variance, other.variance)
+        )
+
 
 class Standing(msgspec.Struct, frozen=True):
     """How a store stands.

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 import pytest
 
 from stream.events.applicants import decode_applicant
 from stream.events.records import APPLICANTS
+from stream.events.wire import AllFeatures
 from stream.histories.preferences import Preferred
 from stream.model.columns import COUNT_COLUMNS, preference_columns
 from stream.model.folder import GlobalModel
 from stream.policy import HOUR_MS
 from tests.kit import model
-from tests.serving.test_applicants import HELD, Holding
+from tests.serving.asking import NOW_MS
+from tests.serving.test_applicants import HELD, Holding, applicant
 from tests.serving.test_embedded import with_histories
 from tests.serving.test_scores import (
     CLOSED_MS,
@@ -73,3 +76,18 @@ def test_reasons_are_the_models_contributions(make: Callable[[], GlobalModel]) -
             assert told[reason["effect"], reason["feature"]] == pytest.approx(
                 reason["contribution"]
             )
+
+
+def test_reasons_are_told_as_soon_as_the_model_is_at_hand() -> None:
+    """Of one that was rolled in, the whole score before; nothing else has to change."""
+    first = with_histories()
+    manifest = msgspec.structs.replace(first.manifest, model_version="rolled in")
+    asked = Holding(first)
+    features = AllFeatures(global_=[-3.0], per_member=[0.0, 0.0], per_job=[0.0], history=[0.0] * 36)
+    asked.publish(applicant("a", NOW_MS, features=features, score=3.0, model_version="rolled in"))
+    names = []
+    for _ in range(2):
+        (found,) = asked.get("/j/applicants")["applicants"]
+        names.append([(each["feature"], each["contribution"]) for each in found["reasons"]])
+        asked.store.models.take(GlobalModel(manifest, first.scorer))
+    assert names == [[("global_score", 3.0)], [(first.columns[0], 3.0)]]
