@@ -12,9 +12,9 @@ weighted. Labels that age have a weight below 1, and are negative; final ones we
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -223,10 +223,9 @@ def _count(
     width = 2 * _LAST_BIN + 1
     cells = (places * width + bins).ravel()
     counts = np.bincount(cells, np.tile(signs, len(SCORES)))
-    for at in np.flatnonzero(counts).tolist():
-        score, label, bin_ = _place(taken, at)
+    for score, label, bin_, change in _places(taken, counts):
         counted = score.positives if label else score.negatives
-        count = counted.get(bin_, 0) + int(counts[at])
+        count = counted.get(bin_, 0) + change
         if count > 0:
             counted[bin_] = count
         else:
@@ -234,20 +233,23 @@ def _count(
     if not missing.any():
         return
     lacking = np.bincount(cells, np.tile(missing, len(SCORES)))
-    for at in np.flatnonzero(lacking).tolist():
-        score, _, bin_ = _place(taken, at)
-        score.missing[bin_] = score.missing.get(bin_, 0) + int(lacking[at])
+    for score, _, bin_, change in _places(taken, lacking):
+        score.missing[bin_] = score.missing.get(bin_, 0) + change
         if not score.missing[bin_]:
             del score.missing[bin_]
 
 
-def _place(
-    taken: Sequence[tuple[Tally, Sequence[JudgedScore]]], cell: int
-) -> tuple[Score, int, int]:
-    """Return a cell's score, label and bin."""
-    place, bin_ = divmod(cell, 2 * _LAST_BIN + 1)
-    place, label = divmod(place, 2)
-    return taken[place // len(SCORES)][0].scores[place % len(SCORES)], label, bin_ - _LAST_BIN
+def _places(
+    taken: Sequence[tuple[Tally, Sequence[JudgedScore]]], cells: NDArray[Any]
+) -> Iterator[tuple[Score, int, int, int]]:
+    """Give score, label and bin of every cell in which something changes, and by how much."""
+    at = np.flatnonzero(cells)
+    places, bins = np.divmod(at, 2 * _LAST_BIN + 1)
+    places, labels = np.divmod(places, 2)
+    scores = [score for tally, _ in taken for score in tally.scores]
+    columns = np.stack([places, labels, bins - _LAST_BIN, cells[at].astype(np.int64)], axis=1)
+    for place, label, bin_, change in columns.tolist():
+        yield scores[place], label, bin_, change
 
 
 def _auc(score: Score) -> float | None:

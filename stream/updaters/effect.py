@@ -332,12 +332,10 @@ class Effect:
 
     def _fold(self, entity_id: str, posterior: Posterior, most: int, *, final: bool) -> None:
         """Fold the oldest of a sort when there are too many of it, at the mode as of now."""
-        if len(posterior.kept) < most + FOLD:
+        kept = posterior.kept
+        if len(kept) < most + FOLD or kept.count(final=final) < most + FOLD:
             return
-        same = posterior.kept.places(final=final)
-        if len(same) < most + FOLD:
-            return
-        oldest = same[:FOLD]
+        oldest = kept.places(final=final)[:FOLD]
         if entity_id in self._stale:
             self._refit([entity_id])
         self.fitter.fold(posterior, oldest, final=final)

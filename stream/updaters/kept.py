@@ -13,7 +13,9 @@ from dataclasses import KW_ONLY, dataclass, field
 
 import msgspec
 
-from stream.events.ladder import rung
+from stream.events.ladder import Kind, rung
+
+_FINAL = [kind << 1 | 1 for kind in Kind]  # as a label that is final is kept
 
 
 class Example(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -140,6 +142,11 @@ class Kept:
     def places(self, *, final: bool) -> list[int]:
         """Where the examples are whose labels are final, or those whose labels are not."""
         return [at for at, label in enumerate(self.labels) if label & 1 == final]
+
+    def count(self, *, final: bool) -> int:
+        """Count the examples whose labels are final, or those whose labels are not."""
+        finals = sum(map(self.labels.count, _FINAL))
+        return finals if final else len(self.ids) - finals
 
     def take(self, places: Sequence[int]) -> Kept:
         """Copy the examples at some places, which are in order."""

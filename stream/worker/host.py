@@ -40,6 +40,7 @@ from stream.worker.standby import Standbys
 _log = logging.getLogger(__name__)
 
 _SIZES_S = 10.0  # between two looks at the sizes of the stores
+_TELL_MS = 1000  # between two looks at what a partition's scores and lags are
 _TIDY_S = 3600.0  # between two looks at what has been kept for long enough
 _COMPLAIN_S = 60.0  # between two warnings of the same
 _FRESH_S = 10.0  # an answer of the broker that is older says nothing of a partition's end
@@ -385,6 +386,9 @@ class Host:
                 )
                 if not await self._work(owned, session, units):
                     return
+                if monotonic_ms - owned.told_ms < _TELL_MS:
+                    return
+                owned.told_ms = monotonic_ms
                 try:
                     self._metrics.standing(partition, lags, now_ms)
                 except DamagedStateError as error:  # it reads tallies

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
@@ -61,6 +62,7 @@ class Owned:
         self.turns: list[Turn] = []  # batches that wait for it, of one topic each
         self.tasks: set[asyncio.Task[None]] = set()  # renewal, tick
         self.ticking = False
+        self.told_ms = -math.inf  # monotonic; when its metrics were told last
         self.looked_ms: int | None = None  # monotonic; when its input's end was looked at last
         self._changed = asyncio.Event()
 

@@ -56,6 +56,8 @@ def test_one_is_replaced_and_some_are_taken(
     assert list(kept.take(chosen)) == [wanted[at] for at in chosen]
     assert kept.places(final=True) == [at for at, each in enumerate(wanted) if each.final]
     assert kept.places(final=False) == [at for at, each in enumerate(wanted) if not each.final]
+    for final in (False, True):
+        assert kept.count(final=final) == sum(each.final is final for each in wanted)
 
 
 def test_a_place_counts_as_in_a_list() -> None:
