@@ -65,8 +65,11 @@ class Ids:
         nearest = cells.min(axis=0)  # where the upper halves are equal, the slot
         nearest[nearest >= _SET] = 0
         slots: _Slots = nearest.astype(np.int64)
-        for at in np.flatnonzero(slots == 0).tolist():
-            slots[at] = self._crowded.get(ids[at], 0)
+        missing = np.flatnonzero(slots == 0)
+        if len(missing):
+            slots[missing] = [self._crowded.get(ids[at], 0) for at in missing.tolist()]
+        if not slots.any():
+            return slots
         asked = ids if slots.all() else [ids[at] for at in np.flatnonzero(slots).tolist()]
         where = self._where[slots]
         read, wanted = self._read(where), _encoded(asked)

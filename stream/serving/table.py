@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,6 +44,8 @@ SUMMARY = np.dtype(
 )
 """A :class:`~stream.histories.history.Summary` in 60 bytes; -1: never; of
 ``applications``: none was published."""
+
+_NONE = (_NEVER,) * len(SUMMARY.names or ())
 
 ABOUT = np.dtype([("event_time_ms", "<i8"), ("examples", "<i4"), ("version", "<u2")])
 """What is kept of every row besides its numbers; ``version`` is a number."""
@@ -225,9 +228,10 @@ def _larger(array: _Any, rows: int) -> _Any:
 
 def _packed(summary: object) -> tuple[float, ...]:
     if not isinstance(summary, Summary):
-        return (_NEVER,) * len(SUMMARY.names or ())
-    values = [getattr(summary, name) for name in SUMMARY.names or ()]
-    return tuple(_NEVER if value is None else value for value in values)
+        return _NONE
+    *counts, answered_ms, positive_ms = msgspec.structs.astuple(summary)
+    times = (_NEVER if at is None else at for at in (answered_ms, positive_ms))
+    return *counts, *times
 
 
 def _unpacked(row: tuple[Any, ...]) -> Summary | None:
