@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -29,14 +29,29 @@ from rich.progress import (
 from rich.text import Text
 
 from stream.logs.files import ReadProgress
+from stream.text import printable
 
 if TYPE_CHECKING:
     from stream.model.folder import GlobalModel
 
 _SAID_EVERY_S = 30.0
 
-# Names come from logs: [python] is no markup in them, and :100: no picture.
-ERR = Console(stderr=True, markup=False, emoji=False, highlight=False)
+
+class PlainConsole(Console):
+    """Prints text as it is. Names come from logs: [python] is no markup in them, :100: no picture.
+
+    Control characters are written out.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Take a text to print, a table's cell, head or title."""
+        return super().render_str(printable(text), **options)
+
+
+ERR = PlainConsole(stderr=True)
 """Progress and notes: never in the way of a pipe."""
 
 _HIDDEN: ContextVar[bool] = ContextVar("hidden", default=False)

@@ -25,6 +25,9 @@ _ZEROS: Final[
     (False, True, False, True): "utf-16-le",
     (True, False, True, False): "utf-16-be",
 }
+_CONTROLS: Final = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"
+}
 
 
 def encoding_of(head: bytes) -> str | None:
@@ -64,6 +67,11 @@ def path_part(of: str) -> str:
 
     """
     return quote(of, safe="") if of.strip(".") else of.replace(".", "%2E")
+
+
+def printable(text: str) -> str:
+    r"""Write control characters as ``\x1b``: a terminal obeys them, and ids come from anywhere."""
+    return text.translate(_CONTROLS)
 
 
 def new_folder(path: Path) -> None:

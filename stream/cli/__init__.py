@@ -19,6 +19,7 @@ from typer.main import get_group
 
 from stream import VERSION
 from stream.errors import HearbackError, StoppedError
+from stream.text import printable
 
 _NAME = "hearback"
 _INTERRUPTED = 130  # Typer's exit code after Ctrl-C
@@ -147,7 +148,7 @@ def main() -> None:
     try:
         app()
     except HearbackError as error:
-        sys.stderr.write(f"hearback: {error}\n")
+        sys.stderr.write(f"hearback: {printable(str(error))}\n")
         sys.exit(_INTERRUPTED if isinstance(error, StoppedError) else 1)
     except OSError as error:
         # A full disk, a folder without permission: nothing that a traceback would explain.

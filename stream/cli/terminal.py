@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 
-from stream.progress import ERR, bar, doing, load_kernel, reading, steps
+from stream.progress import ERR, PlainConsole, bar, doing, load_kernel, reading, steps
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from stream.backtest.rehearsal import LeftOut
     from stream.quality.prequential import Summary
     from stream.quality.ranking import RankingQuality
@@ -38,8 +40,7 @@ __all__ = [
 
 _WIDE = 10_000  # columns where there is no terminal
 
-# Names come from logs: [python] is no markup in them, and :100: no picture.
-OUT = Console(markup=False, emoji=False, highlight=False)
+OUT = PlainConsole()
 """Results."""
 
 
@@ -55,7 +56,7 @@ def whole(table: Table, *ids: int) -> None:
     if OUT.is_terminal or "COLUMNS" in os.environ:
         OUT.print(table)
     else:
-        Console(markup=False, emoji=False, highlight=False, width=_WIDE).print(table)
+        PlainConsole(width=_WIDE).print(table)
 
 
 def numbers(title: str | None, first: str, *others: str) -> Table:

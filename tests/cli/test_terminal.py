@@ -24,3 +24,16 @@ def test_names_are_printed_as_they_are(console: str, capsys: pytest.CaptureFixtu
         printed = "".join(capsys.readouterr())
         assert printed.count(name) == 8
         assert printed.replace(name, "").split() == ["1"]
+
+
+def test_what_a_terminal_would_obey_is_written_out(capsys: pytest.CaptureFixture[str]) -> None:
+    """An id that has escapes clears no screen, wherever it stands."""
+    name = "a\x1b[2Jb\x9b0mc\rd"
+    table = terminal.numbers(name, name, name)
+    table.add_row(name, name)
+    terminal.whole(table, 0)
+    terminal.tell(name)
+    terminal.tell(name, terminal.ERR)
+    printed = "".join(capsys.readouterr())
+    assert printed.count(r"a\x1b[2Jb\x9b0mc\x0dd") == 7
+    assert not set(printed) & {"\x1b", "\x9b", "\r"}
