@@ -267,6 +267,18 @@ _STATE = Row(
             ),
         ),
         Panel(
+            title="Refused models",
+            text="Event time up to which the model was trained that the weekly refresh has refused"
+            " last.",
+            queries=(
+                Query(
+                    "max by (reason) (hearback_refresh_refused_until_seconds) * 1000",
+                    "{{reason}}",
+                ),
+            ),
+            unit="dateTimeAsIso",
+        ),
+        Panel(
             title="Releases and models",
             text="Workers by release and by the model that they were started with: one of each, but"
             " for a restart.",
