@@ -268,15 +268,14 @@ _STATE = Row(
         ),
         Panel(
             title="Refused models",
-            text="Event time up to which the model was trained that the weekly refresh has refused"
-            " last.",
+            text="1: the weekly refresh has refused a model, by reason. The metric itself is the"
+            " time of the newest.",
             queries=(
                 Query(
-                    "max by (reason) (hearback_refresh_refused_until_seconds) * 1000",
+                    or_zero("count by (reason) (hearback_refresh_refused_until_seconds)"),
                     "{{reason}}",
                 ),
             ),
-            unit="dateTimeAsIso",
         ),
         Panel(
             title="Releases and models",

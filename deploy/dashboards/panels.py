@@ -9,7 +9,7 @@ import msgspec
 RATE = "$__rate_interval"
 """Grafana's own: a range that always holds enough samples for a rate."""
 
-Unit = Literal["short", "cps", "s", "bytes", "percentunit", "none", "locale", "dateTimeAsIso"]
+Unit = Literal["short", "cps", "s", "bytes", "percentunit", "none", "locale"]
 """Grafana's names of units; ``cps`` is a count per second."""
 
 

@@ -48,6 +48,7 @@ RARE = {
     "hearback_batches_redone_total",
     "hearback_lost_records_total",
     "hearback_refits_unconverged_total",
+    "hearback_refresh_refused_until_seconds",
     "hearback_sessions_lost_total",
 }
 """What a run without trouble does not have: here a query may answer with its zero."""
