@@ -42,7 +42,8 @@ FETCH_MAX_WAIT_MS = 100
 REST_OF_RECORD_S = 0.001
 """A fetch waits so long for each record that the one before brought. Every unit of work has its
 price, a few milliseconds of CPU: where much comes in, fewer and larger ones leave time for more.
-What comes alone waits for nothing."""
+What comes alone makes the next
+wait for a millisecond."""
 
 REST_OF_PARTITION_S = 0.0125
 """... and no longer than that for each partition that is read, and each has a share in a unit."""

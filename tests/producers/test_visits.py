@@ -102,20 +102,25 @@ def test_who_finds_nobody_comes_again() -> None:
     assert "2 without an answer" in done.in_words()
 
 
+def looked_at(asked: Holding, least: int) -> Visits:
+    """Visit a service until so many applicants were looked at."""
+    stop = Event()
+    with serving(asked) as url:
+        return visit(
+            url,
+            {"j": [{"member_id": "m", "global_score": 0.0, "features": FEATURES}]},
+            per_second=1000.0,
+            stop=stop,
+            on_visit=lambda done: stop.set() if done.looked >= least else None,
+        )
+
+
 @pytest.mark.parametrize("name", [".", "..", "a/../b", "?", "%2e"])
 def test_ids_that_an_address_would_swallow_are_asked_for(name: str) -> None:
     """Jobs and applications with any id are looked at, and none is refused."""
     asked = Holding()
     asked.publish(applicant(name, NOW_MS, job=name))
-    stop = Event()
-    with serving(asked) as url:
-        done = visit(
-            url,
-            {"j": [{"member_id": "m", "global_score": 0.0, "features": FEATURES}]},
-            per_second=1000.0,
-            stop=stop,
-            on_visit=lambda done: stop.set() if done.looked >= 10 else None,
-        )
+    done = looked_at(asked, 10)
     assert (done.answered, done.refused, done.looked) == (done.asked, {}, 10)
 
 
@@ -123,15 +128,7 @@ def test_open_applicants_are_looked_at() -> None:
     """Where the service holds them: those of a job, and now and then one of them."""
     asked = Holding()
     asked.publish(*(applicant(f"a/{n}", NOW_MS, job="a job/ä") for n in range(3)))
-    stop = Event()
-    with serving(asked) as url:
-        done = visit(
-            url,
-            {"j": [{"member_id": "m", "global_score": 0.0, "features": FEATURES}]},
-            per_second=1000.0,
-            stop=stop,
-            on_visit=lambda done: stop.set() if done.looked >= 30 else None,
-        )
+    done = looked_at(asked, 30)
     assert (done.answered, done.refused) == (done.asked, {})
     assert done.looked == 30
     seen = {
